@@ -1,0 +1,92 @@
+# Every command of the project; `make` alone explains them. Needs only Python 3.11+ and make (GNU 3.81 or later).
+
+PYTHON ?=
+ARGS ?=
+JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
+	if [ "$$cores" -gt 4 ]; then echo 4; elif [ "$$cores" -lt 2 ]; then echo 2; else echo "$$cores"; fi)
+TORCH_TESTS ?= torch and not cuda
+LAUNCHER := .venv/bin/python -m launcher
+DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
+SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/metrics/metrics \
+	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py conftest.py
+TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests tests
+LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
+	./services/analyst[generativeai,genai] ./deploy/local
+
+# $(call set_up,PURPOSE,VENV): the environment, made by the Python it already has, or by the first that is new enough.
+define set_up
+@for python in $(or $(PYTHON),$(2)/bin/python python3.13 python3.12 python3.11 python3); do \
+	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+		exec "$$python" deploy/local/bootstrap.py $(1); \
+	fi; \
+done; \
+echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debian and Ubuntu: apt install python3 python3-venv;" \
+	"on macOS: brew install python@3.13. Or name one: make $@ PYTHON=/path/to/python3" >&2; exit 1
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+
+help: ## explain every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: ## start everything on this machine: embedded PostgreSQL and Valkey, migrations, the four services
+	$(call set_up,run,.venv)
+	@$(LAUNCHER) run
+
+stop: ## stop what `make run` started, in order
+	@if [ -x .venv/bin/python ]; then $(LAUNCHER) stop; else echo "not running"; fi
+
+restart: ## restart one service: make restart SERVICE=metrics
+	@$(LAUNCHER) restart $(SERVICE)
+
+status: ## say what runs and whether it is ready
+	@$(LAUNCHER) status
+
+logs: ## follow the logs, or those of one: make logs SERVICE=metrics
+	@$(LAUNCHER) logs --follow $(SERVICE) || [ $$? = 130 ]
+
+dev: ## like run, and restart a service when its source changes
+	$(call set_up,dev,.venv)
+	@$(LAUNCHER) dev
+
+infra: ## start the stores alone, and print the variables for running a service by hand
+	$(call set_up,run,.venv)
+	@$(LAUNCHER) infra
+
+test: ## run every test but the torch engine's, on real PostgreSQL and Valkey; ARGS="-k limiter" picks
+	$(call set_up,dev,.venv)
+	@mkdir -p .cache/tmp
+	@TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+
+check: ## ruff, mypy --strict and the import contracts
+	$(call set_up,dev,.venv)
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
+	@for part in "$(SOURCES)" $(TESTS); do .venv/bin/python -m mypy --strict $$part || exit 1; done
+	@.venv/bin/lint-imports
+
+torch: ## make .venv-torch, with torch, transformers and peft beside everything else (large)
+	$(call set_up,torch,.venv-torch)
+
+test-torch: torch ## run the tests of the torch engine
+	@mkdir -p .cache/tmp
+	@TMPDIR="$(CURDIR)/.cache/tmp" .venv-torch/bin/python -m pytest -q -m "$(TORCH_TESTS)" services/inference $(ARGS)
+
+model: torch ## build the bundled model anew
+	@cd services/inference && ../../.venv-torch/bin/python -m training.build
+
+lock: ## resolve constraints.txt anew, for Python 3.11 to 3.13 on Linux and macOS
+	$(call set_up,dev,.venv)
+	@printf '%s\n' $(foreach one,$(LOCKED),'-e $(one)') '-r ./requirements-dev.txt' \
+		| UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m uv pip compile --quiet --universal --generate-hashes \
+			--python-version 3.11 $(addprefix --no-emit-package ,$(DISTRIBUTIONS)) -o constraints.txt -
+
+clean: stop ## stop, and delete all stored data (.sluice) and caches; asks first, or FORCE=1
+	@if [ -z "$(FORCE)" ]; then \
+		printf 'Delete all stored predictions, reports and keys in .sluice? [y/N] '; read -r answer; [ "$$answer" = y ]; \
+	fi
+	@rm -rf .sluice .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+distclean: clean ## clean, and delete the virtual environments
+	@rm -rf .venv .venv-torch
