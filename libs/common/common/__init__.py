@@ -1,0 +1,1 @@
+"""What every Sluice service shares and no service owns."""

@@ -1,0 +1,221 @@
+"""The wire contracts between services: events on the stream and the bodies one service reads from another."""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+STREAM: Final = "{predictions}"
+DEAD_LETTERS: Final = "{predictions}:dead"
+EVENT_FIELD: Final = "event"
+
+Outcome = Literal["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]
+Micros = Annotated[int, Field(ge=0, le=1 << 53)]
+Count = Annotated[int, Field(ge=0, le=1 << 31)]
+
+
+class Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    at_us: Annotated[Micros, Field(description="Unix time in µs, fixed by the producer in its journal.")]
+    route: Annotated[str, Field(max_length=64)]
+    outcome: Outcome
+
+
+class PredictionEvent(Event):
+    """One text that was scored (or failed on its own), whichever route it came by."""
+
+    kind: Literal["prediction"] = "prediction"
+    request_id: Annotated[str, Field(max_length=128)]
+    trace_id: Annotated[str, Field(max_length=32)] | None = None
+    model: Annotated[str, Field(max_length=128)]
+    revision: Annotated[str, Field(max_length=64)]
+    label: Annotated[str, Field(max_length=64)] | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    margin: Annotated[float, Field(ge=0, le=1)] | None = None
+    cached: bool = False
+    truncated: bool = False
+    latency_us: Count
+    queue_us: Count = 0
+    compute_us: Count = 0
+    tokens: Count = 0
+    characters: Count = 0
+    client: Annotated[str, Field(max_length=64, description="Keyed HMAC of the client's address.")] | None = None
+    text: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class CounterEvent(Event):
+    """`n` requests that a service refused or failed itself within one second: a flood writes no row per request."""
+
+    kind: Literal["counter"] = "counter"
+    policy: Annotated[str, Field(max_length=64)] = ""
+    n: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
+AnyEvent = Annotated[PredictionEvent | CounterEvent, Field(discriminator="kind")]
+EVENT_ADAPTER: TypeAdapter[PredictionEvent | CounterEvent] = TypeAdapter(AnyEvent)
+
+
+# ---- aggregates: what metrics answers and the analyst reads
+
+Window = Literal["5m", "15m", "1h", "6h", "24h", "7d", "30d"]
+WINDOW_S: Final[dict[Window, int]] = {
+    "5m": 300,
+    "15m": 900,
+    "1h": 3_600,
+    "6h": 21_600,
+    "24h": 86_400,
+    "7d": 604_800,
+    "30d": 2_592_000,
+}
+Bucket = Literal["1m", "5m", "15m", "1h", "6h", "1d"]
+GroupBy = Literal["model", "label", "outcome", "route"]
+MetricName = Literal[
+    "requests",
+    "predictions",
+    "throughput_per_s",
+    "error_rate",
+    "limited_rate",
+    "latency_ms.mean",
+    "latency_ms.p50",
+    "latency_ms.p90",
+    "latency_ms.p95",
+    "latency_ms.p99",
+    "latency_ms.max",
+    "confidence.mean",
+]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Filters(Body):
+    """Only what matches all of these is counted; an absent filter matches everything."""
+
+    model: Annotated[str, Field(max_length=128)] | None = None
+    route: Annotated[str, Field(max_length=64)] | None = None
+    label: Annotated[str, Field(max_length=64)] | None = None
+    outcome: Outcome | None = None
+
+
+class AggregateRequest(Body):
+    """Either `window` (up to now) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    bucket: Bucket | None = None
+    group_by: Annotated[list[GroupBy], Field(max_length=4)] = []
+    filters: Filters = Filters()
+
+
+class TimeRange(Body):
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class Latency(Body):
+    """Milliseconds over answered predictions; null where there were none. A sketch states its error bound."""
+
+    n: int
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+    method: Literal["exact", "sketch"]
+    relative_error: float
+
+
+class LabelShare(Body):
+    label: str
+    count: int
+    share: float
+
+
+class Confidence(Body):
+    """Scores of answered predictions: their mean, and counts in ten equal bins from 0 to 1."""
+
+    mean: float | None = None
+    histogram: list[int]
+
+
+class Summary(Body):
+    """One window in numbers. Rates are shares in [0, 1]; `error_rate` leaves rate-limited requests out."""
+
+    range: TimeRange
+    requests: int
+    predictions: int
+    rate_limited: int
+    errors: dict[Outcome, int]
+    throughput_per_s: float
+    error_rate: float | None
+    limited_rate: float | None
+    latency_ms: Latency
+    labels: list[LabelShare]
+    confidence: Confidence
+
+
+class SeriesPoint(Body):
+    at: AwareDatetime
+    requests: int
+    predictions: int
+    errors: int
+    rate_limited: int
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Group(Body):
+    """One combination of the `group_by` values."""
+
+    key: dict[GroupBy, str]
+    requests: int
+    latency_ms: Latency
+
+
+class ThresholdRule(Body):
+    """Fires when `metric` over `window` is past `above` or below `below`; exactly one of them is set."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    metric: MetricName
+    above: float | None = None
+    below: float | None = None
+    resolve_at: float | None = None
+    for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    keep_firing_for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    min_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    window: Window = "5m"
+    severity: Literal["info", "warning", "critical"] = "warning"
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        if (self.above is None) == (self.below is None):
+            raise ValueError("set exactly one of above and below")
+        if self.resolve_at is not None:
+            too_high = self.above is not None and self.resolve_at > self.above
+            too_low = self.below is not None and self.resolve_at < self.below
+            if too_high or too_low:
+                raise ValueError("resolve_at must lie on the healthy side of the limit")
+        return self
+
+
+class ThresholdState(Body):
+    """A rule and where its metric stands now; `breached` is null without enough samples."""
+
+    rule: ThresholdRule
+    current: float | None
+    breached: bool | None
+
+
+class Aggregate(Summary):
+    """The answer of POST /metrics/aggregated; `lag_s` says how far ingestion is behind, null while unknown."""
+
+    previous: Summary
+    series: list[SeriesPoint] = []
+    groups: list[Group] = []
+    thresholds: list[ThresholdState] = []
+    lag_s: float | None

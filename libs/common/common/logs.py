@@ -1,0 +1,67 @@
+"""Log set-up: structlog events as JSON lines, or a console when a person watches; never user text, never secrets."""
+
+import logging
+import sys
+from typing import Final, Literal, TextIO
+
+import structlog
+
+LogFormat = Literal["auto", "console", "json"]
+
+_OURS: Final = "sluice"
+
+
+def configure(
+    service: str, *, level: str = "info", log_format: LogFormat = "auto", stream: TextIO | None = None
+) -> None:
+    """Send every log line of this process, ours and the libraries', to `stream` (stdout) in one format.
+
+    `level` is for ours; libraries speak from `info` up. Context bound with `structlog.contextvars` (request id,
+    trace id) appears in every line written under it. Local variables never do: they hold user text.
+    """
+    out = stream or sys.stdout
+    console = log_format == "console" or (log_format == "auto" and out.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _service_name(service),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=lambda *_names: logging.getLogger(_OURS),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(_formatter(console, out.isatty(), shared))
+    logging.getLogger(_OURS).setLevel(threshold)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(threshold, logging.INFO))
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a client's bad bytes are not our error
+
+
+def _service_name(service: str) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
+    return add
+
+
+def _formatter(
+    console: bool, colors: bool, shared: list[structlog.typing.Processor]
+) -> structlog.stdlib.ProcessorFormatter:
+    renderers: list[structlog.typing.Processor]
+    if console:
+        plain = structlog.dev.plain_traceback
+        renderers = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+    else:
+        traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderers = [structlog.processors.ExceptionRenderer(traceback), structlog.processors.JSONRenderer()]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+    )

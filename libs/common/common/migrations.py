@@ -1,0 +1,68 @@
+"""Migrations of one service's own schema, under an advisory lock; all revisions of a run succeed or none."""
+
+import asyncio
+import zlib
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from common.service import StartError
+
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+def migrate(dsn: str, *, package: str, schema: str) -> None:
+    """See `common.postgres.migrate`."""
+    asyncio.run(_migrate(dsn, package, schema))
+
+
+async def _migrate(dsn: str, package: str, schema: str) -> None:
+    opened = await _connect(dsn)
+
+    async def given() -> "asyncpg.Connection[asyncpg.Record]":
+        return opened
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=given, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade, package, schema)
+    finally:
+        await engine.dispose()
+
+
+async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Not by SQLAlchemy, which refuses `?sslmode=` and the other options of a PostgreSQL URL."""
+    try:
+        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {reason}") from error
+
+
+def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str) -> None:
+    lock = zlib.crc32(f"sluice-migrate-{schema}".encode())
+    connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
+    connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    connection.execute(sqlalchemy.text(f'SET LOCAL search_path TO "{schema}"'))
+    config = Config()
+    config.set_main_option("script_location", str(files(package) / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["schema"] = schema
+    command.upgrade(config, "head")
+
+
+def run_env() -> None:
+    """See `common.postgres.run_env`."""
+    from alembic import context  # bound to the running migration only while there is one
+
+    context.configure(
+        connection=context.config.attributes["connection"],
+        version_table_schema=context.config.attributes["schema"],
+    )
+    context.run_migrations()  # inside `migrate`'s transaction, which holds the advisory lock

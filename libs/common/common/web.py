@@ -1,0 +1,146 @@
+"""The aiohttp app every service starts from: request context, problem documents, metrics, one log line."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from common.problems import Problem
+from common.requests import REQUEST_ID, RequestContext, read_context
+from common.telemetry import HttpMetrics
+
+log = structlog.get_logger()
+
+CONTEXT: Final = web.RequestKey("context", RequestContext)
+
+ErrorTable = Mapping[type[Exception], Callable[[Any], Problem]]
+"""Which problem each named error of the domain becomes. The most derived class that is listed wins."""
+
+CLIENT_LEFT: Final = 499
+"""In metrics and logs only: the client went away, so nobody got a status."""
+
+QUIET_STATUSES: Final = frozenset({429, 503, CLIENT_LEFT})  # a flood writes no log line each; the counters tell
+
+_STARTED: Final = web.RequestKey("started", bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How requests enter: size limit, time budget, error table, metrics and the clock."""
+
+    metrics: HttpMetrics
+    errors: ErrorTable = field(default_factory=dict)
+    max_body_bytes: int = 1 << 20
+    default_timeout_s: float = 10.0
+    maximum_timeout_s: float = 120.0
+    now: Callable[[], float] = time.monotonic
+
+
+def create_app(door: Door) -> web.Application:
+    """An application whose every answer carries X-Request-ID and whose every error is a problem document.
+
+    An answer that breaks off half-way is cut, so that no client takes it for a whole one.
+    """
+    app = web.Application(middlewares=[_boundary(door)], client_max_size=door.max_body_bytes)
+    app.on_response_prepare.append(_stamp)
+    return app
+
+
+def context(request: web.Request) -> RequestContext:
+    """The request's id, trace and deadline."""
+    return request[CONTEXT]
+
+
+def route_of(request: web.Request) -> str:
+    """The route pattern that matched, for metrics and logs; paths are unbounded, patterns are not."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unmatched"
+
+
+async def _stamp(request: web.Request, response: web.StreamResponse) -> None:
+    if CONTEXT in request:  # not when aiohttp refuses an Expect header, before any middleware
+        request[_STARTED] = True
+        response.headers[REQUEST_ID] = request[CONTEXT].request_id
+
+
+def _boundary(door: Door) -> Middleware:
+    @web.middleware
+    async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = door.now()
+        ctx = read_context(request.headers, started, default_s=door.default_timeout_s, maximum_s=door.maximum_timeout_s)
+        request[CONTEXT] = ctx
+        status, cause = CLIENT_LEFT, None
+        with (
+            structlog.contextvars.bound_contextvars(request_id=ctx.request_id, trace_id=ctx.trace_id),
+            door.metrics.in_flight.track_inprogress(),
+        ):
+            try:
+                response, cause = await _answer(door, request, handler)
+                status = response.status
+            except web.HTTPException as redirection:
+                status = redirection.status
+                raise
+            finally:
+                _record(door, request, status, door.now() - started, cause)
+        return response
+
+    return boundary
+
+
+async def _answer(door: Door, request: web.Request, handler: Handler) -> tuple[web.StreamResponse, Exception | None]:
+    """The handler's answer, or the problem that its error becomes and the error. Redirections are raised."""
+    try:
+        return await handler(request), None
+    except Exception as error:
+        is_redirection = isinstance(error, web.HTTPException) and error.status < 400
+        if is_redirection or request.transport is None:  # without a transport there is nobody to answer
+            raise
+        if _STARTED in request:
+            request.protocol.force_close()
+        return _problem(door.errors, error).response(request[CONTEXT].request_id), error
+
+
+def _problem(table: ErrorTable, error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    for cls in type(error).__mro__:
+        if cls in table:
+            return table[cls](error)
+    if isinstance(error, web.HTTPException):
+        return _from_aiohttp(error)
+    if isinstance(error, web.RequestPayloadError):
+        return Problem(400, "The body is not encoded as its headers say.")
+    return Problem(500, "The service failed to answer; quote the request id.")
+
+
+def _from_aiohttp(error: web.HTTPException) -> Problem:
+    details = {
+        404: "No such route; GET /openapi.json lists them.",
+        405: "This route does not take that method; see Allow.",
+        413: "The body is larger than this service takes.",
+    }
+    allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
+    return Problem(error.status, details.get(error.status), headers=allow)
+
+
+def _record(door: Door, request: web.Request, status: int, seconds: float, cause: Exception | None) -> None:
+    route = route_of(request)
+    door.metrics.observe(route, request.method, status, seconds)
+    fields: dict[str, object] = {
+        "route": route,
+        "method": request.method,
+        "status": status,
+        "ms": round(seconds * 1000, 2),
+    }
+    if status < 400 or status in QUIET_STATUSES:
+        log.debug("request", **fields)
+    elif status < 500:
+        log.info("request refused", **fields)
+    elif status == 500:
+        log.error("request crashed", **fields, exc_info=cause)
+    else:
+        log.warning("request failed", **fields, error=type(cause).__name__ if cause else None)

@@ -1,0 +1,117 @@
+"""Every line of a process is one JSON object with its service, request and trace; it never holds local variables."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from common import logs
+
+SECRET = "hunter2-wrong"
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("aiohttp.server").setLevel(logging.NOTSET)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def configured(level: str = "info", log_format: logs.LogFormat = "json") -> io.StringIO:
+    stream = io.StringIO()
+    logs.configure("probe", level=level, log_format=log_format, stream=stream)
+    return stream
+
+
+def fail() -> None:
+    user_text = SECRET  # a local that a careless traceback would show
+    assert user_text
+    raise ValueError("broken")
+
+
+def test_line__carries_service_level_time_and_what_is_bound() -> None:
+    stream = configured()
+    with structlog.contextvars.bound_contextvars(request_id="r-1", trace_id="t-1"):
+        structlog.get_logger().info("hello", n=1)
+        logging.getLogger("some.library").warning("it said %s", "this")
+    ours, theirs = lines(stream)
+    assert ours.items() >= {"event": "hello", "n": 1, "level": "info", "service": "probe", "request_id": "r-1"}.items()
+    assert theirs.items() >= {"event": "it said this", "level": "warning", "service": "probe"}.items()
+    assert theirs["trace_id"] == "t-1"
+    assert ours["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_exception__shows_no_local_variables(log_format: logs.LogFormat) -> None:
+    stream = configured(log_format=log_format)
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("library").exception("failed")
+    assert SECRET not in stream.getvalue()
+    assert stream.getvalue().count("broken") >= 2
+
+
+def test_exception__is_one_line_of_json() -> None:
+    stream = configured()
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger().exception("failed", text="two\nlines")
+    (line,) = lines(stream)
+    assert line["exception"][0]["exc_type"] == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("debug", ["ours d", "ours i", "theirs i", "ours w"]), ("info", ["ours i", "theirs i", "ours w"])],
+)
+def test_level__is_ours_and_libraries_never_debug(level: str, said: list[str]) -> None:
+    stream = configured(level)
+    log, library = structlog.get_logger("named"), logging.getLogger("library")
+    log.debug("ours d")
+    library.debug("theirs d")
+    log.info("ours i")
+    library.info("theirs i")
+    log.warning("ours w")
+    assert [line["event"] for line in lines(stream)] == said
+
+
+def test_level_error__silences_libraries_too() -> None:
+    stream = configured("error")
+    logging.getLogger("library").warning("theirs")
+    structlog.get_logger().warning("ours")
+    structlog.get_logger().error("bad")
+    assert [line["event"] for line in lines(stream)] == ["bad"]
+
+
+def test_console_away_from_a_terminal__has_no_colours() -> None:
+    stream = configured(log_format="console")
+    structlog.get_logger().info("hello", n=1)
+    assert "hello" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_auto_away_from_a_terminal__is_json() -> None:
+    stream = configured(log_format="auto")
+    structlog.get_logger().info("hello")
+    assert lines(stream)[0]["event"] == "hello"
+
+
+def test_odd_values__never_break_a_line() -> None:
+    stream = configured()
+    structlog.get_logger().info("odd", path=object(), text="\ud800 \x00 \n", number=float("nan"))
+    assert len(stream.getvalue().splitlines()) == 1

@@ -1,0 +1,170 @@
+"""Pools that wait for their server, and migrations that run once however many start them."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from common.postgres import POSTGRES_ERRORS, create_pool, migrate
+from common.service import StartError
+from launcher.postgres import Postgres
+
+FIRST = 'op.execute("CREATE TABLE thing (id int PRIMARY KEY)")'
+SECOND = 'op.execute("INSERT INTO thing VALUES (1)")'
+BROKEN = 'op.execute("INSERT INTO nowhere VALUES (1)")'
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Call it with the bodies of revisions for the name of an importable package that has them."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(*bodies: str) -> str:
+        name = f"probe_{abs(hash((str(tmp_path), bodies)))}"
+        versions = tmp_path / name / "migrations" / "versions"
+        versions.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "__init__.py").touch()
+        (versions.parent / "env.py").write_text("from common.postgres import run_env\nrun_env()\n")
+        (versions.parent / "script.py.mako").touch()
+        for number, body in enumerate(bodies, 1):
+            previous = f"000{number - 1}" if number > 1 else None
+            (versions / f"000{number}_probe.py").write_text(
+                f"from alembic import op\nrevision = '000{number}'\ndown_revision = {previous!r}\n"
+                f"def upgrade():\n    {body}\n"
+            )
+        return name
+
+    return make
+
+
+async def rows(url: str, query: str) -> list[tuple[object, ...]]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+def fetch(url: str, query: str) -> list[tuple[object, ...]]:
+    return asyncio.run(rows(url, query))
+
+
+def test_migrate__brings_tables_into_the_services_own_schema_and_twice_changes_nothing(
+    database_url: str, package: Callable[..., str]
+) -> None:
+    name = package(FIRST, SECOND)
+    for _ in range(2):
+        migrate(database_url, package=name, schema="probe")
+    assert fetch(database_url, "SELECT id FROM probe.thing") == [(1,)]
+    assert fetch(database_url, "SELECT version_num FROM probe.alembic_version") == [("0002",)]
+    assert fetch(database_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+
+
+def test_migrate__applies_what_was_added_since(database_url: str, package: Callable[..., str]) -> None:
+    migrate(database_url, package=package(FIRST), schema="probe")
+    migrate(database_url, package=package(FIRST, SECOND), schema="probe")
+    assert fetch(database_url, "SELECT id FROM probe.thing") == [(1,)]
+
+
+def test_two_services__keep_their_versions_apart(database_url: str, package: Callable[..., str]) -> None:
+    migrate(database_url, package=package(FIRST), schema="one")
+    migrate(database_url, package=package(FIRST, SECOND), schema="two")
+    assert fetch(database_url, "SELECT version_num FROM one.alembic_version") == [("0001",)]
+    assert fetch(database_url, "SELECT version_num FROM two.alembic_version") == [("0002",)]
+
+
+def test_broken_revision__undoes_the_whole_run(database_url: str, package: Callable[..., str]) -> None:
+    with pytest.raises(Exception, match="nowhere"):
+        migrate(database_url, package=package(FIRST, SECOND, BROKEN), schema="probe")
+    assert fetch(database_url, "SELECT count(*) FROM pg_tables WHERE tablename = 'thing'") == [(0,)]
+    migrate(database_url, package=package(FIRST, SECOND), schema="probe")
+
+
+MIGRATE = """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from common.postgres import migrate
+    migrate(sys.argv[2], package=sys.argv[3], schema="probe")
+"""
+
+
+def test_replicas_that_migrate_at_once__all_succeed_and_it_runs_once(
+    database_url: str, package: Callable[..., str], tmp_path: Path
+) -> None:
+    slow = f'op.execute("SELECT pg_sleep(0.2)"); {SECOND}'
+    arguments = [str(tmp_path), database_url, package(FIRST, slow)]
+    replicas = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(MIGRATE), *arguments]) for _ in range(3)]
+    assert [replica.wait(30) for replica in replicas] == [0, 0, 0]
+    assert fetch(database_url, "SELECT id FROM probe.thing") == [(1,)]
+
+
+def test_url_with_libpq_options__migrates_too(database_url: str, package: Callable[..., str]) -> None:
+    migrate(f"{database_url}?sslmode=disable&application_name=x", package=package(FIRST), schema="probe")
+
+
+def test_folder_with_a_percent_sign__migrates_too(
+    database_url: str, package: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "100%").mkdir()
+    name = package(FIRST)
+    (tmp_path / name).rename(tmp_path / "100%" / name)
+    monkeypatch.syspath_prepend(tmp_path / "100%")
+    migrate(database_url, package=name, schema="probe")
+
+
+def test_migrate_without_a_server__is_one_line(free_port: Callable[[], int], package: Callable[..., str]) -> None:
+    with pytest.raises(StartError, match="DATABASE_URL: PostgreSQL cannot be used") as raised:
+        migrate(f"postgresql://u:hunter2@127.0.0.1:{free_port()}/db", package=package(FIRST), schema="probe")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_migrate_into_an_absent_database__is_one_line(postgres: Postgres, package: Callable[..., str]) -> None:
+    with pytest.raises(StartError, match='database "no_such_database" does not exist'):
+        migrate(postgres.url("no_such_database"), package=package(FIRST), schema="probe")
+
+
+def test_running_services__load_no_migration_tools() -> None:
+    program = "import sys, common.postgres; sys.exit('alembic' in sys.modules or 'sqlalchemy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+async def test_pool__sees_its_schema_first_and_names_itself(database_url: str) -> None:
+    async with create_pool(database_url, schema="probe", application="probe-app") as pool:
+        await pool.execute("CREATE SCHEMA probe; CREATE TABLE thing (id int)")
+        assert await pool.fetchval("SELECT schemaname FROM pg_tables WHERE tablename = 'thing'") == "probe"
+        assert await pool.fetchval("SHOW application_name") == "probe-app"
+
+
+async def test_statement_that_takes_too_long__is_cut_off_and_the_pool_goes_on(database_url: str) -> None:
+    async with create_pool(database_url, schema="probe", application="probe", size=1, timeout_s=0.3) as pool:
+        with pytest.raises(POSTGRES_ERRORS):
+            await pool.execute("SELECT pg_sleep(5)")
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_pool__starts_without_its_server_and_recovers_each_time(own_postgres: Callable[..., Postgres]) -> None:
+    server = own_postgres()
+    url = server.url("postgres")
+    server.kill()
+    async with create_pool(url, schema="probe", application="probe", timeout_s=2) as pool:
+        with pytest.raises(POSTGRES_ERRORS):
+            await pool.fetchval("SELECT 1")
+        server.start()
+        assert await pool.fetchval("SELECT 1") == 1
+        server.kill()
+        with pytest.raises(POSTGRES_ERRORS):
+            await pool.fetchval("SELECT 1")
+        server.start()
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_pool__never_opens_more_connections_than_its_size(database_url: str) -> None:
+    async with create_pool(database_url, schema="probe", application="probe-size", size=2) as pool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe-size'"
+        counts = await asyncio.gather(*(pool.fetchval(query) for _ in range(20)))
+    assert max(counts) == 2

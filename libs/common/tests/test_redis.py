@@ -1,0 +1,87 @@
+"""The Redis client: absent servers cost nothing until used, hung ones a bounded time, and nothing is tried twice."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from common.redis import REDIS_ERRORS, create_client
+from common.settings import RedisSettings
+from common.tasks import end
+from launcher.valkey import Valkey
+
+
+def settings(port: int, **values: object) -> RedisSettings:
+    return RedisSettings.model_validate({"redis_host": "127.0.0.1", "redis_port": port, **values})
+
+
+async def test_client__reads_and_writes_text(redis_url: str, valkey: Valkey) -> None:
+    client = create_client(settings(valkey.port, redis_password=valkey.password, redis_db=3))
+    await client.set("key", "wört")
+    assert await client.get("key") == "wört"
+    await client.aclose()
+
+
+async def test_absent_server__is_an_error_of_the_first_call_only_and_heals(
+    own_valkey: Callable[..., Valkey],
+) -> None:
+    server = own_valkey()
+    server.kill()
+    client = create_client(settings(server.port, redis_password=server.password))
+    with pytest.raises(REDIS_ERRORS):
+        await client.ping()
+    server.start()
+    assert await client.ping()
+    await client.aclose()
+
+
+@pytest.mark.parametrize(("override", "most_s"), [(None, 0.2), (0.05, 0.05)])
+async def test_hung_server__costs_one_timeout_and_no_hidden_retry(override: float | None, most_s: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        client = create_client(settings(port, redis_timeout_s=0.2), timeout_s=override)
+        started = time.monotonic()
+        with pytest.raises(REDIS_ERRORS):
+            await client.get("key")
+        assert most_s * 0.9 <= time.monotonic() - started < most_s + 0.5
+        silent.settimeout(0)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        await client.aclose()
+
+
+async def test_wrong_password__is_a_redis_error(redis_url: str, valkey: Valkey) -> None:
+    client = create_client(settings(valkey.port, redis_password="wrong"))
+    with pytest.raises(REDIS_ERRORS):
+        await client.ping()
+    await client.aclose()
+
+
+async def test_abandoned_call__leaves_no_answer_for_the_next_one(redis_url: str, valkey: Valkey) -> None:
+    client = create_client(settings(valkey.port, redis_password=valkey.password))
+    await client.set("key", "value")
+    for _ in range(3):
+        asking = asyncio.create_task(blocked(client))
+        async with asyncio.timeout(5):
+            while not await someone_blocks(valkey):
+                await asyncio.sleep(0.01)
+        await end(asking)
+        assert await client.get("key") == "value"
+    await client.aclose()
+
+
+async def blocked(client: Redis) -> None:
+    await client.blpop(["nothing"], timeout=1)
+
+
+async def someone_blocks(valkey: Valkey) -> bool:
+    watching = create_client(settings(valkey.port, redis_password=valkey.password))
+    try:
+        clients = await watching.info("clients")
+        return int(clients["blocked_clients"]) > 0
+    finally:
+        await watching.aclose()

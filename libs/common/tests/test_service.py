@@ -1,0 +1,235 @@
+"""A whole service process: how it starts, what stops it, and with which words and status it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROBE = """
+import asyncio, sys
+from pathlib import Path
+from typing import ClassVar
+from aiohttp import web
+from common.ops import Readiness
+from common.service import Listen, Service, StartError, command_line
+from common.settings import Port, Settings
+from common.telemetry import HttpMetrics, create_registry
+from common.web import Door, create_app
+
+class ProbeSettings(Settings):
+    prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_", "PROBE_")
+    probe_host: str = "127.0.0.1"
+    probe_port: Port | None = None
+    probe_ops_port: Port | None = None
+    probe_fails: bool = False
+
+def create(settings):
+    registry = create_registry()
+    app = create_app(Door(HttpMetrics(registry)))
+    release = asyncio.Event()
+    async def slow(request):
+        print("entered", flush=True)
+        await release.wait()
+        return web.json_response({"done": True})
+    async def resources(app):
+        if settings.probe_fails:
+            raise StartError("the model is missing; run make model")
+        yield
+        print("closed", flush=True)
+    app.cleanup_ctx.append(resources)
+    app.router.add_get("/slow", slow)
+    listen = Listen.at(2, settings.sluice_port_base, settings.probe_host, settings.probe_port, settings.probe_ops_port)
+    async def check():
+        if Path(__file__).with_name("release").exists():
+            release.set()
+        return "ok"
+    readiness = Readiness({"release": check})
+    return Service(app, readiness, registry, listen, settings.sluice_drain_s)
+
+def migrate(settings):
+    raise RuntimeError("cannot reach the tables")
+
+sys.exit(command_line("common", ProbeSettings, create, migrate=migrate))
+"""
+
+
+class Probe:
+    """One probe process and the lines it has printed."""
+
+    def __init__(self, folder: Path, port: int, ops_port: int) -> None:
+        self.folder, self.port, self.ops_port = folder, port, ops_port
+        (folder / "probe.py").write_text(PROBE)
+        self.lines: list[str] = []
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        ports = {"PROBE_PORT": str(self.port), "PROBE_OPS_PORT": str(self.ops_port)}
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "probe.py"), *arguments],
+            env={**os.environ, **ports, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environ: str) -> tuple[int, str]:
+        process = self.start(*arguments, **environ)
+        output, _ = process.communicate(timeout=20)
+        return process.returncode, output
+
+    def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=10) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """The next line that holds `text`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the process ended without saying {text!r}")
+
+
+@pytest.fixture
+def probe(tmp_path: Path, free_port: Callable[[], int]) -> Probe:
+    return Probe(tmp_path, free_port(), free_port())
+
+
+@pytest.fixture
+def running(probe: Probe) -> Iterator["subprocess.Popen[str]"]:
+    process = probe.start()
+    try:
+        wait_for(process, "listening")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Asking(threading.Thread):
+    """One request in the background."""
+
+    def __init__(self, probe: Probe, path: str) -> None:
+        super().__init__()
+        self.probe, self.path = probe, path
+        self.answer: Any = None
+
+    def run(self) -> None:
+        try:
+            self.answer = self.probe.get(self.path)
+        except (OSError, urllib.error.URLError) as error:
+            self.answer = error
+
+
+def test_sigterm__drains_the_request_in_flight_then_exits_0(probe: Probe, running: "subprocess.Popen[str]") -> None:
+    asking = Asking(probe, "/slow")
+    asking.start()
+    wait_for(running, "entered")
+    assert probe.get("/readyz", probe.ops_port)[0] == 200
+    running.send_signal(signal.SIGTERM)
+    wait_for(running, "draining")
+    assert probe.get("/readyz", probe.ops_port)[0] == 503
+    assert probe.get("/livez", probe.ops_port)[0] == 200
+    (probe.folder / "release").touch()
+    probe.get("/readyz", probe.ops_port)
+    asking.join(10)
+    assert asking.answer == (200, b'{"done": true}')
+    output, _ = running.communicate(timeout=10)
+    assert "closed" in output
+    assert '"stopped"' in output
+    assert running.returncode == 0
+
+
+def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
+    process = probe.start(SLUICE_DRAIN_S="0.2")
+    wait_for(process, "listening")
+    asking = Asking(probe, "/slow")
+    asking.start()
+    wait_for(process, "entered")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=10)
+    asking.join(10)
+    assert isinstance(asking.answer, Exception)
+    assert "closed" in output
+    assert process.returncode == 0
+
+
+def test_second_signal__exits_at_once(probe: Probe, running: "subprocess.Popen[str]") -> None:
+    asking = Asking(probe, "/slow")
+    asking.start()
+    wait_for(running, "entered")
+    running.send_signal(signal.SIGTERM)
+    wait_for(running, "draining")
+    running.send_signal(signal.SIGINT)
+    assert running.wait(5) == 1
+    asking.join(10)
+    assert isinstance(asking.answer, Exception)
+
+
+@pytest.mark.parametrize("name", ["PROBE_PORT", "PROBE_OPS_PORT"])
+def test_taken_port__is_one_line_with_the_cure(probe: Probe, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, output = probe.run(**{name: str(taken.getsockname()[1])})
+    assert status == 1
+    assert "Address already in use" in output
+    assert "SLUICE_PORT_BASE" in output
+    assert "Traceback" not in output
+    assert output.count("\n") == 1 + output.count("closed\n")
+
+
+def test_unknown_host__is_one_line_with_the_cure(probe: Probe) -> None:
+    status, output = probe.run(PROBE_HOST="no-such-host.invalid")
+    assert (status, output.count("\n")) == (1, 1)
+    assert "no-such-host.invalid" in output
+
+
+def test_resource_that_cannot_open__is_one_line_with_its_reason(probe: Probe) -> None:
+    status, output = probe.run(PROBE_FAILS="true")
+    assert (status, output.count("\n")) == (1, 1)
+    assert "the model is missing; run make model" in output
+
+
+def test_unexpected_error__is_one_line_and_status_1(probe: Probe) -> None:
+    status, output = probe.run("migrate")
+    assert (status, output.count("\n")) == (1, 1)
+    assert "cannot reach the tables" in output
+
+
+@pytest.mark.parametrize("name", ["PROBE_PORT", "PROBE_WRONG", "LOG_LEVEL", "SLUICE_DRAIN_S"])
+def test_malformed_setting__is_one_line_and_status_2(probe: Probe, name: str) -> None:
+    status, output = probe.run(**{name: "hunter2"})
+    assert (status, output.count("\n")) == (2, 1)
+    assert output.startswith(f"common: {name} ")
+    assert "hunter2" not in output
+
+
+def test_unknown_command__is_status_2(probe: Probe) -> None:
+    assert probe.run("fly")[0] == 2
+
+
+def test_help_and_version__need_no_settings(probe: Probe) -> None:
+    status, output = probe.run("--help", LOG_LEVEL="wrong")
+    assert status == 0
+    assert "migrate" in output
+    assert ".env.example" in output
+    assert probe.run("--version", LOG_LEVEL="wrong") == (0, "sluice-common 0.1.0\n")
+
+
+def test_port_base__gives_each_service_its_ports() -> None:
+    from common.service import Listen
+
+    assert Listen.at(2, 8000, "127.0.0.1", None, None) == Listen("127.0.0.1", 8002, 9002)
+    assert Listen.at(2, 8000, "127.0.0.1", 1, None) == Listen("127.0.0.1", 1, 9002)
