@@ -1,0 +1,121 @@
+"""Real stores for every test: one PostgreSQL and one Valkey per pytest process, a fresh database per test; no fakes."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from launcher import postgres as postgresql
+from launcher import valkey as valkeys
+from launcher.ports import free_ports
+from launcher.postgres import Postgres
+from launcher.server import Server
+from launcher.testing import Databases
+from launcher.valkey import Valkey
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+@contextmanager
+def _running(server: AnyServer) -> Iterator[AnyServer]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(server.state, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Call it for a port below the ephemeral range that no other call, here or in a parallel worker, gets."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = free_ports(worker, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return lambda: next(ports)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Postgres]:
+    state = tmp_path_factory.mktemp("postgres")
+    with _running(Postgres(state, free_port(), settings=postgresql.SETTINGS_FOR_TESTS)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: Postgres) -> Databases:
+    return Databases(postgres)
+
+
+@pytest.fixture
+def cloned_url(postgres: Postgres, databases: Databases) -> Iterator[Callable[[str], str]]:
+    """Call it with a template's name for the URL of a clone, which is dropped after the test."""
+    with ExitStack() as dropped:
+
+        def clone(template: str) -> str:
+            name = databases.create(template)
+            dropped.callback(databases.drop, name)
+            return postgres.url(name)
+
+        yield clone
+
+
+@pytest.fixture
+def database_url(cloned_url: Callable[[str], str]) -> str:
+    """The URL of an empty database of this test alone."""
+    return cloned_url("template1")
+
+
+@pytest.fixture
+def migrated_url(cloned_url: Callable[[str], str], databases: Databases) -> Callable[..., str]:
+    """Call it with package names (`migrated_url("metrics")`) for a database on which their migrations ran."""
+    return lambda *packages: cloned_url(databases.migrated(*packages))
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Valkey]:
+    state = tmp_path_factory.mktemp("valkey")
+    with _running(Valkey(state, free_port(), settings=valkeys.SETTINGS_FOR_TESTS)) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """The URL of an empty server."""
+    assert valkey.execute("FLUSHALL") == "+OK"
+    return valkey.url()
+
+
+@pytest.fixture
+def redis_settings(redis_url: str, valkey: Valkey) -> dict[str, str | int]:
+    """An empty server as keyword arguments of `redis.asyncio.Redis`."""
+    return {"host": valkey.host, "port": valkey.port, "db": 0, "password": valkey.password}
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Postgres]]:
+    """Call it, with settings, for a server of this test alone, which it may `stop`, `kill` and `start` again."""
+    with ExitStack() as stopped:
+
+        def start(**settings: str) -> Postgres:
+            port = free_port()
+            chosen = {**postgresql.SETTINGS_FOR_TESTS, **settings}
+            return stopped.enter_context(_running(Postgres(tmp_path / f"postgres-{port}", port, settings=chosen)))
+
+        yield start
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Valkey]]:
+    """Call it, with settings (`appendonly="yes"`), for a server of this test alone, like `own_postgres`."""
+    with ExitStack() as stopped:
+
+        def start(**settings: str) -> Valkey:
+            port = free_port()
+            chosen = valkeys.SETTINGS_FOR_TESTS | {name.replace("_", "-"): value for name, value in settings.items()}
+            return stopped.enter_context(_running(Valkey(tmp_path / f"valkey-{port}", port, settings=chosen)))
+
+        yield start

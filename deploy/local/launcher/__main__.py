@@ -1,0 +1,134 @@
+"""The command line of the launcher: `python -m launcher run|dev|infra|stop|restart|status|logs`."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher.app import System, run, run_stores
+from launcher.environment import DotenvError, read_dotenv
+from launcher.follow import show
+from launcher.keeper import StartError, end_stranded_services, log_path, recorded_pid
+from launcher.logs import Console
+from launcher.probe import status_of
+from launcher.server import StoreError
+from launcher.services import NAMES, PortError, services
+from launcher.state import ROOT, STATE, StateError, holder
+
+_STORE_LOGS = ("postgres", "valkey")
+_STOP_TIMEOUT_S = 90.0
+_RESTART_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+
+
+def main() -> int:
+    asked = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop takes signals over
+    try:
+        for name, value in read_dotenv(ROOT / ".env").items():
+            os.environ.setdefault(name, value)
+        command: Callable[[argparse.Namespace, System], int] = asked.command
+        return command(asked, System(services(os.environ), os.environ, asked.state.absolute()))
+    except (DotenvError, PortError, StateError, StartError, StoreError) as error:
+        print(f"launcher: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(asked: argparse.Namespace, system: System) -> int:
+    run(system, Console(), reloads=asked.reloads)
+    return 0
+
+
+def _infra(asked: argparse.Namespace, system: System) -> int:
+    run_stores(system, Console())
+    return 0
+
+
+def _stop(asked: argparse.Namespace, system: System) -> int:
+    running = holder(system.state)
+    if running is None:
+        end_stranded_services(system.services, system.state)
+        print("not running")
+        return 0
+    os.kill(running.pid, signal.SIGTERM)
+    if not _happens(lambda: holder(system.state) is None, _STOP_TIMEOUT_S):
+        print(f"pid {running.pid} has not stopped after {_STOP_TIMEOUT_S:.0f} s")
+        return 1
+    print("stopped")
+    return 0
+
+
+def _restart(asked: argparse.Namespace, system: System) -> int:
+    service = next(service for service in system.services if service.name == asked.service)
+    pid = recorded_pid(system.state, service.name)
+    if holder(system.state) is None or pid is None:
+        print("not running")
+        return 1
+    os.kill(pid, signal.SIGTERM)
+
+    def is_back() -> bool:
+        return recorded_pid(system.state, service.name) != pid and asyncio.run(status_of(service.ops_port)) == 200
+
+    return 0 if _happens(is_back, _RESTART_TIMEOUT_S) else 1
+
+
+def _status(asked: argparse.Namespace, system: System) -> int:
+    running = holder(system.state)
+    print(f"running at {running.url or 'no URL, the stores alone'}, pid {running.pid}" if running else "not running")
+    for service, status in zip(system.services, asyncio.run(_statuses(system)), strict=True):
+        said = "no answer" if status is None else f"/readyz {status}"
+        print(f"  {service.name:12}  port {service.port}  ops {service.ops_port}  {said}")
+    return 0 if running else 1
+
+
+async def _statuses(system: System) -> list[int | None]:
+    return await asyncio.gather(*(status_of(service.ops_port) for service in system.services))
+
+
+def _logs(asked: argparse.Namespace, system: System) -> int:
+    names = [asked.service] if asked.service else [*NAMES, *_STORE_LOGS]
+    show([log_path(system.state, name) for name in names], Console(), asked.last, asked.follow)
+    return 0
+
+
+def _happens(condition: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launcher", description="Runs the whole system on this machine.")
+    parser.add_argument("--state", type=Path, default=STATE, help="the folder that keeps everything (.sluice)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace, System], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add("run", _run, "start stores, migrations and services; Ctrl-C stops them in order").set_defaults(reloads=False)
+    add("dev", _run, "like run; a service restarts when its source changes").set_defaults(reloads=True)
+    add("infra", _infra, "start the stores alone and print the variables that lead to them")
+    add("stop", _stop, "stop what `run` started, in order")
+    restart = add("restart", _restart, "restart one service and wait until it is ready")
+    restart.add_argument("service", choices=NAMES)
+    add("status", _status, "say what runs and whether it is ready")
+    logs = add("logs", _logs, "print the last lines of the logs, and with --follow the next ones")
+    logs.add_argument("service", nargs="?", choices=[*NAMES, *_STORE_LOGS])
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
+    logs.add_argument("--last", "-n", type=int, default=20, metavar="N", help="how many lines of each (20)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""As whom PostgreSQL runs: it refuses uid 0, so root steps down; an ordinary user stays who he is."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How to start a program as somebody: a command prefix, the uid that owns its files, and Popen's uid switch."""
+
+    prefix: tuple[str, ...]
+    uid: int
+    gid: int
+    switches: bool = False
+
+    @property
+    def user(self) -> int | None:
+        return self.uid if self.switches else None
+
+    @property
+    def group(self) -> int | None:
+        return self.gid if self.switches else None
+
+    @property
+    def extra_groups(self) -> tuple[int, ...] | None:
+        return () if self.switches else None
+
+
+class NoIdentityError(Exception):
+    """Root found no way to run PostgreSQL unprivileged; the message carries the cure."""
+
+
+def unprivileged(folder: Path, program: Path) -> Identity:
+    """The first identity that may write to `folder` and run `program`; it owns `folder` afterwards."""
+    for identity in _candidates():
+        if os.geteuid() == 0:
+            os.chown(folder, identity.uid, identity.gid)
+        if _fits(identity, folder, program):
+            return identity
+    raise NoIdentityError(
+        f"{program} cannot be run with its data in {folder}. As root: use an ordinary user, "
+        "move the checkout out of a private folder such as /root, or set DATABASE_URL."
+    )
+
+
+def give(path: Path, identity: Identity) -> None:
+    """Hand a file, or a folder with all in it, to the identity's uid; only root has a reason and the right to."""
+    if os.geteuid() != 0 or path.stat().st_uid == identity.uid:
+        return
+    os.chown(path, identity.uid, identity.gid)
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            os.chown(os.path.join(folder, name), identity.uid, identity.gid, follow_symlinks=False)
+
+
+def _candidates() -> Iterator[Identity]:
+    if os.geteuid() != 0:
+        yield Identity((), os.geteuid(), os.getegid())
+        return
+    nobody = pwd.getpwnam("nobody")
+    uid, gid = nobody.pw_uid, nobody.pw_gid
+    yield Identity((), uid, gid, switches=True)
+    if shutil.which("setpriv"):  # the way through a folder closed to `nobody`, such as /root
+        through = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--pdeathsig=INT")
+        yield Identity(("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", *through), uid, gid)
+    if shutil.which("unshare"):  # where uid changes are not possible: root of this process is `nobody` inside
+        yield Identity(("unshare", "--user", f"--map-user={uid}", f"--map-group={gid}"), 0, 0)
+
+
+def _fits(identity: Identity, folder: Path, program: Path) -> bool:
+    script = 'test -w "$1" && test -x "$1" && exec "$2" --version'
+    try:
+        tried = subprocess.run(
+            [*identity.prefix, "sh", "-c", script, "sh", str(folder), str(program)],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            user=identity.user,
+            group=identity.group,
+            extra_groups=identity.extra_groups,
+        )
+    except OSError:
+        return False
+    return tried.returncode == 0

@@ -1,0 +1,66 @@
+"""Processes that end with their parent and can be recognised after a crash; knows no particular program."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.02
+
+
+def tied_to_parent(sent: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends `sent` to the child when the thread that started it ends.
+
+    Start such a child from the main thread only: a worker thread that ends takes it along. macOS has no such call;
+    there the next start, or `make stop`, ends what a killed launcher left behind.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(sent))
+        if os.getppid() != parent:  # it died between fork and prctl
+            os._exit(1)
+
+    return tie
+
+
+def command_of(pid: int) -> str:
+    """The command line of a living process; empty for one that is gone or a zombie."""
+    if sys.platform == "linux":
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    listed = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return "" if "<defunct>" in listed.stdout else listed.stdout
+
+
+def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float) -> None:
+    """End a process that an earlier launcher left, if `pid` still is one whose command line contains `mark`."""
+    deadline = time.monotonic() + patience_s
+    if mark in command_of(pid):
+        os.kill(pid, sent)
+    while mark in command_of(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            deadline += patience_s
+        time.sleep(_POLL_S)
+
+
+def end(process: subprocess.Popen[bytes], asked: signal.Signals, patience_s: float) -> None:
+    """Ask a child to stop, and kill it when it has not stopped in time."""
+    if process.poll() is not None:
+        return
+    process.send_signal(asked)
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

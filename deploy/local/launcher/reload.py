@@ -1,0 +1,35 @@
+"""Restarts a service when a Python file that it is made of changes; looks at times of modification, once a second."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from launcher.keeper import Keeper
+from launcher.logs import Console
+
+_INTERVAL_S = 1.0
+
+
+async def restart_on_change(keepers: Sequence[Keeper], console: Console, interval_s: float = _INTERVAL_S) -> None:
+    """Never ends by itself."""
+    seen = [modified(keeper.service.sources) for keeper in keepers]
+    while True:
+        await asyncio.sleep(interval_s)
+        for place, keeper in enumerate(keepers):
+            now = modified(keeper.service.sources)
+            if changed := sorted(path.name for path, _ in now.items() ^ seen[place].items()):
+                console.say("source changed", name=keeper.service.name, file=changed[0])
+                keeper.restart()
+            seen[place] = now
+
+
+def modified(folders: Iterable[Path]) -> dict[Path, int]:
+    """Every Python file under the folders and when it was last written, in nanoseconds."""
+    times = {}
+    for folder in folders:
+        for path in folder.rglob("*.py"):
+            try:
+                times[path] = path.stat().st_mtime_ns
+            except FileNotFoundError:  # an editor replaces it right now
+                continue
+    return times

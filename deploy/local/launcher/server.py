@@ -1,0 +1,98 @@
+"""One store's server process: started until it answers, stopped or killed, started again; knows no store."""
+
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.privileges import Identity
+from launcher.processes import end, tied_to_parent
+
+_POLL_S = 0.02
+_LAUNCHES = 5
+_RELAUNCH_AFTER_S = 0.5
+
+
+class StoreError(Exception):
+    """A store cannot be started; the message says why and, where there is one, the cure."""
+
+
+class Server(ABC):
+    """A store on 127.0.0.1 with its state in one folder. All calls block; make them from the main thread."""
+
+    name: str
+    stop_signal: signal.Signals
+
+    def __init__(self, state: Path, port: int, log: Path | None = None) -> None:
+        self.state = state.absolute()
+        self.port = port
+        self.log = log or self.state / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Prepare the state folder and start the process; does not wait until it answers."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Whether the server answers now."""
+
+    @abstractmethod
+    def end_stranded(self) -> None:
+        """Wait for a server of this state folder that outlives its killed launcher; end it where nothing else does."""
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Launch the server and wait until it answers; StoreError with the end of its log when it does not."""
+        self.launch()
+        self.wait_ready(timeout_s)
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        deadline, launches = time.monotonic() + timeout_s, 1
+        while not self.is_ready():
+            if not self.is_running and launches < _LAUNCHES:
+                time.sleep(_RELAUNCH_AFTER_S)  # children of a killed server hold its memory for a moment
+                self.launch()
+                launches += 1
+            elif not self.is_running or time.monotonic() > deadline:
+                self.kill()
+                raise StoreError(f"{self.name} does not start; the end of {self.log}:\n{self._last_lines()}")
+            time.sleep(_POLL_S)
+
+    def stop(self, patience_s: float = 20.0) -> None:
+        """Stop it in order, so that nothing acknowledged is lost."""
+        if self.process is not None:
+            end(self.process, self.stop_signal, patience_s)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _spawn(self, argv: Sequence[str], identity: Identity | None = None) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                argv,
+                cwd=self.state if identity is None else "/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=tied_to_parent(self.stop_signal),
+                user=identity.user if identity else None,
+                group=identity.group if identity else None,
+                extra_groups=identity.extra_groups if identity else None,
+            )
+        return self.process
+
+    def _last_lines(self) -> str:
+        try:
+            return self.log.read_text(errors="replace")[-2000:]
+        except OSError:
+            return ""

@@ -1,0 +1,58 @@
+"""Which stores this machine runs itself, on which ports, and how the services reach them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from launcher.environment import is_given
+from launcher.ports import free_ports, is_free
+from launcher.postgres import Postgres
+from launcher.server import Server
+from launcher.valkey import Valkey
+
+
+def embedded(user: Mapping[str, str], state: Path) -> list[Server]:
+    """The servers to run here: each store for which the user named no server of his own."""
+    wanted: list[type[Postgres] | type[Valkey]] = []
+    if not is_given(user, "DATABASE_URL"):
+        wanted.append(Postgres)
+    if not is_given(user, "REDIS_HOST"):
+        wanted.append(Valkey)
+    return [_on_its_port(kind, state) for kind in wanted]
+
+
+@contextmanager
+def running(servers: list[Server]) -> Iterator[None]:
+    """All servers, started side by side and stopped in reverse order."""
+    with ExitStack() as stopped:
+        for server in servers:
+            server.launch()
+            stopped.callback(server.stop)
+        for server in servers:
+            server.wait_ready()
+        yield
+
+
+def variables(servers: list[Server]) -> dict[str, str]:
+    """The environment variables that lead to the embedded servers."""
+    found: dict[str, str] = {}
+    for server in servers:
+        if isinstance(server, Postgres):
+            found["DATABASE_URL"] = server.url()
+        elif isinstance(server, Valkey):
+            found |= {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port), "REDIS_DB": "0"}
+            found["REDIS_PASSWORD"] = server.password
+    return found
+
+
+def _on_its_port(kind: type[Postgres] | type[Valkey], state: Path) -> Server:
+    """The server on the port of last time, unless a stranger has taken it since."""
+    name = kind.__name__.lower()
+    remembered, log = state / f"{name}.port", state / "logs" / f"{name}.log"
+    port = int(remembered.read_text()) if remembered.exists() else next(free_ports())
+    server = kind(state / name, port, log)
+    server.end_stranded()
+    if not is_free(server.port):
+        server.port = next(free_ports())
+    remembered.write_text(str(server.port))
+    return server

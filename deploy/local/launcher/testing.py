@@ -1,0 +1,56 @@
+"""Databases for tests: a fresh one, or a clone of a template that was migrated once; used by the root conftest only."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+from launcher.postgres import Postgres
+from launcher.server import StoreError
+
+_MIGRATION_TIMEOUT_S = 120
+
+
+class Databases:
+    """The databases of one test server; each template is migrated when it is first asked for."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._templates: dict[tuple[str, ...], str] = {}
+        self._numbers = itertools.count(1)
+
+    def create(self, template: str = "template1") -> str:
+        """The name of a new database cloned from `template`."""
+        name = f"test_{next(self._numbers)}"
+        self._postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        self._postgres.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def migrated(self, *packages: str) -> str:
+        """The name of the template on which each package's migrations ran."""
+        if packages not in self._templates:
+            name = "_".join(("migrated", *packages))
+            self.drop(name)
+            self._postgres.execute(f"CREATE DATABASE {name}")
+            for package in packages:
+                migrate(package, self._postgres.url(name))
+            self._templates[packages] = name
+        return self._templates[packages]
+
+
+def migrate(package: str, database_url: str) -> None:
+    """Run a service's migrations as an operator would: `python -m PACKAGE migrate`."""
+    done = subprocess.run(
+        [sys.executable, "-m", package, "migrate"],
+        env={**os.environ, "DATABASE_URL": database_url},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=_MIGRATION_TIMEOUT_S,
+    )
+    if done.returncode:
+        raise StoreError(f"python -m {package} migrate failed:\n{done.stdout}")

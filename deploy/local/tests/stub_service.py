@@ -1,0 +1,54 @@
+"""A service that does nothing: `stub_service.py NAME PORT OPS_PORT FOLDER`; FOLDER takes its orders and its notes.
+
+It ends at once with 3 while FOLDER/NAME.broken exists, and appends its name to FOLDER/stopped when asked to end;
+where FOLDER/NAME.stubborn exists it goes on all the same.
+`stub_service.py NAME PORT OPS_PORT FOLDER migrate` notes the migration, or fails where FOLDER/NAME.unmigratable exists.
+"""
+
+import json
+import os
+import signal
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+name, port, ops_port, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+def note(file: str) -> None:
+    with (folder / file).open("a") as notes:
+        notes.write(f"{name}\n")
+
+
+def end(*_: object) -> None:
+    note("stopped")
+    if (folder / f"{name}.stubborn").exists():
+        print(json.dumps({"event": "stays"}), flush=True)
+    else:
+        os._exit(0)
+
+
+def main() -> int:
+    if sys.argv[5:] == ["migrate"]:
+        note("migrated")
+        return int((folder / f"{name}.unmigratable").exists())
+    if (folder / f"{name}.broken").exists():
+        print("broken as ordered")
+        return 3
+    (folder / f"{name}.environment").write_text(json.dumps(dict(os.environ)))
+    signal.signal(signal.SIGTERM, end)
+    with HTTPServer(("127.0.0.1", ops_port), Ready) as server:
+        server.serve_forever()
+    return 0
+
+
+sys.exit(main())

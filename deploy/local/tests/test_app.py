@@ -1,0 +1,280 @@
+"""The whole launcher in a process of its own, with stub services: what `make run` promises."""
+
+import json
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.keeper import recorded_pid
+
+LAUNCHER = Path(__file__).with_name("stub_launcher.py")
+TIMEOUT_S = 60
+
+
+class Launched:
+    """A running launcher: what it says, what it runs, and how to end it."""
+
+    def __init__(self, folder: Path, base: int, names: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.folder, self.state, self.base, self.names = folder, folder / "state", base, names
+        self.said: list[dict[str, Any]] = []
+        self._errors = folder / "errors"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, str(LAUNCHER), str(self.state), str(folder), str(base), *names],
+                env={**_without_stores(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read_all)
+        self._reader.start()
+
+    def until(self, event: str) -> dict[str, Any]:
+        """Wait for the launcher to say `event`."""
+        while True:
+            line = self._lines.get(timeout=TIMEOUT_S)
+            assert line, f"ended without {event!r}: {self.said} {self._errors.read_text()}"
+            self.said.append(json.loads(line) if line.startswith("{") else {"event": "plain", "text": line.strip()})
+            if self.said[-1]["event"] == event:
+                return self.said[-1]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(TIMEOUT_S)
+
+    def error(self) -> str:
+        """Wait for the end, and return what it said about a failure."""
+        self.process.wait(TIMEOUT_S)
+        return self._errors.read_text()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.end()
+        self._reader.join(TIMEOUT_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read_all(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def pid_of(self, name: str) -> int:
+        pid = recorded_pid(self.state, name)
+        assert pid is not None
+        return pid
+
+    @property
+    def store_pids(self) -> list[int]:
+        postgres = (self.state / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
+        return [int(postgres), int((self.state / "valkey" / "pid").read_text())]
+
+    def notes(self, file: str) -> list[str]:
+        return (self.folder / file).read_text().split()
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.folder / f"{name}.environment").read_text())
+        return found
+
+
+Launch = Callable[..., Launched]
+
+
+@pytest.fixture
+def launch(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Launch]:
+    """Call it with names of stub services to start a launcher on the same state as the calls before."""
+    base = free_port()
+    with ExitStack() as ended:
+
+        def start(*names: str, base: int = base, **environment: str) -> Launched:
+            launched = Launched(tmp_path, base, names, environment)
+            ended.callback(launched.close)
+            return launched
+
+        yield start
+
+
+def test_run__starts_all_and_stops_the_front_first(launch: Launch) -> None:
+    launched = launch("edge", "scoring", "reports")
+    assert launched.until("ready")["url"] == f"http://127.0.0.1:{launched.base}"
+    assert sorted(launched.notes("migrated")) == ["edge", "reports", "scoring"]
+    pids = [*launched.store_pids, *map(launched.pid_of, launched.names)]
+    assert launched.end() == 0
+    assert launched.notes("stopped")[0] == "edge"
+    assert sorted(launched.notes("stopped")) == ["edge", "reports", "scoring"]
+    for pid in pids:
+        wait_for_end(pid)
+
+
+def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(launch: Launch) -> None:
+    launched = launch("edge", OMP_NUM_THREADS="3", REDIS_PORT="1", EVENTS_HASH_KEY="mine")
+    launched.until("ready")
+    found = launched.environment_of("edge")
+    assert found["DATABASE_URL"].startswith("postgresql://postgres:")
+    assert found["REDIS_HOST"] == "127.0.0.1"
+    assert 10_000 <= int(found["REDIS_PORT"]) < 32_768
+    assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "edge")
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["EVENTS_HASH_KEY"] == "mine"
+    assert found["LOG_FORMAT"] == "json"
+
+
+def test_admin_token__is_shown_on_the_first_start_only(launch: Launch) -> None:
+    first = launch("edge")
+    token = first.until("admin token made; shown this once")["token"]
+    first.end()
+    second = launch("edge")
+    assert second.until("plain")["text"].startswith("curl ")
+    assert "admin token made; shown this once" not in [said["event"] for said in second.said]
+    assert second.environment_of("edge")["EDGE_ADMIN_TOKEN"] == token
+
+
+def test_launcher_killed__leaves_nothing_running_and_the_next_start_finds_its_data(launch: Launch) -> None:
+    killed = launch("edge", "scoring")
+    killed.until("ready")
+    before = killed.environment_of("edge")
+    pids = [*killed.store_pids, *map(killed.pid_of, killed.names)]
+    killed.end(signal.SIGKILL)
+    for pid in pids:
+        wait_for_end(pid)
+    again = launch("edge", "scoring")
+    again.until("ready")
+    after = again.environment_of("edge")
+    assert (before["DATABASE_URL"], before["REDIS_PORT"]) == (after["DATABASE_URL"], after["REDIS_PORT"])
+
+
+def test_launcher_killed__an_immediate_start_waits_for_what_is_still_ending(launch: Launch) -> None:
+    killed = launch("edge")
+    killed.until("ready")
+    killed.end(signal.SIGKILL)
+    assert launch("edge").until("ready")
+
+
+def test_stores_killed__are_started_again(launch: Launch) -> None:
+    launched = launch("edge")
+    launched.until("ready")
+    for pid in launched.store_pids:
+        os.kill(pid, signal.SIGKILL)
+    names = {launched.until("store ended; starting it again")["name"] for _ in range(2)}
+    assert names == {launched.until("store ready")["name"] for _ in range(2)} == {"PostgreSQL", "Valkey"}
+    assert launched.end() == 0
+
+
+def test_second_start__names_the_first(launch: Launch) -> None:
+    first = launch("edge")
+    first.until("ready")
+    second = launch("edge")
+    assert f"already runs at http://127.0.0.1:{first.base} (pid {first.process.pid})" in second.error()
+    assert second.process.returncode == 1
+
+
+def test_port_taken__is_named_with_the_cure(launch: Launch, free_port: Callable[[], int]) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        port = other.getsockname()[1]
+        error = launch("edge", base=port).error()
+    assert f"Port {port}, which edge needs, is taken" in error
+    assert "SLUICE_PORT_BASE=" in error
+
+
+def test_service_killed__is_started_again(launch: Launch) -> None:
+    launched = launch("edge", "scoring")
+    launched.until("ready")
+    os.kill(launched.pid_of("scoring"), signal.SIGKILL)
+    assert launched.until("service ended") | {"name": "scoring", "exit": -9} == launched.said[-1]
+    assert launched.until("service ready")["name"] == "scoring"
+
+
+def test_service_that_goes_on_crashing__is_restarted_ever_more_slowly(launch: Launch, tmp_path: Path) -> None:
+    launched = launch("edge", "scoring")
+    launched.until("ready")
+    (tmp_path / "scoring.broken").touch()
+    os.kill(launched.pid_of("scoring"), signal.SIGKILL)
+    assert [launched.until("service ended")["restart_in_s"] for _ in range(5)] == [0.05, 0.1, 0.2, 0.4, 0.4]
+    (tmp_path / "scoring.broken").unlink()
+    assert launched.until("service ready")["name"] == "scoring"
+
+
+def test_migration_that_fails__ends_the_start_and_is_named(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "scoring.unmigratable").touch()
+    launched = launch("edge", "scoring")
+    assert "Migrations failed: scoring; see" in launched.error()
+    assert launched.process.returncode == 1
+
+
+def test_service_that_never_starts__ends_the_start_and_is_named(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "scoring.broken").touch()
+    launched = launch("edge", "scoring")
+    error = launched.error()
+    assert "scoring does not start (exit 3)" in error
+    assert str(launched.state / "logs" / "scoring.log") in error
+    assert launched.process.returncode == 1
+
+
+def test_stores_of_the_user__are_not_embedded(launch: Launch) -> None:
+    launched = launch("edge", DATABASE_URL="postgresql://db.example/x", REDIS_HOST="redis.example")
+    launched.until("ready")
+    assert launched.environment_of("edge")["REDIS_HOST"] == "redis.example"
+    assert not (launched.state / "postgres").exists()
+    assert not (launched.state / "valkey").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_terminal_signals__stop_in_order(launch: Launch, number: signal.Signals) -> None:
+    launched = launch("edge")
+    launched.until("ready")
+    assert launched.end(number) == 0
+    assert launched.notes("stopped") == ["edge"]
+
+
+def test_second_signal__ends_at_once_even_a_service_that_does_not_stop(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "edge.stubborn").touch()
+    launched = launch("edge")
+    launched.until("ready")
+    pids = [*launched.store_pids, launched.pid_of("edge")]
+    launched.process.send_signal(signal.SIGINT)
+    launched.until("stays")
+    assert launched.end(signal.SIGINT) == 130
+    for pid in pids:
+        wait_for_end(pid)
+
+
+def test_dev__restarts_the_service_whose_source_changed(launch: Launch, tmp_path: Path) -> None:
+    source = tmp_path / "sources" / "scoring" / "model.py"
+    source.parent.mkdir(parents=True)
+    source.touch()
+    launched = launch("edge", "scoring", STUB_RELOADS="1")
+    launched.until("ready")
+    os.utime(source, ns=(1, 1))
+    changed = launched.until("source changed")
+    assert (changed["name"], changed["file"]) == ("scoring", "model.py")
+    assert launched.until("service ready")["name"] == "scoring"
+
+
+def wait_for_end(pid: int) -> None:
+    """Returns when the process is gone; a process that is not our child has no other event to wait for."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], TIMEOUT_S)[0], f"{pid} still runs"
+    finally:
+        os.close(descriptor)
+
+
+def _without_stores() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}

@@ -1,0 +1,62 @@
+"""Set-up's judgement: what still fits, what is made anew, what pip has said. Installing itself is CI's to prove."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from bootstrap import Progress, reason_to_rebuild
+
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    venv = tmp_path / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    configure(venv, VERSION)
+    return venv
+
+
+def configure(venv: Path, version: str, path: Path | None = None) -> None:
+    (venv / "pyvenv.cfg").write_text(f"version = {version}.1\ncommand = python -m venv {path or venv}\n")
+
+
+def test_whole_environment__fits(venv: Path) -> None:
+    assert reason_to_rebuild(venv) is None
+
+
+def test_missing_environment__is_made(tmp_path: Path) -> None:
+    assert reason_to_rebuild(tmp_path / ".venv") == "it is not a virtual environment"
+
+
+def test_interrupted_set_up__starts_over(venv: Path) -> None:
+    (venv / ".installing").touch()
+    assert reason_to_rebuild(venv) == "an earlier set-up was interrupted"
+
+
+def test_moved_folder__is_made_anew(venv: Path, tmp_path: Path) -> None:
+    configure(venv, VERSION, tmp_path / "elsewhere" / ".venv")
+    assert reason_to_rebuild(venv) == "its folder was moved"
+
+
+def test_other_python__is_named(venv: Path) -> None:
+    configure(venv, "3.1")
+    assert reason_to_rebuild(venv) == f"it was made with Python 3.1.1, and this is {VERSION}"
+
+
+def test_python_gone__is_made_anew(venv: Path) -> None:
+    (venv / "bin" / "python").unlink()
+    assert reason_to_rebuild(venv) == "its Python is gone"
+
+
+def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None:
+    progress = Progress()
+    for said in (
+        "Downloading aiohttp-3.14.5-cp311-cp311-manylinux.whl (1.8 MB)",
+        "Downloading mako-1.4.3-py3-none-any.whl.metadata (2.9 kB)",
+        "Downloading mako-1.4.3-py3-none-any.whl (500 kB)",
+        "Using cached yarl-1.25.1-cp311-cp311-manylinux.whl (9.0 MB)",
+    ):
+        progress.follow(said, total=3)
+    assert progress.downloaded_mb == pytest.approx(2.3)

@@ -1,0 +1,54 @@
+"""Values of .env, of the user and of the launcher, and who wins."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.environment import DotenvError, completed, read_dotenv
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("NAME=plain", "plain"),
+        ("NAME = spaced ", "spaced"),
+        ("export NAME=exported", "exported"),
+        ("NAME='single # kept'", "single # kept"),
+        ('NAME="double = kept"', "double = kept"),
+        ("NAME=value # remark", "value"),
+        ("NAME=a#b", "a#b"),
+        ("NAME=", ""),
+        ("NAME=https://example.org/?a=b&c=d", "https://example.org/?a=b&c=d"),
+    ],
+)
+def test_dotenv_line__is_read(tmp_path: Path, line: str, value: str) -> None:
+    (tmp_path / ".env").write_text(f"# first\n\n{line}\n#NAME=commented out\n")
+    assert read_dotenv(tmp_path / ".env") == {"NAME": value}
+
+
+def test_dotenv_missing__is_empty(tmp_path: Path) -> None:
+    assert read_dotenv(tmp_path / ".env") == {}
+
+
+def test_dotenv_line_without_name__is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=1\nnonsense\n")
+    with pytest.raises(DotenvError, match=r"\.env, line 2"):
+        read_dotenv(tmp_path / ".env")
+
+
+def test_completed__keeps_what_the_user_set_and_fills_what_he_left_empty(tmp_path: Path) -> None:
+    user = {"OMP_NUM_THREADS": "4", "EDGE_ADMIN_TOKEN": "", "GEMINI_API_KEY": "", "PATH": "/bin"}
+    found = completed(user, {"REDIS_PORT": "12345"}, tmp_path, "json")
+    assert found["OMP_NUM_THREADS"] == "4"
+    assert found["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert found["EDGE_ADMIN_TOKEN"] == (tmp_path / "edge-admin-token").read_text()
+    assert (found["GEMINI_API_KEY"], found["PATH"]) == ("", "/bin")
+
+
+def test_embedded_store__is_not_redirected_by_a_leftover_variable(tmp_path: Path) -> None:
+    assert completed({"REDIS_PORT": "1"}, {"REDIS_PORT": "12345"}, tmp_path, "json")["REDIS_PORT"] == "12345"
+
+
+def test_secret_in_a_file_of_the_user__is_not_generated(tmp_path: Path) -> None:
+    found = completed({"EVENTS_HASH_KEY_FILE": "/run/secrets/key"}, {}, tmp_path, "json")
+    assert "EVENTS_HASH_KEY" not in found

@@ -1,0 +1,45 @@
+"""Whoever runs the tests, PostgreSQL's identity is not root's and may write where it must."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launcher.privileges import NoIdentityError, give, unprivileged
+
+ID = Path("/usr/bin/id")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_identity__is_not_root_and_writes_even_below_a_closed_folder(tmp_path: Path, mode: int) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=mode)
+    folder = closed / "state"
+    folder.mkdir(mode=0o700)
+    identity = unprivileged(folder, ID)
+    done = subprocess.run(
+        [*identity.prefix, "sh", "-c", 'id -u && touch "$1/written"', "sh", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        user=identity.user,
+        group=identity.group,
+        extra_groups=identity.extra_groups,
+    )
+    assert done.stdout.strip() != "0"
+    assert (folder / "written").stat().st_uid == identity.uid
+
+
+def test_program_that_cannot_be_run__is_named_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(NoIdentityError, match="set DATABASE_URL"):
+        unprivileged(tmp_path, tmp_path / "missing")
+
+
+def test_give__hands_over_all_below(tmp_path: Path) -> None:
+    (tmp_path / "given" / "deep").mkdir(parents=True)
+    (tmp_path / "given" / "deep" / "file").touch()
+    identity = unprivileged(tmp_path, ID)
+    give(tmp_path / "given", identity)
+    owners = {path.stat().st_uid for path in (tmp_path / "given").rglob("*")}
+    assert owners == {identity.uid if os.geteuid() == 0 else os.geteuid()}

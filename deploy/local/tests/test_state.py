@@ -1,0 +1,46 @@
+"""The state folder: whose it is, and who holds it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.secret import kept_secret
+from launcher.state import Running, StateError, claim, held, holder
+
+MINE = Running(pid=4711, url="http://127.0.0.1:8000")
+
+
+def test_claim__makes_it_private(tmp_path: Path) -> None:
+    mode = claim(tmp_path / "state").stat().st_mode & 0o777
+    assert mode == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+def test_claim_of_another_users_folder__is_refused_with_the_cure(tmp_path: Path) -> None:
+    foreign = Path("/")
+    if os.geteuid() == 0:
+        foreign = tmp_path / "foreign"
+        foreign.mkdir()
+        os.chown(foreign, 12345, 12345)
+    with pytest.raises(StateError, match=r"belongs to .+, and this is .+\. Go on as .+ or delete it"):
+        claim(foreign)
+
+
+def test_held__tells_who_holds_it_until_it_is_let_go(tmp_path: Path) -> None:
+    assert holder(tmp_path) is None
+    with held(tmp_path, MINE):
+        assert holder(tmp_path) == MINE
+    assert holder(tmp_path) is None
+
+
+def test_held_twice__is_refused_and_names_the_first(tmp_path: Path) -> None:
+    with held(tmp_path, MINE), pytest.raises(StateError, match=r"at http://127.0.0.1:8000 \(pid 4711\)"):
+        with held(tmp_path, Running(pid=1, url="")):
+            raise AssertionError("two hold it")
+
+
+def test_kept_secret__is_made_once_and_private(tmp_path: Path) -> None:
+    first = kept_secret(tmp_path / "token")
+    assert len(first) >= 32
+    assert kept_secret(tmp_path / "token") == first
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
