@@ -1,0 +1,1 @@
+"""The edge: who is calling, whether they may, and a strict reverse proxy."""

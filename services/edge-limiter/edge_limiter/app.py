@@ -1,0 +1,271 @@
+"""The composition root: builds each object of the edge once and hands it to those that need it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+from aiohttp import http_parser, web
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.events import EventPipe, open_event_pipe
+from common.journal import Journal, JournalFull
+from common.ops import Readiness, State
+from common.postgres import POSTGRES_ERRORS, create_pool, migrate
+from common.redis import create_client
+from common.requests import uuid7
+from common.service import Service, StartError
+from common.telemetry import HttpMetrics, create_registry
+from common.web import Door, create_app
+from edge_limiter.admin import Admin, is_loopback
+from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
+from edge_limiter.documents import Documents
+from edge_limiter.exchange import BadGateway, Exchange
+from edge_limiter.health import HealthReport, Probe
+from edge_limiter.housekeeping import Housekeeping
+from edge_limiter.identity import Clients
+from edge_limiter.limiter import Limiter, LimiterOptions
+from edge_limiter.policy import Policy, PolicyError
+from edge_limiter.proxy import Proxy
+from edge_limiter.refusals import Refusals
+from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
+from edge_limiter.routing import RouteTable
+from edge_limiter.settings import EdgeSettings, split
+from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
+from edge_limiter.telemetry import EdgeMetrics
+from edge_limiter.upstream import Upstream, create_session
+
+log = structlog.get_logger()
+
+SCHEMA: Final = "edge"
+PIPE: Final = web.AppKey("pipe", EventPipe)
+_BACKGROUND_CONNECTIONS: Final = 2
+_LEAVE_TIMEOUT_S: Final = 0.5
+_EVENTS_DRAIN_S: Final = 2.0
+_PROBE_TIMEOUT_S: Final = 1.0
+
+
+def migrate_schema(settings: EdgeSettings) -> None:
+    """Bring the schema `edge` up to date."""
+    migrate(settings.database_url.get_secret_value(), package="edge_limiter", schema=SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What exists before the loop runs."""
+
+    settings: EdgeSettings
+    policies: dict[str, Policy]
+    registry: CollectorRegistry
+    metrics: EdgeMetrics
+    store: StoreState
+    routes: RouteTable
+    document: dict[str, Any]
+
+
+def create_service(settings: EdgeSettings) -> Service:
+    """Build the edge. Raises StartError when it could not keep its promises."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise StartError("aiohttp runs without its C parser, which is the strict one: install a binary wheel")
+    try:
+        policies = settings.policies()
+    except PolicyError as error:
+        raise StartError(str(error)) from error
+    registry = create_registry()
+    app = create_app(
+        Door(
+            HttpMetrics(registry),
+            ERRORS,
+            max_body_bytes=settings.edge_max_body_bytes,
+            default_timeout_s=settings.edge_timeout_s,
+            maximum_timeout_s=settings.edge_max_timeout_s,
+        )
+    )
+    store = StoreState(settings.edge_limit_lanes)
+    document = add_routes(app, ROUTES)
+    parts = _Parts(settings, policies, registry, EdgeMetrics(registry), store, RouteTable(ROUTES), document)
+    app.cleanup_ctx.append(lambda app: _resources(app, parts))
+    return Service(app, _readiness(app, store), registry, settings.listen(), settings.sluice_drain_s)
+
+
+def _readiness(app: web.Application, store: StoreState) -> Readiness:
+    async def database() -> State:
+        return "ok" if store.is_up else "degraded"
+
+    async def events() -> State:
+        return await app[PIPE].state() if PIPE in app else "degraded"
+
+    return Readiness({"database": database, "events": events})
+
+
+async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]:
+    """Open everything, and close it in reverse."""
+    async with AsyncExitStack() as stack:
+        redis = create_client(parts.settings)
+        stack.push_async_callback(redis.aclose)
+        app[PIPE] = await _open_events(stack, parts, redis)
+        refusals = Refusals(app[PIPE].recorder.record)
+        stack.callback(refusals.flush)
+        await stack.enter_async_context(_running(refusals.run(), "refusal counters"))
+        housekeeping = await _open_housekeeping(stack, parts)
+        limiter = await _open_limiter(stack, parts, housekeeping)
+        upstreams = await _open_upstreams(stack, parts)
+        proxy = _proxy(parts, limiter, upstreams, refusals)
+        documents = Documents(parts.document, upstreams, _owner_of(parts.routes))
+        app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
+        yield
+
+
+async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> EventPipe:
+    settings = parts.settings
+    journal = Journal(
+        settings.events_journal_dir, settings.events_journal_max_bytes, keep_s=settings.events_journal_keep_s
+    )
+    try:
+        # A counter is not worth refusing a request for: past a full journal they are dropped, and that is counted.
+        pipe = open_event_pipe(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
+        return await stack.enter_async_context(pipe)
+    except JournalFull as error:
+        raise StartError(f"{error}; set EVENTS_JOURNAL_DIR to a folder that can be written") from error
+
+
+async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeeping:
+    pool = create_pool(
+        parts.settings.database_url.get_secret_value(),
+        schema=SCHEMA,
+        application="edge-limiter housekeeping",
+        size=_BACKGROUND_CONNECTIONS,
+    )
+    await pool  # opens no connection yet
+    stack.callback(pool.terminate)  # closing politely can wait for a server that hangs
+    housekeeping = Housekeeping(pool, uuid7())
+    stack.push_async_callback(_leave, housekeeping)
+    await stack.enter_async_context(_running(housekeeping.run(), "housekeeping"))
+    return housekeeping
+
+
+async def _leave(housekeeping: Housekeeping) -> None:
+    try:
+        async with asyncio.timeout(_LEAVE_TIMEOUT_S):
+            await housekeeping.leave()
+    except POSTGRES_ERRORS:
+        log.debug("the heartbeat row is left to expire")
+
+
+async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Housekeeping) -> Limiter:
+    settings, state = parts.settings, parts.store
+    dsn = settings.database_url.get_secret_value()
+    stores = [
+        PostgresLog(dsn, durable=settings.edge_limit_durable, on_change=state.listener(index))
+        for index in range(settings.edge_limit_lanes)
+    ]
+    options = LimiterOptions(
+        timeout_s=settings.edge_limit_timeout_ms / 1000,
+        remembered_keys=settings.edge_limit_keys,
+        hash_key=settings.events_hash_key.get_secret_value().encode(),
+    )
+    limiter = Limiter(stores, options, replicas=lambda: housekeeping.replicas, on_batch=parts.metrics.batch)
+    parts.metrics.watch_store(lambda: state.is_up, lambda: housekeeping.replicas)
+    for store in stores:
+        await stack.enter_async_context(_running(store.run(), "limiter store"))
+    await stack.enter_async_context(_running(limiter.run(), "limiter"))
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await asyncio.gather(*(store.wait_up() for store in stores))
+    except TimeoutError:
+        log.warning("starting without the store", limits=settings.edge_on_store_error)
+    return limiter
+
+
+async def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]:
+    settings = parts.settings
+    connect_s, idle_s = settings.edge_connect_timeout_s, settings.edge_idle_timeout_s
+    kept = await stack.enter_async_context(create_session(connect_s, idle_s, keep_alive=True))
+    fresh = await stack.enter_async_context(create_session(connect_s, idle_s, keep_alive=False))
+
+    def upstream(name: str, origin: str) -> Exchange:
+        observe = parts.metrics.upstream_observer(name)
+        upstream = Upstream(origin, kept=kept, fresh=fresh, limit=settings.edge_upstream_limit, observe=observe)
+        parts.metrics.watch_upstream(name, lambda: upstream.in_flight)
+        return upstream
+
+    return {name: upstream(name, origin) for name, origin in settings.upstreams().items()}
+
+
+def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refusals: Refusals) -> Proxy:
+    settings = parts.settings
+    return Proxy(
+        routes=parts.routes,
+        policies=parts.policies,
+        limiter=limiter,
+        clients=Clients(
+            split(settings.edge_trusted_proxies),
+            ipv6_prefix=settings.edge_ipv6_prefix,
+            on_undeclared_proxy=_warn_of_undeclared_proxy,
+        ),
+        admin=Admin(settings.edge_admin_token.get_secret_value(), is_loopback(settings.edge_host)),
+        upstreams=upstreams,
+        budgets_s={ANALYST: settings.edge_analyze_timeout_s},
+        refusals=refusals,
+        decided=parts.metrics.decided,
+        max_body_bytes=settings.edge_max_body_bytes,
+    )
+
+
+def _warn_of_undeclared_proxy(_peer: str) -> None:
+    log.warning(
+        "X-Forwarded-For from a private address is ignored: "
+        "if that is your ingress, name it in EDGE_TRUSTED_PROXIES, or all its clients share one limit"
+    )
+
+
+def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: dict[str, Exchange]) -> HealthReport:
+    async def ping_redis() -> float:
+        started = time.perf_counter()
+        await redis.ping()
+        return (time.perf_counter() - started) * 1000
+
+    def limits() -> Literal["exact", "local", "open", "closed"]:
+        return "exact" if parts.store.is_up else parts.settings.edge_on_store_error
+
+    return HealthReport(
+        database=housekeeping.ping_ms,
+        redis=ping_redis,
+        upstreams={name: _upstream_probe(exchange) for name, exchange in upstreams.items()},
+        limits=limits,
+        required=INFERENCE,
+    )
+
+
+def _upstream_probe(exchange: Exchange) -> Probe:
+    async def probe() -> float:
+        started = time.perf_counter()
+        async with exchange("HEAD", "/openapi.json", [], b"", _PROBE_TIMEOUT_S) as answer:
+            if answer.status >= 500:
+                raise BadGateway
+        return (time.perf_counter() - started) * 1000
+
+    return probe
+
+
+def _owner_of(routes: RouteTable) -> Callable[[str], str | None]:
+    def owner_of(path: str) -> str | None:
+        route = routes.match("GET", path) or routes.match("POST", path)
+        return route.service if route else None
+
+    return owner_of
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Own a background task: cancelled, and waited for, at the end."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,65 @@
+"""The API pages: Swagger UI from an installed package, so they work offline; no script from elsewhere, none inline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Final
+
+from aiohttp import web
+
+_PAGE: Final = b"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sluice API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/swagger.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+_START: Final = b"""window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});
+"""
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+}
+_FILES: Final = {
+    "/docs/swagger.css": ("swagger_style.css", "text/css"),
+    "/docs/bundle.js": ("swagger_bundle.js", "text/javascript"),
+}
+
+
+def add_docs(app: web.Application) -> None:
+    """Serve `GET /docs`."""
+    app.router.add_get("/docs", _constant(_PAGE, "text/html"))
+    app.router.add_get("/docs/start.js", _constant(_START, "text/javascript"))
+    for path, (name, content_type) in _FILES.items():
+        app.router.add_get(path, _packaged(name, content_type))
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _constant(body: bytes, content_type: str) -> Handler:
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_HEADERS)
+
+    return page
+
+
+def _packaged(name: str, content_type: str) -> Handler:
+    async def file(_request: web.Request) -> web.Response:
+        body = await asyncio.to_thread((files("offapi") / name).read_bytes)
+        headers = {**_HEADERS, "Cache-Control": "public, max-age=86400"}
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+
+    return file

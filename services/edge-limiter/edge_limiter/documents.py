@@ -1,0 +1,52 @@
+"""The merged OpenAPI document: fetched from the services when somebody asks, and kept for a while."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from edge_limiter.exchange import Exchange, ExchangeError
+from edge_limiter.openapi_merge import merge
+
+KEEP_S: Final = 60.0
+KEEP_INCOMPLETE_S: Final = 2.0
+TIMEOUT_S: Final = 2.0
+
+
+class Documents:
+    """Leaves out a service that is away, and asks it again soon."""
+
+    def __init__(
+        self,
+        own: dict[str, Any],
+        upstreams: Mapping[str, Exchange],
+        owner_of: Callable[[str], str | None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._own = own
+        self._upstreams = upstreams
+        self._owner_of = owner_of
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._kept = b""
+        self._keep_until = 0.0
+
+    async def read(self) -> bytes:
+        """The document as JSON."""
+        async with self._lock:
+            if not self._kept or self._now() >= self._keep_until:
+                found = await asyncio.gather(*map(_fetch, self._upstreams.values()))
+                named = {name: doc for name, doc in zip(self._upstreams, found, strict=True) if doc is not None}
+                self._kept = json.dumps(merge(self._own, named, self._owner_of)).encode()
+                self._keep_until = self._now() + (KEEP_S if len(named) == len(found) else KEEP_INCOMPLETE_S)
+            return self._kept
+
+
+async def _fetch(exchange: Exchange) -> dict[str, Any] | None:
+    try:
+        async with exchange("GET", "/openapi.json", [], b"", TIMEOUT_S) as answer, asyncio.timeout(TIMEOUT_S):
+            document = json.loads(await answer.read()) if answer.status == 200 else None
+    except (ExchangeError, TimeoutError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

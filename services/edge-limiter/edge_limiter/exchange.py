@@ -1,0 +1,114 @@
+"""The port to an upstream: one request, one answer, and the three ways it can fail; and which headers may travel.
+
+Hop-by-hop headers, and whatever `Connection` names, end here in both directions (RFC 9110, 7.6.1).
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+Headers = list[tuple[str, str]]
+Body = bytes | AsyncIterable[bytes]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_MADE_ANEW: Final = frozenset(
+    {
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "traceparent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "x-request-timeout-ms",
+    }
+)
+_NOT_ONWARD: Final = HOP_BY_HOP | _MADE_ANEW
+_NOT_BACK: Final = HOP_BY_HOP | {"x-request-id"}
+
+
+class ExchangeError(Exception):
+    """The upstream did not answer; `retry_after_s` says when trying again makes sense."""
+
+    retry_after_s: float | None = None
+
+
+class BadGateway(ExchangeError):
+    """The upstream cannot be reached, broke off or answered nonsense."""
+
+
+class UpstreamBusy(ExchangeError):
+    """As many requests as we allow are on their way to this upstream."""
+
+    retry_after_s = 1.0
+
+
+class UpstreamLate(ExchangeError):
+    """No answer before the deadline."""
+
+
+class Answer(Protocol):
+    """The head of an upstream's answer, and its body, still encoded as the upstream sent it."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Iterable[tuple[str, str]]: ...
+
+    @property
+    def length(self) -> int | None:
+        """Content-Length; None when only the end of the body tells."""
+        ...
+
+    async def read(self) -> bytes:
+        """The whole body. Raises ExchangeError."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises ExchangeError."""
+        ...
+
+
+class Exchange(Protocol):
+    """Sends a request to one upstream, once. Entering raises ExchangeError; leaving early cancels the call."""
+
+    def __call__(
+        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+    ) -> AbstractAsyncContextManager[Answer]: ...
+
+
+def onward_headers(headers: Iterable[tuple[str, str]], connection: str | None) -> Headers:
+    """What of a client's request may travel to the upstream; the rest is made anew or ends here."""
+    named = _named(connection)
+    return [(name, value) for name, value in headers if (low := name.lower()) not in _NOT_ONWARD and low not in named]
+
+
+def answer_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """What of an upstream's answer may travel to the client."""
+    pairs = list(headers)
+    named = _named(",".join(value for name, value in pairs if name.lower() == "connection"))
+    return [(name, value) for name, value in pairs if (low := name.lower()) not in _NOT_BACK and low not in named]
+
+
+def _named(connection: str | None) -> frozenset[str]:
+    if not connection:
+        return frozenset()
+    return frozenset(option.strip().lower() for option in connection.split(","))

@@ -1,0 +1,86 @@
+"""Whether the edge can serve: its stores and the services behind it, asked at most once a second."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+
+from pydantic import BaseModel
+
+Status = Literal["ok", "degraded", "failed"]
+Probe = Callable[[], Awaitable[float]]
+"""Returns the milliseconds it took; raises whatever went wrong."""
+
+KEEP_S: Final = 1.0
+TIMEOUT_S: Final = 1.0
+
+
+class Part(BaseModel):
+    """`down` says nothing of why: that is in the log."""
+
+    status: Literal["ok", "down"]
+    latency_ms: float | None = None
+
+
+class Health(BaseModel):
+    """`degraded`: a part is away and the edge answers without it; `failed`: predictions cannot be answered."""
+
+    status: Status
+    database: Part
+    redis: Part
+    limits: Literal["exact", "local", "open", "closed"]
+    upstreams: dict[str, Part]
+
+
+class HealthReport:
+    """Asks all parts at once and keeps the answer for a second, so that nobody can flood the stores through it."""
+
+    def __init__(
+        self,
+        *,
+        database: Probe,
+        redis: Probe,
+        upstreams: Mapping[str, Probe],
+        limits: Callable[[], Literal["exact", "local", "open", "closed"]],
+        required: str,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._probes = {"database": database, "redis": redis, **upstreams}
+        self._upstreams = tuple(upstreams)
+        self._limits = limits
+        self._required = required
+        self._now = now
+        self._lock = asyncio.Lock()
+        self._kept: tuple[float, Health] | None = None
+
+    async def read(self) -> Health:
+        """The state of at most a second ago."""
+        async with self._lock:
+            if self._kept is None or self._now() - self._kept[0] > KEEP_S:
+                health = await self._ask()
+                self._kept = (self._now(), health)
+            return self._kept[1]
+
+    async def _ask(self) -> Health:
+        parts = dict(zip(self._probes, await asyncio.gather(*map(_ask_part, self._probes.values())), strict=True))
+        limits = self._limits()
+        status: Status = "ok"
+        if limits != "exact" or any(part.status == "down" for part in parts.values()):
+            status = "degraded"
+        if limits == "closed" or parts[self._required].status == "down":
+            status = "failed"
+        return Health(
+            status=status,
+            database=parts["database"],
+            redis=parts["redis"],
+            limits=limits,
+            upstreams={name: parts[name] for name in self._upstreams},
+        )
+
+
+async def _ask_part(probe: Probe) -> Part:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return Part(status="ok", latency_ms=round(await probe(), 2))
+    except Exception:  # whatever it is, the part is down; each adapter logs its own troubles
+        return Part(status="down")

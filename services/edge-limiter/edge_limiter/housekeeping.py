@@ -1,0 +1,85 @@
+"""Background work on the limiter's tables: heartbeats that count the replicas, and garbage collection.
+
+Keeps nothing that a decision waits for: when PostgreSQL is away, the last known number of replicas stands.
+"""
+
+import asyncio
+import random
+import time
+from typing import Final
+
+import asyncpg
+import structlog
+
+from common.postgres import POSTGRES_ERRORS
+
+log = structlog.get_logger()
+
+HEARTBEAT_S: Final = 5.0
+ALIVE_S: Final = 15.0
+COLLECT_S: Final = 60.0
+GRACE_S: Final = 60.0
+"""Rows live on for so long after their window: a writer that read the clock just before is not cheated."""
+PAGE: Final = 1_000
+
+_BEAT: Final = """
+WITH gone AS (DELETE FROM edge.replicas WHERE seen_at < clock_timestamp() - $2 * interval '1 second' AND id <> $1),
+     beat AS (INSERT INTO edge.replicas (id, seen_at) VALUES ($1, clock_timestamp())
+              ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at)
+SELECT count(*) + 1 FROM edge.replicas
+WHERE seen_at >= clock_timestamp() - $2 * interval '1 second' AND id <> $1
+"""
+_LEAVE: Final = "DELETE FROM edge.replicas WHERE id = $1"
+_COLLECT: Final = """
+WITH t AS MATERIALIZED (SELECT edge.now_us() - $2::bigint AS dead_us),
+     dead AS MATERIALIZED (
+       SELECT a.key FROM edge.admissions a, t WHERE a.key > $1 AND a.at_us + a.window_us < t.dead_us
+       ORDER BY a.key LIMIT $3 FOR UPDATE OF a SKIP LOCKED)
+DELETE FROM edge.admissions a USING dead WHERE a.key = dead.key RETURNING a.key
+"""
+
+
+class Housekeeping:
+    """One per process. `replicas` is the last known number of edge processes on this database, at least 1."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", replica_id: str) -> None:
+        self._pool = pool
+        self._id = replica_id
+        self.replicas = 1
+
+    async def run(self) -> None:
+        """Beat and collect until cancelled; errors wait for the next round."""
+        collect_at = time.monotonic() + random.uniform(0, COLLECT_S)
+        while True:
+            try:
+                await self.beat()
+                if time.monotonic() >= collect_at:
+                    collect_at = time.monotonic() + COLLECT_S
+                    await self.collect()
+            except POSTGRES_ERRORS as error:
+                log.debug("housekeeping waits for the store", reason=type(error).__name__)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def beat(self) -> None:
+        """Say that this process lives, and count those that do. Raises POSTGRES_ERRORS."""
+        self.replicas = int(await self._pool.fetchval(_BEAT, self._id, ALIVE_S))
+
+    async def leave(self) -> None:
+        """At shutdown: the others' share grows at once. Raises POSTGRES_ERRORS."""
+        await self._pool.execute(_LEAVE, self._id)
+
+    async def collect(self) -> int:
+        """Delete rows whose window has long passed, in key order, leaving locked ones. Raises POSTGRES_ERRORS."""
+        deleted, after = 0, b""
+        while True:
+            keys = [row[0] for row in await self._pool.fetch(_COLLECT, after, int(GRACE_S * 1e6), PAGE)]
+            deleted += len(keys)
+            if len(keys) < PAGE:
+                return deleted
+            after = max(keys)
+
+    async def ping_ms(self) -> float:
+        """Milliseconds for a trivial statement. Raises POSTGRES_ERRORS."""
+        started = time.perf_counter()
+        await self._pool.fetchval("SELECT 1")
+        return (time.perf_counter() - started) * 1_000

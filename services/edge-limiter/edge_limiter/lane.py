@@ -1,0 +1,178 @@
+"""Batches decisions without a timer: one statement in flight, and the next batch collects meanwhile.
+
+Waiters of one key are summed while their policy and cost are equal, so that the store can admit whole requests
+only; a waiter with another cost waits for the next batch, and nobody overtakes within a key. Refuses to queue
+without bound, or past a waiter's deadline.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from edge_limiter.policy import Policy
+
+MAX_WAITERS: Final = 8_192
+
+
+class StoreUnavailable(Exception):
+    """The store did not decide in time, or cannot be reached; whether it charged is unknown."""
+
+
+class Ask(NamedTuple):
+    """`requests` requests of one key, `cost` units each."""
+
+    key: bytes
+    requests: int
+    cost: int
+    limit: int
+    window_s: int
+
+
+class Verdict(NamedTuple):
+    """Of the requests asked for, the first `admitted` go. `reset_s`: until such a request fits again, at most."""
+
+    admitted: int
+    remaining: int
+    reset_s: float
+
+
+class Store(Protocol):
+    """Decides batches exactly. One statement at a time; `is_up` says whether asking makes sense now."""
+
+    @property
+    def is_up(self) -> bool: ...
+
+    async def decide(self, asks: Sequence[Ask], timeout_s: float) -> Sequence[Verdict]:
+        """One verdict per ask, in order. Raises StoreUnavailable."""
+        ...
+
+
+class Answer(NamedTuple):
+    """What one waiter hears. The store read its clock between `asked_s` and now."""
+
+    allowed: bool
+    remaining: int
+    reset_s: float
+    asked_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    policy: Policy
+    cost: int
+    deadline_s: float
+    answer: asyncio.Future[Answer]
+
+
+class Lane:
+    """The queue in front of one store connection. A key must always use the same lane."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        timeout_s: float,
+        batch_keys: int,
+        now: Callable[[], float],
+        on_batch: Callable[[int, float], None],
+    ) -> None:
+        self._store = store
+        self._timeout_s = timeout_s
+        self._batch_keys = batch_keys
+        self._now = now
+        self._on_batch = on_batch
+        self._waiting: dict[bytes, list[_Waiter]] = {}
+        self._count = 0
+        self._wake = asyncio.Event()
+
+    async def ask(self, policy: Policy, key: bytes, cost: int) -> Answer:
+        """Wait for the store's answer. Raises StoreUnavailable, at the latest after the time limit."""
+        if not self._store.is_up or self._count >= MAX_WAITERS:
+            raise StoreUnavailable
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(policy, cost, self._now() + self._timeout_s, answer)
+        waiters = self._waiting.get(key)
+        if waiters is None:
+            self._waiting[key] = [waiter]
+        else:
+            waiters.append(waiter)
+        self._count += 1
+        self._wake.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Serve the queue until cancelled; whoever still waits then hears StoreUnavailable."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while batch := self._take():
+                    await self._decide(batch)
+        finally:
+            for waiters in self._waiting.values():
+                _fail(waiters, StoreUnavailable())
+
+    def _take(self) -> dict[bytes, list[_Waiter]]:
+        """The first keys in order of arrival, each with its first waiters of equal policy and cost."""
+        batch: dict[bytes, list[_Waiter]] = {}
+        left: dict[bytes, list[_Waiter]] = {}
+        for key in list(itertools.islice(self._waiting, self._batch_keys)):
+            waiters = self._waiting.pop(key)
+            self._count -= len(waiters)
+            waiters = [waiter for waiter in waiters if not waiter.answer.done()]  # whose client has gone
+            same = _leading_equals(waiters)
+            if same:
+                batch[key] = waiters[:same]
+            if len(waiters) > same:
+                left[key] = waiters[same:]
+        if left:
+            self._count += sum(map(len, left.values()))
+            self._waiting = left | self._waiting
+        if not batch and self._waiting:
+            return self._take()
+        return batch
+
+    async def _decide(self, batch: dict[bytes, list[_Waiter]]) -> None:
+        asks = [
+            Ask(key, len(waiters), waiters[0].cost, waiters[0].policy.limit, waiters[0].policy.window_s)
+            for key, waiters in batch.items()
+        ]
+        asked_s = self._now()
+        patience_s = min(waiters[0].deadline_s for waiters in batch.values()) - asked_s
+        try:
+            if patience_s <= 0:
+                raise StoreUnavailable
+            verdicts = await self._store.decide(asks, patience_s)
+        except Exception as error:
+            for waiters in batch.values():
+                _fail(waiters, error)
+            return
+        self._on_batch(len(batch), self._now() - asked_s)
+        for waiters, verdict in zip(batch.values(), verdicts, strict=True):
+            _tell(waiters, verdict, asked_s)
+
+
+def _leading_equals(waiters: list[_Waiter]) -> int:
+    """How many of the first waiters share the first one's policy and cost."""
+    for index, waiter in enumerate(waiters):
+        if waiter.cost != waiters[0].cost or waiter.policy is not waiters[0].policy:
+            return index
+    return len(waiters)
+
+
+def _tell(waiters: list[_Waiter], verdict: Verdict, asked_s: float) -> None:
+    """First come, first admitted; `remaining` counts down as if each had been asked alone."""
+    for index, waiter in enumerate(waiters):
+        if waiter.answer.done():
+            continue
+        allowed = index < verdict.admitted
+        later = max(0, verdict.admitted - 1 - index) * waiter.cost
+        waiter.answer.set_result(Answer(allowed, verdict.remaining + later, verdict.reset_s, asked_s))
+
+
+def _fail(waiters: list[_Waiter], error: Exception) -> None:
+    for waiter in waiters:
+        if not waiter.answer.done():
+            waiter.answer.set_exception(error)

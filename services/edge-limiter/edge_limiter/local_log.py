@@ -1,0 +1,81 @@
+"""This process's own admissions of the last window: the same exact log in memory, used while the store is away.
+
+It is fed by every admission, whoever decided it, so a switch to local decisions starts from what this process
+already let through. Bounded in keys: the least recently used go first.
+"""
+
+import itertools
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class LocalVerdict(NamedTuple):
+    allowed: bool
+    remaining: int
+    reset_s: float
+
+
+@dataclass(slots=True)
+class _Log:
+    window_s: float
+    charges: deque[tuple[float, int]] = field(default_factory=deque)
+    total: int = 0
+
+    def expire(self, now: float) -> None:
+        while self.charges and self.charges[0][0] <= now - self.window_s:
+            self.total -= self.charges.popleft()[1]
+
+
+class LocalLog:
+    """Keeps at most `max_keys` keys."""
+
+    def __init__(self, max_keys: int) -> None:
+        self._max_keys = max_keys
+        self._logs: OrderedDict[bytes, _Log] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def record(self, key: bytes, cost: int, window_s: float, now: float) -> None:
+        """Remember an admission."""
+        log = self._log(key, window_s, now)
+        log.charges.append((now, cost))
+        log.total += cost
+
+    def decide(self, key: bytes, cost: int, limit: int, window_s: float, now: float) -> LocalVerdict:
+        """Admit `cost` units whole if they fit into `limit`, and charge them."""
+        log = self._log(key, window_s, now)
+        allowed = log.total + cost <= limit
+        if allowed:
+            self.record(key, cost, window_s, now)
+        return LocalVerdict(allowed, max(0, limit - log.total), _reset_s(log, cost, limit, now))
+
+    def _log(self, key: bytes, window_s: float, now: float) -> _Log:
+        log = self._logs.get(key)
+        if log is None:
+            self._forget_oldest(now)
+            log = self._logs[key] = _Log(window_s)
+        log.window_s = window_s
+        log.expire(now)
+        self._logs.move_to_end(key)
+        return log
+
+    def _forget_oldest(self, now: float) -> None:
+        """Make room for the newest, and drop a dead key or two besides, so that they do not pile up."""
+        if len(self._logs) >= self._max_keys:
+            self._logs.popitem(last=False)
+        for key in list(itertools.islice(self._logs, 2)):
+            self._logs[key].expire(now)
+            if not self._logs[key].charges:
+                del self._logs[key]
+
+
+def _reset_s(log: _Log, cost: int, limit: int, now: float) -> float:
+    """Seconds until the same request fits, or until the oldest charge expires if it fits already."""
+    excess = log.total + cost - limit
+    for at, charged in log.charges:
+        excess -= charged
+        if excess <= 0:
+            return at + log.window_s - now
+    return log.window_s

@@ -1,0 +1,37 @@
+"""What a limit is: how many admissions per rolling window, and what to do when the store cannot be asked."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+OnStoreError = Literal["local", "open", "closed"]
+
+MAX_LIMIT: Final = 1_000
+"""A row keeps one timestamp per admission; past a thousand it no longer fits a page."""
+
+
+class PolicyError(Exception):
+    """A policy cannot be kept exactly; the message names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """At most `limit` units per client in any `window_s` seconds. `version` changes whenever any field does."""
+
+    name: str
+    limit: int
+    window_s: int
+    on_store_error: OnStoreError = "local"
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.limit > MAX_LIMIT:
+            raise PolicyError(f"policy {self.name}: {_cure(self.limit, self.window_s)}")
+
+
+def _cure(limit: int, window_s: int) -> str:
+    shorter_s = max(1, window_s * MAX_LIMIT // limit)
+    fewer = limit * shorter_s // window_s
+    return (
+        f"a limit of {limit} in {window_s} s is above {MAX_LIMIT}, the most that is counted exactly; "
+        f"the same rate in a shorter window is {min(fewer, MAX_LIMIT)} in {shorter_s} s"
+    )

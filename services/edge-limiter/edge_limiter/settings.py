@@ -1,0 +1,95 @@
+"""The variables the edge reads, with their bounds; nothing else in this package reads the environment."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from common.service import Listen
+from common.settings import EventsSettings, Port, PostgresSettings, RedisSettings, Seconds, Settings
+from edge_limiter.identity import parse_network
+from edge_limiter.policy import Policy
+
+Limit = Annotated[int, Field(ge=1)]
+WindowS = Annotated[int, Field(ge=1, le=86_400)]
+
+
+def _cidrs(value: str) -> str:
+    for cidr in split(value):
+        parse_network(cidr)
+    return value
+
+
+def _origin(value: str) -> str:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    if value.count("/") > 2 + value.endswith("/"):
+        raise ValueError("must be scheme://host:port without a path")
+    return value.rstrip("/")
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def split(value: str) -> list[str]:
+    """The items of a comma-separated list."""
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
+    """See .env.example for one line on each."""
+
+    prefixes = ("SLUICE_", "EDGE_", "EVENTS_")
+
+    edge_host: str = "127.0.0.1"
+    edge_port: Port | None = None
+    edge_ops_port: Port | None = None
+    edge_upstream_inference: Origin = ""
+    edge_upstream_metrics: Origin = ""
+    edge_upstream_analyst: Origin = ""
+
+    edge_rate_limit: Limit = 60
+    edge_rate_window_s: WindowS = 60
+    edge_analyze_rate_limit: Limit = 30
+    edge_analyze_rate_window_s: WindowS = 60
+    edge_on_store_error: Literal["local", "open", "closed"] = "local"
+    edge_limit_timeout_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
+    edge_limit_lanes: Annotated[int, Field(ge=1, le=32)] = 1
+    edge_limit_durable: bool = False
+    edge_limit_keys: Annotated[int, Field(ge=1_000, le=10_000_000)] = 100_000
+
+    edge_trusted_proxies: Annotated[str, AfterValidator(_cidrs)] = ""
+    edge_ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
+    edge_admin_token: SecretStr = SecretStr("")
+
+    edge_max_body_bytes: Annotated[int, Field(ge=1_024, le=1 << 30)] = 1 << 20
+    edge_timeout_s: Seconds = 10.0
+    edge_analyze_timeout_s: Seconds = 60.0
+    edge_max_timeout_s: Seconds = 120.0
+    edge_connect_timeout_s: Seconds = 2.0
+    edge_idle_timeout_s: Seconds = 60.0
+    edge_upstream_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_024
+
+    def listen(self) -> Listen:
+        """Service 0 of the system."""
+        return Listen.at(0, self.sluice_port_base, self.edge_host, self.edge_port, self.edge_ops_port)
+
+    def upstreams(self) -> dict[str, str]:
+        """Where each service is; by default beside us, on the next three ports."""
+        chosen = {
+            "inference": self.edge_upstream_inference,
+            "metrics": self.edge_upstream_metrics,
+            "analyst": self.edge_upstream_analyst,
+        }
+        ports = range(self.sluice_port_base + 1, self.sluice_port_base + 4)
+        return {
+            name: origin or f"http://127.0.0.1:{port}"
+            for (name, origin), port in zip(chosen.items(), ports, strict=True)
+        }
+
+    def policies(self) -> dict[str, Policy]:
+        """The limits by name. Raises PolicyError."""
+        on_error = self.edge_on_store_error
+        return {
+            "predict": Policy("predict", self.edge_rate_limit, self.edge_rate_window_s, on_error),
+            "analyze": Policy("analyze", self.edge_analyze_rate_limit, self.edge_analyze_rate_window_s, on_error),
+        }

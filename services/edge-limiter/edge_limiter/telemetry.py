@@ -1,0 +1,62 @@
+"""Prometheus metrics of the edge's own work, with every label child looked up once."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from common.telemetry import LATENCY_BUCKETS_S
+
+DECISION_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+class EdgeMetrics:
+    """Decisions by policy, outcome and source; batches; the store's state; calls to upstreams."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        decisions = Counter(
+            "sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry=registry
+        )
+        self._decisions = lru_cache(256)(decisions.labels)
+        self._batch = Histogram(
+            "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self._statement = Histogram(
+            "sluice_edge_decision_seconds",
+            "Time of one statement in the store.",
+            buckets=DECISION_BUCKETS_S,
+            registry=registry,
+        )
+        self._store_up = Gauge("sluice_edge_store_up", "1 while limits are exact over all replicas.", registry=registry)
+        self._replicas = Gauge("sluice_edge_replicas", "Edge processes on this database.", registry=registry)
+        self._upstream = Histogram(
+            "sluice_edge_upstream_seconds",
+            "Time from sending a request to the head of its answer.",
+            ["upstream"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "sluice_edge_upstream_in_flight", "Requests on their way to an upstream.", ["upstream"], registry=registry
+        )
+
+    def decided(self, policy: str, allowed: bool, source: str) -> None:
+        self._decisions(policy, "allowed" if allowed else "refused", source).inc()
+
+    def batch(self, keys: int, seconds: float) -> None:
+        self._batch.observe(keys)
+        self._statement.observe(seconds)
+
+    def watch_store(self, is_up: Callable[[], bool], replicas: Callable[[], int]) -> None:
+        """Read these at each scrape."""
+        self._store_up.set_function(lambda: float(is_up()))
+        self._replicas.set_function(replicas)
+
+    def watch_upstream(self, name: str, in_flight: Callable[[], int]) -> None:
+        """Read the calls in flight at each scrape."""
+        self._in_flight.labels(name).set_function(in_flight)
+
+    def upstream_observer(self, name: str) -> Callable[[float], None]:
+        """What one upstream's latencies go to."""
+        return self._upstream.labels(name).observe

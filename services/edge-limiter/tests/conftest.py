@@ -1,0 +1,122 @@
+"""The edge's tests run the real app on real stores, in front of an upstream that the test writes itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from common.service import Service
+from common.settings import load
+from edge_limiter.app import create_service
+from edge_limiter.settings import EdgeSettings
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningEdge:
+    """A started edge, and a client of it."""
+
+    service: Service
+    server: TestServer
+    http: aiohttp.ClientSession
+
+    @property
+    def port(self) -> int:
+        assert self.server.port is not None
+        return self.server.port
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of a Prometheus sample; 0 before it was first counted."""
+        return self.service.registry.get_sample_value(name, labels) or 0.0
+
+    async def post(self, path: str = "/predict", **options: Any) -> int:
+        async with self.http.post(path, **{"json": {"text": "fine"}, **options}) as response:
+            await response.read()
+            return response.status
+
+
+@pytest.fixture
+def edge_database(migrated_url: Callable[..., str]) -> str:
+    return migrated_url("edge_limiter")
+
+
+@pytest.fixture
+async def database(edge_database: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(edge_database)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def start_upstream() -> AsyncIterator[Callable[[Handler], Awaitable[str]]]:
+    """Call it with a handler of all requests for the origin of a server."""
+    async with AsyncExitStack() as stack:
+
+        async def start(handler: Handler) -> str:
+            app = web.Application(client_max_size=1 << 30)
+            app.router.add_route("*", "/{path:.*}", handler)
+            server = TestServer(app)
+            await server.start_server()
+            stack.push_async_callback(server.close)
+            return f"http://127.0.0.1:{server.port}"
+
+        yield start
+
+
+@pytest.fixture
+async def start_raw_upstream() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Call it with a stream handler for the origin of a server that may break any rule of HTTP."""
+    async with AsyncExitStack() as stack:
+
+        async def start(handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> str:
+            async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                try:
+                    await handler(reader, writer)
+                finally:
+                    writer.close()
+
+            server = await asyncio.start_server(handle, "127.0.0.1", 0)
+            stack.callback(server.close)
+            return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        yield start
+
+
+@pytest.fixture
+async def start_edge(
+    edge_database: str, tmp_path: Path, free_port: Callable[[], int]
+) -> AsyncIterator[Callable[..., Awaitable[RunningEdge]]]:
+    """Call it with variables (`EDGE_RATE_LIMIT="5"`) for a running edge; Redis and the services are away by default."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**variables: str) -> RunningEdge:
+            closed = f"http://127.0.0.1:{free_port()}"
+            defaults = {
+                "DATABASE_URL": edge_database,
+                "REDIS_HOST": "127.0.0.1",
+                "REDIS_PORT": str(free_port()),
+                "EVENTS_JOURNAL_DIR": str(tmp_path / "journal"),
+                "EDGE_LIMIT_TIMEOUT_MS": "5000",
+                **{f"EDGE_UPSTREAM_{name}": closed for name in ("INFERENCE", "METRICS", "ANALYST")},
+            }
+            service = create_service(load(EdgeSettings, {**defaults, **variables}))
+            server = TestServer(service.app)
+            await server.start_server()
+            stack.push_async_callback(server.close)
+            connector = aiohttp.TCPConnector(limit=0)
+            http = aiohttp.ClientSession(f"http://127.0.0.1:{server.port}", connector=connector)
+            await stack.enter_async_context(http)
+            return RunningEdge(service, server, http)
+
+        yield start

@@ -1,0 +1,66 @@
+import pytest
+from multidict import CIMultiDict
+
+from edge_limiter.acceptance import Unacceptable, check_head
+
+
+def check(
+    *headers: tuple[str, str], method: str = "POST", version: tuple[int, int] = (1, 1), host: str | None = "edge"
+) -> None:
+    lines = [*([("Host", host)] if host is not None else []), *headers]
+    check_head(method, version, CIMultiDict(lines), [(name.encode(), value.encode()) for name, value in lines])
+
+
+@pytest.mark.parametrize("host", ["edge", "edge:8000", "127.0.0.1:80", "[::1]:8000", "a-b.example"])
+def test_ordinary_head__is_taken(host: str) -> None:
+    check(("Content-Type", "application/json"), ("Transfer-Encoding", "chunked"), ("X_Custom", "1"), host=host)
+
+
+def test_http_1_0_without_host__is_taken() -> None:
+    check(version=(1, 0), host=None)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (501, [("Transfer-Encoding", "gzip, chunked")]),
+        (501, [("Transfer-Encoding", "xchunked")]),
+        (501, [("Transfer-Encoding", "chunked, identity")]),
+        (501, [("Transfer-Encoding", "\x0bchunked")]),
+        (400, [("Transfer-Encoding", "chunked"), ("Content-Length", "3")]),
+        (501, [("Upgrade", "h2c")]),
+        (501, [("Upgrade", "websocket"), ("Connection", "Upgrade")]),
+        (415, [("Content-Encoding", "gzip")]),
+        (417, [("Expect", "a-miracle")]),
+        (400, [("Content_Length", "3")]),
+        (400, [("X_Forwarded_For", "1.1.1.1")]),
+        (400, [("x_forwarded-for", "1.1.1.1")]),
+        (400, [("TRANSFER_ENCODING", "chunked")]),
+    ],
+)
+def test_ambiguous_head__is_refused(status: int, headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(Unacceptable) as refused:
+        check(*headers)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("host", [None, "", "a b", "a@b", "a/b", "a:b", "a:123456", "é", "a,b"])
+def test_malformed_host__is_refused(host: str | None) -> None:
+    with pytest.raises(Unacceptable) as refused:
+        check(host=host)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "status"), [("TRACE", (1, 1), 501), ("CONNECT", (1, 1), 501), ("GET", (2, 0), 505)]
+)
+def test_other_method_or_version__is_refused(method: str, version: tuple[int, int], status: int) -> None:
+    with pytest.raises(Unacceptable) as refused:
+        check(method=method, version=version)
+    assert refused.value.status == status
+
+
+def test_transfer_encoding_in_http_1_0__is_refused() -> None:
+    with pytest.raises(Unacceptable) as refused:
+        check(("Transfer-Encoding", "chunked"), version=(1, 0))
+    assert refused.value.status == 400

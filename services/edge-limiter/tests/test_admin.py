@@ -1,0 +1,35 @@
+import pytest
+
+from edge_limiter.admin import Admin, TokenNotSet, TokenRequired, is_loopback
+
+WITH_TOKEN = Admin("s3cret", is_loopback=False)
+
+
+@pytest.mark.parametrize("header", ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret "])
+def test_right_token__passes(header: str) -> None:
+    WITH_TOKEN.check(header)
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "s3cret", "Basic s3cret", "Bearer", "Bearer wrong", "Bearer \udcff", "Bearer é"]
+)
+def test_wrong_token__is_refused(header: str | None) -> None:
+    with pytest.raises(TokenRequired):
+        WITH_TOKEN.check(header)
+
+
+def test_no_token_on_loopback__passes() -> None:
+    Admin("", is_loopback=True).check(None)
+
+
+def test_no_token_on_a_public_address__is_refused_even_with_an_empty_bearer() -> None:
+    with pytest.raises(TokenNotSet):
+        Admin("", is_loopback=False).check("Bearer ")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("edge", False)],
+)
+def test_loopback__is_recognised(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

@@ -1,0 +1,97 @@
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+StartEdge = Callable[..., Awaitable[Any]]
+StartUpstream = Callable[..., Awaitable[str]]
+
+METRICS_DOCUMENT = {
+    "openapi": "3.1.0",
+    "paths": {"/metrics/count": {"get": {"operationId": "count", "responses": {"200": {"description": "Success"}}}}},
+    "components": {"schemas": {}},
+}
+
+
+async def metrics_service(_request: web.Request) -> web.Response:
+    return web.json_response(METRICS_DOCUMENT)
+
+
+async def test_root__tells_name_version_and_endpoints(start_edge: StartEdge) -> None:
+    edge = await start_edge()
+    async with edge.http.get("/") as response:
+        document = await response.json()
+    assert (document["name"], document["docs"]) == ("sluice", "/docs")
+    assert {"path": "/predict", "service": "inference", "methods": ["POST"], "policy": "predict"} in document[
+        "endpoints"
+    ]
+
+
+async def test_health__is_ok_when_every_part_answers(
+    start_edge: StartEdge, start_upstream: StartUpstream, redis_settings: dict[str, Any]
+) -> None:
+    origin = await start_upstream(metrics_service)
+    edge = await start_edge(
+        REDIS_HOST=redis_settings["host"],
+        REDIS_PORT=str(redis_settings["port"]),
+        REDIS_PASSWORD=redis_settings["password"],
+        **{f"EDGE_UPSTREAM_{name}": origin for name in ("INFERENCE", "METRICS", "ANALYST")},
+    )
+    async with edge.http.get("/health") as response:
+        document = await response.json()
+    assert (response.status, document["status"], document["limits"]) == (200, "ok", "exact")
+    assert document["database"]["status"] == "ok"
+    assert document["database"]["latency_ms"] > 0
+    assert {part["status"] for part in document["upstreams"].values()} == {"ok"}
+
+
+async def test_health__is_degraded_without_redis_and_the_analyst(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(metrics_service))
+    async with edge.http.get("/health") as response:
+        document = await response.json()
+    assert (response.status, document["status"]) == (200, "degraded")
+    assert document["redis"]["status"] == document["upstreams"]["analyst"]["status"] == "down"
+
+
+async def test_health__fails_without_inference(start_edge: StartEdge) -> None:
+    edge = await start_edge()
+    async with edge.http.get("/health") as response:
+        assert (response.status, (await response.json())["status"]) == (503, "failed")
+
+
+async def test_openapi__is_the_edge_and_the_services_that_answer(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(metrics_service))
+    async with edge.http.get("/openapi.json") as response:
+        document = await response.json()
+    assert {"/", "/health", "/metrics/count"} <= set(document["paths"])
+    assert document["paths"]["/metrics/count"]["get"]["tags"] == ["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "contains"),
+    [
+        ("/docs", "text/html", "/docs/bundle.js"),
+        ("/docs/bundle.js", "text/javascript", "SwaggerUIBundle"),
+        ("/docs/swagger.css", "text/css", ".swagger-ui"),
+        ("/docs/start.js", "text/javascript", "/openapi.json"),
+    ],
+)
+async def test_docs__are_served_from_here_without_inline_scripts(
+    start_edge: StartEdge, path: str, content_type: str, contains: str
+) -> None:
+    edge = await start_edge()
+    async with edge.http.get(path) as response:
+        assert (response.status, response.content_type) == (200, content_type)
+        assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+        assert contains in await response.text()
+
+
+async def test_wrong_method_on_an_own_page__is_405(start_edge: StartEdge) -> None:
+    edge = await start_edge()
+    async with edge.http.post("/health") as response:
+        assert response.status == 405

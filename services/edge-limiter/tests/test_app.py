@@ -1,0 +1,135 @@
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+from aiohttp import web
+from redis.asyncio import Redis
+
+from common.contracts import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from launcher.postgres import Postgres
+from launcher.testing import migrate
+
+StartEdge = Callable[..., Awaitable[Any]]
+StartUpstream = Callable[..., Awaitable[str]]
+
+
+async def fine(_request: web.Request) -> web.Response:
+    return web.json_response({"label": "POSITIVE"})
+
+
+async def test_hundred_requests_at_once__exactly_sixty_are_answered(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine))
+    statuses = Counter(await asyncio.gather(*(edge.post() for _ in range(100))))
+    assert statuses == {200: 60, 429: 40}
+
+
+async def test_hundred_requests_through_two_edges__exactly_sixty_are_answered(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    origin = await start_upstream(fine)
+    edges = [await start_edge(EDGE_UPSTREAM_INFERENCE=origin) for _ in range(2)]
+    statuses = Counter(await asyncio.gather(*(edges[i % 2].post() for i in range(100))))
+    assert statuses == {200: 60, 429: 40}
+
+
+async def test_flood_from_a_refused_client__costs_the_database_nothing(
+    start_edge: StartEdge, start_upstream: StartUpstream, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="3")
+    for _ in range(4):
+        await edge.post()
+    asked = edge.sample("sluice_edge_batch_keys_count")
+    assert set(await asyncio.gather(*(edge.post() for _ in range(200)))) == {429}
+    assert edge.sample("sluice_edge_batch_keys_count") == asked
+    assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="refused", source="denied") == 200
+    assert await database.fetchval("SELECT count(*) FROM edge.admissions") == 1
+
+
+async def test_database_holds__no_plain_address(
+    start_edge: StartEdge, start_upstream: StartUpstream, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EVENTS_HASH_KEY="k")
+    await edge.post()
+    key = await database.fetchval("SELECT key FROM edge.admissions")
+    assert len(key) == 16
+    assert bytes([127, 0, 0, 1]) not in key
+
+
+async def test_database_killed__limits_go_on_locally_and_are_exact_again_without_a_restart(
+    start_edge: StartEdge, start_upstream: StartUpstream, own_postgres: Callable[[], Postgres]
+) -> None:
+    server = own_postgres()
+    migrate("edge_limiter", server.url())
+    edge = await start_edge(
+        DATABASE_URL=server.url(), EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="10"
+    )
+    assert [await edge.post() for _ in range(4)] == [200] * 4
+    server.kill()
+    assert Counter([await edge.post() for _ in range(10)]) == {200: 6, 429: 4}
+    assert edge.sample("sluice_edge_store_up") == 0
+    assert (await edge.service.readiness.report())[1]["database"] == "degraded"
+    server.start()
+    async with asyncio.timeout(20):
+        while not edge.sample("sluice_edge_store_up"):
+            await asyncio.sleep(0)
+    assert await edge.post() == 200  # the killed server kept what it had committed: four of ten
+    assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="store") == 5
+    assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="local") == 6
+
+
+async def test_database_away_at_the_start__edge_starts_and_limits_locally(
+    start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
+) -> None:
+    edge = await start_edge(
+        DATABASE_URL=f"postgresql://u:p@127.0.0.1:{free_port()}/none",
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
+        EDGE_RATE_LIMIT="2",
+    )
+    assert [await edge.post() for _ in range(3)] == [200, 200, 429]
+    async with edge.http.get("/health") as response:
+        document = await response.json()
+    assert (response.status, document["status"], document["limits"]) == (200, "degraded", "local")
+    assert document["database"]["status"] == "down"
+
+
+async def test_database_away_and_policy_closed__is_503_not_429(
+    start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
+) -> None:
+    edge = await start_edge(
+        DATABASE_URL=f"postgresql://u:p@127.0.0.1:{free_port()}/none",
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
+        EDGE_ON_STORE_ERROR="closed",
+    )
+    async with edge.http.post("/predict", json={}) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    async with edge.http.get("/health") as response:
+        assert response.status == 503
+
+
+async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
+    start_edge: StartEdge, start_upstream: StartUpstream, redis_settings: dict[str, Any]
+) -> None:
+    edge = await start_edge(
+        REDIS_HOST=redis_settings["host"],
+        REDIS_PORT=str(redis_settings["port"]),
+        REDIS_PASSWORD=redis_settings["password"],
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
+        EDGE_RATE_LIMIT="2",
+    )
+    for _ in range(7):
+        await edge.post()
+    async with edge.http.get("/metrics/count") as response:
+        assert response.status == 502
+    await edge.server.close()
+    async with Redis(**redis_settings, decode_responses=True) as redis:
+        entries: Any = await redis.xrange(STREAM)
+    events = [EVENT_ADAPTER.validate_json(fields[EVENT_FIELD]) for _, fields in entries]
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for event in events:
+        assert isinstance(event, CounterEvent)
+        counted[event.route, event.policy, event.outcome] += event.n
+    assert counted == {("/predict", "predict", "limited"): 5, ("/metrics", "", "bad_gateway"): 1}

@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+from edge_limiter.cost import cost_of
+from edge_limiter.routing import Cost
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "cost"),
+    [
+        ("one", {"texts": ["a", "b"]}, 1),
+        ("texts", {"texts": ["a", "b", "c"]}, 3),
+        ("texts", {"texts": []}, 1),
+        ("texts", {"texts": "abc"}, 1),
+        ("texts", ["a", "b"], 1),
+        ("inputs", {"inputs": "one text"}, 1),
+        ("inputs", {"inputs": ["a", "b"]}, 2),
+        ("tensor", {"inputs": [{"shape": [3], "data": ["a", "b", "c"]}]}, 3),
+        ("tensor", {"inputs": [{"shape": [1], "data": ["a", "b", "c"]}]}, 3),
+        ("tensor", {"inputs": [{"shape": [3, 2], "data": ["a"]}]}, 6),
+        ("tensor", {"inputs": [{"data": [["a", "b"], ["c"]]}, {"data": ["d"]}]}, 4),
+        ("tensor", {"inputs": [None, {"shape": ["x"]}]}, 2),
+    ],
+)
+def test_list__costs_one_per_text(kind: Cost, document: object, cost: int) -> None:
+    assert cost_of(kind, json.dumps(document).encode()) == cost
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1"])
+def test_unreadable_body__costs_one(body: bytes) -> None:
+    assert cost_of("texts", body) == 1
+
+
+def test_integer_that_python_refuses_to_read__does_not_hide_the_list() -> None:
+    assert cost_of("texts", b'{"texts": ["a", "b"], "x": ' + b"1" * 5_000 + b"}") == 2

@@ -1,0 +1,65 @@
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from common.postgres import create_pool
+from edge_limiter.housekeeping import ALIVE_S, GRACE_S, PAGE, Housekeeping
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+
+@pytest.fixture
+async def pool(edge_database: str) -> AsyncIterator[Pool]:
+    async with create_pool(edge_database, schema="edge", application="test") as pool:
+        yield pool
+
+
+async def test_heartbeats__count_the_processes_that_live(pool: Pool) -> None:
+    one, other = Housekeeping(pool, "one"), Housekeeping(pool, "other")
+    await one.beat()
+    await other.beat()
+    await one.beat()
+    assert (one.replicas, other.replicas) == (2, 2)
+    await other.leave()
+    await one.beat()
+    assert one.replicas == 1
+
+
+async def test_process_that_stopped_beating__is_forgotten(pool: Pool) -> None:
+    one, other = Housekeeping(pool, "one"), Housekeeping(pool, "other")
+    await other.beat()
+    await pool.execute("UPDATE edge.replicas SET seen_at = seen_at - $1 * interval '1 second'", ALIVE_S + 1)
+    await one.beat()
+    assert one.replicas == 1
+    await one.beat()
+    assert await pool.fetchval("SELECT count(*) FROM edge.replicas") == 1
+
+
+async def insert_rows(pool: Pool, prefix: str, rows: int, age_s: float) -> None:
+    await pool.execute(
+        "INSERT INTO edge.admissions SELECT ($1 || n)::bytea, 1, 60000000, 1, 1, edge.now_us() - $2::bigint, '{}' "
+        "FROM generate_series(1, $3) n",
+        prefix,
+        int(age_s * 1e6),
+        rows,
+    )
+
+
+async def test_collection__deletes_dead_rows_only(pool: Pool) -> None:
+    await insert_rows(pool, "dead", 2 * PAGE + 7, 60 + GRACE_S + 1)
+    await insert_rows(pool, "live", 5, 60 + GRACE_S - 30)
+    assert await Housekeeping(pool, "one").collect() == 2 * PAGE + 7
+    assert await pool.fetchval("SELECT count(*) FROM edge.admissions") == 5
+
+
+async def test_locked_row__is_left_for_the_next_round(pool: Pool) -> None:
+    await insert_rows(pool, "dead", 3, 60 + GRACE_S + 1)
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("SELECT 1 FROM edge.admissions WHERE key = 'dead2' FOR UPDATE")
+        assert await Housekeeping(pool, "one").collect() == 2
+
+
+async def test_ping__takes_time(pool: Pool) -> None:
+    assert await Housekeeping(pool, "one").ping_ms() > 0

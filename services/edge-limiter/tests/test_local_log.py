@@ -1,0 +1,46 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_limiter.local_log import LocalLog
+
+LIMIT, WINDOW_S = 7, 10.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 6), st.integers(1, 4)), max_size=60))
+def test_any_sequence__never_exceeds_the_limit_and_never_refuses_what_fits(steps: list[tuple[float, int]]) -> None:
+    admitted: list[tuple[float, int]] = []
+    log, now = LocalLog(100), 0.0
+    for wait_s, cost in steps:
+        now += wait_s
+        charged = sum(units for at, units in admitted if at > now - WINDOW_S)
+        verdict = log.decide(b"k", cost, LIMIT, WINDOW_S, now)
+        assert verdict.allowed == (charged + cost <= LIMIT)
+        if verdict.allowed:
+            admitted.append((now, cost))
+
+
+def test_refused__is_allowed_once_reset_has_passed_and_not_before() -> None:
+    log = LocalLog(100)
+    for at in (0.0, 1.0, 2.0):
+        log.decide(b"k", 2, 6, WINDOW_S, at)
+    refused = log.decide(b"k", 3, 6, WINDOW_S, 4.0)
+    assert not refused.allowed
+    assert refused.reset_s == 7.0  # the second charge must expire, too
+    assert not log.decide(b"k", 3, 6, WINDOW_S, 10.999).allowed
+    assert log.decide(b"k", 3, 6, WINDOW_S, 11.0).allowed
+
+
+def test_recorded_admissions__count_against_local_decisions() -> None:
+    log = LocalLog(100)
+    log.record(b"k", 5, WINDOW_S, 0.0)
+    assert not log.decide(b"k", 1, 5, WINDOW_S, 1.0).allowed
+
+
+def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
+    log = LocalLog(50)
+    for number in range(200):
+        log.record(b"%d" % number, 1, WINDOW_S, 0.0)
+    assert len(log) == 50
+    for number in range(40):
+        log.decide(b"new %d" % number, 1, LIMIT, WINDOW_S, 100.0)
+    assert len(log) == 40

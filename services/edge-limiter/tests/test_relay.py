@@ -1,0 +1,172 @@
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+StartEdge = Callable[..., Awaitable[Any]]
+StartUpstream = Callable[..., Awaitable[str]]
+
+
+async def echo(request: web.Request) -> web.Response:
+    """What arrived, as JSON."""
+    body = await request.read()
+    return web.json_response(
+        {"line": f"{request.method} {request.raw_path}", "headers": list(request.headers.items()), "size": len(body)}
+    )
+
+
+async def test_encoded_answer__passes_untouched(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
+    packed = gzip.compress(b"a" * 1_000)
+
+    async def zipped(_request: web.Request) -> web.Response:
+        response = web.Response(body=packed, headers={"Content-Encoding": "gzip", "X-Hop": "1", "Connection": "X-Hop"})
+        response.headers.add("Set-Cookie", "a=1")
+        response.headers.add("Set-Cookie", "b=2")
+        return response
+
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(zipped))
+    async with aiohttp.ClientSession(auto_decompress=False) as http:
+        async with http.get(f"http://127.0.0.1:{edge.port}/models") as response:
+            assert (await response.read(), response.headers["Content-Encoding"]) == (packed, "gzip")
+            assert response.headers.getall("Set-Cookie") == ["a=1", "b=2"]
+            assert "X-Hop" not in response.headers
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_answer_without_a_body__passes(start_edge: StartEdge, start_upstream: StartUpstream, status: int) -> None:
+    async def empty(_request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"ETag": '"1"'})
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(empty))
+    for _ in range(2):
+        async with edge.http.get("/metrics/thresholds") as response:
+            assert (response.status, await response.read(), response.headers["ETag"]) == (status, b"", '"1"')
+
+
+async def test_head__tells_the_length_and_sends_nothing(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 1_234)
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(page))
+    async with edge.http.head("/dashboard") as response:
+        assert (response.status, response.headers["Content-Length"], await response.read()) == (200, "1234", b"")
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 900_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_body_of_any_size__arrives_whole_both_ways(
+    start_edge: StartEdge, start_upstream: StartUpstream, size: int, chunked: bool
+) -> None:
+    async def mirror(request: web.Request) -> web.Response:
+        assert not ("Content-Length" in request.headers and "Transfer-Encoding" in request.headers)
+        return web.Response(body=await request.read())
+
+    async def pieces() -> Any:
+        for start in range(0, size, 10_000):
+            yield body[start : start + 10_000]
+
+    body = bytes(i % 251 for i in range(size))
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(mirror))
+    async with edge.http.post("/predict", data=pieces() if chunked else body) as response:
+        assert (response.status, await response.read()) == (200, body)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+async def test_body_past_the_size_limit__is_refused(
+    start_edge: StartEdge, start_upstream: StartUpstream, path: str, chunked: bool
+) -> None:
+    finished: list[int] = []
+
+    async def count(request: web.Request) -> web.Response:
+        finished.append(len(await request.read()))
+        return web.Response()
+
+    async def pieces() -> Any:
+        for _ in range(3):
+            yield b"x" * 50_000
+
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(count), EDGE_MAX_BODY_BYTES="100000")
+    async with edge.http.post(path, data=pieces() if chunked else b"x" * 150_000) as response:
+        assert response.status == 413
+        assert response.content_type == "application/problem+json"
+    assert finished == []
+
+
+async def test_server_sent_events__come_one_by_one(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
+    wanted: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while (event := await wanted.get()) != b"":
+            await response.write(event)
+        return response
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(events))
+    async with edge.http.get("/metrics/stream") as response:
+        assert response.headers["X-Request-ID"]
+        for event in (b"data: 1\n\n", b"data: 2\n\n"):
+            wanted.put_nowait(event)
+            async with asyncio.timeout(5):
+                assert await response.content.readexactly(len(event)) == event
+        wanted.put_nowait(b"")
+        assert await response.read() == b""
+
+
+async def test_client_that_leaves__ends_the_call_upstream(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
+    entered, gone = asyncio.Event(), asyncio.Event()
+
+    async def slow(_request: web.Request) -> web.Response:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+        return web.Response()
+
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(slow))
+    call = asyncio.create_task(edge.post())
+    await entered.wait()
+    call.cancel()
+    async with asyncio.timeout(5):
+        await gone.wait()
+
+
+async def test_upstream_that_breaks_off_in_the_middle__breaks_the_answer_off(
+    start_edge: StartEdge, start_raw_upstream: StartUpstream
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        await writer.drain()
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_raw_upstream(serve))
+    with pytest.raises(aiohttp.ClientError):
+        async with edge.http.get("/metrics/count") as response:
+            await response.read()
+
+
+async def test_refused_client_that_waits_for_100_continue__gets_429_instead(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="1")
+
+    async def expectant() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(b"POST /predict HTTP/1.1\r\nHost: edge\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        first = await reader.readline()
+        if first.startswith(b"HTTP/1.1 100"):
+            writer.write(b"{}")
+            await reader.readline()
+            first += await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        return first
+
+    assert await expectant() == b"HTTP/1.1 100 Continue\r\nHTTP/1.1 200 OK\r\n"
+    assert await expectant() == b"HTTP/1.1 429 Too Many Requests\r\n"

@@ -1,0 +1,47 @@
+import pytest
+
+from common.service import StartError
+from common.settings import SettingsError, load
+from edge_limiter.app import create_service
+from edge_limiter.settings import EdgeSettings
+
+MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db"}
+
+
+def test_defaults__are_sixty_a_minute_on_loopback() -> None:
+    settings = load(EdgeSettings, MINIMUM)
+    policy = settings.policies()["predict"]
+    assert (policy.limit, policy.window_s, policy.on_store_error) == (60, 60, "local")
+    assert (settings.listen().host, settings.listen().port, settings.listen().ops_port) == ("127.0.0.1", 8000, 9000)
+    assert settings.upstreams() == {
+        "inference": "http://127.0.0.1:8001",
+        "metrics": "http://127.0.0.1:8002",
+        "analyst": "http://127.0.0.1:8003",
+    }
+
+
+def test_upstream_of_its_own__is_used() -> None:
+    settings = load(EdgeSettings, {**MINIMUM, "EDGE_UPSTREAM_METRICS": "http://metrics:8002/"})
+    assert settings.upstreams()["metrics"] == "http://metrics:8002"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EDGE_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("EDGE_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("EDGE_UPSTREAM_METRICS", "metrics:8002"),
+        ("EDGE_UPSTREAM_METRICS", "http://metrics:8002/base"),
+        ("EDGE_RATE_LIMIT", "0"),
+        ("EDGE_ON_STORE_ERROR", "shut"),
+        ("EDGE_RATE", "60"),
+    ],
+)
+def test_wrong_variable__stops_the_start_and_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load(EdgeSettings, {**MINIMUM, name: value})
+
+
+def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure() -> None:
+    with pytest.raises(StartError, match="1000 in 30 s"):
+        create_service(load(EdgeSettings, {**MINIMUM, "EDGE_RATE_LIMIT": "2000"}))

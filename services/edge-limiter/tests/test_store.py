@@ -1,0 +1,264 @@
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from edge_limiter.lane import Ask, StoreUnavailable, Verdict
+from edge_limiter.store import DECIDE, PostgresLog, StoreState
+from launcher.postgres import Postgres
+from launcher.testing import migrate
+
+LIMIT, WINDOW_S = 7, 10
+WINDOW_US = WINDOW_S * 1_000_000
+WRITERS = 4
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+class Reports:
+    """What a log said of its state."""
+
+    def __init__(self) -> None:
+        self.all: list[bool] = []
+        self.changed = asyncio.Event()
+
+    def __call__(self, up: bool, _reason: str) -> None:
+        self.all.append(up)
+        self.changed.set()
+
+
+@asynccontextmanager
+async def open_log(dsn: str, *, durable: bool = False) -> AsyncIterator[PostgresLog]:
+    log = PostgresLog(dsn, durable=durable, on_change=Reports())
+    task = asyncio.create_task(log.run())
+    try:
+        async with asyncio.timeout(20):
+            await log.wait_up()
+        yield log
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def use_test_clock(database: Connection) -> Callable[[int], Awaitable[None]]:
+    """Replace the database's clock by a sequence, which all transactions see at once."""
+    await database.execute("CREATE SEQUENCE edge.test_clock")
+    await database.execute(
+        "CREATE OR REPLACE FUNCTION edge.now_us() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE AS "
+        "$$ SELECT last_value FROM edge.test_clock $$"
+    )
+
+    async def set_clock(now_us: int) -> None:
+        await database.execute("SELECT setval('edge.test_clock', $1)", now_us)
+
+    return set_clock
+
+
+class Oracle:
+    """Every admission, with the time of its row: the clock, which never goes back."""
+
+    def __init__(self) -> None:
+        self._at: dict[bytes, int] = defaultdict(int)
+        self._admissions: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+
+    def live(self, key: bytes, now_us: int) -> int:
+        at = max(self._at[key], now_us)
+        return sum(units for time, units in self._admissions[key] if time > at - WINDOW_US)
+
+    def check_round(self, now_us: int, asks: list[Ask], verdicts: list[Verdict]) -> None:
+        before = {ask.key: self.live(ask.key, now_us) for ask in asks}
+        for ask, verdict in zip(asks, verdicts, strict=True):
+            self._at[ask.key] = max(self._at[ask.key], now_us)
+            self._admissions[ask.key].append((self._at[ask.key], verdict.admitted * ask.cost))
+        for ask, verdict in zip(asks, verdicts, strict=True):
+            live = self.live(ask.key, now_us)
+            assert live <= LIMIT
+            assert 0 <= verdict.admitted <= ask.requests
+            if verdict.admitted < ask.requests:
+                assert live + ask.cost > LIMIT, "refused although it fits"
+        for key, already in before.items():
+            of_key = [ask for ask in asks if ask.key == key]
+            if all(ask.cost == 1 for ask in of_key):
+                wanted = sum(ask.requests for ask in of_key)
+                assert self.live(key, now_us) == min(LIMIT, already + wanted)
+
+    def check_every_window(self) -> None:
+        for admissions in self._admissions.values():
+            for end, _ in admissions:
+                assert sum(units for time, units in admissions if end - WINDOW_US < time <= end) <= LIMIT
+
+
+BATCHES = st.lists(
+    st.dictionaries(st.integers(0, 3), st.tuples(st.integers(1, 4), st.sampled_from([1, 1, 1, 2, 5])), max_size=4),
+    min_size=WRITERS,
+    max_size=WRITERS,
+)
+ROUNDS = st.lists(st.tuples(st.integers(-3_000_000, 8_000_000), BATCHES), min_size=1, max_size=12)
+
+
+async def test_several_writers_and_a_moving_clock__never_exceed_the_limit_nor_refuse_what_fits(
+    edge_database: str, database: Connection
+) -> None:
+    set_clock = await use_test_clock(database)
+    async with AsyncExitStack() as stack:
+        logs = [await stack.enter_async_context(open_log(edge_database)) for _ in range(WRITERS)]
+
+        async def play(rounds: list[tuple[int, list[dict[int, tuple[int, int]]]]]) -> None:
+            prefix, oracle, now_us = uuid.uuid4().bytes, Oracle(), 1_000_000_000
+            for advance_us, batches in rounds:
+                now_us += advance_us
+                await set_clock(now_us)
+                sent = [
+                    [Ask(prefix + b"%d" % k, n, cost, LIMIT, WINDOW_S) for k, (n, cost) in batch.items()]
+                    for batch in batches
+                ]
+                answers = await asyncio.gather(*(log.decide(asks, 20) for log, asks in zip(logs, sent, strict=True)))
+                oracle.check_round(now_us, list(chain(*sent)), list(chain(*answers)))
+            oracle.check_every_window()
+
+        loop = asyncio.get_running_loop()
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(ROUNDS)
+        def examples(rounds: list[tuple[int, list[dict[int, tuple[int, int]]]]]) -> None:
+            asyncio.run_coroutine_threadsafe(play(rounds), loop).result(60)
+
+        await asyncio.to_thread(examples)
+
+
+async def decide(log: PostgresLog, requests: int, *, cost: int = 1, limit: int = LIMIT, key: bytes = b"k") -> Verdict:
+    (verdict,) = await log.decide([Ask(key, requests, cost, limit, WINDOW_S)], 20)
+    return verdict
+
+
+async def test_refusal__tells_when_such_a_request_fits(edge_database: str, database: Connection) -> None:
+    set_clock = await use_test_clock(database)
+    async with open_log(edge_database) as log:
+        for second in (100, 101, 102):
+            await set_clock(second * 1_000_000)
+            await decide(log, 1, cost=2)
+        assert await decide(log, 1) == Verdict(1, 0, 8.0)
+        assert await decide(log, 1) == Verdict(0, 0, 8.0)
+        assert await decide(log, 1, cost=3) == Verdict(0, 0, 9.0)
+        await set_clock(111_000_000)
+        assert (await decide(log, 1, cost=3)).admitted == 1
+
+
+async def test_lowered_limit__refuses_until_enough_charges_have_expired(
+    edge_database: str, database: Connection
+) -> None:
+    set_clock = await use_test_clock(database)
+    async with open_log(edge_database) as log:
+        for second in range(100, 106):
+            await set_clock(second * 1_000_000)
+            await decide(log, 1)
+        assert await decide(log, 1, limit=2) == Verdict(0, 0, 9.0)
+        await set_clock(114_000_000)
+        assert await decide(log, 1, limit=2) == Verdict(1, 0, 1.0)
+
+
+@pytest.mark.parametrize(("durable", "mode"), [(False, "off"), (True, "on")])
+async def test_commit_mode__is_set_for_the_transaction_alone(database: Connection, durable: bool, mode: str) -> None:
+    before = await database.fetchval("SHOW synchronous_commit")
+    async with database.transaction():
+        await database.fetch(DECIDE, [b"k"], [1], [1], [LIMIT], [WINDOW_US], "on" if durable else "off")
+        assert await database.fetchval("SHOW synchronous_commit") == mode
+    assert await database.fetchval("SHOW synchronous_commit") == before
+
+
+async def test_late_answer__gives_up_at_the_deadline_and_comes_back(edge_database: str, database: Connection) -> None:
+    reports = Reports()
+    log = PostgresLog(edge_database, durable=False, on_change=reports)
+    task = asyncio.create_task(log.run())
+    await log.wait_up()
+    async with database.transaction():
+        await database.execute("LOCK TABLE edge.admissions")
+        with pytest.raises(StoreUnavailable):
+            await log.decide([Ask(b"k", 1, 1, LIMIT, WINDOW_S)], 0.05)
+        assert not log.is_up
+    async with asyncio.timeout(20):
+        await log.wait_up()
+    assert (await decide(log, 1)).admitted == 1
+    assert reports.all[:2] == [True, False]
+    assert reports.all[-1]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_killed_connection__is_noticed_without_a_request_and_opened_again(
+    edge_database: str, database: Connection
+) -> None:
+    reports = Reports()
+    log = PostgresLog(edge_database, durable=False, on_change=reports)
+    task = asyncio.create_task(log.run())
+    await log.wait_up()
+    reports.changed.clear()
+    await database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'edge-limiter' AND datname = current_database()"
+    )
+    async with asyncio.timeout(20):
+        await reports.changed.wait()
+        await log.wait_up()
+    assert reports.all == [True, False, True]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_missing_tables__are_waited_for(database_url: str) -> None:
+    reports = Reports()
+    log = PostgresLog(database_url, durable=False, on_change=reports)
+    task = asyncio.create_task(log.run())
+    async with asyncio.timeout(20):
+        await reports.changed.wait()
+    with pytest.raises(StoreUnavailable):
+        await log.decide([Ask(b"k", 1, 1, LIMIT, WINDOW_S)], 1)
+    await asyncio.to_thread(migrate, "edge_limiter", database_url)
+    async with asyncio.timeout(20):
+        await log.wait_up()
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_restarted_server__forgets_no_charge(own_postgres: Callable[[], Postgres]) -> None:
+    server = own_postgres()
+    migrate("edge_limiter", server.url())
+    reports = Reports()
+    log = PostgresLog(server.url(), durable=False, on_change=reports)
+    task = asyncio.create_task(log.run())
+    await log.wait_up()
+    assert (await log.decide([Ask(b"k", LIMIT, 1, LIMIT, 600)], 20))[0].admitted == LIMIT
+    reports.changed.clear()
+    server.stop()
+    server.start()
+    async with asyncio.timeout(20):
+        await reports.changed.wait()
+        await log.wait_up()
+    assert (await log.decide([Ask(b"k", 1, 1, LIMIT, 600)], 20))[0].admitted == 0
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_state__is_logged_once_per_transition() -> None:
+    state = StoreState(2)
+    one, other = state.listener(0), state.listener(1)
+    with capture_logs() as logs:
+        one(True, "")
+        other(True, "")
+        for _ in range(3):
+            one(False, "late")
+            other(False, "late")
+        one(True, "")
+        assert not state.is_up
+        other(True, "")
+        assert state.is_up
+    assert [entry["log_level"] for entry in logs] == ["warning", "info"]

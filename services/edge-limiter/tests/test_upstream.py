@@ -1,0 +1,158 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+
+from edge_limiter.exchange import BadGateway, UpstreamBusy, UpstreamLate
+from edge_limiter.upstream import Upstream, create_session
+
+Connect = Callable[..., Awaitable[Upstream]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Call it with an origin for an Upstream."""
+    async with AsyncExitStack() as stack:
+
+        async def make(origin: str, *, limit: int = 10, idle_s: float = 5.0) -> Upstream:
+            kept = await stack.enter_async_context(create_session(2.0, idle_s, keep_alive=True))
+            fresh = await stack.enter_async_context(create_session(2.0, idle_s, keep_alive=False))
+            return Upstream(origin, kept=kept, fresh=fresh, limit=limit, observe=lambda seconds: None)
+
+        yield make
+
+
+async def call(upstream: Upstream, method: str, body: bytes = b"") -> int:
+    async with upstream(method, "/x", [], body, 5.0) as answer:
+        await answer.read()
+        return answer.status
+
+
+def closes_kept_connections(requests: list[bytes]) -> Callable[..., Awaitable[None]]:
+    """A server that answers one request a connection and reads the second without answering it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b""):
+            requests.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[0])
+            writer.write(answer)
+            await writer.drain()
+
+    return serve
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_write_on_a_connection_that_turns_out_dead__is_not_sent_again(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str
+) -> None:
+    requests: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(closes_kept_connections(requests)))
+    assert await call(upstream, "GET") == 200
+    with pytest.raises(BadGateway):
+        await call(upstream, method, b"x")
+    assert requests == [b"GET", method.encode()]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS"])
+async def test_idempotent_write__travels_on_a_connection_of_its_own(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str
+) -> None:
+    requests: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(closes_kept_connections(requests)))
+    assert await call(upstream, "GET") == 200
+    assert await call(upstream, method, b"x") == 200
+    assert requests == [b"GET", method.encode()]
+
+
+async def test_read_on_a_connection_that_turns_out_dead__is_sent_again(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    requests: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(closes_kept_connections(requests)))
+    assert [await call(upstream, "GET") for _ in range(2)] == [200, 200]
+    assert requests == [b"GET"] * 3
+
+
+async def test_closed_port__is_a_bad_gateway(connect: Connect, free_port: Callable[[], int]) -> None:
+    upstream = await connect(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(BadGateway):
+        await call(upstream, "POST", b"x")
+    assert upstream.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha",
+    ],
+)
+async def test_answer_that_breaks_off_or_is_nonsense__is_a_bad_gateway(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], answer: bytes
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    upstream = await connect(await start_raw_upstream(serve))
+    with pytest.raises(BadGateway):
+        await call(upstream, "POST")
+
+
+async def test_silent_upstream__is_late_and_let_go(
+    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    gone = asyncio.Event()
+
+    async def silent(_request: web.Request) -> web.Response:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            gone.set()
+        return web.Response()
+
+    upstream = await connect(await start_upstream(silent))
+    with pytest.raises(UpstreamLate):
+        async with upstream("GET", "/x", [], b"", 0.05):
+            pass
+    async with asyncio.timeout(5):
+        await gone.wait()
+
+
+async def test_body_that_stops_coming__is_late(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        await writer.drain()
+        await reader.read()
+
+    upstream = await connect(await start_raw_upstream(serve), idle_s=0.05)
+    with pytest.raises(UpstreamLate):
+        await call(upstream, "GET")
+
+
+async def test_more_requests_than_allowed__are_refused_at_once(
+    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def held(_request: web.Request) -> web.Response:
+        entered.set()
+        await leave.wait()
+        return web.Response()
+
+    upstream = await connect(await start_upstream(held), limit=1)
+    first = asyncio.create_task(call(upstream, "GET"))
+    await entered.wait()
+    with pytest.raises(UpstreamBusy):
+        await call(upstream, "GET")
+    leave.set()
+    assert await first == 200
+    assert await call(upstream, "GET") == 200
