@@ -1,0 +1,1 @@
+"""Performance reports whose numbers come from data only."""

@@ -1,0 +1,230 @@
+"""The use case: parameters → a grounded report, computed once for all who ask; knows no HTTP, Redis or model API."""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pydantic import ValidationError
+
+from analyst.checks import ENOUGH, Observation, has_enough, run_checks, status_of
+from analyst.facts import Facts, read_facts
+from analyst.flight import Computed, FlightFailed, Flights
+from analyst.grounding import Refusal, check_draft
+from analyst.rendering import number, render
+from analyst.report import (
+    PROMPT_VERSION,
+    SCHEMA_VERSION,
+    Draft,
+    FallbackReason,
+    Grounding,
+    Report,
+    Status,
+    Windows,
+)
+from analyst.rules import draft_by_rules
+from common.contracts import Aggregate, Window
+
+DRAFTS: Final = 2
+"""A model's draft, and one repair."""
+LAG_WORTH_SAYING_S: Final = 60.0
+
+METRICS_UNAVAILABLE: Final = "metrics_unavailable"
+METRICS_BROKEN: Final = "metrics_broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a report is about: a window by name, or absolute times aligned to five minutes."""
+
+    window: Window | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class DraftFailed(Exception):
+    """A model wrote nothing; `reason` says why."""
+
+    def __init__(self, reason: FallbackReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """All that a model is told. `refusals` are the checker's objections to its last draft."""
+
+    facts: Facts
+    observations: list[Observation]
+    status: Status
+    refusals: list[Refusal]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafter:
+    """A model that drafts reports; `draft` raises DraftFailed."""
+
+    model: str
+    draft: Callable[[Brief], Awaitable[Draft]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A draft that passed the checker, and how it came about."""
+
+    draft: Draft
+    fallback_reason: FallbackReason | None
+    refusals: list[Refusal]
+    refused_drafts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A report and its age in the cache."""
+
+    report: Report
+    age_s: float
+
+
+Fetch = Callable[[], Awaitable[Aggregate]]
+"""Reads the aggregate; raises FlightFailed with METRICS_UNAVAILABLE or METRICS_BROKEN."""
+
+
+def cache_key(parameters: Parameters, model: str | None) -> str:
+    """SHA-256 over what determines a report; a relative window enters by its name only, never by its times."""
+    document = {
+        "parameters": {
+            "window": parameters.window,
+            "start": parameters.start.astimezone(UTC).isoformat() if parameters.start else None,
+            "end": parameters.end.astimezone(UTC).isoformat() if parameters.end else None,
+        },
+        "prompt_version": PROMPT_VERSION,
+        "model": model,
+        "schema_version": SCHEMA_VERSION,
+    }
+    return _sha256(document)
+
+
+class Analyst:
+    """Makes reports; `drafter` is None where no model is configured."""
+
+    def __init__(
+        self,
+        flights: Flights,
+        drafter: Drafter | None,
+        *,
+        today: Callable[[], datetime],
+        new_id: Callable[[], str],
+        observe: Callable[[Report], None],
+    ) -> None:
+        self._flights = flights
+        self._drafter = drafter
+        self._today = today
+        self._new_id = new_id
+        self._observe = observe
+
+    @property
+    def has_model(self) -> bool:
+        return self._drafter is not None
+
+    async def report(self, parameters: Parameters, fetch: Fetch) -> Answer:
+        """The current report. Raises FlightFailed and FlightsFull."""
+
+        async def compute(may_spend: bool) -> Computed:
+            report = await self._compute(parameters, fetch, may_spend)
+            is_fallback = report.fallback_reason not in (None, "no_key")
+            return Computed(report.model_dump_json(), is_fallback)
+
+        key = cache_key(parameters, self._drafter.model if self._drafter else None)
+        served = await self._flights.get(key, compute)
+        try:
+            report = Report.model_validate_json(served.payload)
+        except ValidationError as error:
+            raise FlightFailed("corrupt") from error
+        return Answer(report.model_copy(update={"cache": served.cache}), served.age_s)
+
+    async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
+        aggregate = await fetch()
+        facts = read_facts(aggregate, parameters.window)
+        observations = run_checks(facts)
+        brief = Brief(facts, observations, status_of(facts, observations), [])
+        report = self._assemble(parameters, aggregate, brief, await self._draft(brief, may_spend))
+        self._observe(report)
+        return report
+
+    async def _draft(self, brief: Brief, may_spend: bool) -> Drafted:
+        if self._drafter is None:
+            return self._rules(brief, "no_key")
+        if not may_spend:
+            return self._rules(brief, "cache_unavailable")
+        refusals: list[Refusal] = []
+        for attempt in range(DRAFTS):
+            try:
+                draft = await self._drafter.draft(Brief(brief.facts, brief.observations, brief.status, refusals))
+            except DraftFailed as error:
+                return self._rules(brief, error.reason, refusals, attempt)
+            refusals = check_draft(draft, brief.facts, brief.status)
+            if not refusals:
+                return Drafted(draft, None, [], attempt)
+        return self._rules(brief, "ungrounded", refusals, DRAFTS)
+
+    def _rules(
+        self, brief: Brief, reason: FallbackReason, refusals: list[Refusal] | None = None, refused_drafts: int = 0
+    ) -> Drafted:
+        draft = draft_by_rules(brief.facts, brief.observations, brief.status)
+        if own := check_draft(draft, brief.facts, brief.status):
+            raise AssertionError(f"the rules wrote what the checker refuses: {own[0]}")
+        return Drafted(draft, reason, refusals or [], refused_drafts)
+
+    def _assemble(self, parameters: Parameters, aggregate: Aggregate, brief: Brief, drafted: Drafted) -> Report:
+        rendered = render(drafted.draft, brief.facts)
+        is_ai = drafted.fallback_reason is None
+        return Report(
+            report_id=self._new_id(),
+            generated_at=self._today(),
+            status=brief.status,
+            summary=rendered.summary,
+            figures=rendered.figures,
+            findings=rendered.findings,
+            recommendations=rendered.recommendations,
+            source="ai" if is_ai else "rules",
+            fallback_reason=drafted.fallback_reason,
+            cache="miss",
+            model=self._drafter.model if is_ai and self._drafter else None,
+            prompt_version=PROMPT_VERSION,
+            metrics_digest=_sha256(aggregate.model_dump(mode="json")),
+            windows=Windows(name=parameters.window, current=brief.facts.current, previous=brief.facts.previous),
+            grounding=Grounding(
+                references=len(drafted.draft.evidence),
+                refused_drafts=drafted.refused_drafts,
+                refusals=[str(refusal) for refusal in drafted.refusals],
+            ),
+            limitations=limitations(brief.facts),
+        )
+
+
+def limitations(facts: Facts) -> list[str]:
+    """What a reader should know before trusting the figures."""
+    found = []
+    latency = facts["latency_ms.p95"]
+    if latency.method == "sketch":
+        found.append(f"Latency percentiles are estimates: relative error at most {number(latency.rel_error * 100)}%.")
+    if not has_enough(facts):
+        found.append(f"Fewer than {ENOUGH} requests in this window: the figures say little.")
+    if not facts["requests"].previous_n:
+        found.append("The window before has no requests: nothing can be compared.")
+    if unknown := [fact for fact in facts.rules if fact.rule is not None and fact.rule.breached is None]:
+        found.append(f"Thresholds without enough samples to judge: {len(unknown)}.")
+    if facts.lag_s is None:
+        found.append("How far ingestion is behind is not known.")
+    elif facts.lag_s >= LAG_WORTH_SAYING_S:
+        lag = timedelta(seconds=round(facts.lag_s))
+        found.append(f"Ingestion is behind by {lag}: the newest predictions are missing.")
+    return found
+
+
+def _sha256(document: object) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""Asks the model, again when that can help: immediately, after 1–2 s, 2–4 s and 4–8 s, one quota slot per attempt."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.stop import stop_base
+
+from analyst.writer import NotSent, Prompt, RateLimited, Retryable, Writer, WriterError
+
+ATTEMPTS: Final = 4
+
+
+class Slots(Protocol):
+    """Where attempts are counted; see `analyst.quota`."""
+
+    async def take(self, member: str) -> "Granted": ...
+
+    async def refund(self, member: str) -> None: ...
+
+    async def block(self, wait_s: float) -> None: ...
+
+
+class Granted(Protocol):
+    """What `take` answers."""
+
+    @property
+    def granted(self) -> bool: ...
+
+    @property
+    def wait_s(self) -> float: ...
+
+
+class QuotaExhausted(WriterError):
+    """No slot is free before `retry_after_s`."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("quota")
+        self.retry_after_s = retry_after_s
+
+
+class Attempts:
+    """Drafts from one writer. `on_outcome` hears how each attempt ended, for the counters."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        slots: Slots,
+        *,
+        attempt_timeout_s: float,
+        new_token: Callable[[], str],
+        uniform: Callable[[float, float], float],
+        on_outcome: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._writer = writer
+        self._slots = slots
+        self._attempt_timeout_s = attempt_timeout_s
+        self._new_token = new_token
+        self._uniform = uniform
+        self._on_outcome = on_outcome
+        self._sleep = sleep
+
+    async def write(self, prompt: Prompt) -> str:
+        """The model's text. Raises QuotaExhausted, and WriterError of the last attempt."""
+        retrying = AsyncRetrying(
+            stop=_last_attempt,
+            wait=self._wait_s,
+            retry=retry_if_exception_type(Retryable),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(self._attempt, prompt)
+
+    async def _attempt(self, prompt: Prompt) -> str:
+        member = self._new_token()
+        slot = await self._slots.take(member)
+        if not slot.granted:
+            self._on_outcome("quota")
+            raise QuotaExhausted(slot.wait_s)
+        try:
+            text = await self._writer.write(prompt, self._attempt_timeout_s)
+        except WriterError as error:
+            self._on_outcome(_outcome(error))
+            await self._settle(member, error)
+            raise
+        self._on_outcome("ok")
+        return text
+
+    async def _settle(self, member: str, error: WriterError) -> None:
+        if isinstance(error, NotSent):
+            await self._slots.refund(member)
+        elif isinstance(error, RateLimited):
+            await self._slots.block(error.retry_after_s)
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """Before attempt n+1 a uniform 2^(n-1) to 2^n seconds, or longer when the provider says so."""
+        shortest = 2.0 ** (state.attempt_number - 1)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, Retryable) else None
+        return max(self._uniform(shortest, 2 * shortest), asked or 0.0)
+
+
+_last_attempt: Final[stop_base] = stop_after_attempt(ATTEMPTS)
+
+
+def _outcome(error: WriterError) -> str:
+    return "rate_limited" if isinstance(error, RateLimited) else str(error)

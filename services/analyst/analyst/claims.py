@@ -1,0 +1,257 @@
+"""What prose claims without a figure, each held against the facts: directions, limits, labels, causes, health."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from analyst import lexicon
+from analyst.facts import Fact, Facts
+from analyst.report import Reading, Status
+
+FLAT_PCT: Final = 10.0
+"""A change below this may be called stable."""
+
+_NONE_OF: Final = (
+    (lexicon.NO_ERRORS, "error_rate"),
+    (lexicon.NO_LIMITED, "limited_rate"),
+    (lexicon.NO_TRAFFIC, "requests"),
+)
+
+Reason = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """What a reference resolves to."""
+
+    fact: Fact
+    reading: Reading
+    value: float
+
+    @property
+    def is_delta(self) -> bool:
+        return self.reading in ("delta_abs", "delta_pct")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One text of a draft. `evidence` is None where the place lists none; `facts` is what it rests on."""
+
+    place: str
+    text: str
+    rests_on: list[Cited]
+    cited: dict[str, Cited]
+    evidence: list[str] | None
+    is_action: bool
+
+    def references(self, text: str) -> list[Cited]:
+        return [self.cited[name] for name in lexicon.REFERENCE.findall(text) if name in self.cited]
+
+
+def refused_claims(passage: Passage, facts: Facts, status: Status) -> Iterator[Reason]:
+    """Each claim in the passage that the facts do not carry."""
+    for sentence in lexicon.SENTENCE_END.split(passage.text):
+        yield from _labels(passage, sentence, facts)
+        yield from _prepositions(passage, sentence)
+        yield from _directions(passage, sentence, facts)
+        yield from _limits(passage, sentence, facts)
+        yield from _causes(passage, sentence)
+        yield from _health(sentence, facts, status)
+
+
+def is_directed(sentence: str) -> bool:
+    """Whether words already say which way a change went, so that its figure is shown without a sign."""
+    return any(pattern.search(sentence) for pattern in (lexicon.UP, lexicon.DOWN, lexicon.WORSE, lexicon.BETTER))
+
+
+# ---- figures under the wrong name, and levels where changes belong
+
+
+def _labels(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
+    """A sentence that names metrics may cite only those: "p95 is {e1}" with the median behind e1 is a lie."""
+    named = mentioned(sentence, facts)
+    for reference in passage.references(sentence):
+        if named and not any(_is_named(reference.fact.metric, name) for name in named):
+            yield "reference under another metric's name", reference.fact.id
+
+
+def mentioned(text: str, facts: Facts) -> set[str]:
+    """Ids of the metrics that `text` names; one ending in `.` stands for all that begin with it."""
+    known = {(fact.name, fact.metric) for fact in facts.by_id.values() if fact.rule is None}
+    pattern, metrics = _naming(frozenset(known))
+    return {metric for match in pattern.finditer(text) for metric in metrics[match.lastindex or 0]}
+
+
+@lru_cache(maxsize=16)
+def _naming(known: frozenset[tuple[str, str]]) -> tuple[re.Pattern[str], list[tuple[str, ...]]]:
+    """One pattern for all names, the most specific first, and the metrics that each of its groups names."""
+    own = [(re.escape(name), (metric,)) for name, metric in known]
+    own += [(re.escape(metric), (metric,)) for _, metric in known if "." in metric]
+    names = [*sorted(own, key=lambda item: (-len(item[0]), item)), *lexicon.SYNONYMS]
+    alternatives = "|".join(f"({name})" for name, _ in names)
+    return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])", re.IGNORECASE), [(), *(found for _, found in names)]
+
+
+def _is_named(metric: str, name: str) -> bool:
+    return metric.startswith(name) if name.endswith(".") else metric == name
+
+
+def _prepositions(passage: Passage, sentence: str) -> Iterator[Reason]:
+    for match in lexicon.REFERENCE.finditer(sentence):
+        reference = passage.cited.get(match[1])
+        before = sentence[: match.start()]
+        if reference is None:
+            continue
+        if lexicon.BY.search(before) and not reference.is_delta and is_directed(sentence):
+            yield "a change 'by' something that is not a change", match[1]
+        if lexicon.TO.search(before) and reference.is_delta:
+            yield "a change where a level belongs", match[1]
+    for first, second in lexicon.FROM_TO.findall(sentence):
+        readings = [passage.cited[name].reading for name in (first, second) if name in passage.cited]
+        if len(readings) == 2 and readings != ["previous", "current"]:
+            yield "from … to … must go from previous to current", f"{first} {second}"
+
+
+# ---- directions
+
+
+def _directions(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
+    is_instruction = _is_instruction(passage, sentence)
+    words: list[str] = []
+    text = lexicon.THAN_OTHER.sub(" ", lexicon.THAN_LIMIT.sub(" ", sentence))
+    for clause in lexicon.CLAUSE_END.split(text):
+        references = passage.references(clause)
+        deltas = [reference for reference in references if reference.is_delta]
+        words = _direction_words(clause) or (words if deltas else [])
+        excused = is_instruction or lexicon.HEDGE.search(clause) is not None
+        if not words or (excused and not deltas):
+            continue
+        subjects = _subjects(passage, references, clause, sentence, facts)
+        for word in words:
+            if not subjects:
+                yield "direction without a metric", word
+            elif not _agrees(word, subjects, [delta.fact for delta in deltas]):
+                yield "direction against the data", word
+
+
+def _direction_words(clause: str) -> list[str]:
+    """Kinds of direction in the clause; `not ` in front where it is denied."""
+    found = []
+    kinds = {"up": lexicon.UP, "down": lexicon.DOWN, "worse": lexicon.WORSE, "better": lexicon.BETTER}
+    for kind, pattern in (*kinds.items(), ("flat", lexicon.FLAT)):
+        if match := pattern.search(clause):
+            denied = kind != "flat" and lexicon.NEGATION.search(clause[: match.start()])
+            found.append(f"not {kind}" if denied else kind)
+    return found
+
+
+def _subjects(passage: Passage, references: list[Cited], clause: str, sentence: str, facts: Facts) -> list[Fact]:
+    """What a direction word speaks of: the clause's references, else the metrics named, else the evidence."""
+    if references:
+        found = [reference.fact for reference in references]
+    else:
+        named = mentioned(clause, facts) or mentioned(sentence, facts)
+        found = [f for f in facts.by_id.values() if f.rule is None and any(_is_named(f.metric, name) for name in named)]
+    found = found or [reference.fact for reference in passage.rests_on]
+    return [facts.get(fact.metric) or fact if fact.rule is not None else fact for fact in found]
+
+
+def _agrees(word: str, subjects: list[Fact], changed: list[Fact]) -> bool:
+    """Every change that is cited must go that way, and at least one thing spoken of."""
+    must = [facts for facts in changed if facts.rule is None]
+    return all(_goes(word, fact) for fact in must) and any(_goes(word, fact) for fact in subjects)
+
+
+def _goes(word: str, fact: Fact) -> bool:
+    if word.startswith("not "):
+        return not _goes(word[4:], fact)
+    if word == "flat":
+        change = fact.read("delta_pct")
+        return fact.previous is not None and (change is None or abs(change.value) < FLAT_PCT)
+    sign = fact.direction
+    if word in ("worse", "better"):
+        sign *= fact.polarity
+    return sign > 0 if word in ("up", "better") else sign < 0
+
+
+# ---- limits
+
+
+def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
+    if lexicon.HEDGE.search(sentence) or _is_instruction(passage, sentence):
+        return
+    rules = _rules_spoken_of(passage, sentence, facts)
+    if lexicon.WITHIN.search(sentence) and any(_is_breached(fact) for fact in rules):
+        yield "within limits though one is breached", ""
+    if match := lexicon.BREACH.search(sentence):
+        denied = lexicon.NEGATION.search(sentence[: match.start()]) or lexicon.NEGATION.search(sentence[match.end() :])
+        breached = any(_is_breached(fact) for fact in rules)
+        if breached == (denied is not None):
+            yield "a breach against the data", match[0]
+    if lexicon.LIMIT.search(sentence) and (side := _side(sentence)) and not any(_is_on(fact, side) for fact in rules):
+        yield "on the wrong side of a limit", ""
+
+
+def _rules_spoken_of(passage: Passage, sentence: str, facts: Facts) -> list[Fact]:
+    cited = [reference.fact for reference in passage.references(sentence) if reference.fact.rule is not None]
+    named = mentioned(sentence, facts)
+    return cited or [f for f in facts.rules if any(_is_named(f.metric, name) for name in named)] or facts.rules
+
+
+def _is_breached(fact: Fact) -> bool:
+    return fact.rule is not None and fact.rule.breached is True
+
+
+def _side(sentence: str) -> int:
+    """+1 for a value said to be above its limit, -1 for below, 0 for neither or both; a denial turns it round."""
+    than = lexicon.THAN_LIMIT.search(sentence)
+    above = lexicon.ABOVE.search(sentence) or (
+        than if than and than[1].lower() not in ("lower", "less", "faster") else None
+    )
+    below = lexicon.BELOW.search(sentence) or (than if than and not above else None)
+    if (above is None) == (below is None):
+        return 0
+    found = above or below
+    denied = found is not None and lexicon.NEGATION.search(sentence[: found.start()])
+    return (1 if above else -1) * (-1 if denied else 1)
+
+
+def _is_on(fact: Fact, side: int) -> bool:
+    if fact.current is None or fact.threshold is None:
+        return False
+    return fact.current >= fact.threshold if side > 0 else fact.current <= fact.threshold
+
+
+# ---- causes and health
+
+
+def _is_instruction(passage: Passage, sentence: str) -> bool:
+    return passage.is_action and lexicon.IMPERATIVE.match(sentence.strip()) is not None
+
+
+def _causes(passage: Passage, sentence: str) -> Iterator[Reason]:
+    """A cause may be a listed hypothesis worded as one, something to look into, or said to be unknown."""
+    hypothesis = next((m for pattern in lexicon.HYPOTHESES.values() if (m := pattern.search(sentence))), None)
+    asserted = lexicon.ASSERTED_CAUSE.search(sentence) or lexicon.DOWN_SERVICE.search(sentence)
+    claim = asserted or hypothesis or lexicon.NAMED_CAUSE.search(sentence)
+    if claim is None or lexicon.IGNORANCE.search(sentence):
+        return
+    if _is_instruction(passage, sentence) and not asserted:
+        return
+    if not lexicon.HEDGE.search(sentence):
+        yield "a cause stated as a fact", claim[0]
+    elif hypothesis is None:
+        yield "a cause that is not a listed hypothesis", claim[0]
+
+
+def _health(sentence: str, facts: Facts, status: Status) -> Iterator[Reason]:
+    if (claim := lexicon.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
+        yield "another status than the data's", claim[0]
+    match = lexicon.HEALTHY.search(sentence)
+    if match and status != "healthy" and not lexicon.NEGATION.search(sentence[: match.start()]):
+        yield "healthy though it is not", match[0]
+    for pattern, metric in _NONE_OF:
+        if (match := pattern.search(sentence)) and facts[metric].current:
+            yield "none of what there is", match[0]

@@ -1,0 +1,103 @@
+"""The Writer over google-genai (REST): one attempt per call, its hidden retries off, its errors translated."""
+
+import asyncio
+from typing import Any, Final
+
+import aiohttp
+import httpx2
+from google import genai
+from google.genai import errors, types
+
+from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+
+ENDPOINT: Final = "https://generativelanguage.googleapis.com"
+API_VERSION: Final = "v1beta"
+DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
+_RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
+
+
+class GenaiWriter:
+    """`endpoint` is a URL; empty means Google's own."""
+
+    def __init__(self, *, api_key: str, model: str, endpoint: str, schema: dict[str, Any], max_tokens: int) -> None:
+        self.model = model
+        self._schema = schema
+        self._max_tokens = max_tokens
+        self._client = genai.Client(
+            api_key=api_key,
+            vertexai=False,
+            http_options=types.HttpOptions(
+                base_url=endpoint or ENDPOINT,
+                api_version=API_VERSION,
+                retry_options=types.HttpRetryOptions(attempts=1),
+            ),
+        )
+
+    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+        """See `analyst.writer.Writer`."""
+        config = types.GenerateContentConfig(
+            system_instruction=prompt.system,
+            response_mime_type="application/json",
+            response_schema=self._schema,
+            temperature=0.0,
+            max_output_tokens=self._max_tokens,
+            http_options=types.HttpOptions(timeout=max(1, round(timeout_s * 1000))),
+        )
+        try:
+            async with asyncio.timeout(timeout_s + 0.5):
+                response = await self._client.aio.models.generate_content(
+                    model=self.model, contents=prompt.user, config=config
+                )
+        except errors.APIError as error:
+            raise _translated(error) from error
+        except (aiohttp.ClientConnectorError, httpx2.ConnectError) as error:
+            raise NotSent("not_connected") from error
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise Retryable("timeout") from error
+        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
+            raise Retryable("connection") from error
+        return _text(response)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aio.aclose()
+        self._client.close()
+
+
+def _text(response: types.GenerateContentResponse) -> str:
+    feedback = response.prompt_feedback
+    if not response.candidates or (feedback is not None and feedback.block_reason):
+        raise Fatal("blocked")
+    candidate = response.candidates[0]
+    if candidate.finish_reason == types.FinishReason.MAX_TOKENS:
+        raise Fatal("truncated")
+    if candidate.finish_reason != types.FinishReason.STOP:
+        raise Fatal("blocked")
+    parts = candidate.content.parts if candidate.content else None
+    return "".join(part.text or "" for part in parts or ())
+
+
+def _translated(error: errors.APIError) -> WriterError:
+    match error.code:
+        case 429:
+            return RateLimited(_retry_after_s(error) or DEFAULT_BLOCK_S)
+        case 401 | 403:
+            return Fatal("unauthorised")
+        case 404:
+            return Fatal("not_found")
+        case 400:
+            return Fatal("invalid")
+        case 504:
+            return Retryable("timeout", _retry_after_s(error))
+        case code if code >= 500:
+            return Retryable("unavailable", _retry_after_s(error))
+        case _:
+            return Fatal("unknown")
+
+
+def _retry_after_s(error: errors.APIError) -> float | None:
+    answer = error.details if isinstance(error.details, dict) else {}
+    for detail in answer.get("error", {}).get("details", ()):
+        if detail.get("@type") == _RETRY_INFO:
+            return float(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+    return None

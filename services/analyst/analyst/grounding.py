@@ -1,0 +1,133 @@
+"""The checker every draft passes, a model's and the rules' alike: no figure in prose that code did not look up.
+
+Pure text against facts; it changes nothing. What the words claim (directions, causes, health) is `analyst.claims`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from analyst import lexicon
+from analyst.claims import Cited, Passage, refused_claims
+from analyst.facts import Facts
+from analyst.report import Draft, Evidence, Status
+
+MAX_TEXT: Final = 800
+MAX_ITEMS: Final = 20
+MAX_EVIDENCE: Final = 60
+_EVIDENCE_ID: Final = re.compile(r"e[0-9]{1,3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a draft is refused; `words` quotes it, for the writer's one repair attempt, never for clients."""
+
+    place: str
+    reason: str
+    words: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
+    """Every reason to refuse `draft`; none means that each figure and claim in it has its fact."""
+    cited, refusals = _resolve(draft.evidence, facts)
+    refusals += _shape(draft)
+    for passage in _passages(draft, cited):
+        refusals += _evidence(passage, cited)
+        refusals += [Refusal(passage.place, reason, words) for reason, words in _figures(passage, facts)]
+        refusals += [Refusal(passage.place, reason, words) for reason, words in refused_claims(passage, facts, status)]
+    return refusals
+
+
+def _resolve(evidence: list[Evidence], facts: Facts) -> tuple[dict[str, Cited], list[Refusal]]:
+    cited: dict[str, Cited] = {}
+    refusals = []
+    for item in evidence:
+        fact = facts.get(item.metric)
+        value = fact.read(item.window) if fact is not None else None
+        if not _EVIDENCE_ID.fullmatch(item.id) or item.id in cited:
+            refusals.append(Refusal("evidence", "malformed or repeated id", item.id))
+        elif fact is None:
+            refusals.append(Refusal("evidence", "unknown metric", item.metric))
+        elif value is None:
+            refusals.append(Refusal("evidence", "the metric has no such value", f"{item.metric} {item.window}"))
+        else:
+            cited[item.id] = Cited(fact, item.window, value.value)
+    return cited, refusals
+
+
+def _shape(draft: Draft) -> Iterator[Refusal]:
+    if max(len(draft.findings), len(draft.recommendations)) > MAX_ITEMS or len(draft.evidence) > MAX_EVIDENCE:
+        yield Refusal("draft", "too long")
+
+
+def _passages(draft: Draft, cited: dict[str, Cited]) -> Iterator[Passage]:
+    def passage(place: str, text: str, evidence: list[str] | None, *, is_action: bool = False) -> Passage:
+        ids = lexicon.REFERENCE.findall(text) if evidence is None else evidence
+        return Passage(place, text, [cited[name] for name in ids if name in cited], cited, evidence, is_action)
+
+    yield passage("summary", draft.summary, None)
+    for number, finding in enumerate(draft.findings, 1):
+        yield passage(f"finding {number} title", finding.title, finding.evidence)
+        yield passage(f"finding {number} detail", finding.detail, finding.evidence)
+    for number, item in enumerate(draft.recommendations, 1):
+        yield passage(f"recommendation {number} action", item.action, item.evidence, is_action=True)
+        yield passage(f"recommendation {number} rationale", item.rationale, item.evidence)
+
+
+def _evidence(passage: Passage, cited: dict[str, Cited]) -> Iterator[Refusal]:
+    if passage.evidence is not None:
+        if not passage.evidence:
+            yield Refusal(passage.place, "no evidence")
+        for name in passage.evidence:
+            if name not in cited:
+                yield Refusal(passage.place, "evidence that is not there", name)
+    for name in lexicon.REFERENCE.findall(passage.text):
+        if name not in cited:
+            yield Refusal(passage.place, "dangling reference", name)
+
+
+def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
+    """Figures that were written instead of cited, in any disguise."""
+    text = passage.text
+    if not text.strip() or len(text) > MAX_TEXT:
+        yield "empty or too long", ""
+    if found := lexicon.MARKUP.search(text):
+        yield "markup", found[0]
+    if found := lexicon.UNIT_AFTER_REFERENCE.search(text):
+        yield "unit after a reference", found[0]
+    bare = lexicon.REFERENCE.sub(" ", text)
+    if "{" in bare or "}" in bare:
+        yield "malformed reference", ""
+    bare, unknown = _without_names(bare, facts)
+    for name in unknown:
+        yield "unknown metric", name
+    if any(character.isnumeric() or (character.isalpha() and ord(character) > 0x24F) for character in bare):
+        yield "literal figure", next(iter(re.findall(r"\S*[^\W_a-zA-Z]\S*", bare)), "")
+    if found := lexicon.NUMBER_WORD.search(lexicon.NOT_A_NUMBER.sub(" ", bare)):
+        yield "number word", found[0]
+    if found := lexicon.QUANTITY.search(text):
+        yield "quantity without a figure", found[0]
+
+
+def _without_names(text: str, facts: Facts) -> tuple[str, list[str]]:
+    """The text without the numbers that name something: windows, status codes, metrics; and names nobody knows."""
+    for window in facts.windows:
+        text = lexicon.window_mention(window).sub(" ", text)
+    text = lexicon.STATUS_CODE.sub(" ", text)
+    known = {fact.metric for fact in facts.by_id.values()} | facts.by_id.keys()
+    unknown = [name for name in lexicon.METRIC_ID.findall(text) if name not in known and name.strip(".") not in known]
+    text = _any_of(frozenset(known)).sub(" ", text)
+    percentiles = {metric.rpartition(".")[2] for metric in known}
+    unknown += [name for name in lexicon.PERCENTILE.findall(text) if name.lower() not in percentiles]
+    return lexicon.PERCENTILE.sub(" ", text), unknown
+
+
+@lru_cache(maxsize=16)
+def _any_of(names: frozenset[str]) -> re.Pattern[str]:
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=lambda name: (-len(name), name)))
+    return re.compile(rf"(?<![\w.])(?:{alternatives})(?!\w)")

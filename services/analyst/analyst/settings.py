@@ -1,0 +1,39 @@
+"""The analyst's settings, bounds included; the names are documented in .env.example."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, SecretStr
+
+from common.service import Listen
+from common.settings import Port, RedisSettings, Seconds, Settings
+
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
+
+
+class AnalystSettings(Settings, RedisSettings):
+    prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_", "ANALYST_", "GEMINI_")
+
+    analyst_host: str = "127.0.0.1"
+    analyst_port: Port | None = None
+    analyst_ops_port: Port | None = None
+    analyst_metrics_url: HttpUrl | None = None
+    analyst_timeout_s: Seconds = 60.0
+    analyst_metrics_timeout_s: Seconds = 5.0
+    analyst_redis_timeout_s: Seconds = 0.5
+    analyst_lease_s: Annotated[float, Field(ge=0.1, le=300)] = 3.0
+    analyst_negative_ttl_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
+    analyst_stale_s: Annotated[float, Field(ge=0, le=604_800)] = 3600.0
+    analyst_max_flights: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    gemini_api_key: SecretStr | None = None
+    gemini_model: Annotated[str, Field(min_length=1, max_length=128)] = "gemini-2.5-flash-lite"
+    gemini_rate_limit: Annotated[int, Field(ge=1, le=100_000)] = 10
+    gemini_cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
+    gemini_endpoint: str = ""
+    gemini_sdk: Literal["generativeai", "genai"] = "generativeai"
+
+    def listen(self) -> Listen:
+        return Listen.at(3, self.sluice_port_base, self.analyst_host, self.analyst_port, self.analyst_ops_port)
+
+    def metrics_url(self) -> str:
+        return (self.analyst_metrics_url or f"http://127.0.0.1:{self.sluice_port_base + 2}").rstrip("/")

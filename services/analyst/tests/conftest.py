@@ -1,0 +1,114 @@
+"""Aggregates to report on and a metrics service that tells them; the stores come from the root conftest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from common.contracts import Aggregate, Confidence, Latency, Summary, ThresholdRule, ThresholdState, TimeRange
+
+MakeAggregate = Callable[..., Aggregate]
+
+
+def _summary(start: datetime, **changes: Any) -> dict[str, Any]:
+    latency = {"n": 36_000, "mean": 90.0, "p50": 40.0, "p90": 200.0, "p95": 280.0, "p99": 600.0, "max": 900.0}
+    values: dict[str, Any] = {
+        "range": TimeRange(start=start, end=start + timedelta(hours=1)),
+        "requests": 36_000,
+        "predictions": 35_800,
+        "rate_limited": 0,
+        "errors": {},
+        "throughput_per_s": 10.0,
+        "error_rate": 0.0,
+        "limited_rate": 0.0,
+        "labels": [],
+    }
+    precision = {"method": changes.pop("method", "exact"), "relative_error": changes.pop("relative_error", 0.0)}
+    latency |= {name: changes.pop(name) for name in list(changes) if name in latency}
+    confidence = changes.pop("confidence", 0.9)
+    values |= changes
+    values["latency_ms"] = Latency(**latency, **precision)
+    values["confidence"] = Confidence(mean=confidence, histogram=[0] * 9 + [values["predictions"]])
+    return values
+
+
+@pytest.fixture(scope="session")
+def make_aggregate() -> MakeAggregate:
+    """Call it with what differs from a calm hour, `previous` for the hour before, `thresholds` as rule states."""
+
+    def make(
+        previous: dict[str, Any] | None = None, thresholds: tuple[ThresholdState, ...] = (), **now: Any
+    ) -> Aggregate:
+        noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        lag_s = now.pop("lag_s", 0.0)
+        before = Summary(**_summary(noon - timedelta(hours=1), **(previous or {})))
+        return Aggregate(**_summary(noon, **now), previous=before, thresholds=list(thresholds), lag_s=lag_s)
+
+    return make
+
+
+@pytest.fixture
+def troubled(make_aggregate: MakeAggregate) -> Aggregate:
+    """Slower and less than the hour before, with fewer errors, one limit breached and one kept."""
+    slow = ThresholdRule(name="p95-slow", metric="latency_ms.p95", above=300, severity="critical")
+    errors = ThresholdRule(name="errors", metric="error_rate", above=0.05, window="15m")
+    return make_aggregate(
+        requests=36_000,
+        throughput_per_s=10.0,
+        error_rate=0.004,
+        errors={"timeout": 120, "unavailable": 24},
+        p95=412.0,
+        p99=900.0,
+        previous={"requests": 50_400, "throughput_per_s": 14.0, "error_rate": 0.006, "errors": {"timeout": 300}},
+        thresholds=(
+            ThresholdState(rule=slow, current=420.0, breached=True),
+            ThresholdState(rule=errors, current=0.004, breached=False),
+        ),
+    )
+
+
+@dataclass
+class StubMetrics:
+    """The metrics service as the analyst sees it; counts calls, waits for `gate`, and fails on demand."""
+
+    aggregate: Aggregate
+    status: int = 200
+    body: bytes | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/metrics/aggregated", self._aggregated)
+        app.router.add_get("/metrics/count", self._count)
+        return app
+
+    async def _aggregated(self, request: web.Request) -> web.Response:
+        self.requests.append(await request.json())
+        self.headers.append(request.headers)
+        self.asked.set()
+        await self.gate.wait()
+        body = self.aggregate.model_dump_json().encode() if self.body is None else self.body
+        return web.Response(status=self.status, body=body, content_type="application/json")
+
+    async def _count(self, _request: web.Request) -> web.Response:
+        return web.json_response({"count": len(self.requests)}, status=self.status)
+
+
+@pytest.fixture
+async def metrics(troubled: Aggregate, free_port: Callable[[], int]) -> AsyncIterator[StubMetrics]:
+    """A metrics service on loopback that tells of the troubled hour; its gate is open."""
+    stub = StubMetrics(troubled)
+    stub.gate.set()
+    async with TestServer(stub.app(), host="127.0.0.1", port=free_port()) as server:
+        stub.url = str(server.make_url("")).rstrip("/")
+        yield stub
+        stub.gate.set()

@@ -1,0 +1,132 @@
+"""Gemini's far end on loopback, over REST and gRPC: each call does what the script says next, then answers well."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import google.ai.generativelanguage as language
+import grpc
+from aiohttp import web
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+RETRY_DELAY_S = 7
+STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+}
+Step = int | str
+
+
+@dataclass
+class Script:
+    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked"; `text` is the good answer."""
+
+    text: str = '{"summary": "fine"}'
+    steps: list[Step] = field(default_factory=list)
+    calls: int = 0
+    keys: list[str | None] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    delay_s: float = 0.0
+
+    def next(self) -> Step:
+        self.calls += 1
+        return self.steps.pop(0) if self.steps else "ok"
+
+
+def _answer(step: Step, text: str) -> dict[str, Any]:
+    if step == "blocked":
+        return {"promptFeedback": {"blockReason": "SAFETY"}}
+    finish = "MAX_TOKENS" if step == "truncated" else "STOP"
+    shown = text[: len(text) // 2] if step == "truncated" else text
+    content = {"role": "model", "parts": [{"text": shown}]}
+    return {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}
+
+
+def _error(status: int) -> dict[str, Any]:
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{RETRY_DELAY_S}s"}
+    details = [retry] if status == 429 else []
+    return {"error": {"code": status, "message": "scripted", "status": STATUS[status], "details": details}}
+
+
+@asynccontextmanager
+async def rest(script: Script) -> AsyncIterator[str]:
+    """The URL of a REST Gemini that follows `script`."""
+    released = asyncio.Event()
+
+    async def generate(request: web.Request) -> web.Response:
+        step = script.next()
+        script.keys.append(request.headers.get("x-goog-api-key"))
+        script.requests.append(await request.json())
+        if script.delay_s:
+            await asyncio.sleep(script.delay_s)
+        if step == "hang":
+            await released.wait()
+        if step == "drop" and request.transport is not None:
+            request.transport.close()
+        if isinstance(step, int):
+            return web.json_response(_error(step), status=step)
+        return web.json_response(_answer(step, script.text))
+
+    app = web.Application()
+    app.router.add_post("/{version}/models/{model}", generate)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        released.set()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def over_grpc(script: Script) -> AsyncIterator[str]:
+    """The plain-text address of a gRPC Gemini that follows `script`; it cannot drop a connection half-way."""
+    released = asyncio.Event()
+
+    async def generate(request: Any, context: Any) -> Any:
+        step = script.next()
+        script.keys.append(dict(context.invocation_metadata()).get("x-goog-api-key"))
+        script.requests.append(json.loads(type(request).to_json(request)))
+        if script.delay_s:
+            await asyncio.sleep(script.delay_s)
+        if step == "hang":
+            await released.wait()
+        if isinstance(step, int):
+            await context.abort_with_status(rpc_status.to_status(_status(step)))
+        return language.GenerateContentResponse.from_json(json.dumps(_answer(step, script.text)))
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        generate,
+        request_deserializer=language.GenerateContentRequest.deserialize,
+        response_serializer=language.GenerateContentResponse.serialize,
+    )
+    server = grpc.aio.server()
+    service = "google.ai.generativelanguage.v1beta.GenerativeService"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"GenerateContent": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        released.set()
+        await server.stop(None)
+
+
+def _status(step: int) -> status_pb2.Status:
+    status = status_pb2.Status(code=code_pb2.Code.Value(STATUS[step]), message="scripted")
+    if step == 429:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.seconds = RETRY_DELAY_S
+        status.details.add().Pack(retry)
+    return status

@@ -1,0 +1,209 @@
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Parameters, cache_key, limitations
+from analyst.facts import read_facts
+from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
+from analyst.report import Draft, Evidence, Report
+from common.contracts import Aggregate, ThresholdRule, ThresholdState
+
+MakeAggregate = Callable[..., Aggregate]
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = Parameters(window="1h")
+P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
+GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[])
+BAD = GOOD.model_copy(update={"summary": "The p95 latency is 7 ms."})
+
+
+class OpenStore:
+    """Lets everyone lead and keeps nothing but what was committed."""
+
+    def __init__(self) -> None:
+        self.committed: list[tuple[str, Lifetime]] = []
+        self.answer = Entered("LEAD")
+
+    async def enter(self, key: str, token: str, lease_s: float) -> Entered:
+        return self.answer
+
+    async def commit(self, key: str, token: str, payload: str, lifetime: Lifetime) -> bool:
+        self.committed.append((payload, lifetime))
+        return True
+
+    async def fail(self, key: str, token: str, code: str, retry_s: float) -> bool:
+        return True
+
+    async def renew(self, key: str, token: str, lease_s: float) -> bool:
+        return True
+
+    async def release(self, key: str, token: str) -> None:
+        return None
+
+
+class Model:
+    """Writes the given drafts in turn, and keeps what it was told."""
+
+    def __init__(self, *drafts: Draft | DraftFailed) -> None:
+        self.drafts = list(drafts)
+        self.briefs: list[Brief] = []
+
+    async def draft(self, brief: Brief) -> Draft:
+        self.briefs.append(brief)
+        draft = self.drafts.pop(0)
+        if isinstance(draft, DraftFailed):
+            raise draft
+        return draft
+
+
+@pytest.fixture
+def store() -> OpenStore:
+    return OpenStore()
+
+
+@pytest.fixture
+def made() -> list[Report]:
+    return []
+
+
+@pytest.fixture
+def create_analyst(store: OpenStore, made: list[Report]) -> Callable[..., Analyst]:
+    def create(model: Model | None = None) -> Analyst:
+        limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_flights=5)
+        flights = Flights(store, limits, now=lambda: 0, uniform=min, new_token=lambda: "t", on_error=lambda _: None)
+        drafter = Drafter("some-model", model.draft) if model is not None else None
+        return Analyst(flights, drafter, today=lambda: NOON, new_id=lambda: "the-id", observe=made.append)
+
+    return create
+
+
+@pytest.fixture
+def fetch(troubled: Aggregate) -> Fetch:
+    async def read() -> Aggregate:
+        return troubled
+
+    return read
+
+
+# ---- keys
+
+
+def test_key__is_sha256_over_canonical_json() -> None:
+    document = (
+        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"1","schema_version":"1"}'
+    )
+    assert cache_key(HOUR, "a") == hashlib.sha256(document.encode()).hexdigest()
+
+
+def test_key__differs_by_window_and_model() -> None:
+    keys = {cache_key(Parameters(window=window), model) for window in ("1h", "6h") for model in (None, "a", "b")}
+    assert len(keys) == 6
+
+
+def test_key__is_the_same_for_one_moment_in_two_time_zones() -> None:
+    there = timezone(timedelta(hours=2))
+    here = Parameters(start=NOON, end=NOON + timedelta(hours=1))
+    same = Parameters(start=NOON.astimezone(there), end=(NOON + timedelta(hours=1)).astimezone(there))
+    assert cache_key(here, None) == cache_key(same, None)
+
+
+# ---- who writes
+
+
+async def test_no_model__means_rules_and_says_so(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore, made: list[Report]
+) -> None:
+    report = (await create_analyst().report(HOUR, fetch)).report
+    assert (report.source, report.fallback_reason, report.model) == ("rules", "no_key", None)
+    assert (report.status, report.cache, report.report_id) == ("critical", "miss", "the-id")
+    assert report.windows.name == "1h"
+    assert store.committed[0][1].serve_s == 300  # what was wanted is kept for its whole time
+    assert made == [report]
+
+
+async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
+    model = Model(GOOD)
+    report = (await create_analyst(model).report(HOUR, fetch)).report
+    assert (report.source, report.fallback_reason, report.model) == ("ai", None, "some-model")
+    assert report.summary == "The p95 latency is 412 ms."
+    assert report.grounding.references == 1
+    assert report.status == "critical"  # code decides, whatever the model thinks
+    assert model.briefs[0].refusals == []
+
+
+async def test_refused_draft__gets_one_repair_that_knows_why(
+    create_analyst: Callable[..., Analyst], fetch: Fetch
+) -> None:
+    model = Model(BAD, GOOD)
+    report = (await create_analyst(model).report(HOUR, fetch)).report
+    assert report.source == "ai"
+    assert report.grounding.refused_drafts == 1
+    assert [refusal.reason for refusal in model.briefs[1].refusals] == ["literal figure"]
+
+
+async def test_draft_refused_twice__falls_back_to_rules_for_seconds(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
+) -> None:
+    report = (await create_analyst(Model(BAD, BAD)).report(HOUR, fetch)).report
+    assert (report.source, report.fallback_reason, report.model) == ("rules", "ungrounded", None)
+    assert report.grounding.refused_drafts == 2
+    assert report.grounding.refusals == ["summary: literal figure"]
+    assert store.committed[0][1].keep_s == 5
+
+
+@pytest.mark.parametrize("drafts", [(DraftFailed("quota"),), (BAD, DraftFailed("quota"))])
+async def test_model_that_fails__is_replaced_by_rules_with_its_reason(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, drafts: Sequence[Draft | DraftFailed]
+) -> None:
+    report = (await create_analyst(Model(*drafts)).report(HOUR, fetch)).report
+    assert (report.source, report.fallback_reason) == ("rules", "quota")
+    assert report.grounding.refused_drafts == len(drafts) - 1
+
+
+async def test_kept_payload_that_is_no_report__fails_without_a_trace_of_it(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
+) -> None:
+    store.answer = Entered("HIT", "{}")
+    with pytest.raises(FlightFailed, match="corrupt"):
+        await create_analyst().report(HOUR, fetch)
+
+
+async def test_digest__names_the_aggregate(
+    create_analyst: Callable[..., Analyst], make_aggregate: MakeAggregate
+) -> None:
+    digests = []
+    for p95 in (280.0, 280.0, 281.0):
+
+        async def read(p95: float = p95) -> Aggregate:
+            return make_aggregate(p95=p95)
+
+        digests.append((await create_analyst().report(HOUR, read)).report.metrics_digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+# ---- limitations
+
+
+def test_limitations__name_estimates_small_numbers_unknown_thresholds_and_lag(make_aggregate: MakeAggregate) -> None:
+    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300, min_samples=100)
+    aggregate = make_aggregate(
+        requests=5,
+        method="sketch",
+        relative_error=0.01084,
+        previous={"requests": 0},
+        thresholds=(ThresholdState(rule=rule, current=None, breached=None),),
+        lag_s=90.0,
+    )
+    assert limitations(read_facts(aggregate, "1h")) == [
+        "Latency percentiles are estimates: relative error at most 1.084%.",
+        "Fewer than 30 requests in this window: the figures say little.",
+        "The window before has no requests: nothing can be compared.",
+        "Thresholds without enough samples to judge: 1.",
+        "Ingestion is behind by 0:01:30: the newest predictions are missing.",
+    ]
+
+
+def test_exact_and_complete_hour__has_no_limitations(make_aggregate: MakeAggregate) -> None:
+    assert limitations(read_facts(make_aggregate(), "1h")) == []

@@ -1,0 +1,129 @@
+"""The retry schedule: what is retried, how long it waits, and that each attempt takes one slot."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analyst.attempts import ATTEMPTS, Attempts, QuotaExhausted
+from analyst.quota import Slot
+from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+
+PROMPT = Prompt("system", "user")
+
+
+@dataclass
+class ScriptedWriter:
+    """Raises its errors one after the other, then answers."""
+
+    errors: list[WriterError]
+    model: str = "scripted"
+    calls: int = 0
+
+    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "draft"
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class CountedSlots:
+    """Grants `free` slots and remembers what happened to them."""
+
+    free: int = 100
+    taken: list[str] = field(default_factory=list)
+    refunded: list[str] = field(default_factory=list)
+    blocks: list[float] = field(default_factory=list)
+
+    async def take(self, member: str) -> Slot:
+        if len(self.taken) - len(self.refunded) >= self.free:
+            return Slot(False, 0, 12.5, "quota")
+        self.taken.append(member)
+        return Slot(True, 1, 0.0, "granted")
+
+    async def refund(self, member: str) -> None:
+        self.refunded.append(member)
+
+    async def block(self, wait_s: float) -> None:
+        self.blocks.append(wait_s)
+
+
+@dataclass
+class Bench:
+    writer: ScriptedWriter
+    slots: CountedSlots = field(default_factory=CountedSlots)
+    share: float = 0.5
+    waits: list[float] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+
+    async def write(self) -> str:
+        tokens = iter(range(100))
+        attempts = Attempts(
+            self.writer,
+            self.slots,
+            attempt_timeout_s=1.0,
+            new_token=lambda: f"attempt-{next(tokens)}",
+            uniform=lambda low, high: low + self.share * (high - low),
+            on_outcome=self.outcomes.append,
+            sleep=self._sleep,
+        )
+        return await attempts.write(PROMPT)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+@given(share=st.floats(0, 1))
+async def test_waits__are_none_then_1_to_2_then_2_to_4_then_4_to_8_seconds(share: float) -> None:
+    bench = Bench(ScriptedWriter([Retryable("unavailable") for _ in range(ATTEMPTS)]), share=share)
+    with pytest.raises(Retryable):
+        await bench.write()
+    assert bench.writer.calls == len(bench.slots.taken) == 4
+    assert [low <= wait <= 2 * low for low, wait in zip((1, 2, 4), bench.waits, strict=True)] == [True] * 3
+
+
+async def test_a_passing_failure__is_overcome() -> None:
+    bench = Bench(ScriptedWriter([Retryable("unavailable"), Retryable("timeout")]))
+    assert await bench.write() == "draft"
+    assert bench.outcomes == ["unavailable", "timeout", "ok"]
+    assert len(set(bench.slots.taken)) == 3
+
+
+async def test_a_longer_wait_asked_by_the_provider__wins() -> None:
+    bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0)]))
+    await bench.write()
+    assert bench.waits == [30.0]
+
+
+@pytest.mark.parametrize("reason", ["invalid", "unauthorised", "not_found", "blocked", "truncated"])
+async def test_what_would_fail_again__is_asked_once(reason: str) -> None:
+    bench = Bench(ScriptedWriter([Fatal(reason)]))  # type: ignore[arg-type]  # parametrized over the Literal's values
+    with pytest.raises(Fatal):
+        await bench.write()
+    assert (bench.writer.calls, bench.waits) == (1, [])
+
+
+async def test_429__is_never_retried_and_blocks_every_replica() -> None:
+    bench = Bench(ScriptedWriter([RateLimited(7.0)]))
+    with pytest.raises(RateLimited):
+        await bench.write()
+    assert (bench.writer.calls, bench.slots.blocks, bench.slots.refunded) == (1, [7.0], [])
+
+
+async def test_only_an_attempt_that_sent_nothing__gets_its_slot_back() -> None:
+    bench = Bench(ScriptedWriter([NotSent("not_connected"), Retryable("connection")]))
+    await bench.write()
+    assert bench.slots.refunded == bench.slots.taken[:1]
+
+
+async def test_no_free_slot__calls_nobody_and_says_when() -> None:
+    bench = Bench(ScriptedWriter([Retryable("unavailable")]), CountedSlots(free=1))
+    with pytest.raises(QuotaExhausted) as caught:
+        await bench.write()
+    assert caught.value.retry_after_s == 12.5
+    assert bench.writer.calls == 1

@@ -1,0 +1,99 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from analyst.checks import Observation, run_checks, status_of
+from analyst.facts import read_facts
+from analyst.report import Severity, Status
+from common.contracts import Aggregate, ThresholdRule, ThresholdState
+
+MakeAggregate = Callable[..., Aggregate]
+
+
+def _checked(aggregate: Aggregate) -> tuple[list[Observation], Status]:
+    facts = read_facts(aggregate, "1h")
+    observations = run_checks(facts)
+    return observations, status_of(facts, observations)
+
+
+def _kinds(aggregate: Aggregate) -> list[tuple[str, str, Severity]]:
+    return [(item.kind, item.fact.id, item.severity) for item in _checked(aggregate)[0] if item.kind != "tail"]
+
+
+def _breached(severity: Severity) -> tuple[ThresholdState, ...]:
+    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300, severity=severity)
+    return (ThresholdState(rule=rule, current=420.0, breached=True),)
+
+
+def test_calm_hour__is_healthy_without_findings(make_aggregate: MakeAggregate) -> None:
+    assert _checked(make_aggregate(p99=100.0)) == ([], "healthy")
+
+
+@pytest.mark.parametrize(
+    ("severity", "status"), [("critical", "critical"), ("warning", "degraded"), ("info", "healthy")]
+)
+def test_breach__sets_the_status_by_its_severity(
+    make_aggregate: MakeAggregate, severity: Severity, status: Status
+) -> None:
+    aggregate = make_aggregate(thresholds=_breached(severity))
+    assert _kinds(aggregate) == [("breach", "rule.slow", severity)]
+    assert _checked(aggregate)[1] == status
+
+
+def test_threshold_without_enough_samples__is_no_breach(make_aggregate: MakeAggregate) -> None:
+    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300)
+    assert _kinds(make_aggregate(thresholds=(ThresholdState(rule=rule, current=None, breached=None),))) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"p95": 280 * 1.25}, [("latency_change", "latency_ms.p95", "warning")]),
+        ({"p95": 280 * 1.24}, []),
+        ({"p95": 280 * 0.75}, [("latency_change", "latency_ms.p95", "info")]),
+        ({"p50": 60.0}, [("latency_change", "latency_ms.p50", "warning")]),
+        ({"p95": 400.0, "p50": 60.0}, [("latency_change", "latency_ms.p95", "warning")]),
+        ({"error_rate": 0.01}, [("rate_change", "error_rate", "warning")]),
+        ({"error_rate": 0.009}, []),
+        ({"limited_rate": 0.05}, [("rate_change", "limited_rate", "warning")]),
+        ({"requests": 18_000}, [("volume_change", "requests", "warning")]),
+        ({"requests": 54_000}, [("volume_change", "requests", "info")]),
+        ({"errors": {"timeout": 360}}, [("error_class", "errors.timeout", "warning")]),
+        ({"errors": {"timeout": 1800}}, [("error_class", "errors.timeout", "critical")]),
+        ({"errors": {"timeout": 359}}, []),
+    ],
+)
+def test_change__is_noticed_from_its_limit_on(
+    make_aggregate: MakeAggregate, changes: dict[str, Any], expected: list[tuple[str, str, str]]
+) -> None:
+    assert _kinds(make_aggregate(**changes)) == expected
+
+
+def test_change_between_windows_with_few_requests__is_not_a_finding(make_aggregate: MakeAggregate) -> None:
+    few = {"n": 50, "requests": 50}
+    assert _kinds(make_aggregate(p95=900.0, **few, previous=few)) == []
+
+
+def test_long_tail__is_worth_a_word_and_no_alarm(make_aggregate: MakeAggregate) -> None:
+    observations, status = _checked(make_aggregate(p50=40.0, p99=200.0))
+    assert [item.kind for item in observations] == ["tail"]
+    assert status == "healthy"
+
+
+def test_too_few_requests__are_insufficient_data_unless_something_is_wrong(make_aggregate: MakeAggregate) -> None:
+    few: dict[str, Any] = {"n": 5, "requests": 5, "previous": {"n": 5, "requests": 5}}
+    assert _checked(make_aggregate(**few))[1] == "insufficient_data"
+    assert _checked(make_aggregate(**few, thresholds=_breached("critical")))[1] == "critical"
+
+
+def test_no_traffic_at_all__is_insufficient_data(make_aggregate: MakeAggregate) -> None:
+    nothing: dict[str, Any] = {"n": 0, "requests": 0, "predictions": 0, "error_rate": None, "limited_rate": None}
+    nothing |= dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "max", "confidence"))
+    assert _checked(make_aggregate(**nothing, previous=nothing)) == ([], "insufficient_data")
+
+
+def test_worst_finding__comes_first(make_aggregate: MakeAggregate) -> None:
+    aggregate = make_aggregate(p95=200.0, requests=10_000, errors={"timeout": 1000}, thresholds=_breached("warning"))
+    severities = [item.severity for item in _checked(aggregate)[0]]
+    assert severities == sorted(severities, key=["critical", "warning", "info"].index)

@@ -1,0 +1,432 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from analyst.flight import Computed, Entered, FlightFailed, Flights, Lifetime, Limits, Served, StoreUnavailable
+from analyst.flight_store import Listener, RedisFlightStore, listen
+from common.redis import create_client
+from common.settings import RedisSettings
+from launcher.valkey import Valkey
+
+LONG = Lifetime(60, 120, 3600)
+LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=20, max_flights=100)
+TIMEOUT_S = 0.3
+ENTRY = "analyst:report:{key}:entry"
+LEASE = "analyst:report:{key}:lease"
+
+OpenFlights = Callable[..., Awaitable[Flights]]
+
+
+def _client(valkey: Valkey) -> Redis:
+    settings = RedisSettings.model_validate(
+        {"redis_host": valkey.host, "redis_port": valkey.port, "redis_password": valkey.password}
+    )
+    return create_client(settings, timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+async def redis(valkey: Valkey, redis_url: str) -> AsyncIterator[Redis]:
+    async with _client(valkey) as client:
+        yield client
+
+
+@pytest.fixture
+def store(redis: Redis) -> RedisFlightStore:
+    return RedisFlightStore(redis)
+
+
+@pytest.fixture
+async def open_flights(valkey: Valkey, redis_url: str) -> AsyncIterator[OpenFlights]:
+    """Call it for the flights of one more replica: its own connections, its own subscription, already heard."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(server: Valkey = valkey, limits: Limits = LIMITS, *, heard: bool = True) -> Flights:
+            client = await stack.enter_async_context(_client(server))
+            flights = Flights(
+                RedisFlightStore(client),
+                limits,
+                now=time.monotonic,
+                uniform=min,
+                new_token=lambda: os.urandom(8).hex(),
+                on_error=lambda error: None,
+            )
+            subscribed = asyncio.Event()
+
+            def missed() -> None:
+                flights.wake_all()
+                subscribed.set()
+
+            listening = asyncio.create_task(listen(client, Listener(flights.wake, flights.forget, missed), min))
+            stack.push_async_callback(_end, listening)
+            stack.push_async_callback(flights.close)
+            if heard:
+                await subscribed.wait()
+            return flights
+
+        yield open_one
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+class Computation:
+    """As slow as the test wants; counts its runs over all replicas."""
+
+    def __init__(self, payload: str = "report") -> None:
+        self.payload = payload
+        self.runs = 0
+        self.started = asyncio.Event()
+        self.finish = asyncio.Event()
+
+    async def __call__(self, may_spend: bool) -> Computed:
+        self.runs += 1
+        self.started.set()
+        await self.finish.wait()
+        return Computed(self.payload, is_fallback=not may_spend)
+
+
+async def _asked(redis: Redis, calls: int) -> None:
+    """Until the server has run that many scripts."""
+    while await _calls(redis, "evalsha") < calls:
+        await asyncio.sleep(0)
+
+
+async def _calls(redis: Redis, command: str) -> int:
+    stats = await redis.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+# ---- the scripts
+
+
+async def test_first_to_enter__leads_and_the_next_waits(store: RedisFlightStore) -> None:
+    assert (await store.enter("key", "a", 30)).state == "LEAD"
+    waiting = await store.enter("key", "b", 30)
+    assert waiting.state == "WAIT"
+    assert 29 < waiting.lease_s <= 30
+
+
+async def test_enter__accepts_its_own_token(store: RedisFlightStore) -> None:
+    await store.enter("key", "a", 30)
+    assert (await store.enter("key", "a", 30)).state == "LEAD"
+
+
+async def test_committed_result__is_a_hit_and_the_lease_is_gone(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    assert await store.commit("key", "a", "ré\x00port", LONG)
+    hit = await store.enter("key", "b", 30)
+    assert (hit.state, hit.payload) == ("HIT", "ré\x00port")
+    assert hit.age_s < 5
+    assert await redis.exists(LEASE) == 0
+
+
+async def test_soft_expiry__one_refreshes_and_the_rest_get_the_old(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "old", LONG)
+    await redis.hset(ENTRY, "fresh_until_ms", 0)
+    assert [(await store.enter("key", token, 30)).state for token in "bcd"] == ["REFRESH", "STALE", "STALE"]
+
+
+async def test_result_past_its_time__comes_with_the_lead_only(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "old", LONG)
+    await redis.hset(ENTRY, mapping={"fresh_until_ms": 0, "serve_until_ms": 0})
+    lead, wait = await store.enter("key", "b", 30), await store.enter("key", "c", 30)
+    assert (lead.state, lead.payload) == ("LEAD", "old")
+    assert (wait.state, wait.payload) == ("WAIT", None)
+
+
+async def test_commit_without_the_lease__stores_nothing(store: RedisFlightStore, redis: Redis) -> None:
+    assert not await store.commit("key", "a", "report", LONG)
+    await store.enter("key", "b", 30)
+    assert not await store.commit("key", "a", "report", LONG)
+    assert await redis.exists(ENTRY) == 0
+
+
+async def test_commit__sets_the_time_that_a_copy_is_kept(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "report", LONG)
+    assert 3_590_000 < await redis.pttl(ENTRY) <= 3_600_000
+
+
+async def test_failure__is_told_to_those_who_enter_and_forgotten_after_seconds(
+    store: RedisFlightStore, redis: Redis
+) -> None:
+    await store.enter("key", "a", 30)
+    assert await store.fail("key", "a", "metrics_unavailable", 5)
+    assert await store.enter("key", "b", 30) == Entered("FAILED", failure="metrics_unavailable")
+    assert 0 < await redis.pttl(ENTRY) <= 5000
+    await redis.hset(ENTRY, "retry_at_ms", 0)
+    assert (await store.enter("key", "b", 30)).state == "LEAD"
+
+
+async def test_failure_with_a_kept_copy__serves_it_and_keeps_it(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "old", LONG)
+    await redis.hset(ENTRY, mapping={"fresh_until_ms": 0, "serve_until_ms": 0})
+    await store.enter("key", "b", 30)
+    await store.fail("key", "b", "timeout", 5)
+    stale = await store.enter("key", "c", 30)
+    assert (stale.state, stale.payload) == ("STALE", "old")
+    assert await redis.pttl(ENTRY) > 3_590_000
+
+
+async def test_failure_of_a_lost_lease__is_not_recorded(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    assert not await store.fail("key", "b", "timeout", 5)
+    assert await redis.exists(ENTRY) == 0
+
+
+async def test_renewal__extends_only_an_own_lease(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 5)
+    assert await store.renew("key", "a", 60)
+    assert not await store.renew("key", "b", 60)
+    assert await redis.pttl(LEASE) > 50_000
+
+
+async def test_release__ends_only_an_own_lease(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await store.release("key", "b")
+    assert await redis.exists(LEASE) == 1
+    await store.release("key", "a")
+    assert await redis.exists(LEASE) == 0
+
+
+async def test_invalidation__drops_results_and_revokes_leases(store: RedisFlightStore, redis: Redis) -> None:
+    for number in range(1200):
+        await store.enter(f"k{number}", "a", 30)
+        await store.commit(f"k{number}", "a", "report", LONG)
+    await store.enter("in the air", "a", 30)
+    await redis.set("somebody else's", "1")
+    assert await store.invalidate_all() == 1200
+    assert not await store.commit("in the air", "a", "report", LONG)
+    assert await redis.keys("*") == ["somebody else's"]
+
+
+async def test_invalidation__never_uses_keys(store: RedisFlightStore, redis: Redis) -> None:
+    await redis.config_resetstat()
+    await store.invalidate_all()
+    assert await _calls(redis, "keys") == 0
+    assert await _calls(redis, "scan") > 0
+
+
+async def test_script_cache_lost__is_loaded_again(store: RedisFlightStore, redis: Redis) -> None:
+    await store.enter("key", "a", 30)
+    await redis.script_flush()
+    assert (await store.enter("key", "b", 30)).state == "WAIT"
+
+
+async def test_keys_of_one_report__share_a_cluster_slot(redis: Redis) -> None:
+    entry, lease = await redis.cluster("KEYSLOT", ENTRY), await redis.cluster("KEYSLOT", LEASE)
+    assert entry == lease
+
+
+# ---- replicas
+
+
+async def test_fifty_requests_at_each_of_three_replicas__compute_once(open_flights: OpenFlights, redis: Redis) -> None:
+    replicas = [await open_flights() for _ in range(3)]
+    computation = Computation()
+    await _warm(replicas[0])
+    await redis.config_resetstat()
+    asked = [asyncio.create_task(replica.get("key", computation)) for replica in replicas for _ in range(50)]
+    await _asked(redis, 3)
+    computation.finish.set()
+    served = await asyncio.gather(*asked)
+    assert computation.runs == 1
+    assert {result.payload for result in served} == {"report"}
+    scripts = await _calls(redis, "evalsha")
+    assert scripts == 6  # 3 × ENTER, COMMIT, 2 × ENTER of the woken: 0.04 a request
+
+
+async def test_waiter__is_woken_by_the_message_not_by_the_timer(open_flights: OpenFlights, redis: Redis) -> None:
+    leader, waiter = await open_flights(), await open_flights()
+    computation = Computation()
+    first = asyncio.create_task(leader.get("key", computation))
+    await computation.started.wait()
+    second = asyncio.create_task(waiter.get("key", computation))
+    computation.finish.set()
+    async with asyncio.timeout(5):  # the lease is 30 s
+        assert (await first).cache == "miss"
+        assert (await second).payload == "report"
+
+
+async def test_leading_replica_stops__a_waiter_leads_at_once(open_flights: OpenFlights) -> None:
+    leader, waiter = await open_flights(), await open_flights()
+    lost, computation = Computation(), Computation()
+    first = asyncio.create_task(_ignore(leader.get("key", lost)))
+    await lost.started.wait()
+    asked = asyncio.create_task(waiter.get("key", computation))
+    await leader.close()
+    computation.finish.set()
+    async with asyncio.timeout(5):
+        assert await asked == Served("report", "miss")
+        await first
+
+
+async def test_computation_longer_than_the_lease__keeps_it(open_flights: OpenFlights, redis: Redis) -> None:
+    short = Limits(ttl_s=300, stale_s=0, negative_s=5, lease_s=0.15, compute_s=20, wait_s=20, max_flights=9)
+    leader, waiter = await open_flights(limits=short), await open_flights(limits=short)
+    computation = Computation()
+    await redis.config_resetstat()
+    asked = [asyncio.create_task(flights.get("key", computation)) for flights in (leader, waiter)]
+    await _asked(redis, 15)  # many leases long
+    computation.finish.set()
+    assert {(await served).payload for served in asked} == {"report"}
+    assert computation.runs == 1
+
+
+async def test_invalidation_in_flight__stores_nothing_and_joins_nobody(
+    open_flights: OpenFlights, store: RedisFlightStore, redis: Redis
+) -> None:
+    replica = await open_flights()
+    before, after = Computation("before"), Computation("after")
+    old = asyncio.create_task(replica.get("key", before))
+    await before.started.wait()
+    await store.invalidate_all()
+    replica.forget_all()
+    new = asyncio.create_task(replica.get("key", after))
+    await after.started.wait()
+    before.finish.set()
+    assert (await old).payload == "before"
+    assert await redis.exists(ENTRY) == 0
+    after.finish.set()
+    assert (await new).payload == "after"
+    assert await redis.hget(ENTRY, "payload") == "after"
+
+
+async def test_invalidation_elsewhere__is_heard(open_flights: OpenFlights, store: RedisFlightStore) -> None:
+    replica = await open_flights()
+    before, after = Computation("before"), Computation("after")
+    old = asyncio.create_task(replica.get("key", before))
+    await before.started.wait()
+    await store.invalidate_all()
+    async with asyncio.timeout(5):
+        while not after.started.is_set():  # until the message is heard, who asks joins the old flight
+            await _ignore(asyncio.wait_for(replica.get("key", after), 0.02))
+    before.finish.set()
+    after.finish.set()
+    assert (await old).payload == "before"
+    assert (await replica.get("key", after)).payload == "after"
+
+
+async def test_connections_cut__subscription_returns_and_waiters_look_again(
+    open_flights: OpenFlights, redis: Redis
+) -> None:
+    leader, waiter = await open_flights(), await open_flights()
+    computation = Computation()
+    asked = [asyncio.create_task(leader.get("key", computation))]
+    await computation.started.wait()
+    asked.append(asyncio.create_task(waiter.get("key", computation)))
+    await redis.client_kill_filter(_type="pubsub")
+    computation.finish.set()
+    async with asyncio.timeout(5):
+        assert {(await served).payload for served in asked} == {"report"}
+    assert computation.runs == 1
+
+
+async def test_server_restarted_between_requests__costs_no_fallback(
+    open_flights: OpenFlights, own_valkey: Callable[..., Valkey]
+) -> None:
+    server = own_valkey()
+    replica = await open_flights(server)
+    computation = Computation()
+    computation.finish.set()
+    await replica.get("one", computation)
+    server.stop()
+    server.start()
+    await replica.get("two", computation)
+    assert (await replica.get("two", computation)).cache == "hit"
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_cancellation_at_any_moment__ends_the_subscription(redis: Redis, turns: int) -> None:
+    listening = asyncio.create_task(listen(redis, Listener(_ignore_key, _ignore_key, lambda: None), min))
+    await _turns(turns)
+    async with asyncio.timeout(5):
+        await _end(listening)
+
+
+@pytest.mark.parametrize("turns", range(2, 60, 3))
+async def test_close_at_any_moment__ends_the_flight(open_flights: OpenFlights, turns: int) -> None:
+    flights = await open_flights(heard=False)
+    asked = asyncio.create_task(_ignore(flights.get("key", Computation())))
+    await _turns(turns)
+    async with asyncio.timeout(5):
+        await flights.close()
+        asked.cancel()
+        await asked
+
+
+# ---- a server that is away
+
+
+async def test_server_absent__answers_without_spending(
+    open_flights: OpenFlights, own_valkey: Callable[..., Valkey], redis: Redis
+) -> None:
+    server = own_valkey()
+    server.stop()
+    replica = await open_flights(server, heard=False)
+    computation = Computation()
+    computation.finish.set()
+    assert await replica.get("key", computation) == Served("report", "miss")
+    assert computation.runs == 1
+
+
+async def test_server_hung__answers_within_its_timeout(
+    open_flights: OpenFlights, own_valkey: Callable[..., Valkey]
+) -> None:
+    server = own_valkey()
+    replica = await open_flights(server)
+    assert server.process is not None
+    computation = Computation()
+    computation.finish.set()
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10 * TIMEOUT_S):
+            assert await replica.get("key", computation) == Served("report", "miss")
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def test_server_absent__is_named_as_such(own_valkey: Callable[..., Valkey]) -> None:
+    server = own_valkey()
+    server.stop()
+    async with _client(server) as client:
+        store = RedisFlightStore(client)
+        with pytest.raises(StoreUnavailable):
+            await store.enter("key", "a", 30)
+        with pytest.raises(StoreUnavailable):
+            await store.invalidate_all()
+
+
+async def _turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def _ignore_key(_key: str) -> None:
+    return
+
+
+async def _warm(flights: Flights) -> None:
+    """Load the scripts, so that their loading is not counted."""
+    computation = Computation()
+    computation.finish.set()
+    await flights.get("warm", computation)
+
+
+async def _ignore(work: Awaitable[Served]) -> None:
+    try:
+        await work
+    except (asyncio.CancelledError, TimeoutError, FlightFailed):
+        return

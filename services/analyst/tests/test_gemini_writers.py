@@ -1,0 +1,125 @@
+"""One contract for both SDKs, against a fake Gemini on loopback: errors translated, nothing retried inside."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from fake_gemini import RETRY_DELAY_S, Script, over_grpc, rest
+
+from analyst.gemini_genai import GenaiWriter
+from analyst.gemini_generativeai import GenerativeAiWriter
+from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, Writer
+
+SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
+PROMPT = Prompt(system="You report.", user="The facts.")
+KEY = "secret-key"
+
+Create = Callable[..., Writer]
+
+
+@dataclass
+class Sdk:
+    writer: Writer
+    script: Script
+
+
+def _create(create: Create, endpoint: str) -> Writer:
+    return create(api_key=KEY, model="gemini-2.5-flash-lite", endpoint=endpoint, schema=SCHEMA, max_tokens=500)
+
+
+@pytest.fixture(params=["generativeai", "genai"])
+async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Sdk]:
+    script = Script()
+    server: AbstractAsyncContextManager[str]
+    create: Create
+    server, create = (
+        (rest(script), GenaiWriter) if request.param == "genai" else (over_grpc(script), GenerativeAiWriter)
+    )
+    async with server as endpoint:
+        writer = _create(create, endpoint)
+        yield Sdk(writer, script)
+        await writer.close()
+
+
+async def test_a_good_answer__is_its_text(sdk: Sdk) -> None:
+    assert await sdk.writer.write(PROMPT, 5) == sdk.script.text
+    assert sdk.script.keys == [KEY]
+    sent = str(sdk.script.requests[0])
+    assert "The facts." in sent and "You report." in sent and "application/json" in sent and "summary" in sent
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_server_error__is_retryable_and_sent_once(sdk: Sdk, status: int) -> None:
+    sdk.script.steps = [status]
+    with pytest.raises(Retryable) as caught:
+        await sdk.writer.write(PROMPT, 5)
+    assert not isinstance(caught.value, NotSent)
+    assert sdk.script.calls == 1
+
+
+async def test_a_hanging_server__is_retryable_within_the_time_limit(sdk: Sdk) -> None:
+    sdk.script.steps = ["hang"]
+    async with asyncio.timeout(3):
+        with pytest.raises(Retryable, match="timeout"):
+            await sdk.writer.write(PROMPT, 0.3)
+    assert sdk.script.calls == 1
+
+
+async def test_429__says_when_to_come_back(sdk: Sdk) -> None:
+    sdk.script.steps = [429]
+    with pytest.raises(RateLimited) as caught:
+        await sdk.writer.write(PROMPT, 5)
+    assert caught.value.retry_after_s == RETRY_DELAY_S
+    assert sdk.script.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (400, "invalid"),
+        (401, "unauthorised"),
+        (403, "unauthorised"),
+        (404, "not_found"),
+        ("blocked", "blocked"),
+        ("truncated", "truncated"),
+    ],
+)
+async def test_what_would_fail_again__is_fatal(sdk: Sdk, step: Any, reason: str) -> None:
+    sdk.script.steps = [step]
+    with pytest.raises(Fatal) as caught:
+        await sdk.writer.write(PROMPT, 5)
+    assert caught.value.reason == reason
+    assert sdk.script.calls == 1
+
+
+async def test_a_connection_that_breaks__is_retryable_and_not_sent_again() -> None:
+    script = Script(steps=["drop"])
+    async with rest(script) as endpoint:
+        writer = _create(GenaiWriter, endpoint)
+        with pytest.raises(Retryable) as caught:
+            await writer.write(PROMPT, 5)
+        await writer.close()
+    assert not isinstance(caught.value, NotSent)
+    assert script.calls == 1
+
+
+@pytest.mark.parametrize("create", [GenaiWriter, GenerativeAiWriter])
+async def test_nobody_listens__nothing_was_sent(create: Create, free_port: Callable[[], int]) -> None:
+    writer = _create(create, f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(NotSent):
+        await writer.write(PROMPT, 5)
+    await writer.close()
+
+
+async def test_a_cancelled_call__ends_at_once(sdk: Sdk) -> None:
+    sdk.script.steps = ["hang"]
+    task = asyncio.create_task(sdk.writer.write(PROMPT, 30))
+    async with asyncio.timeout(5):
+        while not sdk.script.calls:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -1,0 +1,267 @@
+import pytest
+
+from analyst.checks import run_checks, status_of
+from analyst.facts import Facts, read_facts
+from analyst.grounding import Refusal, check_draft
+from analyst.report import Draft, Evidence, Finding, Reading, Recommendation, Status
+from common.contracts import Aggregate
+
+CITED: dict[str, tuple[str, Reading]] = {
+    "e1": ("latency_ms.p95", "current"),
+    "e2": ("latency_ms.p95", "delta_pct"),
+    "e3": ("error_rate", "delta_abs"),
+    "e4": ("throughput_per_s", "delta_pct"),
+    "e5": ("rule.p95-slow", "current"),
+    "e6": ("rule.p95-slow", "threshold"),
+    "e7": ("latency_ms.p95", "previous"),
+    "e8": ("error_rate", "current"),
+    "e9": ("errors.timeout", "current"),
+    "e10": ("latency_ms.tail_ratio", "current"),
+    "e11": ("latency_ms.p99", "delta_pct"),
+    "e12": ("latency_ms.p50", "current"),
+    "e13": ("requests", "delta_pct"),
+    "e14": ("throughput_per_s", "current"),
+    "e15": ("rule.errors", "current"),
+    "e16": ("confidence.mean", "current"),
+    "e17": ("limited_rate", "current"),
+    "e18": ("errors.timeout", "delta_abs"),
+}
+EVIDENCE = [Evidence(id=name, metric=metric, window=window) for name, (metric, window) in CITED.items()]
+
+TRUE = (
+    "The p95 latency rose by {e2} to {e1}.",
+    "The p95 latency rose by {e2}, from {e7} to {e1}.",
+    "The p95 latency went from {e7} to {e1} in the last 1h.",
+    "In the last hour the p95 latency was {e1}.",
+    "Over the last 5m the p95 latency is {e5}, above its limit of {e6}.",
+    "The p95 latency is higher than its limit of {e6}.",
+    "The p95 latency exceeds the configured threshold of {e6}.",
+    "The threshold on p95 latency is breached.",
+    "The status is critical: a threshold is breached.",
+    "Throughput fell by {e4} and is worse than in the previous 1h.",
+    "Falling throughput ({e4}) is worse for users.",
+    "Throughput declined by {e4} to {e14}.",
+    "Requests dropped by {e13}, while the p95 latency rose by {e2}.",
+    "The error rate fell by {e3} to {e8}, which is an improvement.",
+    "The error rate improved by {e3}.",
+    "The error rate is {e8} and its limit is not breached.",
+    "The error rate stays below its limit.",
+    "p95 and p99 latency rose by {e2} and {e11}.",
+    "Latency is worse: p95 grew by {e2}.",
+    "The tail grew: p99 latency is up by {e11}.",
+    "The tail-to-median ratio is {e10}.",
+    "The median stays at {e12} while the tail grew.",
+    "The p99 latency is many times higher than the median.",
+    "There were {e9} timeout outcomes.",
+    "Count of timeouts: {e9}.",
+    "Timeout outcomes fell by {e18}.",
+    "{e9} requests timed out.",
+    "Some clients saw HTTP 503.",
+    "Some requests were answered with status 504.",
+    "HTTP 429 and 5xx answers are counted apart.",
+    "The mean confidence is {e16}, unchanged from the window before.",
+    "The share of rate-limited requests is {e17}.",
+    "No requests were rate limited in this window.",
+    "One replica may be saturated.",
+    "The rise may be due to a saturated replica.",
+    "Possibly a cold start after a deployment.",
+    "The slowdown could come from lock contention in the database.",
+    "It might be one of the dependencies.",
+    "The cause is not known from these metrics.",
+    "The metrics do not show what caused it.",
+    "The service is critical.",
+    "The service is not healthy.",
+    "More replicas would spread the load.",
+    "Confidence did not change.",
+    "The error rate did not rise.",
+    "Changes are measured against the window before.",
+    "The latency_ms.p95 figure is {e1}.",
+    "Consider a third-party outage, if others see it as well.",
+    "Volume is lower: requests fell by {e13}.",
+    "The p95 latency, at {e1}, is the one to watch.",
+    "Latency rose but the error rate fell.",
+    "Fewer requests were answered, yet the tail grew.",
+    "Whether a bot sends them is unclear.",
+    "The p95 latency may improve when load drops.",
+)
+
+FALSE = (
+    ("p95 latency is 450 ms.", "literal figure"),
+    ("p95 latency is ４５０.", "literal figure"),
+    ("About ½ of it is queueing.", "literal figure"),
+    ("The change is Ⅻ.", "literal figure"),
+    ("Errors are at 3%.", "literal figure"),
+    ("There were 500 errors.", "literal figure"),
+    ("It answered 503 times.", "literal figure"),
+    ("HTTP 412 ms was seen.", "literal figure"),
+    ("Status 999 was seen.", "literal figure"),
+    ("The service was slow for 1h.", "literal figure"),
+    ("In the last 6h the p95 latency was {e1}.", "literal figure"),
+    ("Latency has doubled.", "number word"),
+    ("It is twice as slow.", "number word"),
+    ("Five replicas answer.", "number word"),
+    ("A tenfold change.", "number word"),
+    ("Half of it is queueing.", "number word"),
+    ("About a third of it is queueing.", "number word"),
+    ("It changed by one percent.", "number word"),
+    ("Roughly one in ten is slow.", "number word"),
+    ("Hundreds of texts were late.", "number word"),
+    ("Orders of magnitude separate them.", "number word"),
+    ("Most requests failed.", "quantity without a figure"),
+    ("Nearly all of the clients are affected.", "quantity without a figure"),
+    ("The gpu_util metric is high.", "unknown metric"),
+    ("The latency_ms.p42 value is high.", "unknown metric"),
+    ("The p75 latency is high.", "unknown metric"),
+    ("The figure is {e99}.", "dangling reference"),
+    ("The figure is {p95}.", "malformed reference"),
+    ("The figure is {e1.", "malformed reference"),
+    ("The p95 latency is {e1} ms.", "unit after a reference"),
+    ("The error rate is {e8}%.", "unit after a reference"),
+    ("The p95 latency is {e12}.", "reference under another metric's name"),
+    ("The error rate is {e17}.", "reference under another metric's name"),
+    ("Throughput is {e16}.", "reference under another metric's name"),
+    ("The error rate rose by {e3}.", "direction against the data"),
+    ("Throughput rose by {e4}.", "direction against the data"),
+    ("Throughput improved by {e4}.", "direction against the data"),
+    ("The p95 latency improved by {e2}.", "direction against the data"),
+    ("The p95 latency fell to {e1}.", "direction against the data"),
+    ("Throughput rose by {e4} while errors fell.", "direction against the data"),
+    ("The p95 latency did not rise, it is {e1}.", "direction against the data"),
+    ("Latency decreased.", "direction against the data"),
+    ("The error rate is worse.", "direction against the data"),
+    ("The p95 latency is stable at {e1}.", "direction against the data"),
+    ("Confidence dropped.", "direction against the data"),
+    ("Things are getting worse.", "direction without a metric"),
+    ("The p95 latency rose by {e1}.", "a change 'by' something that is not a change"),
+    ("The p95 latency rose to {e2}.", "a change where a level belongs"),
+    ("The p95 latency went from {e1} to {e7}.", "from … to … must go from previous to current"),
+    ("The p95 latency is below its limit of {e6}.", "on the wrong side of a limit"),
+    ("The error rate is above its limit.", "on the wrong side of a limit"),
+    ("All metrics are within their limits.", "within limits though one is breached"),
+    ("No threshold is breached.", "a breach against the data"),
+    ("The error rate threshold is breached.", "a breach against the data"),
+    ("The service is healthy.", "healthy though it is not"),
+    ("Everything is fine.", "healthy though it is not"),
+    ("There are no issues.", "healthy though it is not"),
+    ("The service is degraded.", "another status than the data's"),
+    ("There were no errors.", "none of what there is"),
+    ("There was no traffic.", "none of what there is"),
+    ("The database is down.", "a cause stated as a fact"),
+    ("The service is down.", "a cause stated as a fact"),
+    ("A replica is saturated.", "a cause stated as a fact"),
+    ("Latency rose because of a deployment.", "a cause stated as a fact"),
+    ("The rise was caused by garbage collection.", "a cause stated as a fact"),
+    ("Clients cause the timeouts.", "a cause stated as a fact"),
+    ("The GPU ran out of memory.", "a cause stated as a fact"),
+    ("It may be due to the weather.", "a cause that is not a listed hypothesis"),
+    ("See https://example.com for more.", "markup"),
+    ("<b>Slow</b> answers.", "markup"),
+    ("[Click](here).", "markup"),
+    ("", "empty or too long"),
+    ("Slow. " * 300, "empty or too long"),
+)
+
+TRUE_ACTIONS = (
+    "Check the database connections.",
+    "Compare queue time with compute time, and check whether a replica is saturated.",
+    "Restart a replica and watch the p95 latency.",
+    "Increase the number of replicas.",
+    "Reduce the batch size.",
+    "Find the cause of the timeouts.",
+    "Review the latest deployment.",
+    "Raise the limit only after the tail is understood.",
+)
+FALSE_ACTIONS = (
+    ("Restart the database because it crashed.", "a cause stated as a fact"),
+    ("Add 3 replicas.", "literal figure"),
+    ("Add two replicas.", "number word"),
+    ("The database is overloaded.", "a cause stated as a fact"),
+)
+
+
+@pytest.fixture
+def facts(troubled: Aggregate) -> Facts:
+    return read_facts(troubled, "1h")
+
+
+@pytest.fixture
+def status(facts: Facts) -> Status:
+    return status_of(facts, run_checks(facts))
+
+
+def _draft(summary: str = "See the findings.", *, action: str = "", evidence: list[Evidence] | None = None) -> Draft:
+    advice = Recommendation(action=action, priority="low", rationale="It was asked for.", evidence=["e1"])
+    return Draft(
+        summary=summary,
+        evidence=EVIDENCE if evidence is None else evidence,
+        findings=[],
+        recommendations=[advice] if action else [],
+    )
+
+
+def _reasons(refusals: list[Refusal]) -> list[str]:
+    return [refusal.reason for refusal in refusals]
+
+
+@pytest.mark.parametrize("sentence", TRUE)
+def test_true_sentence__is_accepted(sentence: str, facts: Facts, status: Status) -> None:
+    assert check_draft(_draft(sentence), facts, status) == []
+
+
+@pytest.mark.parametrize(("sentence", "reason"), FALSE, ids=[sentence[:40] for sentence, _ in FALSE])
+def test_planted_fault__is_refused_by_name(sentence: str, reason: str, facts: Facts, status: Status) -> None:
+    assert reason in _reasons(check_draft(_draft(sentence), facts, status))
+
+
+@pytest.mark.parametrize("action", TRUE_ACTIONS)
+def test_instruction__may_name_what_it_does_not_claim(action: str, facts: Facts, status: Status) -> None:
+    assert check_draft(_draft(action=action), facts, status) == []
+
+
+@pytest.mark.parametrize(("action", "reason"), FALSE_ACTIONS)
+def test_instruction_with_a_claim__is_refused(action: str, reason: str, facts: Facts, status: Status) -> None:
+    assert reason in _reasons(check_draft(_draft(action=action), facts, status))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        (Evidence(id="e1", metric="gpu.util", window="current"), "unknown metric"),
+        (Evidence(id="e1", metric="rule.p95-slow", window="previous"), "the metric has no such value"),
+        (Evidence(id="x1", metric="requests", window="current"), "malformed or repeated id"),
+    ],
+)
+def test_evidence_that_resolves_to_nothing__is_refused(
+    evidence: Evidence, reason: str, facts: Facts, status: Status
+) -> None:
+    assert _reasons(check_draft(_draft(evidence=[evidence]), facts, status)) == [reason]
+
+
+def test_id_given_twice__is_refused(facts: Facts, status: Status) -> None:
+    assert _reasons(check_draft(_draft(evidence=[*EVIDENCE, EVIDENCE[0]]), facts, status)) == [
+        "malformed or repeated id"
+    ]
+
+
+@pytest.mark.parametrize(("evidence", "reason"), [([], "no evidence"), (["e99"], "evidence that is not there")])
+def test_finding_without_evidence__is_refused(evidence: list[str], reason: str, facts: Facts, status: Status) -> None:
+    finding = Finding(title="Slow", severity="info", category="latency", detail="It is slow.", evidence=evidence)
+    draft = _draft().model_copy(update={"findings": [finding]})
+    assert _reasons(check_draft(draft, facts, status)) == [reason, reason]
+
+
+def test_finding__rests_on_its_evidence_where_it_names_no_metric(facts: Facts, status: Status) -> None:
+    finding = Finding(
+        title="It got worse", severity="info", category="latency", detail="It is slower.", evidence=["e2"]
+    )
+    improved = finding.model_copy(update={"title": "It got better"})
+    accepted = _draft().model_copy(update={"findings": [finding]})
+    refused = _draft().model_copy(update={"findings": [improved]})
+    assert check_draft(accepted, facts, status) == []
+    assert _reasons(check_draft(refused, facts, status)) == ["direction against the data"]
+
+
+def test_refusal__tells_clients_the_place_and_never_the_words(facts: Facts, status: Status) -> None:
+    (refusal,) = check_draft(_draft("Five replicas would answer."), facts, status)
+    assert str(refusal) == "summary: number word"
+    assert refusal.words == "Five"

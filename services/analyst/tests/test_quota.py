@@ -1,0 +1,87 @@
+"""The global quota on a real Redis-protocol server: exact in every trailing window, idempotent, blockable."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from analyst.quota import Quota, QuotaUnavailable
+
+PROCESSES, TRIES, LIMIT, WINDOW_S = 4, 500, 10, 0.4
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+async def _granted_us(url: str, seed: int) -> list[int]:
+    script = Path(__file__).with_name("quota_process.py")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), url, str(seed), str(TRIES), str(LIMIT), str(WINDOW_S)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return [int(line) for line in output.split()]
+
+
+async def test_four_processes__never_exceed_the_limit_in_any_trailing_window(redis_url: str) -> None:
+    """Clients' clocks cannot matter: none is sent. The oracle counts every trailing window in Redis's time."""
+    granted = sorted(
+        t for ts in await asyncio.gather(*(_granted_us(redis_url, n) for n in range(PROCESSES))) for t in ts
+    )
+    window_us = round(WINDOW_S * 1_000_000)
+    worst = max(sum(end - window_us < time <= end for time in granted) for end in granted)
+    assert worst == LIMIT
+    assert len(granted) > 2 * LIMIT  # several windows passed
+    waits = [later - earlier for earlier, later in zip(granted, granted[LIMIT:], strict=False)]
+    assert min(waits) >= window_us
+
+
+async def test_the_same_member__is_the_same_slot(redis: Redis) -> None:
+    quota = Quota(redis, 2)
+    assert [(await quota.take("a")).granted for _ in range(5)] == [True] * 5
+    assert (await quota.take("b")).remaining == 0
+    refused = await quota.take("c")
+    assert (refused.granted, refused.reason) == (False, "quota")
+    assert 0 < refused.wait_s <= 61
+
+
+async def test_a_refund__frees_the_slot(redis: Redis) -> None:
+    quota = Quota(redis, 1)
+    await quota.take("a")
+    await quota.refund("a")
+    assert (await quota.take("b")).granted
+
+
+async def test_a_lowered_limit__says_when_enough_slots_have_ended(redis: Redis) -> None:
+    for member in "abc":
+        assert (await Quota(redis, 3).take(member)).granted
+    first_us, last_us = [await redis.zscore("analyst:{quota}:log", member) or 0.0 for member in "ac"]
+    lowered = await Quota(redis, 1).take("d")
+    restored = await Quota(redis, 3).take("d")
+    assert not lowered.granted and not restored.granted
+    assert lowered.wait_s - restored.wait_s == pytest.approx((last_us - first_us) / 1e6, abs=0.05)
+
+
+async def test_a_block__holds_for_every_replica_and_is_never_shortened(redis: Redis) -> None:
+    quota = Quota(redis, 10)
+    await quota.block(30)
+    await quota.block(1)
+    refused = await quota.take("a")
+    assert (refused.granted, refused.reason) == (False, "blocked")
+    assert 25 < refused.wait_s <= 30
+
+
+async def test_no_server__is_a_named_error(free_port: object) -> None:
+    assert callable(free_port)
+    async with Redis(port=free_port(), retry=Retry(NoBackoff(), 0)) as client:
+        with pytest.raises(QuotaUnavailable):
+            await Quota(client, 1).take("a")

@@ -1,0 +1,82 @@
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.valkey import Valkey
+
+REPLICA = Path(__file__).with_name("flight_process.py")
+PATIENCE_S = 30.0
+
+StartReplica = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def start_replica(valkey: Valkey, redis_url: str) -> AsyncIterator[StartReplica]:
+    """Call it for one more process, which asks at once."""
+    started: list[Process] = []
+
+    async def start(lease_s: float = 3.0) -> Process:
+        arguments = [str(REPLICA), str(valkey.port), valkey.password, str(lease_s)]
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _says(process: Process, line: str) -> None:
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE_S):
+        while (said := (await process.stdout.readline()).decode().strip()) != line:
+            assert said, f"ended before it said {line}"
+
+
+async def _served(process: Process) -> Counter[str]:
+    async with asyncio.timeout(PATIENCE_S):
+        output, _ = await process.communicate()
+    counts: dict[str, int] = json.loads(output.decode().splitlines()[-1])
+    return Counter(counts)
+
+
+def _number(valkey: Valkey, key: str) -> int:
+    """What an INCR counted so far."""
+    return int(valkey.execute("INCRBY", key, "0").removeprefix(":"))
+
+
+async def test_three_processes_ask_fifty_times_each__one_computation(
+    start_replica: StartReplica, valkey: Valkey
+) -> None:
+    replicas = [await start_replica() for _ in range(3)]
+    for replica in replicas:
+        await _says(replica, "asked")
+    valkey.execute("RPUSH", "go", "now")
+    served: Counter[str] = sum([await _served(replica) for replica in replicas], Counter())
+    assert _number(valkey, "computations") == 1
+    assert served.total() == 150
+    assert {answer.split()[0] for answer in served} == {"report"}
+
+
+async def test_leading_process_is_killed__waiters_recover_with_one_more_computation(
+    start_replica: StartReplica, valkey: Valkey
+) -> None:
+    leader = await start_replica(0.5)
+    await _says(leader, "computing")
+    waiters = [await start_replica(0.5) for _ in range(2)]
+    for waiter in waiters:
+        await _says(waiter, "asked")
+    leader.kill()
+    await leader.wait()
+    valkey.execute("RPUSH", "go", "the dead", "the next")
+    served: Counter[str] = sum([await _served(waiter) for waiter in waiters], Counter())
+    assert _number(valkey, "computations") == 2
+    assert served.total() == 100

@@ -1,0 +1,170 @@
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analyst.checks import run_checks, status_of
+from analyst.facts import NAMES, read_facts
+from analyst.grounding import check_draft
+from analyst.rendering import Rendered, render, show
+from analyst.report import Draft, Figure, Status
+from analyst.rules import draft_by_rules
+from common.contracts import (
+    Aggregate,
+    Confidence,
+    Latency,
+    MetricName,
+    Outcome,
+    Summary,
+    ThresholdRule,
+    ThresholdState,
+    TimeRange,
+    Window,
+)
+
+MakeAggregate = Callable[..., Aggregate]
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SHARES = st.none() | st.floats(0, 1)
+MILLISECONDS = st.none() | st.floats(0, 1e5)
+
+
+@st.composite
+def summaries(draw: st.DrawFn) -> dict[str, Any]:
+    requests = draw(st.integers(0, 1_000_000) | st.integers(0, 200))
+    limited = draw(st.integers(0, requests))
+    sketched = draw(st.booleans())
+    errors = draw(st.dictionaries(st.sampled_from(get_args(Outcome)), st.integers(0, requests), max_size=4))
+    return {
+        "range": TimeRange(start=NOON - timedelta(hours=1), end=NOON),
+        "requests": requests,
+        "predictions": draw(st.integers(0, requests)),
+        "rate_limited": limited,
+        "errors": errors,
+        "throughput_per_s": requests / 3600,
+        "error_rate": draw(SHARES),
+        "limited_rate": limited / requests if requests else None,
+        "latency_ms": Latency(
+            n=draw(st.integers(0, requests)),
+            **{name: draw(MILLISECONDS) for name in ("mean", "p50", "p90", "p95", "p99", "max")},
+            method="sketch" if sketched else "exact",
+            relative_error=0.01084 if sketched else 0.0,
+        ),
+        "labels": [],
+        "confidence": Confidence(mean=draw(SHARES), histogram=draw(st.lists(st.integers(0, 99), max_size=10))),
+    }
+
+
+@st.composite
+def rule_states(draw: st.DrawFn) -> ThresholdState:
+    is_above = draw(st.booleans())
+    limit = draw(st.floats(0, 1e4))
+    rule = ThresholdRule(
+        name=draw(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,20}", fullmatch=True)),
+        metric=draw(st.sampled_from(get_args(MetricName))),
+        above=limit if is_above else None,
+        below=None if is_above else limit,
+        window=draw(st.sampled_from(get_args(Window))),
+        severity=draw(st.sampled_from(["info", "warning", "critical"])),
+    )
+    current = draw(st.none() | st.floats(0, 1e4))
+    breached = None if current is None else (current > limit if is_above else current < limit)
+    return ThresholdState(rule=rule, current=current, breached=breached)
+
+
+@st.composite
+def aggregates(draw: st.DrawFn) -> Aggregate:
+    states = draw(st.lists(rule_states(), max_size=4, unique_by=lambda state: state.rule.name))
+    return Aggregate(
+        **draw(summaries()), previous=Summary(**draw(summaries())), thresholds=states, lag_s=draw(st.floats(0, 1e4))
+    )
+
+
+def _written(aggregate: Aggregate) -> tuple[Draft, Status, Rendered]:
+    facts = read_facts(aggregate, "1h")
+    observations = run_checks(facts)
+    status = status_of(facts, observations)
+    draft = draft_by_rules(facts, observations, status)
+    return draft, status, render(draft, facts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(aggregate=aggregates())
+def test_every_rules_draft__passes_the_checker_of_model_drafts(aggregate: Aggregate) -> None:
+    draft, status, _ = _written(aggregate)
+    assert check_draft(draft, read_facts(aggregate, "1h"), status) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(aggregate=aggregates())
+def test_every_figure__equals_the_metrics_services_value(aggregate: Aggregate) -> None:
+    _, _, rendered = _written(aggregate)
+    for figure in rendered.figures:
+        assert figure.value == _looked_up(aggregate, figure)
+
+
+@settings(max_examples=100, deadline=None)
+@given(aggregate=aggregates())
+def test_prose__holds_no_number_but_rendered_figures_and_names(aggregate: Aggregate) -> None:
+    _, _, rendered = _written(aggregate)
+    known = [show(figure, signed=signed) for figure in rendered.figures for signed in (True, False)]
+    names = [name for name, _, _ in NAMES.values()] + [f"last {window}" for window in get_args(Window)]
+    texts = [rendered.summary, *(f"{item.title} {item.detail}" for item in rendered.findings)]
+    texts += [f"{item.action} {item.rationale}" for item in rendered.recommendations]
+    for text in texts:
+        for known_text in sorted(known + names, key=len, reverse=True):
+            text = text.replace(known_text, "")
+        assert re.search(r"\d", text) is None
+
+
+def test_troubled_hour__is_told_in_full(troubled: Aggregate) -> None:
+    _, status, rendered = _written(troubled)
+    assert status == "critical"
+    assert rendered.summary == (
+        "The service is critical: see the findings. "
+        "Requests in the window: 36,000. The error rate is 0.4%. The p95 latency is 412 ms."
+    )
+    assert [finding.detail for finding in rendered.findings] == [
+        "Over the last 5m the p95 latency is 420 ms, above its limit of 300 ms.",
+        "The p95 latency rose by 47.14%, from 280 ms to 412 ms.",
+        "The tail-to-median ratio is 22.5×.",
+    ]
+    assert all(item.evidence for item in rendered.findings)
+    assert all(item.evidence for item in rendered.recommendations)
+
+
+def test_calm_hour__is_told_without_findings(make_aggregate: MakeAggregate) -> None:
+    draft, status, _ = _written(make_aggregate(p99=100.0))
+    assert (status, draft.findings, draft.recommendations) == ("healthy", [], [])
+
+
+def _looked_up(aggregate: Aggregate, figure: Figure) -> float:
+    """The same number, read from the aggregate by another way than the code's."""
+    if figure.metric.startswith("rule."):
+        (state,) = (s for s in aggregate.thresholds if f"rule.{s.rule.name}" == figure.metric)
+        limit = state.rule.above if state.rule.above is not None else state.rule.below
+        value = state.current if figure.window == "current" else limit
+        assert value is not None
+        return value
+    now, before = _at(aggregate, figure.metric), _at(aggregate.previous, figure.metric)
+    match figure.window:
+        case "current":
+            return now
+        case "previous":
+            return before
+        case "delta_abs":
+            return now - before
+        case _:
+            return (now / before - 1) * 100
+
+
+def _at(summary: Summary, metric: str) -> float:
+    document: Any = summary.model_dump()
+    latency = document["latency_ms"]
+    latency["tail_ratio"] = latency["p99"] / latency["p50"] if latency["p50"] and latency["p99"] is not None else None
+    for part in metric.split("."):
+        document = document.get(part, 0)
+    return document  # type: ignore[no-any-return]  # a number, by the contract
