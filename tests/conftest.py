@@ -1,0 +1,53 @@
+"""Fixtures that start the whole system; `system.py` is what they hand out."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from system import System
+
+StartSystem = Callable[..., System]
+
+
+def _new(tmp: Path, port_base: int, environment: dict[str, str]) -> System:
+    return System(tmp / "state", port_base, environment)
+
+
+@pytest.fixture(scope="session")
+def port_base(free_port: Callable[[], int]) -> Callable[[], int]:
+    """Call it for a base whose eight ports (base+0..3, base+1000..1003) are free."""
+
+    def find() -> int:
+        while True:
+            base = free_port()
+            if base % 10 == 0 and base + 1004 < 32_768:
+                return base
+
+    return find
+
+
+@pytest.fixture
+def start_system(tmp_path: Path, port_base: Callable[[], int]) -> Iterator[StartSystem]:
+    """Call it, with environment variables, for a running system of this test alone."""
+    started: list[System] = []
+
+    def start(**environment: str) -> System:
+        system = _new(tmp_path, port_base(), environment)
+        started.append(system)
+        system.start()
+        return system
+
+    yield start
+    for system in started:
+        system.stop()
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
+    """One running system shared by a module's tests, which use addresses of their own."""
+    shared = _new(tmp_path_factory.mktemp("system"), port_base(), {})
+    try:
+        shared.start()
+        yield shared
+    finally:
+        shared.stop()

@@ -1,0 +1,85 @@
+"""The whole system on ports and a state folder of its own, started as a user starts it: by the launcher."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import psutil
+
+START_S = 90.0
+TEST_ENVIRONMENT = {
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # tests speak for many addresses through X-Forwarded-For
+    "LOG_FORMAT": "json",
+}
+
+
+@dataclass
+class System:
+    """A launcher and everything below it."""
+
+    state: Path
+    port_base: int
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port_base}"
+
+    def ops_url(self, place: int) -> str:
+        return f"http://127.0.0.1:{self.port_base + 1000 + place}"
+
+    def start(self) -> None:
+        """Start and wait until the launcher says that everything is ready."""
+        self.output = self.state.with_suffix(".log")
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "launcher", "--state", str(self.state), "run"],
+                env=os.environ | TEST_ENVIRONMENT | {"SLUICE_PORT_BASE": str(self.port_base)} | self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while b"curl " not in self.output.read_bytes():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.output.read_text()[-5000:])
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def processes(self) -> list[psutil.Process]:
+        """The launcher's descendants: stores and services."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def service(self, package: str) -> psutil.Process:
+        """The process of one service."""
+        found = [p for p in self.processes() if p.cmdline()[-2:] == ["-m", package]]
+        assert len(found) == 1, found
+        return found[0]
+
+    async def database(self) -> asyncpg.Connection:
+        """A connection to the system's own PostgreSQL."""
+        return await asyncpg.connect(self.service("metrics").environ()["DATABASE_URL"])
+
+    async def ready(self, place: int) -> None:
+        """Wait until the service at `place` is ready."""
+        async with aiohttp.ClientSession() as session, asyncio.timeout(START_S):
+            while True:
+                try:
+                    async with session.get(f"{self.ops_url(place)}/readyz") as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.05)

@@ -1,0 +1,148 @@
+"""What a user does, through the edge's port: real stores, a real transformer, four real processes."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import pytest
+from system import System
+
+JSON = {"Content-Type": "application/json"}
+POSITIVE = {"text": "A thoughtful, moving film."}
+
+
+def client(address: str, url: str) -> aiohttp.ClientSession:
+    """A client that the edge sees under `address`."""
+    return aiohttp.ClientSession(url, headers={"X-Forwarded-For": address})
+
+
+async def counted(system: System, expected: int) -> None:
+    """Wait until the count is `expected`; the journey's promise is ten seconds."""
+    async with asyncio.timeout(10), client("198.51.100.250", system.url) as session:
+        while True:
+            async with session.get("/metrics/count") as response:
+                if response.status == 200 and (await response.json())["count"] == expected:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def count(system: System) -> int:
+    async with client("198.51.100.250", system.url) as session, session.get("/metrics/count") as response:
+        return int((await response.json())["count"])
+
+
+async def test_a_positive_text__is_answered_and_counted(system: System) -> None:
+    before = await count(system)
+    async with client("198.51.100.1", system.url) as session:
+        async with session.post("/predict", json=POSITIVE, headers={"X-Request-ID": "journey-1"}) as response:
+            answer = await response.json()
+    assert response.status == 200
+    assert answer["label"] == "POSITIVE"
+    assert answer["request_id"] == response.headers["X-Request-ID"] == "journey-1"
+    await counted(system, before + 1)
+
+
+async def test_a_hundred_requests_within_a_second__exactly_sixty_are_answered(system: System) -> None:
+    started = time.monotonic()
+    async with client("198.51.100.2", system.url) as session:
+        answers = await asyncio.gather(*(predict(session) for _ in range(100)))
+    assert time.monotonic() - started < 30  # one window is sixty seconds: no slot came free
+    assert Counter(status for status, _ in answers) == {200: 60, 429: 40}
+    for status, headers in answers:
+        assert headers["RateLimit-Policy"].startswith('"predict";q=60;w=60')
+        assert "RateLimit" in headers
+        if status == 429:
+            assert 1 <= int(headers["Retry-After"]) <= 60
+            assert headers["Content-Type"].startswith("application/problem+json")
+
+
+async def predict(session: aiohttp.ClientSession) -> tuple[int, dict[str, str]]:
+    async with session.post("/predict", json=POSITIVE) as response:
+        await response.read()
+        return response.status, dict(response.headers)
+
+
+BAD_REQUESTS: list[tuple[str, dict[str, Any], int]] = [
+    ("bad JSON", {"data": b'{"text": ', "headers": JSON}, 400),
+    ("wrong type", {"json": {"text": 7}}, 422),
+    ("unknown field", {"json": {"txt": "x"}}, 422),
+    ("invalid UTF-8", {"data": b'{"text": "\xff\xfe"}', "headers": JSON}, 400),
+    ("2 MB", {"data": BytesIO(b'{"text": "' + b"a" * 2_000_000 + b'"}'), "headers": JSON}, 413),
+    ("blank", {"json": {"text": " \n\t"}}, 422),
+    ("too long", {"json": {"text": "a" * 10_001}}, 422),
+    ("not JSON by its type", {"data": b"text=hello", "headers": {"Content-Type": "text/plain"}}, 415),
+]
+
+
+@pytest.mark.parametrize(("name", "request_", "status"), BAD_REQUESTS, ids=[name for name, _, _ in BAD_REQUESTS])
+async def test_bad_input__is_a_problem_document_that_echoes_nothing(
+    system: System, name: str, request_: dict[str, Any], status: int
+) -> None:
+    async with client("198.51.100.3", system.url) as session, session.post("/predict", **request_) as response:
+        document = await response.json(content_type="application/problem+json")
+    assert response.status == document["status"] == status
+    assert document["request_id"] == response.headers["X-Request-ID"]
+    assert "aaaa" not in str(document) and "hello" not in str(document)
+
+
+async def test_an_unknown_route__is_404(system: System) -> None:
+    async with client("198.51.100.4", system.url) as session, session.get("/nowhere") as response:
+        document = await response.json(content_type="application/problem+json")
+    assert response.status == document["status"] == 404
+
+
+async def test_aggregates_and_report__tell_the_same_numbers(system: System) -> None:
+    before = await count(system)
+    async with client("198.51.100.5", system.url) as session:
+        for _ in range(5):
+            assert (await predict(session))[0] == 200
+        await counted(system, before + 5)
+        async with session.post("/metrics/aggregated", json={"window": "1h"}) as response:
+            aggregate = await response.json()
+        async with session.post("/analyze/performance", json={"window": "1h"}) as response:
+            report = await response.json()
+        assert response.headers["X-Cache"] == "MISS"
+        async with session.post("/analyze/performance", json={"window": "1h"}) as response:
+            again = await response.json()
+    assert response.headers["X-Cache"] == "HIT"
+    assert again["report_id"] == report["report_id"]
+    assert report["source"] == "rules"
+    assert aggregate["predictions"] >= before + 5
+    assert math.isclose(sum(label["share"] for label in aggregate["labels"]), 1)
+
+
+async def test_thresholds__are_read_and_written_with_an_etag(system: System) -> None:
+    rule = {"name": "slow", "metric": "latency_ms.p95", "above": 500.0}
+    token = system.service("edge_limiter").environ()["EDGE_ADMIN_TOKEN"]
+    headers = {"Authorization": f"Bearer {token}"}
+    async with client("198.51.100.6", system.url) as session:
+        async with session.get("/metrics/thresholds") as response:
+            etag = response.headers["ETag"]
+        async with session.put("/metrics/thresholds", json={"rules": [rule]}, headers={"If-Match": etag}) as response:
+            assert response.status == 401
+        headers["If-Match"] = etag
+        async with session.put("/metrics/thresholds", json={"rules": [rule]}, headers=headers) as response:
+            assert response.status == 200
+        async with session.put("/metrics/thresholds", json={"rules": []}, headers=headers) as response:
+            assert response.status == 412
+
+
+async def test_health_and_root__describe_the_system(system: System) -> None:
+    async with client("198.51.100.7", system.url) as session:
+        async with session.get("/") as response:
+            assert (await response.json())["name"] == "sluice"
+        async with session.get("/health") as response:
+            health = await response.json()
+    assert health["status"] == "ok"
+    assert health["database"]["status"] == "ok"
+
+
+async def test_the_merged_specification__covers_every_service(system: System) -> None:
+    async with client("198.51.100.8", system.url) as session, session.get("/openapi.json") as response:
+        document = await response.json()
+    assert document["openapi"].startswith("3.1")
+    assert {"/predict", "/metrics/count", "/analyze/performance", "/health"} <= document["paths"].keys()
