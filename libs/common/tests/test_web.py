@@ -49,8 +49,8 @@ async def slow(_request: web.Request) -> web.Response:
     raise type("StoreVerySlow", (StoreSlow,), {})(SECRET)
 
 
-async def refused(_request: web.Request) -> web.Response:
-    raise Problem(429, "Too many.", headers={"Retry-After": "3"})
+async def refused(request: web.Request) -> web.Response:
+    raise Problem(int(request.query["status"]), "Too many.", headers={"Retry-After": "3"})
 
 
 async def moved(_request: web.Request) -> web.Response:
@@ -72,7 +72,7 @@ async def broken_stream(request: web.Request) -> web.StreamResponse:
 async def refused_stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
-    raise Problem(503, "Too late to say so.")
+    raise Problem(502, "Too late to say so.")
 
 
 class Waiting:
@@ -103,7 +103,7 @@ def waiting() -> Waiting:
 @pytest.fixture
 async def client(registry: CollectorRegistry, waiting: Waiting) -> AsyncIterator[Client]:
     errors: ErrorTable = {
-        StoreDown: lambda _error: Problem(503, "The store is down."),
+        StoreDown: lambda _error: Problem(502, "The store broke."),
         StoreSlow: lambda _error: Problem(504, "The store is slow."),
     }
     app = create_app(Door(HttpMetrics(registry), errors, max_body_bytes=1000))
@@ -150,7 +150,7 @@ async def test_malformed_request_id__is_replaced(client: Client, given: str) -> 
         assert len(response.headers["X-Request-ID"]) == 36
 
 
-@pytest.mark.parametrize("path", ["/stream", "/moved", "/crash", "/nowhere", "/refused"])
+@pytest.mark.parametrize("path", ["/stream", "/moved", "/crash", "/nowhere", "/refused?status=429"])
 async def test_every_kind_of_answer__carries_the_request_id(client: Client, path: str) -> None:
     async with client.get(path, headers={"X-Request-ID": "mine-1"}, allow_redirects=False) as response:
         assert response.headers["X-Request-ID"] == "mine-1"
@@ -211,7 +211,7 @@ async def test_crash__is_500_without_its_text_and_one_line_with_it(client: Clien
     assert isinstance(line["exc_info"], RuntimeError)
 
 
-@pytest.mark.parametrize(("path", "status"), [("/down", 503), ("/slow", 504)])
+@pytest.mark.parametrize(("path", "status"), [("/down", 502), ("/slow", 504)])
 async def test_named_error__becomes_the_problem_of_its_most_derived_class(
     client: Client, lines: list[Any], path: str, status: int
 ) -> None:
@@ -222,8 +222,11 @@ async def test_named_error__becomes_the_problem_of_its_most_derived_class(
     assert line["error"].startswith("Store")
 
 
-async def test_refusal_over_a_limit__keeps_its_headers_and_writes_no_line(client: Client, lines: list[Any]) -> None:
-    async with client.get("/refused") as response:
+@pytest.mark.parametrize("status", [429, 503])
+async def test_refusal_that_may_come_in_floods__keeps_its_headers_and_writes_no_line(
+    client: Client, lines: list[Any], status: int
+) -> None:
+    async with client.get(f"/refused?status={status}") as response:
         assert (await problem(response))["detail"] == "Too many."
         assert response.headers["Retry-After"] == "3"
     assert lines == []
