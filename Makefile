@@ -7,7 +7,7 @@ JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 TORCH_TESTS ?= torch and not cuda
 LAUNCHER := .venv/bin/python -m launcher
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
-SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/metrics/metrics \
+SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
 	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py conftest.py
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
@@ -73,8 +73,8 @@ test-torch: torch ## run the tests of the torch engine
 	@mkdir -p .cache/tmp
 	@TMPDIR="$(CURDIR)/.cache/tmp" .venv-torch/bin/python -m pytest -q -m "$(TORCH_TESTS)" services/inference $(ARGS)
 
-model: torch ## build the bundled model anew
-	@cd services/inference && ../../.venv-torch/bin/python -m training.build
+model: torch ## build the bundled model anew: make model ARGS="--eval FILE.tsv"
+	@cd services/inference && ../../.venv-torch/bin/python -m training.build $(ARGS)
 
 lock: ## resolve constraints.txt anew, for Python 3.11 to 3.13 on Linux and macOS
 	$(call set_up,dev,.venv)

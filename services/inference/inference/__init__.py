@@ -1,0 +1,1 @@
+"""Texts in, labels out: micro-batched scoring with every answer on record."""

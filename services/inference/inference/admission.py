@@ -1,0 +1,105 @@
+"""Owns the decision to take work on: predicts when it would be done, and refuses at once what would be late.
+
+It learns `seconds ≈ a + b · tokens` over recent batches (least squares, exponentially forgetting); knows no threads
+and no clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from inference.jobs import Overloaded
+
+_FORGET: Final = 0.98  # the weight of a batch halves every 34 batches
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may wait: how many tokens, and how long the newest of them."""
+
+    max_queue_tokens: int
+    max_wait_s: float
+
+
+class LatencyModel:
+    """Seconds of one batch as a line over its tokens."""
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._tokens = 0.0  # weighted means and (co)variances
+        self._seconds = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """One batch of `tokens` took `seconds`."""
+        self._weight = self._weight * _FORGET + 1.0
+        share = 1.0 / self._weight
+        delta_tokens = tokens - self._tokens
+        delta_seconds = seconds - self._seconds
+        self._tokens += share * delta_tokens
+        self._seconds += share * delta_seconds
+        self._variance = (1 - share) * (self._variance + share * delta_tokens * delta_tokens)
+        self._covariance = (1 - share) * (self._covariance + share * delta_tokens * delta_seconds)
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """`(a, b)`, neither below 0; batches of one length alone say only what a token costs."""
+        if self._tokens <= 0:
+            return 0.0, 0.0
+        slope = self._covariance / self._variance if self._variance > 1e-9 else self.seconds_per_token
+        slope = min(max(slope, 0.0), self.seconds_per_token)
+        return self._seconds - slope * self._tokens, slope
+
+    @property
+    def seconds_per_token(self) -> float:
+        """At the recent mix of batches, fixed cost included."""
+        return self._seconds / self._tokens if self._tokens > 0 else 0.0
+
+    def seconds(self, tokens: int) -> float:
+        """Of a batch of `tokens`."""
+        a, b = self.line
+        return a + b * tokens
+
+
+class Admission:
+    """The tokens on their way (unread, waiting or being scored), and what they mean for the next request."""
+
+    def __init__(self, limits: Limits, model: LatencyModel | None = None) -> None:
+        self._limits = limits
+        self.model = model or LatencyModel()
+        self.workers = 1
+        self.tokens = 0
+
+    @property
+    def wait_s(self) -> float:
+        """Until everything on its way now is done."""
+        return self.tokens * self.model.seconds_per_token / max(1, self.workers)
+
+    def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
+        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none. Raises Overloaded.
+
+        With nothing on its way everything is taken on: a mistaken prediction can't lock the service.
+        """
+        asked = sum(sizes)
+        if self.tokens > 0:
+            wait_s = self.wait_s
+            late_s = wait_s + self._own_s(sizes) - remaining_s
+            excess = self.tokens + asked - self._limits.max_queue_tokens
+            excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
+            if late_s > 0 or excess > 0 or wait_s > self._limits.max_wait_s:
+                raise Overloaded(min(wait_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s)))
+        self.tokens += asked
+
+    def correct(self, estimated: int, counted: int) -> None:
+        """A text that was admitted as `estimated` tokens has `counted`."""
+        self.tokens += counted - estimated
+
+    def release(self, tokens: int) -> None:
+        """A text is answered, or nobody wants it any more."""
+        self.tokens -= tokens
+
+    def _own_s(self, sizes: Sequence[int]) -> float:
+        """The texts of one request in parallel, but never faster than its longest alone."""
+        parallel_s = sum(sizes) * self.model.seconds_per_token / max(1, min(self.workers, len(sizes)))
+        return max(self.model.seconds(max(sizes)), parallel_s if len(sizes) > 1 else 0.0)

@@ -1,0 +1,44 @@
+"""Owns the rule that nothing is answered or refused off the record; every route of every protocol goes through here."""
+
+from collections.abc import Callable, Sequence
+
+from common.journal import JournalFull
+from inference.instruments import Instruments
+from inference.jobs import Overloaded
+from inference.recording import Caller, Records
+from inference.scoring import Answer, DeadlineExceeded, Scorer
+
+
+class Answering:
+    """Scores, records, counts."""
+
+    def __init__(self, scorer: Scorer, records: Records, instruments: Instruments, now: Callable[[], float]) -> None:
+        self.card = scorer.card
+        self._scorer = scorer
+        self._records = records
+        self._instruments = instruments
+        self.now = now
+
+    async def answer(self, caller: Caller, texts: Sequence[str]) -> list[Answer]:
+        """One answer per text, in order, all on record when this returns.
+
+        Raises Overloaded, DeadlineExceeded and JournalFull, each counted.
+        """
+        try:
+            answers = await self._scorer.score(texts, caller.deadline_s)
+            self._records.answered(caller, texts, answers, self.now() - caller.started_s)
+        except Overloaded:
+            self._records.refused(caller.route, "unavailable", len(texts))
+            self._instruments.refused("overloaded", len(texts))
+            raise
+        except DeadlineExceeded:
+            self._records.refused(caller.route, "timeout", len(texts))
+            self._instruments.refused("deadline", len(texts))
+            raise
+        except JournalFull:
+            self._records.refused(caller.route, "unavailable", len(texts))
+            self._instruments.refused("journal", len(texts))
+            raise
+        for answer in answers:
+            self._instruments.answered(answer)
+        return answers

@@ -1,0 +1,170 @@
+"""Builds the inference service: each object once, opened in order, closed in reverse."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from common import tasks
+from common.events import ClientHasher, EventPipe, open_event_pipe
+from common.journal import Journal
+from common.openapi import add_specification
+from common.ops import Check, Readiness, State
+from common.redis import create_client
+from common.service import Service, StartError
+from common.telemetry import HttpMetrics, create_registry
+from common.web import Door, create_app
+from inference import api, huggingface, oip
+from inference.admission import Limits
+from inference.answering import Answering
+from inference.batcher import Batcher, Sizes
+from inference.calls import ANSWERING, CLIENT_HASHER, ERRORS, READINESS
+from inference.engine import ModelError
+from inference.instruments import Instruments
+from inference.loading import Plan, plan
+from inference.recording import Records
+from inference.scoring import Scorer
+from inference.settings import InferenceSettings
+from inference.workers import WorkerEvent
+
+log = structlog.get_logger()
+
+PIPE_DRAIN_S: Final = 5.0
+
+
+def create_service(settings: InferenceSettings, given: Plan | None = None) -> Service:
+    """The service, not yet listening. Its model is loaded and warmed at start-up, before the service port opens.
+
+    `given` replaces the engine that the settings name.
+    """
+    registry = create_registry()
+    readiness = Readiness({"model": _loading})
+    metrics = HttpMetrics(registry)
+    app = create_app(Door(metrics, ERRORS, default_timeout_s=settings.inference_timeout_s))
+    app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
+    app.cleanup_ctx.append(_resources(settings, registry, readiness, given))
+    app[READINESS] = readiness
+    for protocol in (api, huggingface, oip):
+        protocol.add_routes(app)
+    add_specification(
+        app,
+        title="Sluice inference",
+        version=version("sluice-inference"),
+        description="The Open Inference Protocol v2 is spoken too, under /v2, as its own specification says.",
+    )
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+
+
+def _resources(
+    settings: InferenceSettings, registry: CollectorRegistry, readiness: Readiness, given: Plan | None
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def resources(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            instruments = Instruments(registry)
+            pipe = await stack.enter_async_context(_event_pipe(settings, registry))
+            batcher = await stack.enter_async_context(_batcher(settings, instruments, given))
+            scorer = Scorer(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
+            instruments.watch(batcher, scorer)
+            records = Records(
+                pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
+            )
+            await stack.enter_async_context(_running(records))
+            app[ANSWERING] = Answering(scorer, records, instruments, time.monotonic)
+            readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
+            yield
+
+    return resources
+
+
+@asynccontextmanager
+async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) -> AsyncIterator[EventPipe]:
+    journal = Journal(
+        settings.events_journal_dir,
+        max_bytes=settings.events_journal_max_bytes,
+        keep_s=settings.events_journal_keep_s,
+    )
+    redis = create_client(settings)
+    try:
+        async with open_event_pipe(
+            journal, redis, when_full=settings.events_when_full, registry=registry, drain_s=PIPE_DRAIN_S
+        ) as pipe:
+            yield pipe
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def _batcher(settings: InferenceSettings, instruments: Instruments, given: Plan | None) -> AsyncIterator[Batcher]:
+    started_s = time.monotonic()
+    try:
+        chosen = given or await _plan(settings)
+        sizes = Sizes(
+            workers=settings.inference_workers or chosen.workers,
+            max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
+            limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
+        )
+        batcher = Batcher(
+            chosen.create,
+            sizes,
+            time.monotonic,
+            on_read=instruments.read,
+            on_batch=instruments.batch,
+            on_worker=_log_worker,
+        )
+        card = await batcher.start()
+    except ModelError as error:
+        raise StartError(str(error)) from error
+    instruments.serves(card)
+    log.info(
+        "model ready",
+        model=card.name,
+        revision=card.revision,
+        engine=card.engine,
+        device=card.device,
+        workers=sizes.workers,
+        ms=round((time.monotonic() - started_s) * 1000),
+    )
+    try:
+        yield batcher
+    finally:
+        await batcher.close()
+
+
+async def _plan(settings: InferenceSettings) -> Plan:
+    """Off the loop: it reads files, and may import torch."""
+    return await asyncio.to_thread(plan, settings.inference_engine, settings.inference_model, settings.inference_device)
+
+
+@asynccontextmanager
+async def _running(records: Records) -> AsyncIterator[None]:
+    task = asyncio.create_task(records.run(), name="refusal counters")
+    try:
+        yield
+    finally:
+        await tasks.end(task)
+
+
+def _model_check(batcher: Batcher) -> Check:
+    async def model() -> State:
+        return batcher.state
+
+    return model
+
+
+def _log_worker(event: WorkerEvent) -> None:
+    write = log.info if event.what == "restarted" else log.error
+    write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
+
+
+async def _loading() -> State:
+    return "failed"
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1000

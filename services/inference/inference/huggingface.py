@@ -1,0 +1,71 @@
+"""Owns the shape in which Hugging Face's clients ask for a text classification and read it; knows no other task."""
+
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+
+from common.openapi import operation
+from inference.calls import ANSWERING, MAX_TEXTS, ModelPath, Text, check_model, predictions
+from inference.scoring import Prediction
+
+
+def _as_list(inputs: Any) -> Any:
+    return [inputs] if isinstance(inputs, str) else inputs
+
+
+Inputs = Annotated[
+    list[Text],
+    Field(min_length=1, max_length=MAX_TEXTS, examples=["A wonderful film."]),
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+]
+
+
+class ClassificationParameters(BaseModel):
+    """`top_k` leaves out all but the best labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class ClassificationRequest(BaseModel):
+    """A text or a list of them; fields that older clients add, such as `options`, mean nothing here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    inputs: Inputs
+    parameters: ClassificationParameters = ClassificationParameters()
+
+
+class LabelScore(BaseModel):
+    label: str
+    score: float
+
+
+class Classifications(RootModel[list[list[LabelScore]]]):
+    """One list per text, a single text's too, as the clients read it; the best label first."""
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/models/{model}", classify)
+
+
+@operation(
+    path=ModelPath, body=ClassificationRequest, response=Classifications, errors=(404, 503, 504), tag="inference"
+)
+async def classify(request: web.Request, path: ModelPath, body: ClassificationRequest) -> Classifications:
+    """Classify texts in the shape of Hugging Face's text-classification task.
+
+    `InferenceClient(model=<this URL>).text_classification(text)` works unchanged.
+    """
+    check_model(request.app[ANSWERING].card, path.model)
+    return Classifications(
+        [_ranked(prediction, body.parameters.top_k) for prediction in await predictions(request, body.inputs)]
+    )
+
+
+def _ranked(prediction: Prediction, top_k: int | None) -> list[LabelScore]:
+    best_first = sorted(prediction.scores.items(), key=lambda pair: pair[1], reverse=True)
+    return [LabelScore(label=label, score=score) for label, score in best_first[:top_k]]

@@ -1,0 +1,84 @@
+"""Owns the Prometheus metrics of scoring; knows no HTTP."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from common.telemetry import LATENCY_BUCKETS_S
+from inference.batcher import Batcher, BatchReport
+from inference.engine import ModelCard
+from inference.jobs import ScoringFailed
+from inference.scoring import Answer, Scorer
+
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_TOKENS: Final = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+class Instruments:
+    """Batches, texts and refusals; gauges read the queue when they are scraped."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._tokenise = self._histogram("tokenise_seconds", "Time to tokenise what came at once.", LATENCY_BUCKETS_S)
+        self._batch_size = self._histogram("batch_size", "Texts in one batch.", _SIZES)
+        self._batch_tokens = self._histogram("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
+        self._batch_seconds = self._histogram("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
+        self._queue = self._histogram("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
+        self._compute = self._histogram("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
+        self._padded = Counter(
+            "sluice_inference_padded_tokens",
+            "Tokens scored with padding; the padding share is 1 - batch_tokens_sum / padded_tokens.",
+            registry=registry,
+        )
+        texts = Counter(
+            "sluice_inference_texts",
+            "Texts answered: scored, found in the cache, shared with a request on its way, or failed alone.",
+            ["source"],
+            registry=registry,
+        )
+        self._texts = {source: texts.labels(source) for source in ("scored", "cached", "shared", "failed")}
+        refusals = Counter("sluice_inference_refusals", "Texts refused.", ["reason"], registry=registry)
+        self._refusals = {reason: refusals.labels(reason) for reason in ("overloaded", "deadline", "journal")}
+
+    def watch(self, batcher: Batcher, scorer: Scorer) -> None:
+        """Show the queue, the cache and the workers."""
+        self._gauge("queue_depth", "Texts waiting.").set_function(lambda: batcher.desk.depth)
+        self._gauge("queue_tokens", "Tokens waiting or being scored.").set_function(lambda: batcher.desk.tokens)
+        self._gauge("queue_age_seconds", "Age of the oldest text.").set_function(lambda: batcher.desk.oldest_age_s)
+        self._gauge("predicted_wait_seconds", "For the next text.").set_function(lambda: batcher.desk.wait_s)
+        self._gauge("workers_ready", "Workers with a warm engine.").set_function(lambda: batcher.ready_workers)
+        self._gauge("cache_bytes", "Size of the result cache.").set_function(lambda: scorer.cache.size_bytes)
+
+    def serves(self, card: ModelCard) -> None:
+        """Name the model in `sluice_inference_model_info`."""
+        info = Info("sluice_inference_model", "The model that answers.", registry=self._registry)
+        info.info({"name": card.name, "revision": card.revision, "engine": card.engine, "device": card.device})
+
+    def read(self, seconds: float) -> None:
+        """Callable from any thread."""
+        self._tokenise.observe(seconds)
+
+    def batch(self, report: BatchReport) -> None:
+        self._batch_size.observe(report.size)
+        self._batch_tokens.observe(report.tokens)
+        self._batch_seconds.observe(report.seconds)
+        self._padded.inc(report.padded_tokens)
+
+    def answered(self, answer: Answer) -> None:
+        if isinstance(answer, ScoringFailed):
+            self._texts["failed"].inc()
+        elif answer.cached:
+            self._texts["cached"].inc()
+        else:
+            self._texts["shared" if answer.shared else "scored"].inc()
+            self._queue.observe(answer.queue_s)
+            self._compute.observe(answer.compute_s)
+
+    def refused(self, reason: str, texts: int) -> None:
+        self._refusals[reason].inc(texts)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"sluice_inference_{name}", text, buckets=buckets, registry=self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"sluice_inference_{name}", text, registry=self._registry)

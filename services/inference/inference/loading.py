@@ -1,0 +1,87 @@
+"""Owns the choice of engine and what suits it; runs none."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from inference import bundle
+from inference.cores import usable_cores
+from inference.engine import Engine, ModelError
+from inference.onnx_engine import RUN_TOKENS, OnnxEngine
+
+EngineName = Literal["auto", "onnx", "torch"]
+Device = Literal["auto", "cpu", "cuda"]
+
+BUNDLED: Final = "bundled"
+_GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add latency
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to make an engine, how many of them suit this machine, and how many tokens suit one batch."""
+
+    create: Callable[[], Engine]
+    workers: int
+    max_batch_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """What of torch this machine has."""
+
+    is_installed: bool
+    has_gpu: bool
+
+
+def look_for_torch() -> Torch:
+    """Imports torch, which takes seconds, if it is there."""
+    if importlib.util.find_spec("torch") is None:
+        return Torch(is_installed=False, has_gpu=False)
+    import torch
+
+    return Torch(is_installed=True, has_gpu=bool(torch.cuda.is_available()))
+
+
+def plan(engine: EngineName, model: str, device: Device, look: Callable[[], Torch] = look_for_torch) -> Plan:
+    """What the settings ask for. Raises ModelError, which names the cure.
+
+    `auto` takes torch where a GPU is asked for or found, and for a model that is not an ONNX folder.
+    """
+    is_onnx = model == BUNDLED or (Path(model) / bundle.MODEL).is_file()
+    if engine == "onnx" or (engine == "auto" and is_onnx and device == "cpu"):
+        return _onnx(model, device)
+    torch = look()
+    if engine == "auto" and is_onnx and device == "auto" and not torch.has_gpu:
+        return _onnx(model, device)
+    return _torch(model, device, torch)
+
+
+def _onnx(model: str, device: Device) -> Plan:
+    if device == "cuda":
+        raise ModelError("the onnx engine runs on the CPU: set INFERENCE_ENGINE=torch or INFERENCE_DEVICE=cpu")
+    loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
+
+    def create() -> Engine:
+        engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+        bundle.self_check(engine, loaded.reference)
+        return engine
+
+    return Plan(create, usable_cores(), RUN_TOKENS)
+
+
+def _torch(model: str, device: Device, torch: Torch) -> Plan:
+    if not torch.is_installed:
+        raise ModelError(
+            "torch is not installed, and these settings need it: pip install 'sluice-inference[torch]', "
+            "or set INFERENCE_ENGINE=onnx, INFERENCE_DEVICE=cpu and INFERENCE_MODEL=bundled"
+        )
+    from inference.torch_engine import TorchEngine  # torch is an extra
+
+    def create() -> Engine:
+        return TorchEngine(model, device)
+
+    if device != "cpu" and torch.has_gpu:
+        return Plan(create, 1, _GPU_BATCH_TOKENS)
+    return Plan(create, usable_cores(), RUN_TOKENS)

@@ -1,0 +1,149 @@
+"""Owns the way from texts to predictions: known, on its way, or scored now; knows no HTTP and no journal."""
+
+import asyncio
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from inference.batcher import Batcher
+from inference.cache import Flights, ResultCache, key_of
+from inference.engine import ModelCard
+from inference.jobs import Job, Outcome, Scored, ScoringFailed
+
+
+class DeadlineExceeded(Exception):
+    """The answer was not there before the request's deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answered text: `label` has the highest score, `margin` is its lead over the second."""
+
+    label: str
+    score: float
+    margin: float
+    scores: dict[str, float]
+    tokens: int
+    truncated: bool
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    cached: bool = False
+    shared: bool = False  # another request had asked for the same text; this one waited with it
+
+
+Answer: TypeAlias = Prediction | ScoringFailed
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one text's result is, or will be."""
+
+    source: Scored | Job
+    shared: bool = False
+
+
+class Scorer:
+    """Answers texts. With a cache of 0 bytes every text is scored, however often it comes."""
+
+    def __init__(self, batcher: Batcher, card: ModelCard, cache_bytes: int, now: Callable[[], float]) -> None:
+        self.card = card
+        self.cache = ResultCache(cache_bytes)
+        self._batcher = batcher
+        self._flights = Flights(batcher.desk.extend)
+        self._now = now
+        self._reuses = cache_bytes > 0
+        self._unique = itertools.count()
+
+    async def score(self, texts: Sequence[str], deadline_s: float) -> list[Answer]:
+        """One answer per text, in order; a text that can't be scored fails alone.
+
+        Raises Overloaded at once, and DeadlineExceeded when any answer is late. If the caller leaves, what nobody
+        else waits for is withdrawn.
+        """
+        started_s = self._now()
+        held: list[Job] = []
+        try:
+            places = self._places(texts, deadline_s, held)
+            if held:
+                await asyncio.wait([job.future for job in held], timeout=max(0.0, deadline_s - self._now()))
+            elapsed_s = self._now() - started_s
+            return [self._answer(place, elapsed_s) for place in places]
+        finally:
+            for job in held:
+                self._flights.leave(job)
+
+    def _places(self, texts: Sequence[str], deadline_s: float, held: list[Job]) -> list[_Place]:
+        """Find or make each text's place. Every job is in `held` once, even if this raises."""
+        keys = [self._key(text) for text in texts]
+        found: dict[bytes, _Place] = {}
+        missing: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            if key not in found and key not in missing:
+                if (place := self._find(key, deadline_s, held)) is not None:
+                    found[key] = place
+                else:
+                    missing[key] = text
+        jobs = self._batcher.submit(list(missing.values()), deadline_s) if missing else []
+        for key, job in zip(missing, jobs, strict=True):
+            job.future.add_done_callback(functools.partial(self._remember, key, job))
+            self._flights.board(key, job)
+            held.append(job)
+            found[key] = _Place(job)
+        return [found[key] for key in keys]
+
+    def _find(self, key: bytes, deadline_s: float, held: list[Job]) -> _Place | None:
+        if (scored := self.cache.get(key)) is not None:
+            return _Place(scored)
+        if (job := self._flights.join(key, deadline_s)) is not None:
+            held.append(job)
+            return _Place(job, shared=True)
+        return None
+
+    def _key(self, text: str) -> bytes:
+        return key_of(self.card.revision, text) if self._reuses else next(self._unique).to_bytes(8)
+
+    def _remember(self, key: bytes, job: Job, _future: asyncio.Future[Outcome]) -> None:
+        if self._reuses and isinstance(outcome := _outcome(job), Scored):
+            self.cache.put(key, outcome)
+
+    def _answer(self, place: _Place, elapsed_s: float) -> Answer:
+        if isinstance(place.source, Scored):
+            return _prediction(self.card, place.source, cached=True)
+        outcome = _outcome(place.source)
+        if outcome is None:
+            raise DeadlineExceeded
+        if isinstance(outcome, ScoringFailed):
+            return outcome
+        compute_s = min(outcome.compute_s, elapsed_s)  # who joined late did not wait for all of it
+        queue_s = min(outcome.queue_s, elapsed_s - compute_s)
+        return _prediction(self.card, outcome, queue_s=queue_s, compute_s=compute_s, shared=place.shared)
+
+
+def _outcome(job: Job) -> Outcome | None:
+    return job.future.result() if job.future.done() and not job.future.cancelled() else None
+
+
+def _prediction(
+    card: ModelCard,
+    scored: Scored,
+    *,
+    queue_s: float = 0.0,
+    compute_s: float = 0.0,
+    cached: bool = False,
+    shared: bool = False,
+) -> Prediction:
+    best, *others = sorted(scored.scores, reverse=True)
+    return Prediction(
+        label=card.labels[scored.scores.index(best)],
+        score=best,
+        margin=best - max(others, default=0.0),
+        scores=dict(zip(card.labels, scored.scores, strict=True)),
+        tokens=scored.tokens,
+        truncated=scored.truncated,
+        queue_s=queue_s,
+        compute_s=compute_s,
+        cached=cached,
+        shared=shared,
+    )

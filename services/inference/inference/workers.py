@@ -1,0 +1,174 @@
+"""Owns the scoring threads: each makes, warms, uses and replaces its own engine; knows no loop and no HTTP."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from inference.bisection import EngineBroken, Outcomes, score_apart
+from inference.desk import Desk
+from inference.engine import Encoded, Engine
+from inference.jobs import Job
+
+_WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
+_BACKOFF_MAX_S: Final = 5.0
+
+
+Deliver: TypeAlias = Callable[[Outcomes, float, float], None]
+"""Takes outcomes, the second they were begun and the seconds they took."""
+
+GiveBack: TypeAlias = Callable[[Sequence[Job]], None]
+"""Takes what was not answered when the worker died."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEvent:
+    """What befell a worker, and the kind of error behind it."""
+
+    worker: str
+    what: Literal["died", "cannot restart", "restarted"]
+    cause: str = ""
+
+
+OnWorker: TypeAlias = Callable[[WorkerEvent], None]
+"""Called in the worker's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How long a worker waits before it makes its engine anew; doubled after each failure."""
+
+    backoff_s: float = 0.1
+    stuck_after_s: float = 60.0
+
+
+class Worker:
+    """A thread that outlives its engines. `engine` is None until the first one is warm."""
+
+    def __init__(
+        self,
+        name: str,
+        create: Callable[[], Engine],
+        desk: Desk,
+        deliver: Deliver,
+        give_back: GiveBack,
+        on_event: OnWorker,
+        restarts: Restarts,
+        now: Callable[[], float],
+    ) -> None:
+        self._create = create
+        self._desk = desk
+        self._deliver = deliver
+        self._give_back = give_back
+        self._on_event = on_event
+        self._restarts = restarts
+        self._now = now
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._busy_since_s: float | None = None
+        self.started: Future[None] = Future()
+        self.engine: Engine | None = None
+        self.is_ready = False
+
+    def start(self) -> None:
+        """Make and warm the engine in the worker's thread; `started` ends with its error or when it is warm."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end after its batch; `join` waits for it."""
+        self._stopping.set()
+
+    def is_alive(self) -> bool:
+        """Its thread runs."""
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def is_well(self) -> bool:
+        """It has a warm engine and has not been over one batch for too long."""
+        since_s = self._busy_since_s
+        return self.is_ready and (since_s is None or self._now() - since_s < self._restarts.stuck_after_s)
+
+    def _run(self) -> None:
+        try:
+            probe = self._renew()
+        except BaseException as error:
+            self.started.set_exception(error)
+            return
+        self.started.set_result(None)
+        try:
+            self._serve(probe)
+        finally:
+            self.is_ready = False
+            if self.engine is not None:
+                self.engine.close()
+
+    def _serve(self, probe: Encoded) -> None:
+        while (batch := self._desk.take_batch()) is not None:
+            if (renewed := self._work(batch, probe)) is None:
+                return
+            probe = renewed
+
+    def _work(self, batch: Sequence[Job], probe: Encoded) -> Encoded | None:
+        """Score one batch. Returns the probe of the engine that serves from now on; None when told to stop."""
+        assert self.engine is not None
+        outcomes: Outcomes = {}
+        started_s = self._busy_since_s = self._now()
+        died: BaseException | None = None
+        try:
+            score_apart(self.engine.score, probe, batch, outcomes)
+        except BaseException as error:  # whatever it was, this thread must go on and its batch must be answered
+            died = error
+            self.is_ready = False
+        self._busy_since_s = None
+        if outcomes:
+            self._deliver(outcomes, started_s, self._now() - started_s)
+        if died is None:
+            return probe
+        self._tell("died", died)
+        self._give_back([job for job in batch if job not in outcomes])
+        return self._revive()
+
+    def _revive(self) -> Encoded | None:
+        backoff_s = self._restarts.backoff_s
+        while not self._stopping.wait(backoff_s):
+            try:
+                probe = self._renew()
+            except Exception as error:
+                self._tell("cannot restart", error)
+                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+            else:
+                self._tell("restarted")
+                return probe
+        return None
+
+    def _tell(self, what: Literal["died", "cannot restart", "restarted"], error: BaseException | None = None) -> None:
+        cause = str(error) if isinstance(error, EngineBroken) else type(error).__name__ if error else ""
+        self._on_event(WorkerEvent(self._thread.name, what, cause))
+
+    def _renew(self) -> Encoded:
+        engine = self._create()
+        try:
+            probe = warm_up(engine, self._desk.learn)
+        except BaseException:
+            engine.close()
+            raise
+        old, self.engine = self.engine, engine
+        if old is not None:
+            old.close()
+        self.is_ready = True
+        return probe
+
+
+def warm_up(engine: Engine, learn: Callable[[int, float], None]) -> Encoded:
+    """Score texts of all lengths, so that the first requests find everything allocated; returns the shortest."""
+    texts = engine.encode([" ".join(["good"] * words) for words in _WARM_UP_WORDS])
+    for text in texts:
+        engine.score([text])  # the first call of a length allocates; only the second is typical
+        started_s = time.perf_counter()
+        engine.score([text])
+        learn(text.tokens, time.perf_counter() - started_s)
+    return texts[0]

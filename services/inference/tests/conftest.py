@@ -1,0 +1,161 @@
+"""A scripted engine behind the real port, and the real app on a free port with a real Valkey behind it."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from redis.asyncio import Redis
+
+from common.contracts import EVENT_FIELD, STREAM
+from common.service import Service
+from inference.app import create_service
+from inference.engine import Encoded, ModelCard
+from inference.loading import Plan
+from inference.settings import InferenceSettings
+
+CARD: Final = ModelCard("fake", "r1", ("NEGATIVE", "POSITIVE"), 64, "fake", "cpu", known_weaknesses=("irony",))
+_WORDS: Final = {"good": 1, "bad": 2, "poison": 3, "killer": 4}
+
+
+class Stage:
+    """What all engines of one test share: it holds them, breaks them and remembers what they scored."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, ...]]] = []
+        self.made = 0
+        self.closed = 0
+        self.break_scores = 0  # so many calls of `score` raise, whatever the text
+        self.break_makes = 0
+        self.is_warm = False  # until then batches are neither held nor remembered
+        self._open = threading.Event()
+        self._open.set()
+        self._entered = threading.Semaphore(0)
+
+    def make(self) -> "FakeEngine":
+        self.made += 1
+        if self.break_makes:
+            self.break_makes -= 1
+            raise RuntimeError("no device")
+        return FakeEngine(self)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.make, workers=1, max_batch_tokens=64)
+
+    def hold(self) -> None:
+        """From now on `score` waits until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def entered(self, calls: int = 1) -> None:
+        """Wait until `score` was called so many times since the last wait."""
+        for _ in range(calls):
+            assert await asyncio.to_thread(self._entered.acquire, timeout=10)
+
+    def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
+        if self.is_warm:
+            self.batches.append([text.ids for text in batch])
+            self._entered.release()
+            assert self._open.wait(10)
+        if self.break_scores:
+            self.break_scores -= 1
+            raise RuntimeError("the device is gone")
+        if any(_WORDS["killer"] in text.ids for text in batch):
+            raise SystemExit("the thread dies")
+        if any(_WORDS["poison"] in text.ids for text in batch):
+            raise ValueError("a text that must not be in any message")
+        return [_scores(text) for text in batch]
+
+
+class FakeEngine:
+    """One token per word, "good" is positive, "bad" negative; "unreadable", "poison" and "killer" do harm."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self.card = CARD
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        if any("unreadable" in text for text in texts):
+            raise ValueError("a text that must not be in any message")
+        return [_encode(text) for text in texts]
+
+    def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
+        return self._stage.score(batch)
+
+    def close(self) -> None:
+        self._stage.closed += 1
+
+
+def _encode(text: str) -> Encoded:
+    ids = (0, *(_WORDS.get(word, 100 + len(word)) for word in text.split()))
+    return Encoded(ids[: CARD.max_tokens], len(ids) > CARD.max_tokens)
+
+
+def _scores(text: Encoded) -> tuple[float, ...]:
+    positive = (1 + text.ids.count(1)) / (2 + text.ids.count(1) + text.ids.count(2))
+    return (1 - positive, positive)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.release()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_settings: dict[str, Any], free_port: Callable[[], int]) -> dict[str, Any]:
+    """Of a service on free ports and the test's empty Valkey."""
+    return {
+        "redis_host": redis_settings["host"],
+        "redis_port": redis_settings["port"],
+        "redis_password": redis_settings["password"],
+        "events_journal_dir": tmp_path / "journal",
+        "inference_port": free_port(),
+        "inference_ops_port": free_port(),
+        "inference_workers": 1,
+    }
+
+
+@pytest.fixture
+def recorded(redis_settings: dict[str, Any]) -> Callable[[int], Awaitable[list[dict[str, Any]]]]:
+    """Call it with a number for all events on the stream, once there are so many."""
+
+    async def events(at_least: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        async with Redis(**redis_settings, decode_responses=True) as client, asyncio.timeout(20):
+            redis: Any = client
+            last = "0"
+            while len(found) < at_least:
+                for _, entries in await redis.xread({STREAM: last}, block=1000):
+                    found += [json.loads(fields[EVENT_FIELD]) for _, fields in entries]
+                    last = entries[-1][0]
+        return found
+
+    return events
+
+
+@pytest.fixture
+async def start(stage: Any, settings: dict[str, Any]) -> AsyncIterator[Callable[..., Any]]:
+    """Call it with settings for a client of the running service; `client.service` is the service."""
+    async with AsyncExitStack() as closing:
+
+        async def started(**changed: Any) -> TestClient[Any, Any]:
+            service: Service = create_service(InferenceSettings(**{**settings, **changed}), stage.plan)
+            server = TestServer(service.app)
+            await server.start_server(access_log=None)  # with handler_cancellation, as in production
+            client = await closing.enter_async_context(TestClient(server))
+            client.service = service  # type: ignore[attr-defined]
+            stage.is_warm = True
+            return client
+
+        yield started
+        stage.release()

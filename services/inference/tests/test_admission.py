@@ -1,0 +1,94 @@
+"""Tests of the admission: it learns the line, refuses what would be late, and can't lock itself out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.admission import Admission, LatencyModel, Limits
+from inference.jobs import Overloaded
+
+
+def taught(workers: int = 1, max_queue_tokens: int = 10_000, max_wait_s: float = 2.0) -> Admission:
+    """An admission that knows: 10 ms a batch and 1 ms a token, 50 tokens a batch (so 1.2 ms a token)."""
+    admission = Admission(Limits(max_queue_tokens, max_wait_s))
+    admission.workers = workers
+    for tokens in (25, 75) * 50:
+        admission.model.learn(tokens, 0.010 + 0.001 * tokens)
+    return admission
+
+
+@given(st.floats(0, 0.1), st.floats(1e-6, 0.01), st.lists(st.integers(1, 512), min_size=20, max_size=60, unique=True))
+def test_line__is_learnt_from_exact_samples(a: float, b: float, sizes: list[int]) -> None:
+    model = LatencyModel()
+    for tokens in sizes:
+        model.learn(tokens, a + b * tokens)
+    assert model.line == pytest.approx((a, b), rel=1e-3, abs=1e-5)
+
+
+def test_batches_of_one_length__still_predict_that_length() -> None:
+    model = LatencyModel()
+    for _ in range(10):
+        model.learn(25, 0.005)
+    assert model.seconds(25) == pytest.approx(0.005)
+
+
+def test_faster_engine__is_noticed() -> None:
+    model = LatencyModel()
+    for seconds in [0.1] * 50 + [0.01] * 300:
+        model.learn(25, seconds)
+    assert model.seconds(25) == pytest.approx(0.01, rel=0.05)
+
+
+def test_nothing_on_its_way__everything_is_taken_on() -> None:
+    admission = taught()
+    admission.admit([10_000_000], remaining_s=0.001)
+    assert admission.tokens == 10_000_000
+
+
+def test_request_that_would_be_late__is_refused_with_the_time_until_it_would_not_be() -> None:
+    admission = taught()
+    admission.admit([1000], 10.0)  # 1.2 s of work
+    admission.admit([25], 1.3)
+    with pytest.raises(Overloaded) as refused:
+        admission.admit([25], 1.0)
+    assert refused.value.retry_after_s == pytest.approx(1.230 + 0.035 - 1.0, abs=0.01)
+    assert admission.tokens == 1025
+
+
+def test_more_workers__take_on_more() -> None:
+    admission = taught(workers=2)
+    admission.admit([1000], 10.0)
+    admission.admit([25], 1.0)
+
+
+def test_wait_above_the_limit__is_refused_though_in_time() -> None:
+    admission = taught(max_wait_s=1.0)
+    admission.admit([1000], 10.0)
+    with pytest.raises(Overloaded) as refused:
+        admission.admit([25], 10.0)
+    assert refused.value.retry_after_s == pytest.approx(0.2, abs=0.01)
+
+
+def test_queue_full_of_tokens__refuses_until_there_is_room() -> None:
+    admission = taught(max_queue_tokens=1000)
+    admission.admit([600], 10.0)
+    with pytest.raises(Overloaded):
+        admission.admit([401], 10.0)
+    admission.release(600)
+    admission.admit([401], 10.0)
+
+
+def test_list_of_texts__is_refused_whole_when_its_last_would_be_late() -> None:
+    admission = taught()
+    admission.admit([25], 10.0)
+    with pytest.raises(Overloaded):
+        admission.admit([25] * 64, 1.5)
+    assert admission.tokens == 25
+
+
+def test_corrected_estimate__counts_as_read() -> None:
+    admission = taught()
+    admission.admit([10], 10.0)
+    admission.correct(10, 30)
+    admission.release(30)
+    assert admission.tokens == 0

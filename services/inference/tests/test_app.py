@@ -1,0 +1,113 @@
+"""Tests of the composition: settings, start-up failures, readiness and shutdown."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from common.service import StartError, serve
+from common.settings import SettingsError, load
+from inference.app import create_service
+from inference.engine import ModelMissing
+from inference.loading import Plan
+from inference.settings import InferenceSettings
+
+
+def test_defaults__listen_on_loopback_8001_and_9001() -> None:
+    listen = load(InferenceSettings, {}).listen()
+    assert (listen.host, listen.port, listen.ops_port) == ("127.0.0.1", 8001, 9001)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INFERENCE_WORKERS", "-1"),
+        ("INFERENCE_CACHE_BYTES", "-1"),
+        ("INFERENCE_ENGINE", "tensorflow"),
+        ("INFERENCE_TIMEOUT_S", "0"),
+        ("INFERENCE_TYPO", "1"),
+    ],
+)
+def test_wrong_setting__stops_the_start_naming_the_variable(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load(InferenceSettings, {name: value})
+
+
+async def test_model_that_is_missing__stops_the_start_with_its_message(settings: dict[str, Any]) -> None:
+    def missing() -> Any:
+        raise ModelMissing("no model in /nowhere: set INFERENCE_MODEL")
+
+    service = create_service(InferenceSettings(**settings), Plan(missing, 1, 64))
+    with pytest.raises(StartError, match="set INFERENCE_MODEL"):
+        await serve(service)
+
+
+async def test_journal_folder_that_cannot_be_used__stops_the_start(
+    settings: dict[str, Any], tmp_path: Path, stage: Any
+) -> None:
+    (tmp_path / "file").touch()
+    changed = {**settings, "events_journal_dir": tmp_path / "file" / "journal"}
+    service = create_service(InferenceSettings(**changed), stage.plan)
+    with pytest.raises(StartError):
+        await serve(service)
+
+
+async def test_readiness__is_red_until_the_model_is_warm_and_while_a_worker_is_dead(start: Any, stage: Any) -> None:
+    service = create_service(InferenceSettings(), stage.plan)
+    assert await service.readiness.report() == ("failed", {"model": "failed"})
+    client = await start()
+    report = client.service.readiness.report
+    while (await report())[0] != "ok":  # until the shipper has reached Redis
+        await asyncio.sleep(0)
+    stage.break_makes = 1 << 30
+    stage.break_scores = 2
+    request = asyncio.create_task(client.post("/predict", json={"text": "good"}))
+    while (await report())[1]["model"] == "ok":  # until the thread has noticed
+        await asyncio.sleep(0)
+    assert (await report())[0] == "failed"
+    stage.break_makes = 0
+    assert (await request).status == 200
+    assert (await report())[1]["model"] == "ok"
+
+
+async def test_redis_away__is_degraded_and_predictions_go_on(start: Any) -> None:
+    client = await start(redis_port=1)
+    assert (await client.post("/predict", json={"text": "good"})).status == 200
+    report = client.service.readiness.report
+    while (await report())[1]["events"] == "ok":  # until the shipper has noticed
+        await asyncio.sleep(0)
+    assert await report() == ("degraded", {"model": "ok", "events": "degraded"})
+
+
+async def test_stop__answers_what_was_asked_and_ships_it(settings: dict[str, Any], stage: Any, recorded: Any) -> None:
+    service = create_service(InferenceSettings(**settings), stage.plan)
+    stop = asyncio.Event()
+    running = asyncio.create_task(serve(service, stop=stop))
+    ops = f"http://127.0.0.1:{service.listen.ops_port}"
+    url = f"http://127.0.0.1:{service.listen.port}/predict"
+    async with aiohttp.ClientSession() as session:
+        await _until_ready(session, f"{ops}/readyz")
+        stage.is_warm = True
+        stage.hold()
+        request = asyncio.create_task(session.post(url, json={"text": "good"}))
+        await stage.entered()
+        stop.set()
+        stage.release()
+        assert (await request).status == 200
+    await running
+    [event] = await recorded(1)
+    assert event["outcome"] == "ok"
+
+
+async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with session.get(url) as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                pass
+            await asyncio.sleep(0.02)

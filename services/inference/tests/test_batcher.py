@@ -1,0 +1,222 @@
+"""Tests of the batcher with its threads: every text one outcome, whatever dies, leaves or can't be scored."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from inference.admission import Limits
+from inference.batcher import Batcher, BatchReport, Sizes
+from inference.engine import ModelMissing
+from inference.jobs import Job, Overloaded, Scored, ScoringFailed
+from inference.workers import Restarts, WorkerEvent
+
+Start = Callable[..., Any]
+QUICK = Restarts(backoff_s=0.0001)
+
+
+@pytest.fixture
+async def start(stage: Any) -> AsyncIterator[Start]:
+    """Call it for a batcher that runs on the scripted engine."""
+    async with AsyncExitStack() as closing:
+
+        async def started(
+            workers: int = 1, max_batch_tokens: int = 64, max_wait_s: float = 60.0, **changed: Any
+        ) -> Batcher:
+            sizes = Sizes(workers, max_batch_tokens, Limits(1 << 20, max_wait_s))
+            changed.setdefault("now", time.monotonic)
+            batcher = Batcher(stage.make, sizes, restarts=QUICK, **changed)
+            closing.push_async_callback(batcher.close)
+            closing.callback(stage.release)
+            await batcher.start()
+            stage.is_warm = True
+            return batcher
+
+        yield started
+
+
+def submit(batcher: Batcher, *texts: str, within_s: float = 30.0) -> list[Job]:
+    return batcher.submit(texts, time.monotonic() + within_s)
+
+
+async def outcomes(jobs: list[Job]) -> list[Any]:
+    async with asyncio.timeout(10):
+        return await asyncio.gather(*(job.future for job in jobs))
+
+
+async def test_text__is_scored_and_measured(start: Start) -> None:
+    batcher = await start()
+    [scored] = await outcomes(submit(batcher, "good film"))
+    assert (scored.scores, scored.tokens, scored.truncated) == (pytest.approx((1 / 3, 2 / 3)), 3, False)
+    assert scored.queue_s >= 0
+    assert scored.compute_s >= 0
+
+
+async def test_texts_that_wait__are_batched_within_the_budget_oldest_first(start: Start, stage: Any) -> None:
+    reports: list[BatchReport] = []
+    batcher = await start(max_batch_tokens=12, on_batch=reports.append)
+    stage.hold()
+    first = submit(batcher, "a b")
+    await stage.entered()
+    rest = submit(batcher, "a b", "a b", "a b", "a b", "a b c d e f g h i j k l m n")
+    stage.release()
+    await outcomes(first + rest)
+    assert [len(batch) for batch in stage.batches] == [1, 4, 1]
+    assert [(r.size, r.tokens, r.padded_tokens) for r in reports] == [(1, 3, 3), (4, 12, 12), (1, 15, 15)]
+
+
+async def test_poison_text__fails_alone(start: Start) -> None:
+    batcher = await start(max_batch_tokens=640)
+    results = await outcomes(submit(batcher, "good", "poison", "bad", "good"))
+    assert [type(result) for result in results] == [Scored, ScoringFailed, Scored, Scored]
+    assert batcher.state == "ok"
+
+
+async def test_text_that_cannot_be_read__fails_alone(start: Start) -> None:
+    batcher = await start()
+    results = await outcomes(submit(batcher, "good", "unreadable", "bad"))
+    assert [type(result) for result in results] == [Scored, ScoringFailed, Scored]
+
+
+async def test_text_whose_client_left__is_not_scored(start: Start, stage: Any) -> None:
+    batcher = await start()
+    stage.hold()
+    first = submit(batcher, "first one")
+    await stage.entered()
+    left, stays = submit(batcher, "left it", "stays here now")
+    left.future.cancel()
+    stage.release()
+    await outcomes([*first, stays])
+    assert [len(text) for batch in stage.batches for text in batch] == [3, 4]
+    assert batcher.desk.tokens == 0
+
+
+async def test_text_past_its_deadline__is_not_scored(start: Start, stage: Any) -> None:
+    clock = [100.0]
+    batcher = await start(now=lambda: clock[0])
+    stage.hold()
+    first = batcher.submit(["first one"], 200.0)
+    await stage.entered()
+    late, fine = batcher.submit(["too late"], 110.0) + batcher.submit(["just in time"], 111.0)
+    clock[0] = 110.0
+    stage.release()
+    await outcomes([*first, fine])
+    assert not late.future.done()
+    assert [len(text) for batch in stage.batches for text in batch] == [3, 4]
+
+
+async def test_worker_that_dies__is_replaced_and_its_batch_scored_once_more(start: Start, stage: Any) -> None:
+    events: list[WorkerEvent] = []
+    batcher = await start(on_worker=events.append)
+    stage.hold()
+    jobs = submit(batcher, "good")
+    await stage.entered()
+    stage.break_scores = 2  # the text and the probe
+    stage.break_makes = 2
+    stage.release()
+    assert isinstance((await outcomes(jobs))[0], Scored)
+    assert (batcher.state, batcher.ready_workers) == ("ok", 1)
+    assert (stage.made, stage.closed) == (4, 1)
+    assert [event.what for event in events] == ["died", "cannot restart", "cannot restart", "restarted"]
+
+
+async def test_worker_that_cannot_be_replaced__shows(start: Start, stage: Any) -> None:
+    batcher = await start()
+    stage.break_makes = 1 << 30
+    stage.break_scores = 2
+    jobs = submit(batcher, "good")
+    await stage.entered(2)
+    while batcher.state == "ok":  # until the thread has noticed
+        await asyncio.sleep(0)
+    assert (batcher.state, batcher.ready_workers) == ("failed", 0)
+    assert not jobs[0].future.done()
+
+
+async def test_text_that_kills_every_worker__fails_alone_after_two(start: Start, stage: Any) -> None:
+    batcher = await start(max_batch_tokens=640)
+    results = await outcomes(submit(batcher, "good", "killer", "bad"))
+    assert [type(result) for result in results] == [Scored, ScoringFailed, Scored]
+    assert stage.made == 3
+
+
+async def test_hanging_worker__shows(start: Start, stage: Any) -> None:
+    clock = [100.0]
+    batcher = await start(now=lambda: clock[0])
+    stage.hold()
+    batcher.submit(["good"], 1000.0)
+    await stage.entered()
+    clock[0] += 59.0
+    assert batcher.state == "ok"
+    clock[0] += 2.0
+    assert batcher.state == "failed"
+
+
+async def test_no_room__is_refused_at_once_and_room_comes_back(start: Start, stage: Any) -> None:
+    batcher = await start(max_wait_s=1e-9)
+    stage.hold()
+    first = submit(batcher, "good")
+    await stage.entered()
+    with pytest.raises(Overloaded):
+        submit(batcher, "good")
+    stage.release()
+    await outcomes(first)
+    await outcomes(submit(batcher, "good"))
+
+
+async def test_close__cancels_what_waits(start: Start, stage: Any) -> None:
+    batcher = await start(max_batch_tokens=2)
+    stage.hold()
+    jobs = submit(batcher, "first") + submit(batcher, "second")
+    await stage.entered()
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    stage.release()
+    await closing
+    assert jobs[1].future.cancelled()
+    assert stage.closed == stage.made == 1
+
+
+async def test_model_that_cannot_be_loaded__fails_the_start_and_leaves_no_thread(stage: Any) -> None:
+    def missing() -> Any:
+        if stage.made:
+            raise ModelMissing("no such folder")
+        return stage.make()
+
+    batcher = Batcher(missing, Sizes(2, 64, Limits(1000, 1.0)), time.monotonic)
+    with pytest.raises(ModelMissing):
+        await batcher.start()
+    assert stage.closed == stage.made == 1
+
+
+TEXTS = st.sampled_from(["good", "bad bad", "poison", "killer", "unreadable", "a b c d e f g h", "good " * 80])
+
+
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(TEXTS, min_size=1, max_size=12), min_size=1, max_size=8), st.integers(1, 3), st.data())
+async def test_every_text__has_exactly_one_outcome_of_its_own(
+    stage: Any, requests: list[list[str]], workers: int, data: st.DataObject
+) -> None:
+    """Whatever is batched with what, fails beside it, or leaves meanwhile."""
+    stage.is_warm = False
+    batcher = Batcher(stage.make, Sizes(workers, 40, Limits(1 << 20, 60.0)), time.monotonic, restarts=QUICK)
+    await batcher.start()
+    jobs = [job for texts in requests for job in submit(batcher, *texts)]
+    leaving = set(data.draw(st.lists(st.sampled_from(jobs), max_size=5)))
+    for job in leaving:
+        job.future.cancel()
+    stay = [job for job in jobs if job not in leaving]
+    for job, outcome in zip(stay, await outcomes(stay), strict=True):
+        if job.text in ("poison", "killer", "unreadable"):
+            assert isinstance(outcome, ScoringFailed)
+        else:
+            good, bad = min(job.text.split().count("good"), 63), job.text.split().count("bad")
+            assert outcome.scores[1] == pytest.approx((1 + good) / (2 + good + bad))
+    await asyncio.sleep(0)
+    assert (batcher.desk.tokens, batcher.desk.depth) == (0, 0)
+    await batcher.close()

@@ -1,0 +1,53 @@
+"""Tests of the choice of engine; the choice of torch is tested where torch is not."""
+
+from pathlib import Path
+
+import pytest
+
+from inference.cores import usable_cores
+from inference.engine import ModelError, ModelMissing
+from inference.loading import Device, EngineName, Torch, plan
+
+
+def absent() -> Torch:
+    return Torch(is_installed=False, has_gpu=False)
+
+
+def not_asked() -> Torch:
+    raise AssertionError("importing torch takes seconds, and nobody asked for it")
+
+
+def test_bundled_model__is_served_on_every_core_and_checks_itself() -> None:
+    chosen = plan("auto", "bundled", "auto", absent)
+    engine = chosen.create()
+    assert (engine.card.engine, engine.card.device) == ("onnx", "cpu")
+    assert chosen.workers == usable_cores()
+    engine.close()
+
+
+@pytest.mark.parametrize(("engine", "device"), [("onnx", "auto"), ("onnx", "cpu"), ("auto", "cpu")])
+def test_cpu__never_imports_torch(engine: EngineName, device: Device) -> None:
+    plan(engine, "bundled", device, not_asked)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "device"),
+    [
+        ("torch", "bundled", "auto"),
+        ("auto", "bundled", "cuda"),
+        ("auto", "someone/some-model", "auto"),
+    ],
+)
+def test_torch_needed_but_not_installed__names_the_cure(engine: EngineName, model: str, device: Device) -> None:
+    with pytest.raises(ModelError, match=r"pip install 'sluice-inference\[torch\]'"):
+        plan(engine, model, device, absent)
+
+
+def test_onnx_on_a_gpu__names_the_cure() -> None:
+    with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
+        plan("onnx", "bundled", "cuda")
+
+
+def test_folder_that_is_not_there__is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="nowhere"):
+        plan("onnx", str(tmp_path / "nowhere"), "cpu")

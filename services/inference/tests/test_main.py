@@ -1,0 +1,97 @@
+"""Tests of the real process: `python -m inference`, killed and started again."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+SERVICE = [sys.executable, "-m", "inference"]
+
+
+@asynccontextmanager
+async def running(settings: dict[str, Any]) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The service as a process of its own, ready."""
+    variables = {name.upper(): str(value) for name, value in settings.items()}
+    process = subprocess.Popen(SERVICE, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
+    try:
+        await _until_ready(process, f"http://127.0.0.1:{settings['inference_ops_port']}/readyz")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        await asyncio.to_thread(process.wait, 30)
+
+
+async def _until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        while True:
+            assert process.poll() is None
+            try:
+                async with session.get(url) as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                pass
+            await asyncio.sleep(0.02)
+
+
+async def test_killed_after_answering__every_answered_id_reaches_the_stream_after_a_restart(
+    settings: dict[str, Any], recorded: Any
+) -> None:
+    """Redis is away meanwhile, so nothing but the journal can hold the events."""
+    away = {**settings, "redis_port": 1}
+    async with running(away) as process, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{settings['inference_port']}/predict"
+        answered = await _ask_until_killed(session, url, process)
+    assert process.returncode == -signal.SIGKILL
+    assert len(answered) >= 20
+    async with running(settings):
+        assert {event["request_id"] for event in await recorded(len(answered))} >= answered
+
+
+async def _ask_until_killed(session: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes]) -> set[str]:
+    """The ids that were answered by a process that is killed in the middle of its work."""
+    answered: set[str] = set()
+
+    async def ask(number: int) -> None:
+        try:
+            async with session.post(url, json={"text": f"good {number}"}) as response:
+                answered.add((await response.json())["request_id"])
+        except (aiohttp.ClientError, OSError):
+            return
+        if len(answered) == 20:
+            process.kill()
+
+    await asyncio.gather(*(ask(number) for number in range(60)))
+    return answered
+
+
+def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -> None:
+    done = subprocess.run(
+        SERVICE,
+        env={**os.environ, "INFERENCE_WORKERS": "many"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("inference: INFERENCE_WORKERS is not valid")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_bundled_model__knows_good_from_bad(settings: dict[str, Any]) -> None:
+    async with running(settings), aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{settings['inference_port']}/predict/batch"
+        texts = ["A wonderful, moving film.", "A dull and lifeless mess.", "A wonderful, moving film. " * 300]
+        async with session.post(url, json={"texts": texts}) as response:
+            body = await response.json()
+    assert [item["label"] for item in body["predictions"]] == ["POSITIVE", "NEGATIVE", "POSITIVE"]
+    assert [item["truncated"] for item in body["predictions"]] == [False, False, True]
+    assert len(body["model"]["revision"]) >= 8

@@ -1,0 +1,158 @@
+"""The torch engine on the CPU: the port's promises, and agreement with transformers itself."""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import bundle
+from inference.engine import ModelError, softmax
+
+pytestmark = pytest.mark.torch
+
+TEXTS = (
+    "good",
+    "a film so dull and so long",
+    "it is not bad it is great fun",
+    "so so",
+    "a great cast and a slow bad dull long film and it is not fun",
+)
+
+
+def _open(source: str, **options: Any) -> Any:
+    from inference.torch_engine import TorchEngine
+
+    return TorchEngine(source, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Iterator[Any]:
+    engine = _open("bundled")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(classifier: Path) -> Iterator[Any]:
+    engine = _open(str(classifier))
+    yield engine
+    engine.close()
+
+
+def _close(have: Sequence[Sequence[float]], want: Sequence[Sequence[float]], tolerance: float) -> bool:
+    return all(
+        abs(a - b) <= tolerance
+        for row, wanted in zip(have, want, strict=True)
+        for a, b in zip(row, wanted, strict=True)
+    )
+
+
+def test_bundled_model__knows_good_from_bad(bundled: Any) -> None:
+    bad, good = bundled.score(bundled.encode(["a dull, lifeless mess", "a joy from the first minute to the last"]))
+
+    assert bad[0] > 0.9
+    assert good[1] > 0.9
+
+
+def test_bundled_model__scores_the_reference_sentences_as_where_it_was_made(bundled: Any) -> None:
+    sentences = json.loads((bundle.BUNDLED / bundle.REFERENCE).read_text(encoding="utf-8"))[:100]
+
+    rows = bundled.score(bundled.encode([sentence["text"] for sentence in sentences]))
+
+    assert _close(rows, [softmax(sentence["fp32"]) for sentence in sentences], 1e-3)
+
+
+def test_bundled_model__is_named_on_its_card(bundled: Any) -> None:
+    assert (bundled.card.engine, bundled.card.device) == ("torch", "cpu")
+    assert bundled.card.labels == ("NEGATIVE", "POSITIVE")
+
+
+def test_scores__do_not_depend_on_the_neighbours(bundled: Any) -> None:
+    encoded = bundled.encode([*TEXTS, "word " * 300])
+    alone = [bundled.score([text])[0] for text in encoded]
+    order = list(range(len(encoded)))
+    random.Random(0).shuffle(order)
+
+    together = bundled.score([encoded[index] for index in order])
+
+    assert _close(together, [alone[index] for index in order], 1e-4)
+
+
+def test_scores__are_those_of_the_transformers_pipeline(classifier: Path, engine: Any) -> None:
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=str(classifier), device="cpu", top_k=None)
+    want = [{entry["label"]: entry["score"] for entry in entries} for entries in classify(list(TEXTS))]
+
+    have = engine.score(engine.encode(TEXTS))
+
+    assert _close(have, [[scores[label] for label in engine.card.labels] for scores in want], 1e-5)
+
+
+def test_multi_label_scores__are_those_of_the_transformers_pipeline(create_classifier: Callable[..., Path]) -> None:
+    from transformers import pipeline
+
+    folder = create_classifier(problem_type="multi_label_classification")
+    classify = pipeline("text-classification", model=str(folder), device="cpu", top_k=None)
+    want = [{entry["label"]: entry["score"] for entry in entries} for entries in classify(list(TEXTS))]
+    engine = _open(str(folder))
+
+    have = engine.score(engine.encode(TEXTS))
+
+    assert _close(have, [[scores[label] for label in engine.card.labels] for scores in want], 1e-5)
+
+
+def test_tokens__are_those_of_the_transformers_tokenizer(classifier: Path, engine: Any) -> None:
+    from transformers import AutoTokenizer
+
+    want = AutoTokenizer.from_pretrained(classifier)(list(TEXTS))["input_ids"]
+
+    assert [list(text.ids) for text in engine.encode(TEXTS)] == want
+
+
+def test_text_beyond_the_limit__is_truncated_and_says_so(engine: Any) -> None:
+    short, fitting, long = engine.encode(["good", "good " * 38, "good " * 39])
+
+    assert (short.tokens, short.truncated) == (3, False)
+    assert (fitting.tokens, fitting.truncated) == (40, False)
+    assert (long.tokens, long.truncated) == (40, True)
+    assert long.ids == fitting.ids
+
+
+def test_no_texts__have_no_scores(engine: Any) -> None:
+    assert engine.score(engine.encode([])) == []
+
+
+def test_scores__add_up_to_one(engine: Any) -> None:
+    assert all(abs(sum(row) - 1) < 1e-5 for row in engine.score(engine.encode(TEXTS)))
+
+
+def test_gpu_asked_for_where_there_is_none__is_refused(classifier: Path) -> None:
+    import torch
+
+    from inference.torch_engine import TorchEngine
+
+    assert not torch.cuda.is_available(), "run this where there is no GPU"
+    with pytest.raises(ModelError, match="no CUDA GPU"):
+        TorchEngine(str(classifier), device="cuda")
+
+
+def test_unknown_device__is_refused(classifier: Path) -> None:
+    from inference.torch_engine import TorchEngine
+
+    with pytest.raises(ModelError, match="cpu or cuda"):
+        TorchEngine(str(classifier), device="mps")
+
+
+def test_scores_that_are_not_numbers__are_drift() -> None:
+    from inference.engine import ModelDrift
+    from inference.torch_engine import check_drift
+
+    with pytest.raises(ModelDrift):
+        check_drift([(0.5, 0.5)], [(float("nan"), float("nan"))])
+    with pytest.raises(ModelDrift):
+        check_drift([(0.5, 0.5)], [(0.6, 0.4)])
+    check_drift([(0.5, 0.5)], [(0.504, 0.496)])

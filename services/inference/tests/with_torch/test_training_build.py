@@ -1,0 +1,135 @@
+"""The graph against transformers itself, and the folder that a build leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from training.gate import Comparison, GateRefused
+
+from inference import bundle
+from inference.onnx_engine import OnnxEngine
+
+pytestmark = pytest.mark.torch
+
+PERFECT = Comparison(rows=1, reference_accuracy=1, accuracy=1, agreement=1, confident_agreement=1)
+LIMIT = 40
+
+
+@pytest.fixture
+def classifier_folder(create_classifier: Any) -> Path:
+    folder: Path = create_classifier(labels=("sad", "glad"))
+    return folder
+
+
+@pytest.fixture
+def folded(classifier_folder: Path) -> Any:
+    from safetensors.numpy import load_file
+    from training.weights import fold
+
+    config = json.loads((classifier_folder / "config.json").read_text())
+    tensors = load_file(classifier_folder / "model.safetensors")
+    return fold(tensors, config["num_hidden_layers"], config["num_attention_heads"], config["layer_norm_eps"])
+
+
+@pytest.fixture
+def sentences(words: Any) -> list[str]:
+    draw = np.random.default_rng(0)
+    return [" ".join(draw.choice(words, size=draw.integers(1, 30))) for _ in range(60)]
+
+
+@pytest.fixture
+def tokenizer(classifier_folder: Path) -> Any:
+    from inference.onnx_engine import tokenizer_for
+
+    return tokenizer_for(classifier_folder / "tokenizer.json", LIMIT)
+
+
+def expected_logits(folder: Path, tokenizer: Any, texts: list[str]) -> Any:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return np.concatenate([model(torch.tensor([tokenizer.encode(text).ids])).logits.numpy() for text in texts])
+
+
+def test_float_graph__computes_what_transformers_does(
+    classifier_folder: Path, folded: Any, tokenizer: Any, sentences: list[str]
+) -> None:
+    from training.build import Scorer
+    from training.graph import ClassifierGraph
+
+    found = Scorer(ClassifierGraph(folded, {}).build(), tokenizer).logits(sentences)
+    np.testing.assert_allclose(found, expected_logits(classifier_folder, tokenizer, sentences), atol=2e-4)
+
+
+def test_int8_graph__stays_close_and_repeats_to_the_byte(folded: Any, tokenizer: Any, sentences: list[str]) -> None:
+    from training.build import Scorer, quantised_graph
+    from training.graph import ClassifierGraph
+
+    graph = quantised_graph(folded, tokenizer, sentences)
+    floating = np.array(Scorer(ClassifierGraph(folded, {}).build(), tokenizer).logits(sentences))
+    int8 = np.array(Scorer(graph, tokenizer).logits(sentences))
+    assert np.abs(int8 - floating).max() < 0.1 * np.abs(floating).max()
+    assert graph.SerializeToString() == quantised_graph(folded, tokenizer, sentences).SerializeToString()
+
+
+def test_folder_that_a_build_writes__is_served(
+    classifier_folder: Path, folded: Any, tokenizer: Any, sentences: list[str], tmp_path: Path
+) -> None:
+    from training.build import Scorer, quantised_graph, write_folder
+
+    graph = quantised_graph(folded, tokenizer, sentences)
+    reference = [
+        {"text": text, "int8": logits}
+        for text, logits in zip(sentences, Scorer(graph, tokenizer).logits(sentences), strict=True)
+    ]
+    facts = {"name": "tiny", "labels": ["sad", "glad"], "max_tokens": LIMIT}
+    write_folder(tmp_path / "out", graph, classifier_folder / "tokenizer.json", facts, PERFECT, reference)
+
+    loaded = bundle.load(tmp_path / "out")
+    engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+    bundle.self_check(engine, loaded.reference, sample=len(sentences))
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
+    engine.close()
+
+
+def test_model_that_fails_the_gate__is_not_written(classifier_folder: Path, folded: Any, tmp_path: Path) -> None:
+    from training.build import write_folder
+    from training.graph import ClassifierGraph
+
+    failing = Comparison(rows=1, reference_accuracy=1, accuracy=0, agreement=0, confident_agreement=0)
+    with pytest.raises(GateRefused, match="accuracy falls"):
+        write_folder(
+            tmp_path / "out", ClassifierGraph(folded, {}).build(), classifier_folder / "tokenizer.json", {}, failing, []
+        )
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_merging_in_numpy__gives_what_peft_gives() -> None:
+    from training.weights import encoder_folder, merged_classifier
+
+    from inference.torch_models import ADAPTER, load
+
+    by_hand = merged_classifier(encoder_folder(), ADAPTER)
+    by_peft = load("bundled").model.state_dict()
+    for name, key in (("2.up", "intermediate.dense"), ("3.down", "output.dense")):
+        expected = by_peft[f"bert.encoder.layer.{name[0]}.{key}.weight"].numpy().T
+        np.testing.assert_allclose(by_hand.linears[name].weight, expected, atol=1e-6)
+
+
+def test_bundled_model__is_what_a_build_makes_today() -> None:
+    from training.build import ADAPTER, SENTENCES, Scorer, quantised_graph
+    from training.weights import encoder_folder, merged_classifier
+
+    from inference.onnx_engine import tokenizer_for
+
+    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
+    loaded = bundle.load()
+    tokenizer = tokenizer_for(loaded.tokenizer, loaded.card.max_tokens)
+    graph = quantised_graph(merged_classifier(encoder_folder(), ADAPTER), tokenizer, sentences)
+    recorded = json.loads((bundle.BUNDLED / bundle.REFERENCE).read_text(encoding="utf-8"))
+    found = Scorer(graph, tokenizer).logits(sentences)
+    np.testing.assert_allclose(found, [entry["int8"] for entry in recorded], atol=0.05)

@@ -1,0 +1,64 @@
+"""Training an adapter on a few rows: it learns them, repeats itself, and leaves files that anyone can read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training.gate import Row
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft calls what transformers has renamed
+]
+
+ROWS = [
+    Row(1, "so good and so great"),
+    Row(0, "bad and dull"),
+    Row(1, "great fun"),
+    Row(0, "slow and long and bad"),
+] * 4
+
+
+@pytest.fixture
+def trained(classifier: Path) -> Any:
+    return _train(classifier)
+
+
+def _train(classifier: Path) -> Any:
+    import torch
+    from training.finetune import create_model, train
+
+    from inference.onnx_engine import tokenizer_for
+
+    torch.manual_seed(0)
+    tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)
+    model = create_model(classifier, labels=3, rank=4)
+    assert list(train(model, tokenizer, ROWS, epochs=15, batch=8, rate=1e-2, seed=0)) == list(range(1, 16))
+    return model, tokenizer
+
+
+def test_training__learns_its_rows(trained: Any) -> None:
+    from training.finetune import evaluate
+
+    model, tokenizer = trained
+    assert evaluate(model, tokenizer, ROWS).accuracy == 1.0
+
+
+def test_same_seed__gives_the_same_weights(trained: Any, classifier: Path) -> None:
+    import torch
+
+    again, _ = _train(classifier)
+    for one, other in zip(trained[0].parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_saved_adapter__is_small_and_can_be_read_by_every_user(trained: Any, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+    from training.finetune import save
+
+    save(trained[0], tmp_path / "adapter")
+    files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "adapter").iterdir()}
+    assert set(files.values()) == {0o644}
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any("lora_A" in name for name in names)
+    assert "base_model.model.classifier.weight" in names

@@ -1,0 +1,177 @@
+"""Owns the making of a model folder from the encoder and an adapter; refuses to write one that fails the gate.
+
+The same inputs and library versions give the same bytes. No torch is needed, and no data but the rows of the gate.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from tokenizers import Tokenizer
+
+from inference.bundle import BUNDLED, CARD, CHECKSUMS, MODEL, REFERENCE, TOKENIZER
+from inference.onnx_engine import tokenizer_for
+from training.gate import Comparison, GateRefused, compare, read_rows, require
+from training.graph import TAP, ClassifierGraph
+from training.quantise import Range, merge_ranges, quantise_linears
+from training.weights import Classifier, encoder_folder, merged_classifier
+
+HERE = Path(__file__).parent
+ADAPTER = HERE.parent / "inference" / "adapter"
+CARD_FACTS = HERE / "card.json"
+SENTENCES = HERE / "sentences.txt"
+LOGIT_DIGITS = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    encoder = encoder_folder()
+    _say("merging the adapter into the encoder")
+    model = merged_classifier(encoder, options.adapter)
+    facts = json.loads(options.card.read_text(encoding="utf-8"))
+    tokenizer = tokenizer_for(encoder / "tokenizer.json", facts["max_tokens"])
+    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
+
+    _say("building the fp32 graph")
+    floating = Scorer(ClassifierGraph(model, {}).build(), tokenizer)
+    _say(f"calibrating on {len(sentences)} sentences of our own")
+    int8_graph = quantised_graph(model, tokenizer, sentences)
+    int8 = Scorer(int8_graph, tokenizer)
+
+    rows = read_rows(options.eval, len(facts["labels"]))
+    _say(f"comparing int8 with fp32 on {len(rows)} rows")
+    texts = [row.text for row in rows]
+    comparison = compare(rows, floating.logits(texts), int8.logits(texts))
+    _say(f"  {comparison}")
+    reference = [
+        {"text": text, "fp32": before, "int8": after}
+        for text, before, after in zip(sentences, floating.logits(sentences), int8.logits(sentences), strict=True)
+    ]
+    try:
+        write_folder(options.out, int8_graph, encoder / "tokenizer.json", facts, comparison, reference)
+    except GateRefused as refusal:
+        sys.exit(f"nothing written: {refusal}")
+    _say(f"wrote {options.out}")
+
+
+class Scorer:
+    """Logits of a graph, one text at a time, rounded as they are stored."""
+
+    def __init__(self, graph: onnx.ModelProto, tokenizer: Tokenizer) -> None:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(
+            graph.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+        self._tokenizer = tokenizer
+
+    def outputs(self, text: str) -> dict[str, Any]:
+        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        names = [output.name for output in self._session.get_outputs()]
+        values = self._session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        return dict(zip(names, values, strict=True))
+
+    def logits(self, texts: Sequence[str]) -> list[list[float]]:
+        return [[round(float(value), LOGIT_DIGITS) for value in self.outputs(text)["logits"][0]] for text in texts]
+
+
+def quantised_graph(model: Classifier, tokenizer: Tokenizer, sentences: Sequence[str]) -> onnx.ModelProto:
+    tapped = Scorer(ClassifierGraph(model, {}, taps=True).build(), tokenizer)
+    seen: dict[str, list[Range]] = {}
+    for sentence in sentences:
+        for name, value in tapped.outputs(sentence).items():
+            if name.startswith(TAP):
+                seen.setdefault(name.removeprefix(TAP), []).append(Range(value.min(axis=0), value.max(axis=0)))
+    ranges = {name: merge_ranges(found) for name, found in seen.items()}
+    return ClassifierGraph(model, quantise_linears(model.linears, ranges)).build()
+
+
+def write_folder(
+    out: Path,
+    graph: onnx.ModelProto,
+    tokenizer: Path,
+    facts: dict[str, Any],
+    comparison: Comparison,
+    reference: list[dict[str, Any]],
+) -> None:
+    """Write beside `out`, then put it in its place, so that a broken run leaves the old folder whole.
+
+    Raises GateRefused, and writes nothing, for a model that fails the gate.
+    """
+    require(comparison)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        folder.mkdir()
+        (folder / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
+        (folder / TOKENIZER).write_text(_plain_tokenizer(tokenizer), encoding="utf-8")
+        card = {**facts, "revision": _revision(folder, facts), "scores": _scores(comparison)}
+        (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (folder / REFERENCE).write_text(_reference_lines(reference), encoding="utf-8")
+        lines = [f"{_sha256(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
+        (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+        for file in folder.iterdir():
+            file.chmod(0o644)
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+
+
+def _revision(folder: Path, facts: dict[str, Any]) -> str:
+    """Changes with whatever can change an answer: the weights, the tokenizer, the labels, the token limit."""
+    stated = json.dumps(facts, sort_keys=True).encode()
+    return hashlib.sha256((folder / MODEL).read_bytes() + (folder / TOKENIZER).read_bytes() + stated).hexdigest()[:12]
+
+
+def _plain_tokenizer(file: Path) -> str:
+    """The tokenizer without its own truncation and padding: the engine sets those."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer.to_str()
+
+
+def _scores(comparison: Comparison) -> dict[str, float | int]:
+    return {
+        "evaluation_rows": comparison.rows,
+        "fp32_accuracy": round(comparison.reference_accuracy, 4),
+        "int8_accuracy": round(comparison.accuracy, 4),
+        "label_agreement": round(comparison.agreement, 4),
+        "label_agreement_where_fp32_is_sure": round(comparison.confident_agreement, 4),
+    }
+
+
+def _reference_lines(reference: Sequence[dict[str, Any]]) -> str:
+    """A JSON list with one sentence a line, so that a diff shows what moved."""
+    entries = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in reference)
+    return f"[\n{entries}\n]\n"
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.build", description=__doc__.splitlines()[0])
+    parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files of label<TAB>text for the gate")
+    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="a LoRA adapter's folder")
+    parser.add_argument("--card", type=Path, default=CARD_FACTS, help="name, labels, max_tokens and what else to state")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="the folder to write (default: the bundled model)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

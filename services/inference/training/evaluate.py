@@ -1,0 +1,129 @@
+"""Owns the figures that say how good a model is on labelled rows, and how far two models agree; trains nothing."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference import bundle
+from inference.engine import Engine
+from inference.onnx_engine import OnnxEngine
+from training.gate import read_rows
+
+BINS = 15
+BATCH = 32
+
+Scores = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Shares between 0 and 1. `calibration_error`: how far confidence is from being right, expected (ECE, 15 bins)."""
+
+    rows: int
+    accuracy: float
+    macro_f1: float
+    calibration_error: float
+
+
+def quality(labels: Sequence[int], scores: Sequence[Scores]) -> Quality:
+    """Raises ValueError when there is nothing to judge."""
+    if not labels:
+        raise ValueError("no rows to judge")
+    found = [_best(row) for row in scores]
+    hits = [label == best for label, best in zip(labels, found, strict=True)]
+    return Quality(
+        rows=len(labels),
+        accuracy=sum(hits) / len(hits),
+        macro_f1=macro_f1(labels, found),
+        calibration_error=calibration_error([max(row) for row in scores], hits),
+    )
+
+
+def macro_f1(labels: Sequence[int], found: Sequence[int]) -> float:
+    """The mean F1 of the labels that occur, each counting alike however rare."""
+    return _mean([_f1(label, labels, found) for label in sorted({*labels, *found})])
+
+
+def calibration_error(confidences: Sequence[float], hits: Sequence[bool]) -> float:
+    """Mean distance between confidence and accuracy over equal bins of confidence (Guo et al. 2017)."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for confidence, hit in zip(confidences, hits, strict=True):
+        bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, hit))
+    distances = [abs(sum(confidence - hit for confidence, hit in members)) for members in bins.values()]
+    return sum(distances) / len(hits)
+
+
+def agreement(one: Sequence[Scores], other: Sequence[Scores]) -> float:
+    """The share of texts that both label alike."""
+    return _mean([_best(left) == _best(right) for left, right in zip(one, other, strict=True)])
+
+
+def score_texts(engine: Engine, texts: Sequence[str]) -> list[tuple[float, ...]]:
+    """Scores in the order of `texts`, like lengths together."""
+    encoded = engine.encode(texts)
+    order = sorted(range(len(encoded)), key=lambda place: encoded[place].tokens)
+    scores: list[tuple[float, ...]] = [()] * len(encoded)
+    for start in range(0, len(order), BATCH):
+        places = order[start : start + BATCH]
+        for place, row in zip(places, engine.score([encoded[place] for place in places]), strict=True):
+            scores[place] = row
+    return scores
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    first: list[tuple[float, ...]] = []
+    for name in options.model or ["onnx:bundled"]:
+        engine = _open(name)
+        rows = read_rows(options.rows, len(engine.card.labels))
+        scores = score_texts(engine, [row.text for row in rows])
+        engine.close()
+        first = first or scores
+        print(
+            name,
+            quality([row.label for row in rows], scores),
+            f"agrees with the first on {agreement(first, scores):.2%}",
+        )
+
+
+def _open(name: str) -> Engine:
+    kind, _, model = name.partition(":")
+    if kind == "onnx":
+        loaded = bundle.load(bundle.BUNDLED if model == "bundled" else Path(model))
+        return OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+    if kind == "torch":
+        from inference.torch_engine import TorchEngine  # torch is an extra
+
+        return TorchEngine(model)
+    raise SystemExit(f"{name}: expected onnx:MODEL or torch:MODEL")
+
+
+def _best(scores: Scores) -> int:
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _f1(label: int, labels: Sequence[int], found: Sequence[int]) -> float:
+    """Twice the texts rightly given the label, over those that have it and those that were given it."""
+    right = sum(one == other == label for one, other in zip(labels, found, strict=True))
+    return 2 * right / (labels.count(label) + found.count(label))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description="Accuracy, macro-F1 and calibration error of models, and how far they agree.",
+    )
+    parser.add_argument("rows", type=Path, nargs="+", help="files of label<TAB>text")
+    parser.add_argument(
+        "--model", action="append", help="onnx:FOLDER or torch:FOLDER, or :bundled; repeat it to compare with the first"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
