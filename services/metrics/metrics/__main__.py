@@ -1,0 +1,10 @@
+"""Runs the metrics service, or its migrations."""
+
+import sys
+
+from common.service import command_line
+from metrics.app import create_service, migrate
+from metrics.settings import MetricsSettings
+
+if __name__ == "__main__":
+    sys.exit(command_line("metrics", MetricsSettings, create_service, migrate=migrate))

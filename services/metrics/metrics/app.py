@@ -1,0 +1,181 @@
+"""Builds the metrics service: every object once, opened in order and closed in reverse."""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common import postgres
+from common.openapi import add_specification
+from common.ops import Check, Readiness, State
+from common.postgres import POSTGRES_ERRORS, create_pool
+from common.redis import REDIS_ERRORS, create_client
+from common.service import Service, StartError
+from common.telemetry import HttpMetrics, create_registry
+from common.web import Door, create_app
+from metrics.aggregates import Aggregates
+from metrics.api import ERRORS, RESOURCES, Resources, routes
+from metrics.consumer import Consumer
+from metrics.database import Database
+from metrics.errors import StoreUnavailable
+from metrics.ledger import Ledger
+from metrics.partitions import Partitions
+from metrics.rollups import Rollups
+from metrics.settings import MetricsSettings
+from metrics.stream import BLOCK_S, StreamReader, StreamUpkeep
+from metrics.telemetry import IngestionMetrics, UpkeepMetrics
+from metrics.threshold_store import ThresholdStore
+from metrics.upkeep import Upkeep
+
+SCHEMA: Final = "metrics"
+
+
+def migrate(settings: MetricsSettings) -> None:
+    """Bring the tables up to date."""
+    try:
+        postgres.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
+    except POSTGRES_ERRORS as error:
+        raise StartError(f"PostgreSQL at DATABASE_URL: {type(error).__name__}") from error
+
+
+def create_service(settings: MetricsSettings) -> Service:
+    """The service, ready to listen; it starts with PostgreSQL and Redis absent."""
+    registry = create_registry()
+    readiness = Readiness({"start": _not_started})
+    app = create_app(Door(HttpMetrics(registry), errors=ERRORS, default_timeout_s=settings.metrics_request_timeout_s))
+    app.add_routes(routes())
+    add_specification(app, title="Sluice metrics", version=version("sluice-metrics"))
+
+    async def resources(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as opened:
+            app[RESOURCES], readiness.checks = await _open(opened, settings, registry)
+            yield
+
+    app.cleanup_ctx.append(resources)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+
+
+async def _open(
+    opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry
+) -> tuple[Resources, dict[str, Check]]:
+    reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
+    writing = await _database(opened, settings, settings.metrics_consumers + 1, settings.metrics_ingest_timeout_s)
+    redis = await opened.enter_async_context(create_client(settings))
+    upkeep = Upkeep(
+        StreamUpkeep(redis),
+        Partitions(
+            writing,
+            retention_days=settings.metrics_retention_days,
+            ahead_days=settings.metrics_partitions_ahead_days,
+            now=time.time,
+        ),
+        UpkeepMetrics(registry),
+    )
+    await opened.enter_async_context(_running(upkeep.watch_partitions(settings.metrics_maintenance_s), "partitions"))
+    await opened.enter_async_context(_running(upkeep.watch_stream(), "stream upkeep"))
+    consumers = await _start_consumers(opened, settings, writing, registry)
+    rollups = Rollups(reading)
+    aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
+    checks: dict[str, Check] = {
+        "database": _database_check(rollups),
+        "redis": _redis_check(redis),
+        "ingestion": _ingestion_check(consumers),
+    }
+    return Resources(rollups, aggregates, ThresholdStore(reading)), checks
+
+
+async def _database(opened: AsyncExitStack, settings: MetricsSettings, connections: int, timeout_s: float) -> Database:
+    pool = await opened.enter_async_context(
+        create_pool(
+            settings.database_url.get_secret_value(),
+            schema=SCHEMA,
+            application="sluice-metrics",
+            size=connections,
+            timeout_s=timeout_s,
+        )
+    )
+    return Database(pool, timeout_s)
+
+
+async def _start_consumers(
+    opened: AsyncExitStack, settings: MetricsSettings, database: Database, registry: CollectorRegistry
+) -> Sequence[asyncio.Task[None]]:
+    redis = await opened.enter_async_context(create_client(settings, timeout_s=settings.redis_timeout_s + BLOCK_S))
+    metrics, process = IngestionMetrics(registry), f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    tasks = []
+    for number in range(settings.metrics_consumers):
+        reader = StreamReader(
+            redis,
+            f"{process}-{number}",
+            batch=settings.metrics_batch,
+            claim_idle_s=settings.metrics_claim_idle_s,
+            dead_letters_max=settings.metrics_dead_letters_max,
+            now=time.monotonic,
+        )
+        consumer = Consumer(
+            reader, Ledger(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
+        )
+        tasks.append(await opened.enter_async_context(_consuming(consumer, settings.sluice_drain_s)))
+    return tasks
+
+
+@asynccontextmanager
+async def _consuming(consumer: Consumer, drain_s: float) -> AsyncIterator[asyncio.Task[None]]:
+    async with _running(consumer.run(), "consumer") as task:
+        yield task
+        consumer.stop()
+        await asyncio.wait([task], timeout=drain_s)
+
+
+@asynccontextmanager
+async def _running(work: Any, name: str) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _not_started() -> State:
+    return "failed"
+
+
+def _database_check(rollups: Rollups) -> Check:
+    async def check() -> State:
+        """Without PostgreSQL, or before its migrations, there is nothing that this service can answer."""
+        try:
+            await rollups.count()
+        except StoreUnavailable:
+            return "failed"
+        return "ok"
+
+    return check
+
+
+def _redis_check(redis: Redis) -> Check:
+    async def check() -> State:
+        """Without Redis nothing new arrives, but everything stored is answered."""
+        try:
+            await redis.ping()
+        except REDIS_ERRORS:
+            return "degraded"
+        return "ok"
+
+    return check
+
+
+def _ingestion_check(consumers: Sequence[asyncio.Task[None]]) -> Check:
+    async def check() -> State:
+        return "failed" if any(task.done() for task in consumers) else "ok"
+
+    return check

@@ -1,0 +1,124 @@
+"""Moves events from the stream to the ledger, each once, whatever dies; it neither speaks SQL nor Redis."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from metrics.errors import RowRefused, StoreUnavailable, StreamUnavailable
+from metrics.events import Arrival, DeadLetter, Entry, sort_entries
+from metrics.ledger import Ledger
+from metrics.stream import StreamReader
+from metrics.telemetry import IngestionMetrics
+
+log = structlog.get_logger()
+
+DAY_US: Final = 86_400_000_000
+_BACKOFF_MIN_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
+
+
+class Consumer:
+    """One batch in hand at most: while PostgreSQL is away nothing more is read, and the stream keeps the rest.
+
+    Order matters: entries are acknowledged only after the COMMIT that stored them. What dies in between leaves
+    entries that another consumer gets again, and the ledger knows their event ids.
+    """
+
+    def __init__(
+        self,
+        stream: StreamReader,
+        ledger: Ledger,
+        metrics: IngestionMetrics,
+        *,
+        retention_days: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self._metrics = metrics
+        self._retention_us = retention_days * DAY_US
+        self._now = now
+        self._stopping = asyncio.Event()
+        self._backoff_s = _BACKOFF_MIN_S
+        self._is_away = False
+
+    def stop(self) -> None:
+        """Let `run` return once the batch in hand is settled, or at once when its store is away."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until `stop`."""
+        while not self._stopping.is_set():
+            try:
+                await self.step()
+            except (StreamUnavailable, StoreUnavailable) as error:
+                await self._pause(error)
+
+    async def step(self) -> int:
+        """Read one batch and settle it; returns how many entries it had."""
+        entries = await self._stream.next()
+        if entries:
+            with self._metrics.batch_seconds.time():
+                await self._settle(entries)
+            self._metrics.batch_events.observe(len(entries))
+        self._set_away(None)
+        return len(entries)
+
+    async def _settle(self, entries: Sequence[Entry]) -> None:
+        now_us = int(self._now() * 1_000_000)
+        arrivals, dead = sort_entries(entries, now_us=now_us, oldest_us=now_us - self._retention_us)
+        dead += await self._store(arrivals)
+        await self._stream.settle(entries, dead)
+        for letter in dead:
+            self._metrics.dead_letters[letter.reason].inc()
+        if dead:
+            log.warning("events set aside", count=len(dead), reasons=sorted({letter.reason for letter in dead}))
+
+    async def _store(self, arrivals: Sequence[Arrival]) -> list[DeadLetter]:
+        """Store all that PostgreSQL takes; a batch that it refuses is halved until the culprit is alone."""
+        if not arrivals:
+            return []
+        try:
+            await self._write(arrivals)
+        except RowRefused:
+            if len(arrivals) == 1:
+                return [DeadLetter(arrivals[0].entry, "refused")]
+            middle = len(arrivals) // 2
+            return await self._store(arrivals[:middle]) + await self._store(arrivals[middle:])
+        return []
+
+    async def _write(self, arrivals: Sequence[Arrival]) -> None:
+        while True:
+            try:
+                written = await self._ledger.write(arrival.event for arrival in arrivals)
+            except StoreUnavailable as error:
+                await self._pause(error)
+                if self._stopping.is_set():
+                    raise
+            else:
+                self._metrics.predictions.inc(written.predictions)
+                self._metrics.counters.inc(written.counters)
+                self._metrics.duplicates.inc(len(arrivals) - written.predictions - written.counters)
+                return
+
+    async def _pause(self, error: Exception) -> None:
+        self._set_away(error)
+        self._metrics.retries.inc()
+        try:
+            async with asyncio.timeout(self._backoff_s * random.uniform(0.5, 1.0)):
+                await self._stopping.wait()
+        except TimeoutError:
+            self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+
+    def _set_away(self, error: Exception | None) -> None:
+        if error is None:
+            self._backoff_s = _BACKOFF_MIN_S
+        if self._is_away != (error is not None):
+            self._is_away = error is not None
+            if error is None:
+                log.info("ingestion goes on")
+            else:
+                log.warning("ingestion waits for a store", error=type(error).__name__, reason=str(error))

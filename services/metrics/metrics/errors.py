@@ -1,0 +1,26 @@
+"""The named errors of this service; it knows neither HTTP nor any driver."""
+
+
+class StoreUnavailable(Exception):
+    """PostgreSQL cannot be asked now; the message names the driver's error, for the log only."""
+
+
+class RowRefused(Exception):
+    """PostgreSQL will never take these rows as they are; nothing of the batch was written."""
+
+
+class StreamUnavailable(Exception):
+    """Redis cannot be asked now; the message names the driver's error, for the log only."""
+
+
+class InvalidField(Exception):
+    """A request is well-formed but cannot be answered, because of `field`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+class VersionConflict(Exception):
+    """The document changed since the caller read it."""

@@ -1,0 +1,36 @@
+"""What the metrics service reads from the environment."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from common.service import Listen
+from common.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings
+
+
+class MetricsSettings(Settings, PostgresSettings, RedisSettings):
+    """Every number is bounded; `.env.example` says what each is for."""
+
+    prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_", "METRICS_")
+
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port | None = None
+    metrics_ops_port: Port | None = None
+    metrics_request_timeout_s: Seconds = 10.0
+    metrics_connections: Annotated[int, Field(ge=1, le=100)] = 8
+    metrics_database_timeout_s: Seconds = 5.0
+    metrics_exact_max: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+
+    metrics_consumers: Annotated[int, Field(ge=1, le=16)] = 2
+    metrics_batch: Annotated[int, Field(ge=1, le=20_000)] = 5_000
+    metrics_ingest_timeout_s: Seconds = 10.0
+    metrics_claim_idle_s: Seconds = 5.0
+    metrics_dead_letters_max: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+
+    metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    metrics_partitions_ahead_days: Annotated[int, Field(ge=1, le=60)] = 7
+    metrics_maintenance_s: Seconds = 300.0
+
+    def listen(self) -> Listen:
+        """Third in the row of services."""
+        return Listen.at(2, self.sluice_port_base, self.metrics_host, self.metrics_port, self.metrics_ops_port)

@@ -1,0 +1,149 @@
+"""The prediction stream in Redis: reads it in a consumer group, settles what was read, trims behind it.
+
+An entry leaves the group only by `settle`; one whose consumer died is handed to another after `claim_idle_s`.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.client import NEVER_DECODE
+from redis.exceptions import ResponseError
+
+from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
+from common.redis import REDIS_ERRORS
+from metrics.errors import StreamUnavailable
+from metrics.events import DeadLetter, Entry
+
+GROUP: Final = "metrics"
+BLOCK_S: Final = 0.5  # how long a read waits for the first entry; also the longest a shutdown waits for it
+STALE_CONSUMER_S: Final = 600.0  # a consumer that reads does so every BLOCK_S
+
+_FIELD: Final = EVENT_FIELD.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest of them."""
+
+    entries: int | None
+    age_s: float
+
+
+class StreamReader:
+    """One consumer of the group. Every method raises StreamUnavailable when Redis cannot be asked."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        consumer: str,
+        *,
+        batch: int,
+        claim_idle_s: float,
+        dead_letters_max: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._redis = redis
+        self._consumer = consumer
+        self._batch = batch
+        self._claim_idle_s = claim_idle_s
+        self._dead_letters_max = dead_letters_max
+        self._now = now
+        self._claim_at_s = now()
+        self._cursor = "0-0"
+
+    async def next(self) -> list[Entry]:
+        """Entries that a consumer left behind, or new ones; empty when none came within BLOCK_S."""
+        try:
+            async with _translated():
+                return await self._abandoned() or await self._new()
+        except _NoGroup:
+            await self.create_group()
+            return []
+
+    async def create_group(self) -> None:
+        """Make the group, reading from the beginning: what was counted before is recognised by its event id."""
+        async with _translated():
+            try:
+                await self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def settle(self, entries: Sequence[Entry], dead: Iterable[DeadLetter] = ()) -> None:
+        """Acknowledge `entries`, all of which are stored or among `dead`, and file the dead, in one transaction."""
+        async with _translated():
+            pipeline = self._redis.pipeline(transaction=True)
+            for letter in dead:
+                pipeline.xadd(
+                    DEAD_LETTERS,
+                    {EVENT_FIELD: letter.entry.payload or b"", "reason": letter.reason, "id": letter.entry.id},
+                    maxlen=self._dead_letters_max,
+                )
+            pipeline.xack(STREAM, GROUP, *(entry.id for entry in entries))
+            await pipeline.execute()
+
+    async def _abandoned(self) -> list[Entry]:
+        if self._now() < self._claim_at_s:
+            return []
+        reply = await self._raw(
+            "XAUTOCLAIM", STREAM, GROUP, self._consumer, int(self._claim_idle_s * 1000), self._cursor,
+            "COUNT", self._batch,
+        )  # fmt: skip  # it reads as the command does
+        self._cursor = reply[0].decode()
+        if self._cursor == "0-0":
+            self._claim_at_s = self._now() + self._claim_idle_s / 2
+        return _entries(reply[1])
+
+    async def _new(self) -> list[Entry]:
+        reply = await self._raw(
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._batch, "BLOCK", int(BLOCK_S * 1000),
+            "STREAMS", STREAM, ">",
+        )  # fmt: skip
+        return [entry for parts in (reply or {}).values() for part in parts for entry in _entries(part)]
+
+    async def _raw(self, *words: str | int) -> Any:
+        """The answer as bytes: what a stranger wrote to the stream need not be UTF-8."""
+        options: dict[str, Any] = {NEVER_DECODE: []}
+        return await self._redis.execute_command(*words, **options)  # type: ignore[no-untyped-call]  # redis-py
+
+
+class StreamUpkeep:
+    """What every replica does for the whole group now and then; doing it twice does no harm."""
+
+    def __init__(self, redis: Redis, *, stale_consumer_s: float = STALE_CONSUMER_S) -> None:
+        self._backlog = redis.register_script((files("metrics") / "backlog.lua").read_text())
+        self._tidy = redis.register_script((files("metrics") / "tidy.lua").read_text())
+        self._stale_ms = int(stale_consumer_s * 1000)
+
+    async def backlog(self) -> Backlog:
+        """How far ingestion is behind the stream."""
+        async with _translated():
+            entries, age_ms = await self._backlog(keys=[STREAM], args=[GROUP])
+        return Backlog(None if entries < 0 else entries, max(0, age_ms) / 1000)
+
+    async def tidy(self) -> None:
+        """Trim what is settled, and forget consumers that went away with nothing pending."""
+        async with _translated():
+            await self._tidy(keys=[STREAM], args=[GROUP, self._stale_ms])
+
+
+class _NoGroup(StreamUnavailable):
+    """The stream or the group is gone."""
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except REDIS_ERRORS as error:
+        if isinstance(error, ResponseError) and str(error).startswith("NOGROUP"):
+            raise _NoGroup from error
+        raise StreamUnavailable(type(error).__name__) from error
+
+
+def _entries(pairs: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+    return [Entry(id.decode(), fields.get(_FIELD)) for id, fields in pairs]

@@ -1,0 +1,49 @@
+"""Prometheus metrics of ingestion, with every label child made once."""
+
+from typing import Final, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from metrics.events import Reason
+
+_BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
+
+
+class IngestionMetrics:
+    """Shared by all consumers of this process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        ingested = Counter("sluice_metrics_ingested", "Events stored and rolled up.", ["kind"], registry=registry)
+        self.predictions = ingested.labels("prediction")
+        self.counters = ingested.labels("counter")
+        self.duplicates = Counter("sluice_metrics_duplicates", "Events that had been stored before.", registry=registry)
+        dead = Counter("sluice_metrics_dead_letters", "Entries set aside.", ["reason"], registry=registry)
+        self.dead_letters = {reason: dead.labels(reason) for reason in get_args(Reason)}
+        self.retries = Counter(
+            "sluice_metrics_ingest_retries", "Times a store was away or refused a batch.", registry=registry
+        )
+        self.batch_events = Histogram(
+            "sluice_metrics_batch_events", "Entries in a batch.", buckets=_BATCH_BUCKETS, registry=registry
+        )
+        self.batch_seconds = Histogram(
+            "sluice_metrics_batch_seconds", "Time from read to acknowledged.", registry=registry
+        )
+
+
+class UpkeepMetrics:
+    """What upkeep measured last."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lag_entries = Gauge(
+            "sluice_metrics_lag_entries", "Stream entries not settled; NaN when unknown.", registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "sluice_metrics_lag_seconds", "Age of the oldest of them; NaN when unknown.", registry=registry
+        )
+        self.days_ahead = Gauge(
+            "sluice_metrics_partition_days_ahead", "Days from today that have a partition.", registry=registry
+        )
+        self.default_rows = Gauge(
+            "sluice_metrics_default_partition_rows", "Rows that no day's partition took.", registry=registry
+        )
+        self.partitions = Gauge("sluice_metrics_partitions", "Partitions of raw events.", registry=registry)

@@ -1,0 +1,61 @@
+"""Threshold rules: the document they form, the one in force until somebody writes another, and where a rule stands."""
+
+from typing import Annotated, Final, Self
+
+from pydantic import Field, model_validator
+
+from common.contracts import Body, MetricName, Summary, ThresholdRule, ThresholdState
+
+
+class Thresholds(Body):
+    """All rules at once; a PUT replaces them all."""
+
+    rules: Annotated[list[ThresholdRule], Field(max_length=100)]
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError("rules must have different names")
+        return self
+
+
+DEFAULT: Final = Thresholds(
+    rules=[
+        ThresholdRule(
+            name="error-rate", metric="error_rate", above=0.05, resolve_at=0.02, for_s=60, min_samples=20,
+            severity="critical",
+        ),
+        ThresholdRule(
+            name="latency-p95", metric="latency_ms.p95", above=500.0, resolve_at=400.0, for_s=120, min_samples=20,
+        ),
+        ThresholdRule(
+            name="limited-rate", metric="limited_rate", above=0.5, resolve_at=0.3, for_s=120, min_samples=50,
+            severity="info",
+        ),
+        ThresholdRule(
+            name="confidence", metric="confidence.mean", below=0.6, resolve_at=0.65, min_samples=50, window="15m",
+        ),
+    ]
+)  # fmt: skip
+
+
+def measure(metric: MetricName, summary: Summary) -> tuple[float | None, int]:
+    """The metric's value in `summary`, and how many samples it rests on."""
+    group, _, name = metric.partition(".")
+    if group == "latency_ms":
+        return getattr(summary.latency_ms, name), summary.predictions
+    if group == "confidence":
+        return summary.confidence.mean, summary.predictions
+    return getattr(summary, group), summary.requests
+
+
+def judge(rule: ThresholdRule, summary: Summary) -> ThresholdState:
+    """Where `rule` stands in a summary of its own window."""
+    current, samples = measure(rule.metric, summary)
+    breached = None
+    if current is not None and samples >= rule.min_samples:
+        breached = (rule.above is not None and current > rule.above) or (
+            rule.below is not None and current < rule.below
+        )
+    return ThresholdState(rule=rule, current=current, breached=breached)

@@ -1,0 +1,67 @@
+"""What runs beside ingestion, now and then: the stream's tidying, its lag, and the partitions."""
+
+import asyncio
+from typing import Final, NoReturn
+
+import structlog
+
+from metrics.errors import StoreUnavailable, StreamUnavailable
+from metrics.partitions import Partitions
+from metrics.stream import StreamUpkeep
+from metrics.telemetry import UpkeepMetrics
+
+log = structlog.get_logger()
+
+LAG_TIMEOUT_S: Final = 0.5  # an aggregate does not wait longer to learn how stale it is
+_STREAM_S: Final = 1.0
+_RETRY_S: Final = 10.0
+
+
+class Upkeep:
+    """Every replica runs one; what they do twice does no harm."""
+
+    def __init__(self, stream: StreamUpkeep, partitions: Partitions, metrics: UpkeepMetrics) -> None:
+        self._stream = stream
+        self._partitions = partitions
+        self._metrics = metrics
+
+    async def lag_s(self) -> float | None:
+        """Seconds by which ingestion is behind the stream; None while the stream can't be asked."""
+        try:
+            async with asyncio.timeout(LAG_TIMEOUT_S):
+                backlog = await self._stream.backlog()
+        except (StreamUnavailable, TimeoutError):
+            self._metrics.lag_entries.set(float("nan"))
+            self._metrics.lag_seconds.set(float("nan"))
+            return None
+        self._metrics.lag_entries.set(float("nan") if backlog.entries is None else backlog.entries)
+        self._metrics.lag_seconds.set(backlog.age_s)
+        return backlog.age_s
+
+    async def maintain(self) -> bool:
+        """One round over the partitions; returns whether all of it could be done."""
+        try:
+            state = await self._partitions.maintain()
+        except StoreUnavailable as error:
+            log.warning("partitions not maintained", reason=str(error))
+            return False
+        self._metrics.partitions.set(state.partitions)
+        self._metrics.days_ahead.set(state.days_ahead)
+        self._metrics.default_rows.set(state.default_rows)
+        return True
+
+    async def watch_stream(self) -> NoReturn:
+        """Measure the lag and trim the stream, every second."""
+        while True:
+            if await self.lag_s() is not None:
+                try:
+                    await self._stream.tidy()
+                except StreamUnavailable as error:
+                    log.warning("stream not trimmed", reason=str(error))
+            await asyncio.sleep(_STREAM_S)
+
+    async def watch_partitions(self, interval_s: float) -> NoReturn:
+        """Maintain the partitions every `interval_s`, or soon again where that failed."""
+        while True:
+            done = await self.maintain()
+            await asyncio.sleep(interval_s if done else min(_RETRY_S, interval_s))

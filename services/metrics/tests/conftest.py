@@ -1,0 +1,139 @@
+"""Events to feed in, and this service's parts over real stores."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM, CounterEvent, PredictionEvent
+from common.postgres import create_pool
+from metrics.consumer import Consumer
+from metrics.database import Database
+from metrics.ledger import Ledger
+from metrics.stream import StreamReader
+from metrics.telemetry import IngestionMetrics
+
+Event = PredictionEvent | CounterEvent
+
+AT_US = 1_790_000_000_000_000  # a moment in September 2026, in the middle of a minute
+
+
+class Clock:
+    """Time that moves when told to."""
+
+    def __init__(self, now_s: float = AT_US / 1_000_000) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def prediction() -> Callable[..., PredictionEvent]:
+    """Call it with what matters; the rest is an answered prediction."""
+
+    def make(**fields: Any) -> PredictionEvent:
+        usual = {
+            "id": str(uuid.uuid4()),
+            "at_us": AT_US,
+            "route": "/predict",
+            "outcome": "ok",
+            "request_id": "r-1",
+            "model": "m",
+            "revision": "1",
+            "label": "POSITIVE",
+            "score": 0.75,
+            "margin": 0.5,
+            "latency_us": 10_000,
+            "characters": 40,
+        }
+        return PredictionEvent.model_validate(usual | fields)
+
+    return make
+
+
+@pytest.fixture
+def counter() -> Callable[..., CounterEvent]:
+    def make(**fields: Any) -> CounterEvent:
+        usual = {"id": str(uuid.uuid4()), "at_us": AT_US, "route": "/predict", "outcome": "limited", "n": 1}
+        return CounterEvent.model_validate(usual | fields)
+
+    return make
+
+
+@pytest.fixture
+def metrics_url(migrated_url: Callable[..., str]) -> str:
+    """A database with this service's tables, empty."""
+    return migrated_url("metrics")
+
+
+@pytest.fixture
+async def database(metrics_url: str) -> AsyncIterator[Database]:
+    async with create_pool(metrics_url, schema="metrics", application="test", size=8, timeout_s=20) as pool:
+        yield Database(pool, 20)
+
+
+@pytest.fixture
+async def redis(redis_settings: dict[str, Any]) -> AsyncIterator[Redis]:
+    async with Redis(**redis_settings, decode_responses=True, encoding_errors="replace", protocol=3) as client:
+        yield client
+
+
+@pytest.fixture
+def send(redis: Redis) -> Callable[..., Any]:
+    """Call it with events (or raw payloads) to write them to the stream; returns the entries' ids."""
+
+    async def write(*events: Event | bytes | str) -> list[str]:
+        payloads = [e if isinstance(e, bytes | str) else e.model_dump_json(exclude_none=True) for e in events]
+        return [str(await redis.xadd(STREAM, {EVENT_FIELD: payload})) for payload in payloads]
+
+    return write
+
+
+@pytest.fixture
+def reader(redis: Redis) -> Callable[..., StreamReader]:
+    """Call it with a consumer's name. What another left behind is claimed at once unless `claim_idle_s` says later."""
+
+    def make(name: str = "c", *, claim_idle_s: float = 0.0, batch: int = 100) -> StreamReader:
+        return StreamReader(redis, name, batch=batch, claim_idle_s=claim_idle_s, dead_letters_max=1000, now=lambda: 0.0)
+
+    return make
+
+
+@pytest.fixture
+def dead(redis: Redis) -> Callable[..., Any]:
+    """Call it for the reasons of all dead letters, in order."""
+
+    async def reasons() -> list[str]:
+        letters: Any = await redis.xrange(DEAD_LETTERS)
+        return [fields["reason"] for _, fields in letters]
+
+    return reasons
+
+
+@pytest.fixture
+def consumer(database: Database, clock: Clock) -> Callable[..., Consumer]:
+    """Call it with a stream reader."""
+    metrics = IngestionMetrics(CollectorRegistry())
+    return lambda stream, ledger=None: Consumer(
+        stream, ledger or Ledger(database), metrics, retention_days=30, now=clock
+    )
+
+
+@pytest.fixture
+def rows(database: Database) -> Callable[..., Any]:
+    """Call it with SQL for the rows as tuples."""
+
+    async def fetch(sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        async with database.connection() as connection:
+            return [tuple(row) for row in await connection.fetch(sql, *arguments)]
+
+    return fetch

@@ -1,0 +1,269 @@
+"""The routes over the real app and real stores."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse, web
+from aiohttp.test_utils import TestClient, TestServer
+from redis.asyncio import Redis
+
+from common.contracts import Aggregate
+from metrics.app import create_service
+from metrics.settings import MetricsSettings
+
+Client = TestClient[web.Request, web.Application]
+RULE = {"name": "slow", "metric": "latency_ms.p95", "above": 100.0}
+
+
+@pytest.fixture
+def settings(metrics_url: str, redis_settings: dict[str, Any]) -> MetricsSettings:
+    return MetricsSettings(
+        database_url=metrics_url,
+        redis_host=redis_settings["host"],
+        redis_port=redis_settings["port"],
+        redis_password=redis_settings["password"],
+    )
+
+
+@pytest.fixture
+async def client(settings: MetricsSettings) -> AsyncIterator[Client]:
+    async with TestClient(TestServer(create_service(settings).app)) as client:
+        yield client
+
+
+@pytest.fixture
+async def now_us(redis: Redis) -> int:
+    seconds, micros = await redis.time()
+    return seconds * 1_000_000 + micros
+
+
+@pytest.fixture
+def ingested(client: Client, send: Callable[..., Any]) -> Callable[..., Any]:
+    """Call it with events to send them and wait until nothing of the stream is left to ingest."""
+
+    async def feed(*events: Any) -> dict[str, Any]:
+        await send(*events)
+        async with asyncio.timeout(20):
+            while (body := await aggregated(client, window="1h"))["lag_s"] != 0:
+                pass
+        return body
+
+    return feed
+
+
+async def aggregated(client: Client, **body: Any) -> dict[str, Any]:
+    response = await client.post("/metrics/aggregated", json=body)
+    assert response.status == 200, await response.text()
+    return dict(await response.json())
+
+
+async def fields_of(response: ClientResponse) -> list[str]:
+    assert response.content_type == "application/problem+json"
+    return [error["field"] for error in (await response.json())["errors"]]
+
+
+async def test_count__is_of_answered_predictions_only(
+    client: Client,
+    ingested: Callable[..., Any],
+    prediction: Callable[..., Any],
+    counter: Callable[..., Any],
+    now_us: int,
+) -> None:
+    assert await (await client.get("/metrics/count")).json() == {"count": 0}
+    answered = [prediction(at_us=now_us) for _ in range(7)]
+    await ingested(*answered, answered[0], prediction(outcome="error", at_us=now_us), counter(n=9, at_us=now_us))
+    assert await (await client.get("/metrics/count")).json() == {"count": 7}
+
+
+async def test_aggregate__tells_everything_about_the_window(
+    client: Client,
+    ingested: Callable[..., Any],
+    prediction: Callable[..., Any],
+    counter: Callable[..., Any],
+    now_us: int,
+) -> None:
+    body = await ingested(
+        *(prediction(at_us=now_us, latency_us=1000 * n, label="POSITIVE") for n in range(1, 10)),
+        prediction(at_us=now_us, latency_us=20_000, label="NEGATIVE", score=0.25),
+        prediction(at_us=now_us, outcome="timeout", label=None, score=None),
+        counter(at_us=now_us, n=9),
+    )
+    Aggregate.model_validate_json(await (await client.post("/metrics/aggregated", json={"window": "1h"})).read())
+    assert body["requests"] == 20
+    assert body["predictions"] == 10
+    assert body["rate_limited"] == 9
+    assert body["errors"] == {"timeout": 1}
+    assert body["error_rate"] == pytest.approx(1 / 11)
+    assert body["latency_ms"] == {
+        "n": 10, "mean": 6.5, "p50": 5.0, "p90": 9.0, "p95": 20.0, "p99": 20.0, "max": 20.0,
+        "method": "exact", "relative_error": 0.0,
+    }  # fmt: skip
+    assert body["labels"] == [
+        {"label": "POSITIVE", "count": 9, "share": 0.9},
+        {"label": "NEGATIVE", "count": 1, "share": 0.1},
+    ]
+    assert body["confidence"] == {"mean": pytest.approx(0.7), "histogram": [0, 0, 1, 0, 0, 0, 0, 9, 0, 0]}
+    assert body["previous"]["requests"] == 0
+    assert len(body["series"]) in (60, 61)
+    assert body["thresholds"][0]["rule"]["name"] == "error-rate"
+
+
+async def test_groups__are_by_the_asked_names(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    await ingested(*(prediction(at_us=now_us, model=m, label=label) for m, label in ("aP", "aN", "bP", "aP")))
+    groups = (await aggregated(client, window="1h", group_by=["model", "label", "model"]))["groups"]
+    assert [(group["key"], group["requests"]) for group in groups] == [
+        ({"model": "a", "label": "P"}, 2),
+        ({"model": "a", "label": "N"}, 1),
+        ({"model": "b", "label": "P"}, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "window"),
+        ({"window": "2h"}, "window"),
+        ({"window": "1h", "end": "2026-01-01T00:00:00Z"}, "window"),
+        ({"start": "2026-01-01T00:00:00Z"}, "end"),
+        ({"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "end"),
+        ({"start": "2026-01-01T00:00:00", "end": "2026-01-02T00:00:00Z"}, "start"),
+        ({"start": "1926-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
+        ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
+        ({"window": "30d", "bucket": "1m"}, "bucket"),
+        ({"window": "1h", "bucket": "1s"}, "bucket"),
+        ({"window": "1h", "group_by": ["text"]}, "group_by.0"),
+        ({"window": "1h", "filters": {"outcome": "bad"}}, "filters.outcome"),
+        ({"window": "1h", "unknown": 1}, "unknown"),
+    ],
+)
+async def test_unanswerable_request__names_the_field(client: Client, body: dict[str, Any], field: str) -> None:
+    response = await client.post("/metrics/aggregated", json=body)
+    assert response.status == 422
+    assert await fields_of(response) == [field]
+
+
+async def test_filter_with_a_nul__matches_nothing(client: Client) -> None:
+    assert (await aggregated(client, window="1h", filters={"model": "\x00"}))["requests"] == 0
+
+
+async def test_thresholds__are_replaced_by_who_read_the_newest(client: Client) -> None:
+    read = await client.get("/metrics/thresholds")
+    assert (read.status, read.headers["ETag"]) == (200, '"0"')
+    first = await client.put("/metrics/thresholds", json={"rules": [RULE]})
+    assert (first.status, first.headers["ETag"]) == (200, '"1"')
+    second = await client.put("/metrics/thresholds", json={"rules": []}, headers={"If-Match": '"1"'})
+    assert (second.status, second.headers["ETag"]) == (200, '"2"')
+    assert await (await client.get("/metrics/thresholds")).json() == {"rules": []}
+
+
+async def test_document_as_read__can_be_written_back(client: Client) -> None:
+    read = await client.get("/metrics/thresholds")
+    written = await client.put(
+        "/metrics/thresholds", json=await read.json(), headers={"If-Match": read.headers["ETag"]}
+    )
+    assert written.status == 200
+    assert await written.json() == await read.json()
+
+
+@pytest.mark.parametrize(
+    ("if_match", "status"),
+    [(None, 428), ('"0"', 412), ('W/"1"', 412), ("1", 412), ("", 412), ('"0", "1"', 200), ('"1"', 200), ("*", 200)],
+)
+async def test_second_write__needs_the_version_it_replaces(client: Client, if_match: str | None, status: int) -> None:
+    await client.put("/metrics/thresholds", json={"rules": [RULE]})
+    headers = {} if if_match is None else {"If-Match": if_match}
+    response = await client.put("/metrics/thresholds", json={"rules": []}, headers=headers)
+    assert response.status == status
+    rules = (await (await client.get("/metrics/thresholds")).json())["rules"]
+    assert len(rules) == (0 if status == 200 else 1)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ([RULE | {"metric": "luck"}], "rules.0.metric"),
+        ([RULE | {"below": 1.0}], "rules.0"),
+        ([RULE | {"resolve_at": 101.0}], "rules.0"),
+        ([RULE | {"window": "2h"}], "rules.0.window"),
+        ([RULE | {"above": float("nan")}], "rules.0.above"),
+        ([RULE, RULE], ""),
+    ],
+)
+async def test_rules_that_make_no_sense__name_the_field(client: Client, rules: list[Any], field: str) -> None:
+    response = await client.put("/metrics/thresholds", json={"rules": rules})
+    assert response.status == 422
+    assert await fields_of(response) == [field]
+
+
+async def test_threshold_in_force__is_judged_in_every_aggregate(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    rule = {"name": "many", "metric": "predictions", "above": 1.0}
+    await client.put("/metrics/thresholds", json={"rules": [rule]})
+    body = await ingested(*(prediction(at_us=now_us) for _ in range(3)))
+    [state] = body["thresholds"]
+    assert (state["rule"]["name"], state["current"], state["breached"]) == ("many", 3.0, True)
+
+
+async def test_bad_entries__do_not_hold_up_the_others(
+    client: Client, ingested: Callable[..., Any], dead: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    await ingested(b"{", prediction(at_us=now_us), prediction(at_us=now_us, request_id="\x00"))
+    assert await (await client.get("/metrics/count")).json() == {"count": 1}
+    assert await dead() == ["malformed", "refused"]
+
+
+async def test_specification__lists_every_route(client: Client) -> None:
+    paths = (await (await client.get("/openapi.json")).json())["paths"]
+    assert {(path, method) for path, item in paths.items() for method in item} == {
+        ("/metrics/count", "get"),
+        ("/metrics/aggregated", "post"),
+        ("/metrics/thresholds", "get"),
+        ("/metrics/thresholds", "put"),
+    }
+
+
+async def test_deadline_too_short__is_504(client: Client) -> None:
+    response = await client.get("/metrics/count", headers={"X-Request-Timeout-Ms": "0"})
+    assert response.status == 504
+
+
+async def test_database_away__is_503_with_retry_after_until_it_is_back(
+    own_postgres: Callable[..., Any], settings: MetricsSettings, redis: Redis
+) -> None:
+    server = own_postgres()
+    away = settings.model_copy(update={"database_url": settings.database_url.__class__(server.url())})
+    service = create_service(away)
+    server.stop()
+    async with TestClient(TestServer(service.app)) as client:
+        for call in (
+            client.get("/metrics/count"),
+            client.post("/metrics/aggregated", json={"window": "1h"}),
+            client.get("/metrics/thresholds"),
+            client.put("/metrics/thresholds", json={"rules": []}),
+        ):
+            response = await call
+            assert response.status == 503
+            assert int(response.headers["Retry-After"]) >= 1
+        assert (await service.readiness.report())[1]["database"] == "failed"
+
+
+async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
+    own_valkey: Callable[..., Any], settings: MetricsSettings, rows: Callable[..., Any]
+) -> None:
+    server = own_valkey()
+    service = create_service(
+        settings.model_copy(
+            update={"redis_port": server.port, "redis_password": settings.redis_password.__class__(server.password)}
+        )
+    )
+    async with TestClient(TestServer(service.app)) as client:
+        assert (await aggregated(client, window="1h"))["lag_s"] == 0
+        server.kill()
+        assert (await aggregated(client, window="1h"))["lag_s"] is None
+        status, checks = await service.readiness.report()
+        assert (status, checks) == ("degraded", {"database": "ok", "redis": "degraded", "ingestion": "ok"})

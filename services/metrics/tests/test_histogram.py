@@ -1,0 +1,61 @@
+"""Percentiles out of a histogram: exact over values, within the stated error over bins."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metrics.histogram import GAMMA, RELATIVE_ERROR, percentile, sketch_us
+
+SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+
+
+def bin_of(latency_us: int) -> int:
+    return math.ceil(math.log(max(latency_us, 1), GAMMA) - 1e-9)
+
+
+def percentile_disc(values: list[int], share: float) -> int:
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def lognormal(rng: random.Random) -> int:
+    return max(1, round(rng.lognormvariate(9, 1.2)))
+
+
+def bimodal(rng: random.Random) -> int:
+    return max(1, round(rng.gauss(900, 40) if rng.random() < 0.7 else rng.gauss(40_000, 3_000)))
+
+
+def constant(_rng: random.Random) -> int:
+    return 4_321
+
+
+def test_error_bound__is_what_the_design_promises() -> None:
+    assert RELATIVE_ERROR <= 0.01084
+
+
+@pytest.mark.parametrize("distribution", [lognormal, bimodal, constant])
+@given(seed=st.integers(0, 2**32), n=st.integers(1, 3_000))
+def test_sketch_percentile__is_within_the_stated_error_of_percentile_disc(
+    distribution: Callable[[random.Random], int], seed: int, n: int
+) -> None:
+    rng = random.Random(seed)
+    values = [distribution(rng) for _ in range(n)]
+    sketch = Counter(map(bin_of, values))
+    for share in SHARES:
+        exact = percentile_disc(values, share)
+        assert abs(sketch_us(percentile(sketch, share)) - exact) <= exact * (RELATIVE_ERROR + 1e-9)
+
+
+@given(st.lists(st.integers(1, 2**31 - 1), min_size=1), st.sampled_from(SHARES))
+def test_percentile_of_exact_values__is_percentile_disc(values: list[int], share: float) -> None:
+    assert percentile(Counter(values), share) == percentile_disc(values, share)
+
+
+def test_percentile_of_nothing__raises() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile({}, 0.5)

@@ -1,0 +1,64 @@
+"""Where a rule stands, and which documents make sense."""
+
+from typing import Any, cast
+
+import pytest
+from pydantic import ValidationError
+
+from common.contracts import Outcome, Summary, ThresholdRule
+from metrics.tally import Row, Source, Tally
+from metrics.thresholds import DEFAULT, Thresholds, judge
+from metrics.windows import Range
+
+MINUTE = Range(0, 60_000_000)
+
+
+def summary(**counts: int) -> Summary:
+    tally = Tally()
+    for name, n in counts.items():
+        outcome = cast(Outcome, name)
+        tally.add(Row(0, Source("m", "/predict", outcome, "POSITIVE"), 9_000, n, 9_000 * n, n, 700_000 * n, [421], [n]))
+    return tally.summary(MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("rule", "current", "breached"),
+    [
+        ({"metric": "requests", "above": 99}, 100, True),
+        ({"metric": "requests", "above": 100}, 100, False),
+        ({"metric": "predictions", "below": 70}, 60, True),
+        ({"metric": "predictions", "below": 60}, 60, False),
+        ({"metric": "throughput_per_s", "below": 2}, 1.0, True),
+        ({"metric": "error_rate", "above": 0.2}, 0.25, True),
+        ({"metric": "limited_rate", "above": 0.2}, 0.2, False),
+        ({"metric": "latency_ms.max", "above": 8.5}, 9.0, True),
+        ({"metric": "latency_ms.mean", "above": 9.5}, 9.0, False),
+        ({"metric": "confidence.mean", "below": 0.75}, 0.7, True),
+        ({"metric": "requests", "above": 1, "min_samples": 101}, 100, None),
+        ({"metric": "latency_ms.p50", "above": 1, "min_samples": 61}, 9.0, None),
+    ],
+)
+def test_rule__is_breached_past_its_limit_once_there_are_samples(
+    rule: dict[str, Any], current: float, breached: bool | None
+) -> None:
+    state = judge(ThresholdRule(name="r", **rule), summary(ok=60, error=20, limited=20))
+    assert state.current == pytest.approx(current)
+    assert state.breached is breached
+
+
+def test_rule_on_silence__is_judged_only_when_it_needs_no_samples() -> None:
+    silent = summary()
+    assert judge(ThresholdRule(name="r", metric="requests", below=1), silent).breached is None
+    assert judge(ThresholdRule(name="r", metric="requests", below=1, min_samples=0), silent).breached is True
+    assert judge(ThresholdRule(name="r", metric="error_rate", above=0.1, min_samples=0), silent).breached is None
+
+
+def test_default_document__is_valid_and_judges_every_summary() -> None:
+    document = Thresholds.model_validate_json(DEFAULT.model_dump_json(exclude_none=True))
+    assert [judge(rule, summary(ok=1_000)).breached for rule in document.rules] == [False] * len(document.rules)
+
+
+def test_two_rules_of_one_name__are_refused() -> None:
+    rule = ThresholdRule(name="r", metric="requests", above=1)
+    with pytest.raises(ValidationError, match="different names"):
+        Thresholds(rules=[rule, rule])

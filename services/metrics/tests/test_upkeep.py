@@ -1,0 +1,65 @@
+"""Lag and partitions as upkeep measures and exports them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.postgres import create_pool
+from common.redis import create_client
+from common.settings import RedisSettings
+from metrics.database import Database
+from metrics.partitions import Partitions
+from metrics.stream import StreamUpkeep
+from metrics.telemetry import UpkeepMetrics
+from metrics.upkeep import Upkeep
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def upkeep(redis: Redis, database: Database, clock: Callable[[], float], registry: CollectorRegistry) -> Upkeep:
+    partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
+    return Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
+
+
+async def test_lag__is_measured_and_exported(upkeep: Upkeep, registry: CollectorRegistry, redis: Redis) -> None:
+    seconds, micros = await redis.time()
+    await redis.xadd("{predictions}", {"event": "x"}, id=f"{(seconds - 60) * 1000 + micros // 1000}-0")
+    assert await upkeep.lag_s() == pytest.approx(60, abs=5)
+    assert registry.get_sample_value("sluice_metrics_lag_seconds") == pytest.approx(60, abs=5)
+    assert registry.get_sample_value("sluice_metrics_lag_entries") == 1
+
+
+async def test_lag_without_redis__is_unknown(
+    own_valkey: Callable[..., Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    server = own_valkey()
+    settings = RedisSettings(redis_host=server.host, redis_port=server.port, redis_password=server.password)
+    async with create_client(settings) as redis:
+        partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
+        upkeep = Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
+        server.kill()
+        assert await upkeep.lag_s() is None
+    assert math.isnan(registry.get_sample_value("sluice_metrics_lag_seconds") or 0)
+
+
+async def test_partitions__are_maintained_and_exported(upkeep: Upkeep, registry: CollectorRegistry) -> None:
+    assert await upkeep.maintain() is True
+    assert registry.get_sample_value("sluice_metrics_partitions") == 6
+    assert registry.get_sample_value("sluice_metrics_partition_days_ahead") == 2
+    assert registry.get_sample_value("sluice_metrics_default_partition_rows") == 0
+
+
+async def test_partitions_without_tables__are_tried_again(
+    redis: Redis, database_url: str, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    async with create_pool(database_url, schema="metrics", application="test") as pool:
+        partitions = Partitions(Database(pool, 5), retention_days=3, ahead_days=2, now=clock)
+        assert await Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry)).maintain() is False
