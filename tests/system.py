@@ -61,7 +61,8 @@ class System:
     def processes(self) -> list[psutil.Process]:
         """The launcher's descendants: stores and services."""
         assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
+        return children
 
     def service(self, package: str) -> psutil.Process:
         """The process of one service."""
