@@ -10,7 +10,7 @@ EVENT_FIELD: Final = "event"
 
 Outcome = Literal["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]
 Micros = Annotated[int, Field(ge=0, le=1 << 53)]
-Count = Annotated[int, Field(ge=0, le=1 << 31)]
+Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 
 
 class Event(BaseModel):
@@ -84,6 +84,8 @@ MetricName = Literal[
     "latency_ms.max",
     "confidence.mean",
 ]
+DriftName = Literal["drift.labels", "drift.confidence", "drift.length"]
+RuleMetric = Literal[MetricName, DriftName]
 
 
 class Body(BaseModel):
@@ -181,7 +183,7 @@ class ThresholdRule(Body):
     """Fires when `metric` over `window` is past `above` or below `below`; exactly one of them is set."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-    metric: MetricName
+    metric: RuleMetric
     above: float | None = None
     below: float | None = None
     resolve_at: float | None = None
@@ -189,6 +191,9 @@ class ThresholdRule(Body):
     keep_firing_for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     min_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     window: Window = "5m"
+    reference: Annotated[
+        Window | None, Field(description="For drift: how long before `window` it is compared with; 24h if absent.")
+    ] = None
     severity: Literal["info", "warning", "critical"] = "warning"
 
     @model_validator(mode="after")
@@ -200,6 +205,8 @@ class ThresholdRule(Body):
             too_low = self.below is not None and self.resolve_at < self.below
             if too_high or too_low:
                 raise ValueError("resolve_at must lie on the healthy side of the limit")
+        if self.reference is not None and not self.metric.startswith("drift."):
+            raise ValueError("reference is for drift metrics only")
         return self
 
 
@@ -219,3 +226,93 @@ class Aggregate(Summary):
     groups: list[Group] = []
     thresholds: list[ThresholdState] = []
     lag_s: float | None
+
+
+# ---- alerts: what became of thresholds
+
+AlertState = Literal["pending", "firing", "resolved"]
+
+
+class Alert(Body):
+    """A rule that was past its limit: pending for `for_s`, then firing until its metric is healthy again."""
+
+    rule: ThresholdRule
+    state: AlertState
+    value: Annotated[float | None, Field(description="When it was last known.")]
+    fingerprint: Annotated[str, Field(description="Of the rule's labels, the same in every notification.")]
+    pending_at: AwareDatetime
+    firing_at: AwareDatetime | None = None
+    resolved_at: AwareDatetime | None = None
+
+
+class Alerts(Body):
+    """Firing alerts, then pending, then resolved ones, each newest first, and when rules were last judged."""
+
+    alerts: list[Alert]
+    evaluated_at: AwareDatetime | None
+
+
+# ---- drift: two stretches of time, compared
+
+
+class Drift(Body):
+    """How far a distribution moved, and how far chance alone would move it with so few observations.
+
+    `psi` is the population stability index; `noise` is what it exceeds once in a thousand times when nothing changed;
+    `value` is the excess, which a rule's limits are for. The rest is null where it does not apply.
+    """
+
+    n: int
+    reference_n: int
+    psi: float | None = None
+    noise: float | None = None
+    value: float | None = None
+    jensen_shannon: Annotated[float | None, Field(description="Divergence in bits, 0 to 1.")] = None
+    kolmogorov_smirnov: Annotated[float | None, Field(description="Largest gap of cumulated shares.")] = None
+    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null without observations to compare.")] = None
+
+
+class DriftReport(Body):
+    """Answered predictions of `range` beside those of `reference`."""
+
+    range: TimeRange
+    reference: TimeRange
+    labels: Drift
+    confidence: Drift
+    length: Drift
+    lag_s: float | None
+
+
+# ---- single predictions
+
+
+class StoredPrediction(Body):
+    """One prediction as it is stored, whatever its outcome."""
+
+    id: str
+    at: AwareDatetime
+    route: str
+    outcome: Outcome
+    request_id: str
+    trace_id: str | None
+    model: str
+    revision: str
+    label: str | None
+    score: float | None
+    margin: float | None
+    cached: bool
+    truncated: bool
+    latency_us: int
+    queue_us: int
+    compute_us: int
+    tokens: int
+    characters: int
+    client: str | None
+    text: str | None
+
+
+class PredictionPage(Body):
+    """Newest first; `next` is the cursor of the following page, null on the last."""
+
+    predictions: list[StoredPrediction]
+    next: str | None

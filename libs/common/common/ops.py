@@ -8,7 +8,7 @@ from typing import Final, Literal
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ async def _bounded(name: str, check: Check) -> State:
 
 
 def create_ops_app(readiness: Readiness, registry: CollectorRegistry) -> web.Application:
-    """`/livez` touches no dependency; `/readyz` answers 503 only on a failed check; `/metrics` is OpenMetrics."""
+    """`/livez` touches no dependency; `/readyz` answers 503 only on a failed check; `/metrics` heeds Accept."""
 
     async def livez(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -62,9 +62,9 @@ def create_ops_app(readiness: Readiness, registry: CollectorRegistry) -> web.App
         status, checks = await readiness.report()
         return web.json_response({"status": status, "checks": checks}, status=503 if status == "failed" else 200)
 
-    async def metrics(_request: web.Request) -> web.Response:
-        body: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library lacks this annotation
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     app = web.Application()
     app.router.add_get("/livez", livez)

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +26,10 @@ log = structlog.get_logger()
 
 KEEPALIVE_S: Final = 60.0
 OPS_DRAIN_S: Final = 1.0
+LAME_DUCK_S: Final = 2.0
+LAME_DUCK_POLL_S: Final = 0.05
+OPEN_FILES: Final = 65_536
+COLLECT_AFTER: Final = 20_000  # allocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,18 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A built service, ready to listen."""
+    """A built service, ready to listen. `front` may put a server of its own before the app's, which it then feeds.
+
+    `ops` may add routes to the ops port.
+    """
 
     app: web.Application
     readiness: Readiness
     registry: CollectorRegistry
     listen: Listen
     drain_s: float
+    front: Callable[[web.Server], web.Server] | None = None
+    ops: Callable[[web.Application], None] | None = None
 
 
 class StartError(Exception):
@@ -121,29 +132,89 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
     """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse."""
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
-    ops = web.AppRunner(
-        create_ops_app(service.readiness, service.registry), access_log=None, shutdown_timeout=OPS_DRAIN_S
-    )
-    runner = web.AppRunner(
-        service.app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_S,
-        shutdown_timeout=service.drain_s,
-    )
+    ops_app = create_ops_app(service.readiness, service.registry)
+    if service.ops is not None:
+        service.ops(ops_app)
+    ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S)
+    runner = create_runner(service)
     try:
+        _allow_open_files()
         await ops.setup()
         await _listen(ops, service.listen.host, service.listen.ops_port)
         await runner.setup()
         await _listen(runner, service.listen.host, service.listen.port)
         log.info("listening", host=service.listen.host, port=service.listen.port, ops_port=service.listen.ops_port)
+        _calm_collector()
         await stop.wait()
         service.readiness.draining = True
         log.info("draining", at_most_s=service.drain_s)
+        await runner.say_goodbye()
     finally:
         await runner.cleanup()
         await ops.cleanup()
     log.info("stopped")
+
+
+def create_runner(service: Service) -> "_Runner":
+    """What opens the service's resources, serves its public port and closes all in order."""
+    return _Runner(service)
+
+
+class _Runner(web.AppRunner):
+    def __init__(self, service: Service) -> None:
+        super().__init__(
+            service.app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=service.drain_s,
+        )
+        self._front = service.front
+        self._readiness = service.readiness
+        service.app.on_response_prepare.append(self._close_when_draining)
+
+    async def say_goodbye(self) -> None:
+        """Take no new connection, and answer on the old ones with `Connection: close` for a moment.
+
+        A proxy that keeps connections would else send a request on one that is just being closed, and could not
+        know whether it was handled. A front of the service's own does this in its own way.
+        """
+        for site in list(self.sites):
+            await site.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAME_DUCK_S
+        server = self.server
+        # aiohttp tells nobody when a connection ends, so this has to look
+        while self._front is None and server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LAME_DUCK_POLL_S)
+
+    async def _close_when_draining(self, _request: web.Request, response: web.StreamResponse) -> None:
+        if self._readiness.draining:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        return self._front(server) if self._front else server
+
+
+def _calm_collector() -> None:
+    """What lives as long as the process need not be walked, nor a request's few cycles be looked for at once."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+
+def _allow_open_files() -> None:
+    """Each connection is an open file; the soft limit is often 1024, and a process may raise it itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        log.warning("open files stay limited", limit=soft, reason=type(error).__name__)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:

@@ -101,10 +101,11 @@ async def _answer(door: Door, request: web.Request, handler: Handler) -> tuple[w
             raise
         if _STARTED in request:
             request.protocol.force_close()
-        return _problem(door.errors, error).response(request[CONTEXT].request_id), error
+        return problem_of(door.errors, error).response(request[CONTEXT].request_id), error
 
 
-def _problem(table: ErrorTable, error: Exception) -> Problem:
+def problem_of(table: ErrorTable, error: Exception) -> Problem:
+    """What a client hears of this error."""
     if isinstance(error, Problem):
         return error
     for cls in type(error).__mro__:
@@ -130,12 +131,14 @@ def _from_aiohttp(error: web.HTTPException) -> Problem:
 def _record(door: Door, request: web.Request, status: int, seconds: float, cause: Exception | None) -> None:
     route = route_of(request)
     door.metrics.observe(route, request.method, status, seconds)
-    fields: dict[str, object] = {
-        "route": route,
-        "method": request.method,
-        "status": status,
-        "ms": round(seconds * 1000, 2),
-    }
+    record_request(route, request.method, status, seconds, cause)
+
+
+def record_request(
+    route: str, method: str, status: int, seconds: float, cause: Exception | None, **context: object
+) -> None:
+    """The one log line of a request. `context` is what the log's own context does not know."""
+    fields = {"route": route, "method": method, "status": status, "ms": round(seconds * 1000, 2), **context}
     if status < 400 or status in QUIET_STATUSES:
         log.debug("request", **fields)
     elif status < 500:

@@ -18,7 +18,7 @@ base: dict[str, Any] = {
     "route": words,
     "outcome": st.sampled_from(["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]),
 }
-counts = st.integers(0, 1 << 31)
+counts = st.integers(0, (1 << 31) - 1)
 shares = st.floats(0, 1) | st.none()
 predictions = st.builds(
     PredictionEvent,

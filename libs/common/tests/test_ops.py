@@ -72,15 +72,19 @@ async def test_liveness__asks_no_check() -> None:
     assert await ask(Readiness({"a": hangs}), "/livez") == (200, {"status": "ok"})
 
 
-async def test_metrics__are_openmetrics_of_this_registry() -> None:
+@pytest.mark.parametrize(
+    ("accept", "content_type", "ends"),
+    [("application/openmetrics-text", "application/openmetrics-text", True), ("*/*", "text/plain", False)],
+)
+async def test_metrics__are_this_registry_in_the_format_asked_for(accept: str, content_type: str, ends: bool) -> None:
     registry = create_registry()
     Counter("probe_things", "Things.", registry=registry).inc(3)
     async with TestClient(TestServer(create_ops_app(Readiness(), registry))) as client:
-        async with client.get("/metrics") as response:
+        async with client.get("/metrics", headers={"Accept": accept}) as response:
             text = await response.text()
-    assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert response.headers["Content-Type"].startswith(content_type)
     assert "probe_things_total 3.0" in text
-    assert text.endswith("# EOF\n")
+    assert text.endswith("# EOF\n") is ends
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A whole service process: how it starts, what stops it, and with which words and status it ends."""
 
+import http.client
 import os
 import signal
 import socket
@@ -233,3 +234,24 @@ def test_port_base__gives_each_service_its_ports() -> None:
 
     assert Listen.at(2, 8000, "127.0.0.1", None, None) == Listen("127.0.0.1", 8002, 9002)
     assert Listen.at(2, 8000, "127.0.0.1", 1, None) == Listen("127.0.0.1", 1, 9002)
+
+
+def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_close(
+    probe: Probe,
+) -> None:
+    process = probe.start(LOG_FORMAT="json")
+    wait_for(process, "listening")
+    kept = http.client.HTTPConnection("127.0.0.1", probe.port, timeout=10)
+    kept.request("GET", "/nowhere")
+    first = kept.getresponse()
+    first.read()
+    process.send_signal(signal.SIGTERM)
+    wait_for(process, "draining")
+    kept.request("GET", "/nowhere")
+    second = kept.getresponse()
+    second.read()
+    kept.close()
+    assert first.headers["Connection"] is None
+    assert (second.status, second.headers["Connection"]) == (404, "close")
+    assert process.wait(10) == 0
+    process.communicate()

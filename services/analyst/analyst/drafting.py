@@ -1,4 +1,4 @@
-"""A model behind the analyst's `Drafter`: brief → prompt → attempts → draft, each failure given its fallback reason."""
+"""A model behind the analyst's `Drafter`: brief → prompt → attempts → draft, every failure given its fallback reason."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _FATAL: Final[dict[str, FallbackReason]] = {"blocked": "blocked", "not_found": "
 
 
 def create_drafter(model: str, attempts: Attempts, total_s: float, on_fatal: Callable[[str], None]) -> Drafter:
-    """Drafts within `total_s`, all attempts and waits together. `on_fatal` hears of faults to be mended."""
+    """Drafts within `total_s`, all attempts and waits together. `on_fatal` hears of faults that an operator must mend."""
 
     async def draft(brief: Brief) -> Draft:
         try:
