@@ -5,10 +5,11 @@ ARGS ?=
 JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 	if [ "$$cores" -gt 4 ]; then echo 4; elif [ "$$cores" -lt 2 ]; then echo 2; else echo "$$cores"; fi)
 TORCH_TESTS ?= torch and not cuda
+COMPOSE := docker compose -f deploy/compose/compose.yaml
 LAUNCHER := .venv/bin/python -m launcher
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
-	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py conftest.py
+	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py conftest.py
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
 	./services/analyst[generativeai,genai] ./deploy/local
@@ -25,7 +26,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+.PHONY: images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
 
 help: ## explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +76,42 @@ test-torch: torch ## run the tests of the torch engine
 
 model: torch ## build the bundled model anew: make model ARGS="--eval FILE.tsv"
 	@cd services/inference && ../../.venv-torch/bin/python -m training.build $(ARGS)
+
+images: ## build the container images of the four services
+	@deploy/compose/make-secrets
+	@$(COMPOSE) build
+
+up: ## start everything in containers, and wait until it is healthy
+	@deploy/compose/make-secrets
+	@$(COMPOSE) up --build --detach --wait
+
+down: ## stop the containers; data and secrets stay
+	@$(COMPOSE) --profile '*' down
+
+test-compose: ## build, start and break the system in containers; needs Docker
+	$(call set_up,dev,.venv)
+	@mkdir -p .cache/tmp
+	@COMPOSE_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/compose $(ARGS)
+
+smoke-gemini: ## try the real Gemini with your GEMINI_API_KEY
+	$(call set_up,dev,.venv)
+	@.venv/bin/python -m analyst.smoke
+
+bench-inference: ## inference beside its peers, in one run (installs them below .cache)
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_inference.py $(ARGS)
+
+bench-edge: ## the edge beside nginx, HAProxy and others, in one run
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_edge.py $(ARGS)
+
+bench-metrics: ## ingestion and aggregates over ten million rows (5 GB of disk)
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_metrics.py $(ARGS)
+
+bench-analyst: ## single flight beside its peers, and the cache (installs them below .cache)
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
 
 lock: ## resolve constraints.txt anew, for Python 3.11 to 3.13 on Linux and macOS
 	$(call set_up,dev,.venv)

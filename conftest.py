@@ -1,4 +1,7 @@
-"""Real stores for every test: one PostgreSQL and one Valkey per pytest process, a fresh database per test; no fakes."""
+"""Real stores for every test: one PostgreSQL and one Valkey per pytest process, a fresh database per test; no fakes.
+
+TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; what these hold is lost.
+"""
 
 import os
 import shutil
@@ -6,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +34,14 @@ def _running(server: AnyServer) -> Iterator[AnyServer]:
         shutil.rmtree(server.state, ignore_errors=True)
 
 
+def _given(variable: str, state: Path) -> int | None:
+    """The port of the server that someone else runs for us, its password put where the launcher keeps its own."""
+    url = urlsplit(os.environ.get(variable, ""))
+    if url.port is not None:
+        (state / "password").write_text(url.password or "")
+    return url.port
+
+
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Call it for a port below the ephemeral range that no other call, here or in a parallel worker, gets."""
@@ -41,6 +53,9 @@ def free_port() -> Callable[[], int]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Postgres]:
     state = tmp_path_factory.mktemp("postgres")
+    if given := _given("TEST_DATABASE_URL", state):
+        yield Postgres(state, given)
+        return
     with _running(Postgres(state, free_port(), settings=postgresql.SETTINGS_FOR_TESTS)) as server:
         yield server
 
@@ -78,6 +93,9 @@ def migrated_url(cloned_url: Callable[[str], str], databases: Databases) -> Call
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[Valkey]:
     state = tmp_path_factory.mktemp("valkey")
+    if given := _given("TEST_REDIS_URL", state):
+        yield Valkey(state, given)
+        return
     with _running(Valkey(state, free_port(), settings=valkeys.SETTINGS_FOR_TESTS)) as server:
         yield server
 
