@@ -1,29 +1,29 @@
-"""The edge's HTTP surface: its own pages, the strict door before every route, and the paths that it proxies."""
+"""The edge's own pages, and what its errors become; the paths that it proxies are in `routes.py`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
 from common.openapi import operation, specification
 from common.problems import Problem
 from common.web import ErrorTable
-from edge_limiter.acceptance import Unacceptable, check_head
+from edge_limiter.acceptance import Unacceptable
 from edge_limiter.admin import TokenNotSet, TokenRequired
 from edge_limiter.docs import add_docs
 from edge_limiter.documents import Documents
 from edge_limiter.health import Health, HealthReport
-from edge_limiter.proxy import TARGET, Proxy
-from edge_limiter.routing import BadTarget, Route, parse_target
+from edge_limiter.proxy import Proxy
+from edge_limiter.routing import BadTarget, Route
 
 VERSION: Final = version("sluice-edge-limiter")
 
 ERRORS: Final[ErrorTable] = {
-    BadTarget: lambda error: Problem(400, str(error), title="Malformed request target"),
+    BadTarget: lambda error: Problem(
+        400, str(error), title="Malformed request target", headers={"Connection": "close"}
+    ),
     Unacceptable: lambda error: Problem(error.status, error.detail, headers={"Connection": "close"}),
     TokenRequired: lambda _: Problem(
         401, "Send the admin token as Authorization: Bearer.", headers={"WWW-Authenticate": 'Bearer realm="sluice"'}
@@ -91,41 +91,19 @@ async def read_openapi(request: web.Request) -> web.Response:
     return web.Response(body=await request.app[EDGE].documents.read(), content_type="application/json")
 
 
-async def proxied(request: web.Request) -> web.StreamResponse:
-    """Everything that a service behind the edge answers."""
-    return await request.app[EDGE].proxy.handle(request)
-
-
-@web.middleware
-async def strict(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse ambiguous requests before any handler, also those for paths that nobody serves."""
-    check_head(request.method, (request.version.major, request.version.minor), request.headers, request.raw_headers)
-    request[TARGET] = parse_target(request.raw_path)
-    return await handler(request)
-
-
-def add_routes(app: web.Application, routes: Iterable[Route]) -> dict[str, Any]:
-    """Register all handlers. Returns the edge's own OpenAPI document."""
-    app.middlewares.append(strict)
-    app.on_response_prepare.append(_close_if_told)
+def add_routes(app: web.Application) -> dict[str, Any]:
+    """Register the pages. Returns the edge's own OpenAPI document."""
+    app.on_response_prepare.append(_hide_version)
     app.router.add_get("/", read_info)
     app.router.add_get("/health", read_health)
     app.router.add_get("/openapi.json", read_openapi)
     add_docs(app)
-    for top in sorted({route.pattern.split("/")[1] for route in routes}):
-        for path in (f"/{top}", f"/{top}/{{tail:.*}}"):
-            app.router.add_route("*", path, proxied, expect_handler=_expect)
     return specification(app, title="Sluice", version=VERSION, description="Text classification behind exact limits.")
 
 
-async def _expect(_request: web.Request) -> None:
-    """The 100 goes out when the body is read (see `relay`): a refused request should not send it."""
-
-
-async def _close_if_told(_request: web.Request, response: web.StreamResponse) -> None:
-    """aiohttp writes a `Connection: close` of ours but would go on reading: after a doubtful head we must not."""
-    if response.headers.get(hdrs.CONNECTION) == "close":
-        response.force_close()
+async def _hide_version(_request: web.Request, response: web.StreamResponse) -> None:
+    """aiohttp would tell its version and Python's."""
+    response.headers[hdrs.SERVER] = "sluice"
 
 
 def _endpoint(route: Route) -> Endpoint:

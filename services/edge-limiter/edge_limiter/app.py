@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
-from aiohttp import http_parser, web
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -16,20 +17,27 @@ from common.events import EventPipe, open_event_pipe
 from common.journal import Journal, JournalFull
 from common.ops import Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
+from common.problems import Problem
 from common.redis import create_client
 from common.requests import uuid7
 from common.service import Service, StartError
 from common.telemetry import HttpMetrics, create_registry
-from common.web import Door, create_app
+from common.web import Door as PagesDoor
+from common.web import create_app
 from edge_limiter.admin import Admin, is_loopback
 from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
 from edge_limiter.documents import Documents
+from edge_limiter.door import Door
+from edge_limiter.entrance import create_door, warn_of_undeclared_proxy
 from edge_limiter.exchange import BadGateway, Exchange
 from edge_limiter.health import HealthReport, Probe
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
 from edge_limiter.limiter import Limiter, LimiterOptions
-from edge_limiter.policy import Policy, PolicyError
+from edge_limiter.ops_limits import Limits
+from edge_limiter.policies import PolicySet
+from edge_limiter.policy import PolicyError
+from edge_limiter.policy_file import PolicyWatch, read_policies
 from edge_limiter.proxy import Proxy
 from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
@@ -37,11 +45,13 @@ from edge_limiter.routing import RouteTable
 from edge_limiter.settings import EdgeSettings, split
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
 from edge_limiter.telemetry import EdgeMetrics
-from edge_limiter.upstream import Upstream, create_session
+from edge_limiter.upstream import Upstream
 
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
+LIMITS: Final = web.AppKey("limits", Limits)
+DOOR: Final = web.AppKey("door", Door)
 PIPE: Final = web.AppKey("pipe", EventPipe)
 _BACKGROUND_CONNECTIONS: Final = 2
 _LEAVE_TIMEOUT_S: Final = 0.5
@@ -59,8 +69,9 @@ class _Parts:
     """What exists before the loop runs."""
 
     settings: EdgeSettings
-    policies: dict[str, Policy]
+    policies: PolicySet
     registry: CollectorRegistry
+    http: HttpMetrics
     metrics: EdgeMetrics
     store: StoreState
     routes: RouteTable
@@ -69,27 +80,39 @@ class _Parts:
 
 def create_service(settings: EdgeSettings) -> Service:
     """Build the edge. Raises StartError when it could not keep its promises."""
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        raise StartError("aiohttp runs without its C parser, which is the strict one: install a binary wheel")
+    policies = _policies(settings)
+    registry = create_registry()
+    http = HttpMetrics(registry)
+    pages = create_app(PagesDoor(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
+    store = StoreState(settings.edge_limit_lanes)
+    document = add_routes(pages)
+    parts = _Parts(settings, policies, registry, http, EdgeMetrics(registry), store, RouteTable(ROUTES), document)
+    pages.cleanup_ctx.append(lambda app: _resources(app, parts))
+
+    def front(server: web.Server) -> web.Server:
+        return pages[DOOR].before(server)
+
+    async def limits(request: web.Request) -> web.Response:
+        return await pages[LIMITS].read(request) if LIMITS in pages else Problem(503).response()
+
+    def ops(app: web.Application) -> None:
+        app.router.add_get("/limits", limits)
+
+    readiness = _readiness(pages, store)
+    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops)
+
+
+def _policies(settings: EdgeSettings) -> PolicySet:
     try:
-        policies = settings.policies()
+        defaults = settings.policies()
     except PolicyError as error:
         raise StartError(str(error)) from error
-    registry = create_registry()
-    app = create_app(
-        Door(
-            HttpMetrics(registry),
-            ERRORS,
-            max_body_bytes=settings.edge_max_body_bytes,
-            default_timeout_s=settings.edge_timeout_s,
-            maximum_timeout_s=settings.edge_max_timeout_s,
-        )
-    )
-    store = StoreState(settings.edge_limit_lanes)
-    document = add_routes(app, ROUTES)
-    parts = _Parts(settings, policies, registry, EdgeMetrics(registry), store, RouteTable(ROUTES), document)
-    app.cleanup_ctx.append(lambda app: _resources(app, parts))
-    return Service(app, _readiness(app, store), registry, settings.listen(), settings.sluice_drain_s)
+    if not settings.edge_policy_file:
+        return PolicySet(defaults)
+    try:
+        return PolicySet(defaults, read_policies(Path(settings.edge_policy_file)))
+    except PolicyError as error:
+        raise StartError(f"EDGE_POLICY_FILE {settings.edge_policy_file}: {error}") from error
 
 
 def _readiness(app: web.Application, store: StoreState) -> Readiness:
@@ -113,10 +136,18 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         await stack.enter_async_context(_running(refusals.run(), "refusal counters"))
         housekeeping = await _open_housekeeping(stack, parts)
         limiter = await _open_limiter(stack, parts, housekeeping)
-        upstreams = await _open_upstreams(stack, parts)
+        upstreams = _open_upstreams(stack, parts)
+        if parts.settings.edge_policy_file:
+            watch = PolicyWatch(Path(parts.settings.edge_policy_file), parts.policies)
+            await stack.enter_async_context(_running(watch.run(), "policy file"))
         proxy = _proxy(parts, limiter, upstreams, refusals)
+        app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
         documents = Documents(parts.document, upstreams, _owner_of(parts.routes))
         app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
+        app[DOOR] = create_door(parts.settings, parts.http, proxy)
+        parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
+        parts.http.in_flight.set_function(lambda: app[DOOR].in_flight)
+        await stack.enter_async_context(_running(app[DOOR].run(), "door"))
         yield
 
 
@@ -181,15 +212,18 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
     return limiter
 
 
-async def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]:
+def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]:
     settings = parts.settings
-    connect_s, idle_s = settings.edge_connect_timeout_s, settings.edge_idle_timeout_s
-    kept = await stack.enter_async_context(create_session(connect_s, idle_s, keep_alive=True))
-    fresh = await stack.enter_async_context(create_session(connect_s, idle_s, keep_alive=False))
 
     def upstream(name: str, origin: str) -> Exchange:
-        observe = parts.metrics.upstream_observer(name)
-        upstream = Upstream(origin, kept=kept, fresh=fresh, limit=settings.edge_upstream_limit, observe=observe)
+        upstream = Upstream(
+            origin,
+            connect_timeout_s=settings.edge_connect_timeout_s,
+            idle_timeout_s=settings.edge_idle_timeout_s,
+            limit=settings.edge_upstream_limit,
+            observe=parts.metrics.upstream_observer(name),
+        )
+        stack.callback(upstream.close)
         parts.metrics.watch_upstream(name, lambda: upstream.in_flight)
         return upstream
 
@@ -205,7 +239,7 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
         clients=Clients(
             split(settings.edge_trusted_proxies),
             ipv6_prefix=settings.edge_ipv6_prefix,
-            on_undeclared_proxy=_warn_of_undeclared_proxy,
+            on_undeclared_proxy=warn_of_undeclared_proxy,
         ),
         admin=Admin(settings.edge_admin_token.get_secret_value(), is_loopback(settings.edge_host)),
         upstreams=upstreams,
@@ -213,13 +247,6 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
         refusals=refusals,
         decided=parts.metrics.decided,
         max_body_bytes=settings.edge_max_body_bytes,
-    )
-
-
-def _warn_of_undeclared_proxy(_peer: str) -> None:
-    log.warning(
-        "X-Forwarded-For from a private address is ignored: "
-        "if that is your ingress, name it in EDGE_TRUSTED_PROXIES, or all its clients share one limit"
     )
 
 

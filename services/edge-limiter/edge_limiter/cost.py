@@ -5,15 +5,21 @@ Counts only; whether the body is valid is for inference to say. A body that cann
 
 import json
 import math
+import re
 from typing import Any
 
 from edge_limiter.routing import Cost
 
 
-def cost_of(kind: Cost, body: bytes) -> int:
-    """At least one unit; as many as there are texts."""
+def cost_of(kind: Cost, body: bytes, json_length: str | None = None) -> int:
+    """At least one unit; as many as there are texts.
+
+    `json_length` is the header by which a tensor's client says that binary data follows its JSON.
+    """
     if kind == "one":
         return 1
+    if kind == "tensor" and json_length is not None and re.fullmatch("[0-9]{1,9}", json_length):
+        body = body[: int(json_length)]
     try:
         document = json.loads(body, parse_int=_bounded)
     except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 Hop-by-hop headers, and whatever `Connection` names, end here in both directions (RFC 9110, 7.6.1).
 """
 
+import functools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -41,7 +42,8 @@ _MADE_ANEW: Final = frozenset(
     }
 )
 _NOT_ONWARD: Final = HOP_BY_HOP | _MADE_ANEW
-_NOT_BACK: Final = HOP_BY_HOP | {"x-request-id"}
+_NOT_BACK: Final = HOP_BY_HOP | {"content-length", "server", "x-request-id"}
+_HARMLESS: Final = frozenset({"", "close", "keep-alive"})
 
 
 class ExchangeError(Exception):
@@ -102,13 +104,21 @@ def onward_headers(headers: Iterable[tuple[str, str]], connection: str | None) -
 
 
 def answer_headers(headers: Iterable[tuple[str, str]]) -> Headers:
-    """What of an upstream's answer may travel to the client."""
-    pairs = list(headers)
-    named = _named(",".join(value for name, value in pairs if name.lower() == "connection"))
-    return [(name, value) for name, value in pairs if (low := name.lower()) not in _NOT_BACK and low not in named]
+    """What of an upstream's answer may travel to the client; its length is told anew."""
+    kept: Headers = []
+    connection = ""
+    for name, value in headers:
+        low = name.lower()
+        if low not in _NOT_BACK:
+            kept.append((name, value))
+        elif low == "connection":
+            connection = f"{connection},{value}"
+    named = _named(connection)
+    return [pair for pair in kept if pair[0].lower() not in named] if named else kept
 
 
+@functools.lru_cache(256)
 def _named(connection: str | None) -> frozenset[str]:
     if not connection:
         return frozenset()
-    return frozenset(option.strip().lower() for option in connection.split(","))
+    return frozenset(option.strip().lower() for option in connection.split(",")) - _HARMLESS

@@ -8,7 +8,6 @@ without bound, or past a waiter's deadline.
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from edge_limiter.policy import Policy
@@ -58,8 +57,7 @@ class Answer(NamedTuple):
     asked_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiter:
+class _Waiter(NamedTuple):
     policy: Policy
     cost: int
     deadline_s: float
@@ -87,8 +85,8 @@ class Lane:
         self._count = 0
         self._wake = asyncio.Event()
 
-    async def ask(self, policy: Policy, key: bytes, cost: int) -> Answer:
-        """Wait for the store's answer. Raises StoreUnavailable, at the latest after the time limit."""
+    def ask(self, policy: Policy, key: bytes, cost: int) -> asyncio.Future[Answer]:
+        """The store's answer to come. Raises StoreUnavailable at once, or when awaited, after the time limit."""
         if not self._store.is_up or self._count >= MAX_WAITERS:
             raise StoreUnavailable
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -100,7 +98,7 @@ class Lane:
             waiters.append(waiter)
         self._count += 1
         self._wake.set()
-        return await answer
+        return answer
 
     async def run(self) -> None:
         """Serve the queue until cancelled; whoever still waits then hears StoreUnavailable."""

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from edge_limiter.deny_cache import Denial, DenyCache
 from edge_limiter.lane import Answer, Lane, Store, StoreUnavailable
@@ -32,8 +32,7 @@ class CostAboveLimit(Exception):
         self.policy = policy
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """`reset_s`: seconds until such a request fits again; when it was allowed, at most that."""
 
     allowed: bool

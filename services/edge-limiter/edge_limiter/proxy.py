@@ -1,4 +1,4 @@
-"""One request through the edge: route, admin rule, client, limit, upstream, answer. Refuses before it forwards."""
+"""One request through the edge: admin rule, client, limit, upstream, answer. Refuses before it forwards."""
 
 import dataclasses
 import time
@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import hdrs, web
-
 from common.problems import CONTENT_TYPE, Problem, unavailable
-from common.requests import REQUEST_ID, TIMEOUT_MS, RequestContext
-from common.web import context
+from common.requests import REQUEST_ID, RequestContext
 from edge_limiter.admin import Admin
+from edge_limiter.body import BodyTooLarge
 from edge_limiter.cost import cost_of
 from edge_limiter.exchange import (
     BadGateway,
@@ -25,23 +23,29 @@ from edge_limiter.exchange import (
 )
 from edge_limiter.identity import Client, Clients
 from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClosed
+from edge_limiter.outgoing import Outgoing
+from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import Policy
 from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
 from edge_limiter.refusals import Refusals
-from edge_limiter.relay import BodyStream, read_whole, request_body, send_answer
+from edge_limiter.relay import read_whole, request_body, send_answer, too_large
+from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable, Target
+from edge_limiter.wire import date
 
 VIA: Final = "1.1 sluice"
-TARGET: Final = web.RequestKey("target", Target)
 _STORE_RETRY_S: Final = 1.0
+
+Limits = tuple[tuple[str, str], ...]
+"""The headers that tell a client its limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """What a request needs on its way. `policies` is read at each request, so it may be replaced in place."""
+    """What a request needs on its way."""
 
     routes: RouteTable
-    policies: Mapping[str, Policy]
+    policies: PolicySet
     limiter: Limiter
     clients: Clients
     admin: Admin
@@ -52,75 +56,76 @@ class Proxy:
     max_body_bytes: int
     now: Callable[[], float] = time.monotonic
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request of a service behind the edge."""
-        target = request[TARGET]
-        route = self.routes.match(request.method, target.path)
-        if route is None:
-            raise Problem(404, "No such route; GET /openapi.json lists them.")
-        try:
-            response = await self._admit(request, route, target)
-        except Problem as problem:
-            self.refusals.count(problem.status, route.name, route.policy)
-            raise
-        return response
-
-    async def _admit(self, request: web.Request, route: Route, target: Target) -> web.StreamResponse:
+    async def handle(self, request: Request, route: Route, target: Target, ctx: RequestContext, out: Outgoing) -> int:
+        """Answer one request of a service behind the edge. Returns the status; raises Problem before it has begun."""
         if route.needs_admin:
-            self.admin.check(request.headers.get(hdrs.AUTHORIZATION))
-        client = self.clients.of(request.remote or "0.0.0.0", request.headers.getall("X-Forwarded-For", ()))
-        ctx = self._budget(request, route)
-        if route.policy is None:
-            return await self._forward(request, route, target, client, ctx, [])
-        policy = self.policies[route.policy]
-        decision = await self._decide(request, route, policy, client, ctx)
-        limits = rate_limit(policy, decision)
-        if not decision.allowed:
-            self.refusals.count(429, route.name, policy.name)
-            return _refused(policy, decision, limits, ctx)
+            self.admin.check(request.fields.get("authorization"))
+        forwarded_for = request.fields.get("x-forwarded-for")
+        client = self.clients.of(request.peer, (forwarded_for,) if forwarded_for is not None else ())
+        ctx = self._budget(request, route, ctx)
+        rule = self.policies.rule(request.method, target.path, route.policy)
+        if rule is not None and rule.denies(client):
+            raise Problem(403, "Requests from this address are not taken.")
+        if rule is None or rule.allows(client):
+            return await self._forward(request, route, target, client, ctx, (), out)
+        decision = await self._decide(request, route, rule, client, ctx)
+        limits = rate_limit(rule.policy, decision) if decision is not None else ()
+        if decision is not None and not decision.allowed and not rule.is_shadow:
+            self.refusals.count(429, route.name, rule.policy.name)
+            return _refuse(out, rule.policy, decision, limits, ctx)
         try:
-            return await self._forward(request, route, target, client, ctx, limits)
+            return await self._forward(request, route, target, client, ctx, limits, out)
         except Problem as problem:
             problem.headers.update(limits)
             raise
 
-    def _budget(self, request: web.Request, route: Route) -> RequestContext:
+    def _budget(self, request: Request, route: Route, ctx: RequestContext) -> RequestContext:
         """The door's deadline, or the service's own where the client named none."""
-        ctx = context(request)
         budget_s = self.budgets_s.get(route.service)
-        if budget_s is None or TIMEOUT_MS in request.headers:
+        if budget_s is None or "x-request-timeout-ms" in request.fields:
             return ctx
         return dataclasses.replace(ctx, deadline_s=self.now() + budget_s)
 
     async def _decide(
-        self, request: web.Request, route: Route, policy: Policy, client: Client, ctx: RequestContext
-    ) -> Decision:
-        cost = 1
-        if route.cost != "one":
-            _refuse_length(request, self.max_body_bytes)
-            cost = cost_of(route.cost, await read_whole(request, ctx.remaining_s(self.now())))
+        self, request: Request, route: Route, rule: Rule, client: Client, ctx: RequestContext
+    ) -> Decision | None:
+        """None when a policy that never refuses could not decide."""
+        policy = rule.policy
+        cost = rule.cost if route.cost == "one" else rule.cost * await self._count(request, route, ctx)
         try:
-            decision = await self.limiter.decide(policy, client.bucket, cost)
+            decision = await self.limiter.decide(policy, rule.bucket(client, request.fields), cost)
         except LimiterClosed:
             self.decided(policy.name, False, "closed")
+            if rule.is_shadow:
+                return None
             raise unavailable("Requests cannot be counted right now.", _STORE_RETRY_S) from None
         except CostAboveLimit:
+            if rule.is_shadow:
+                return None
             raise Problem(
                 413,
                 f"This request counts {cost} times; the limit is {policy.limit} in {policy.window_s} s: send fewer.",
             ) from None
-        self.decided(policy.name, decision.allowed, decision.source)
+        self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
         return decision
+
+    async def _count(self, request: Request, route: Route, ctx: RequestContext) -> int:
+        if request.fields.get("content-encoding", "identity").lower() != "identity":
+            raise Problem(415, "A list of texts is counted, so send it without Content-Encoding.")
+        body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(self.now()))
+        request.body.put_back(body)
+        return cost_of(route.cost, body, request.fields.get("inference-header-content-length"))
 
     async def _forward(
         self,
-        request: web.Request,
+        request: Request,
         route: Route,
         target: Target,
         client: Client,
         ctx: RequestContext,
-        limits: "Headers | tuple[tuple[str, str], ...]",
-    ) -> web.StreamResponse:
+        limits: Limits,
+        out: Outgoing,
+    ) -> int:
         body, framing = await request_body(request, self.max_body_bytes, ctx.remaining_s(self.now()))
         now = self.now()
         headers = self._onward(request, client, ctx, now)
@@ -129,26 +134,27 @@ class Proxy:
         try:
             async with exchange(request.method, target.path_and_query, headers, body, ctx.remaining_s(now)) as answer:
                 back = answer_headers(answer.headers)
-                back += [("Via", VIA), (REQUEST_ID, ctx.request_id), *limits]
-                return await send_answer(request, answer, back)
+                back += (("Via", VIA), (REQUEST_ID, ctx.request_id), *limits)
+                await send_answer(out, request.method, answer, back)
+                return answer.status
+        except BodyTooLarge:
+            raise too_large() from None
         except ExchangeError as error:
-            if isinstance(body, BodyStream) and body.too_large:
-                raise Problem(413, "The body is larger than this service takes.") from None
             raise upstream_problem(error, route.service) from error
 
-    def _onward(self, request: web.Request, client: Client, ctx: RequestContext, now: float) -> Headers:
-        headers = onward_headers(request.headers.items(), request.headers.get(hdrs.CONNECTION))
-        authorization = request.headers.get(hdrs.AUTHORIZATION)
-        if authorization is not None and self.admin.holds(authorization):
+    def _onward(self, request: Request, client: Client, ctx: RequestContext, now: float) -> Headers:
+        fields = request.fields
+        headers = onward_headers(request.headers, fields.get("connection"))
+        if "authorization" in fields and self.admin.holds(fields["authorization"]):
             headers = [pair for pair in headers if pair[0].lower() != "authorization"]
-        proto = request.headers.get("X-Forwarded-Proto") if client.via_trusted_proxy else None
+        proto = fields.get("x-forwarded-proto") if client.via_trusted_proxy else None
         headers += ctx.onward(now).items()
-        headers += [
+        headers += (
             ("X-Forwarded-For", client.address),
             ("X-Forwarded-Proto", "https" if proto == "https" else "http"),
-            ("X-Forwarded-Host", request.headers.get(hdrs.HOST, "")),
+            ("X-Forwarded-Host", fields.get("host", "")),
             ("Via", VIA),
-        ]
+        )
         return headers
 
 
@@ -162,15 +168,13 @@ def upstream_problem(error: ExchangeError, service: str) -> Problem:
     return Problem(502, f"The {service} service cannot be reached or broke off.")
 
 
-def _refused(
-    policy: Policy, decision: Decision, limits: tuple[tuple[str, str], ...], ctx: RequestContext
-) -> web.Response:
-    headers = dict(limits)
-    headers["Retry-After"] = retry_after(decision)
-    headers["Content-Type"] = CONTENT_TYPE
-    return web.Response(status=429, body=refusal(policy, decision, ctx.request_id), headers=headers)
-
-
-def _refuse_length(request: web.Request, max_bytes: int) -> None:
-    if request.content_length is not None and request.content_length > max_bytes:
-        raise Problem(413, "The body is larger than this service takes.", headers={"Connection": "close"})
+def _refuse(out: Outgoing, policy: Policy, decision: Decision, limits: Limits, ctx: RequestContext) -> int:
+    headers = [
+        ("Content-Type", CONTENT_TYPE),
+        date(),
+        (REQUEST_ID, ctx.request_id),
+        ("Retry-After", retry_after(decision)),
+        *limits,
+    ]
+    out.send(429, headers, refusal(policy, decision, ctx.request_id))
+    return 429

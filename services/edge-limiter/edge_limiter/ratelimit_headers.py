@@ -1,7 +1,6 @@
 """How a limit is told to the client: draft-ietf-httpapi-ratelimit-headers, the legacy headers, and the 429 body."""
 
 import functools
-import json
 from typing import Final
 
 from edge_limiter.limiter import Decision
@@ -36,10 +35,13 @@ def retry_after(decision: Decision) -> str:
 
 
 def refusal(policy: Policy, decision: Decision, request_id: str) -> bytes:
-    """The 429 problem document, built from text: a flood must not pay for a model."""
+    """The 429 problem document, built from text: a flood must not pay for a model.
+
+    Request ids and policy names are checked where they come in: neither holds what JSON would escape.
+    """
     return (
         f'{_refusal_head(policy)}Try again in {retry_after(decision)} s.",'
-        f'"request_id":{json.dumps(request_id)},"errors":[],"violated-policies":[{json.dumps(policy.name)}]}}'
+        f'"request_id":"{request_id}","errors":[],"violated-policies":["{policy.name}"]}}'
     ).encode()
 
 

@@ -51,6 +51,7 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_rate_window_s: WindowS = 60
     edge_analyze_rate_limit: Limit = 30
     edge_analyze_rate_window_s: WindowS = 60
+    edge_policy_file: str = ""
     edge_on_store_error: Literal["local", "open", "closed"] = "local"
     edge_limit_timeout_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
     edge_limit_lanes: Annotated[int, Field(ge=1, le=32)] = 1
@@ -61,6 +62,11 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
     edge_admin_token: SecretStr = SecretStr("")
 
+    edge_header_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
+    edge_body_timeout_s: Annotated[float, Field(ge=1, le=120)] = 15.0
+    edge_body_min_rate: Annotated[int, Field(ge=1, le=1 << 20)] = 100
+    edge_keepalive_s: Annotated[float, Field(ge=15, le=60)] = 60.0
+    edge_max_connections: Annotated[int, Field(ge=1, le=60_000)] = 20_000
     edge_max_body_bytes: Annotated[int, Field(ge=1_024, le=1 << 30)] = 1 << 20
     edge_timeout_s: Seconds = 10.0
     edge_analyze_timeout_s: Seconds = 60.0

@@ -1,9 +1,11 @@
 """Prometheus metrics of the edge's own work, with every label child looked up once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from common.telemetry import LATENCY_BUCKETS_S
 
@@ -15,6 +17,7 @@ class EdgeMetrics:
     """Decisions by policy, outcome and source; batches; the store's state; calls to upstreams."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         decisions = Counter(
             "sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry=registry
         )
@@ -57,6 +60,21 @@ class EdgeMetrics:
         """Read the calls in flight at each scrape."""
         self._in_flight.labels(name).set_function(in_flight)
 
+    def watch_bytes(self, read: Callable[[], tuple[int, int]]) -> None:
+        """Read what clients sent and were sent at each scrape: counting it there costs a request nothing."""
+        self._registry.register(_Bytes(read))
+
     def upstream_observer(self, name: str) -> Callable[[float], None]:
         """What one upstream's latencies go to."""
         return self._upstream.labels(name).observe
+
+
+class _Bytes(Collector):
+    def __init__(self, read: Callable[[], tuple[int, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("sluice_edge_bytes", "Bytes from and to clients.", labels=["direction"])
+        for direction, count in zip(("in", "out"), self._read(), strict=True):
+            family.add_metric([direction], count)
+        yield family

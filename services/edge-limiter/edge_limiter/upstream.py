@@ -1,39 +1,25 @@
-"""Calls upstreams through aiohttp's client: bounded, without cookies, redirects, proxies or hidden repeats.
+"""Calls upstreams over kept connections: bounded, without cookies, redirects, proxies or hidden repeats.
 
-aiohttp sends GET and HEAD once more when a kept connection turns out dead, which is safe; it would do so for PUT,
-DELETE and OPTIONS too, so these travel on connections of their own. A POST is never sent twice.
+A request is sent once more only when nothing of it can have been acted upon: a GET or HEAD on a kept connection that
+ended before a byte of the answer. Every other request travels at most once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import Final
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
-from edge_limiter.exchange import Answer, BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
+from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy
+from edge_limiter.upstream_connection import Stale, UpstreamAnswer, UpstreamConnection
+from edge_limiter.wire import request_head
 
 KEEPALIVE_S: Final = 20.0  # shorter than the services' own, so that a kept connection is rarely dead
-_FRESH: Final = frozenset({"PUT", "DELETE", "OPTIONS"})
-_MADE_BY_US: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
-
-
-def create_session(connect_timeout_s: float, idle_timeout_s: float, *, keep_alive: bool) -> aiohttp.ClientSession:
-    """`idle_timeout_s` bounds the silence between two pieces of a body; each call has its own time limit."""
-    if keep_alive:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, keepalive_timeout=KEEPALIVE_S)
-    else:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, force_close=True)
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=idle_timeout_s),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=_MADE_BY_US,
-        trust_env=False,
-    )
+CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
+_REPEATABLE: Final = frozenset({"GET", "HEAD"})
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Upstream:
@@ -43,83 +29,130 @@ class Upstream:
         self,
         origin: str,
         *,
-        kept: aiohttp.ClientSession,
-        fresh: aiohttp.ClientSession,
+        connect_timeout_s: float,
+        idle_timeout_s: float,
         limit: int,
         observe: Callable[[float], None],
     ) -> None:
-        self._origin = origin.rstrip("/")
-        self._kept = kept
-        self._fresh = fresh
+        """`idle_timeout_s` bounds the silence between two pieces of a body; each call has its own time limit."""
+        parts = urlsplit(origin)
+        self._host = parts.hostname or ""
+        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._ssl else 80)
+        self._authority = parts.netloc
+        self._connect_timeout_s = connect_timeout_s
+        self._idle_timeout_s = idle_timeout_s
         self._limit = limit
         self._observe = observe
+        self._idle: deque[UpstreamConnection] = deque()
         self.in_flight = 0
 
-    @asynccontextmanager
-    async def __call__(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
-    ) -> AsyncIterator[Answer]:
+    def __call__(self, method: str, target: str, headers: Headers, body: Body, timeout_s: float) -> "_Call":
+        return _Call(self, method, target, headers, body, timeout_s)
+
+    def close(self) -> None:
+        """Close what is idle; calls close their own connections."""
+        while self._idle:
+            self._idle.popleft().abort()
+
+    def leave(self, connection: UpstreamConnection, now: float) -> None:
+        """Take the connection back if it can be used again."""
+        self.in_flight -= 1
+        if not connection.leave():
+            return
+        connection.idle_since = now
+        self._idle.append(connection)
+        if self._idle[0].idle_since < now - KEEPALIVE_S:
+            self._idle.popleft().abort()
+
+    async def enter(self, call: "_Call") -> UpstreamAnswer:
+        """Send the call's request and wait for the head of its answer. Raises ExchangeError, or what its body raises.
+
+        One frame for all of it, and no coroutine below: every frame is paid for at each step of the wait.
+        """
         if self.in_flight >= self._limit:
             raise UpstreamBusy
         self.in_flight += 1
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        framing = self._framing(call)
+        head = request_head(call.method, call.target, self._authority, call.headers, framing)
         try:
-            response = await self._request(method, target, headers, body, timeout_s)
-            try:
-                yield _Answer(response)
-            finally:
-                response.close()  # a connection whose answer was read to its end has gone back to the pool already
-        finally:
+            while True:
+                kept = self._take_idle(started)
+                connection = call.connection = kept or await self._dial(call.timeout_s)
+                timer = loop.call_at(started + call.timeout_s, connection.give_up)
+                try:
+                    answer = await connection.send(call.method, head, call.body, framing is CHUNKED)
+                except Stale as error:
+                    if kept is None or not isinstance(call.body, bytes) or call.method not in _REPEATABLE:
+                        raise BadGateway("the connection broke off") from error
+                    continue
+                finally:
+                    timer.cancel()
+                self._observe(loop.time() - started)
+                return answer
+        except BaseException:
             self.in_flight -= 1
+            if call.connection is not None:
+                call.connection.abort()
+            raise
 
-    async def _request(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
-    ) -> aiohttp.ClientResponse:
-        session = self._fresh if method in _FRESH else self._kept
-        started = asyncio.get_running_loop().time()
+    def _framing(self, call: "_Call") -> str:
+        if isinstance(call.body, bytes):
+            return f"Content-Length: {len(call.body)}\r\n" if call.body or call.method in _WITH_BODY else ""
+        return "" if any(name == "Content-Length" for name, _ in call.headers) else CHUNKED
+
+    def _take_idle(self, now: float) -> UpstreamConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable and connection.idle_since >= now - KEEPALIVE_S:
+                return connection
+            connection.abort()
+        return None
+
+    async def _dial(self, timeout_s: float) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await session.request(
-                    method,
-                    URL(self._origin + target, encoded=True),
-                    headers=CIMultiDict(headers),
-                    data=body or None,
-                    allow_redirects=False,
+            async with asyncio.timeout(min(self._connect_timeout_s, timeout_s)):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self._idle_timeout_s, self._forget),
+                    self._host,
+                    self._port,
+                    ssl=self._ssl,
                 )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise BadGateway("not reachable in time") from error
         except TimeoutError as error:
-            raise UpstreamLate("no answer before the deadline") from error
-        except (aiohttp.ClientError, OSError) as error:
+            raise BadGateway("not reachable in time") from error
+        except OSError as error:
             raise BadGateway(type(error).__name__) from error
-        self._observe(asyncio.get_running_loop().time() - started)
-        return response
+        return connection
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
 
 
-class _Answer:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.length = response.content_length
+class _Call:
+    """`async with` sends the request and gives the answer; leaving early ends the call."""
 
-    @property
-    def headers(self) -> Iterable[tuple[str, str]]:
-        return self._response.headers.items()
+    __slots__ = ("_upstream", "body", "connection", "headers", "method", "target", "timeout_s")
 
-    async def read(self) -> bytes:
-        with _translated():
-            return await self._response.read()
+    def __init__(
+        self, upstream: Upstream, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+    ) -> None:
+        self._upstream = upstream
+        self.connection: UpstreamConnection | None = None
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.timeout_s = timeout_s
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        with _translated():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+    def __aenter__(self) -> Coroutine[Any, Any, UpstreamAnswer]:
+        return self._upstream.enter(self)
 
-
-class _translated:  # reads as a statement
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, TimeoutError):
-            raise UpstreamLate("the body stopped coming") from error
-        if isinstance(error, aiohttp.ClientError | OSError):
-            raise BadGateway(type(error).__name__) from error
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.connection is not None
+        self._upstream.leave(self.connection, asyncio.get_running_loop().time())

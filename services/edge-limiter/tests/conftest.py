@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from common.service import Service
+from common.service import Service, create_runner
 from common.settings import load
 from edge_limiter.app import create_service
 from edge_limiter.settings import EdgeSettings
@@ -26,13 +26,9 @@ class RunningEdge:
     """A started edge, and a client of it."""
 
     service: Service
-    server: TestServer
+    runner: web.AppRunner
+    port: int
     http: aiohttp.ClientSession
-
-    @property
-    def port(self) -> int:
-        assert self.server.port is not None
-        return self.server.port
 
     def sample(self, name: str, **labels: str) -> float:
         """The value of a Prometheus sample; 0 before it was first counted."""
@@ -111,12 +107,14 @@ async def start_edge(
                 **{f"EDGE_UPSTREAM_{name}": closed for name in ("INFERENCE", "METRICS", "ANALYST")},
             }
             service = create_service(load(EdgeSettings, {**defaults, **variables}))
-            server = TestServer(service.app)
-            await server.start_server()
-            stack.push_async_callback(server.close)
+            runner = create_runner(service)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            port = runner.addresses[0][1]
             connector = aiohttp.TCPConnector(limit=0)
-            http = aiohttp.ClientSession(f"http://127.0.0.1:{server.port}", connector=connector)
+            http = aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector)
             await stack.enter_async_context(http)
-            return RunningEdge(service, server, http)
+            return RunningEdge(service, runner, port, http)
 
         yield start

@@ -124,7 +124,7 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
         await edge.post()
     async with edge.http.get("/metrics/count") as response:
         assert response.status == 502
-    await edge.server.close()
+    await edge.runner.cleanup()
     async with Redis(**redis_settings, decode_responses=True) as redis:
         entries: Any = await redis.xrange(STREAM)
     events = [EVENT_ADAPTER.validate_json(fields[EVENT_FIELD]) for _, fields in entries]

@@ -27,6 +27,16 @@ def test_list__costs_one_per_text(kind: Cost, document: object, cost: int) -> No
     assert cost_of(kind, json.dumps(document).encode()) == cost
 
 
+def test_binary_tensor__is_counted_by_the_json_before_it() -> None:
+    head = json.dumps({"inputs": [{"shape": [3]}]}).encode()
+    assert cost_of("tensor", head + b"\x01\x00\x00\x00a" * 3, str(len(head))) == 3
+
+
+@pytest.mark.parametrize("length", ["", "-1", "1e3", "９", "9" * 10])
+def test_length_that_inference_refuses__costs_one(length: str) -> None:
+    assert cost_of("tensor", b"{}\x00", length) == 1
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1"])
 def test_unreadable_body__costs_one(body: bytes) -> None:
     assert cost_of("texts", body) == 1

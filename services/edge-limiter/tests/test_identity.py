@@ -87,3 +87,23 @@ def test_forwarded_for_from_an_undeclared_private_peer__is_reported_once() -> No
     clients.of("192.168.0.7", ["1.1.1.1"])
     clients.of("192.168.0.8", ["1.1.1.1"])
     assert heard == ["192.168.0.7"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "192.0.2.1",
+        "10.1.2.3",
+        "192.0.2.01",
+        "192.0.2",
+        "192.0.2.256",
+        " 192.0.2.1 ",
+        "1.1.1.1, 192.0.2.1",
+        "::ffff:192.0.2.1",
+        "x",
+        "",
+    ],
+)
+def test_usual_line__means_what_the_walk_says(line: str) -> None:
+    clients = Clients(["127.0.0.1/32", "10.0.0.0/8"])
+    assert clients.of("127.0.0.1", [line]) == clients.of("127.0.0.1", ["", line])

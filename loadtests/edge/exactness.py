@@ -1,0 +1,165 @@
+"""Replica processes against one oracle: over-admissions and refusals that had room, in database time.
+
+    python loadtests/edge/exactness.py [--seconds 60] [--replicas 4]
+
+Each replica is a process with a connection of its own. Meanwhile the database's clock jumps, connections are killed
+and the server restarts. A statement whose answer was lost may have been charged, so it is counted as "unknown".
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from edge_limiter.lane import Ask, StoreUnavailable
+from edge_limiter.store import PostgresLog
+from launcher.ports import free_ports
+from launcher.postgres import Postgres
+from launcher.testing import migrate
+
+LIMIT, WINDOW_S, KEYS = 9, 2, 6
+WINDOW_US = WINDOW_S * 1_000_000
+CLOCK = """
+CREATE TABLE edge.clock (ahead_us bigint NOT NULL); INSERT INTO edge.clock VALUES (0);
+CREATE OR REPLACE FUNCTION edge.now_us() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE AS
+$$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + (SELECT ahead_us FROM edge.clock) $$;
+CREATE TABLE edge.seen (key bytea, at_us bigint, before int, requests int, cost int, admitted int);
+CREATE FUNCTION edge.remember() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE live int;
+BEGIN
+  live := CASE WHEN TG_OP = 'INSERT' THEN 0 ELSE
+    (SELECT count(*) FROM unnest(OLD.log_us) x WHERE x > NEW.at_us - NEW.window_us) END;
+  INSERT INTO edge.seen VALUES (NEW.key, NEW.at_us, live, 0, NEW.cost, NEW.admitted);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER remember AFTER INSERT OR UPDATE ON edge.admissions FOR EACH ROW EXECUTE FUNCTION edge.remember();
+"""
+"""`seen` has each decision as it was committed, whether its answer arrived or not."""
+
+
+async def replica(dsn: str, seconds: float, seed: int) -> None:
+    """Ask random batches until the time is up; print what was answered."""
+    picked = random.Random(seed)
+    log = PostgresLog(dsn, durable=False, on_change=lambda up, reason: None)
+    task = asyncio.create_task(log.run())
+    counts: Counter[str] = Counter()
+    refused: list[tuple[str, int, int, int]] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        asks = [
+            Ask(b"k%d" % key, picked.randint(1, 4), picked.choice([1, 1, 1, 2, 5]), LIMIT, WINDOW_S)
+            for key in picked.sample(range(KEYS), picked.randint(1, KEYS))
+        ]
+        try:
+            verdicts = await log.decide(asks, 2.0)
+        except StoreUnavailable as error:
+            counts[type(error.__cause__).__name__ if error.__cause__ else "away"] += 1
+            await asyncio.sleep(0.005)
+            continue
+        for ask, verdict in zip(asks, verdicts, strict=True):
+            counts["asked"] += ask.requests
+            counts["admitted"] += verdict.admitted
+            if verdict.admitted < ask.requests and verdict.remaining >= ask.cost:
+                refused.append((ask.key.decode(), ask.requests, ask.cost, verdict.remaining))
+        await asyncio.sleep(picked.random() * 0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    print(json.dumps({"counts": counts, "refused_with_room": refused}))
+
+
+async def disturb(server: Postgres, seconds: float, picked: random.Random) -> Counter[str]:
+    """Jump the clock, kill connections, restart the server."""
+    done: Counter[str] = Counter()
+    started = time.monotonic()
+    restart_at = [seconds * part for part in (0.35, 0.7)]
+    while (now := time.monotonic() - started) < seconds:
+        await asyncio.sleep(picked.uniform(0.05, 0.25))
+        if restart_at and now > restart_at[0]:
+            restart_at.pop(0)
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
+            done["restarts"] += 1
+            continue
+        connection = await asyncpg.connect(server.url())
+        if picked.random() < 0.5:
+            jump_us = picked.randint(-900_000, 1_500_000)
+            await connection.execute("UPDATE edge.clock SET ahead_us = ahead_us + $1", jump_us)
+            done["clock jumps"] += 1
+        else:
+            done["killed connections"] += await connection.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'edge-limiter'"
+            )
+        await connection.close()
+    return done
+
+
+async def check(dsn: str) -> dict[str, int]:
+    """Every trailing window of every key, from what the database committed."""
+    connection = await asyncpg.connect(dsn)
+    admissions: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
+    for row in await connection.fetch("SELECT key, at_us, cost * admitted AS units FROM edge.seen WHERE admitted > 0"):
+        admissions[row["key"]].append((row["at_us"], row["units"]))
+    deadlocks = await connection.fetchval("SELECT sum(deadlocks) FROM pg_stat_database")
+    committed = sum(units for of_key in admissions.values() for _, units in of_key)
+    await connection.close()
+    over = 0
+    for of_key in admissions.values():
+        of_key.sort()
+        for end, _ in of_key:
+            over += sum(units for at, units in of_key if end - WINDOW_US < at <= end) > LIMIT
+    return {"committed units": committed, "windows over the limit": over, "deadlocks": int(deadlocks or 0)}
+
+
+def _start(command: list[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ)
+
+
+async def run(seconds: float, replicas: int, folder: Path) -> dict[str, Any]:
+    server = Postgres(folder / "postgres", next(free_ports(0, 1)))
+    server.start()
+    try:
+        migrate("edge_limiter", server.url())
+        connection = await asyncpg.connect(server.url())
+        await connection.execute(CLOCK)
+        await connection.close()
+        command = [sys.executable, __file__, "--replica", server.url(), "--seconds", str(seconds), "--seed"]
+        processes = [_start([*command, str(number)]) for number in range(replicas)]
+        disturbed = await disturb(server, seconds, random.Random(7))
+        outputs = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+        totals: Counter[str] = Counter()
+        for output in outputs:
+            totals.update(output["counts"])
+        with_room = sum(len(output["refused_with_room"]) for output in outputs)
+        return {**totals, **disturbed, **await check(server.url()), "refused with room": with_room}
+    finally:
+        server.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Exactness of the limiter under disturbance.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--replicas", type=int, default=4)
+    parser.add_argument("--replica", metavar="DSN", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.replica:
+        asyncio.run(replica(options.replica, options.seconds, options.seed))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        result = asyncio.run(run(options.seconds, options.replicas, Path(folder)))
+    print(json.dumps(result, indent=2))
+    return int(bool(result["windows over the limit"] or result["refused with room"] or result["deadlocks"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

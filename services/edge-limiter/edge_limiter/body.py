@@ -1,0 +1,126 @@
+"""One body between the connection that receives it and the task that reads it; bounded by holding the connection."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+HIGH_WATER_BYTES: Final = 64 << 10
+
+
+class BodyTooLarge(Exception):
+    """More bytes came than the reader takes."""
+
+
+class BodyBuffer:
+    """Fed by a protocol, read by one task. `hold` and `release` stop and restart what feeds it."""
+
+    __slots__ = (
+        "_before",
+        "_error",
+        "_hold",
+        "_is_dropped",
+        "_pieces",
+        "_release",
+        "_size",
+        "_waiter",
+        "is_complete",
+        "is_held",
+    )
+
+    def __init__(
+        self, hold: Callable[[], None], release: Callable[[], None], before: Callable[[], None] | None = None
+    ) -> None:
+        """`before` is called once, when a reader first has to wait."""
+        self._hold = hold
+        self._release = release
+        self._before = before
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.is_held = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._is_dropped = False
+        self.is_complete = False
+
+    def feed(self, piece: bytes) -> None:
+        if self._is_dropped:
+            return
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > HIGH_WATER_BYTES and not self.is_held:
+            self.is_held = True
+            self._hold()
+        self._wake()
+
+    def finish(self) -> None:
+        """The body is whole. Whatever goes wrong later is none of its reader's business."""
+        if self._error is None:
+            self.is_complete = True
+            self._wake()
+
+    def put_back(self, whole: bytes) -> None:
+        """Let the body be read a second time."""
+        self._pieces = [whole] if whole else []
+        self._size = len(whole)
+
+    def drop(self) -> None:
+        """Nobody will read it: what came and what comes is thrown away."""
+        self._is_dropped = True
+        if self._pieces:
+            self._take()
+
+    def fail(self, error: Exception) -> None:
+        """The reader hears `error` once it has read what came before, unless the body is whole already."""
+        if not self.is_complete and self._error is None:
+            self._error = error
+            self._wake()
+
+    async def piece(self) -> bytes:
+        """What has come since the last call, at least a byte; empty at the end. Raises what `fail` was given."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.is_complete:
+                return b""
+            await self._wait()
+        return self._take()
+
+    async def whole(self, max_bytes: int) -> bytes:
+        """All of it. Raises BodyTooLarge, and what `fail` was given."""
+        if self.is_complete and self._size <= max_bytes:
+            return self._take()
+        pieces, size = [], 0
+        while piece := await self.piece():
+            size += len(piece)
+            if size > max_bytes:
+                raise BodyTooLarge
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self.piece():
+            yield piece
+
+    def _take(self) -> bytes:
+        pieces = self._pieces
+        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        self._size = 0
+        if self.is_held:
+            self.is_held = False
+            self._release()
+        return whole
+
+    async def _wait(self) -> None:
+        if self._before is not None:
+            self._before()
+            self._before = None
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

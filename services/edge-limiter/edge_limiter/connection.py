@@ -1,0 +1,306 @@
+"""One client connection: reads requests through llhttp and has them handled one after the other.
+
+What is malformed, too large or too slow is refused at the door, and nothing after it is read: it becomes a `Request`
+with a refusal, so that its problem document, its metrics and its log line are made where all others are.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+import httptools
+
+from edge_limiter import limits
+from edge_limiter.acceptance import Unacceptable, check_head
+from edge_limiter.body import BodyBuffer
+from edge_limiter.exchange import Headers
+from edge_limiter.limits import Patience
+from edge_limiter.outgoing import Outgoing
+from edge_limiter.request import Request, read_fields
+
+
+class ClientGone(Exception):
+    """The client went away in the middle of its request."""
+
+
+class Keeper(Protocol):
+    """Who keeps the connections: the door, or a test's own."""
+
+    patience: Patience
+    is_draining: bool
+    handle: Callable[[Request, "Connection"], Awaitable[None]]
+
+    def opened(self, connection: "Connection") -> bool: ...
+    def closed(self, connection: "Connection") -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """`out` answers the request that is being handled."""
+
+    out: Outgoing
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._waiting: deque[Request] = deque()
+        self._active: Request | None = None
+        self._receiving: Request | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._holds = 0
+        self._is_in_head = self._is_deaf = self._lingers = False
+        self._since = self._loop.time()
+        self._stalled_since: float | None = None
+        self._body_bytes = self._overhead = 0
+        self.bytes_in = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._active is not None
+
+    def hand_over(self, protocol: asyncio.Protocol, head: bytes) -> None:
+        """Give the connection away, with the head of its last request."""
+        transport = self._transport
+        assert transport is not None
+        self._transport = None
+        self._keeper.closed(self)
+        while self._holds:
+            self._release_from(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(head)
+
+    def check(self, now: float) -> None:
+        """End what has taken too long; called about once a second."""
+        patience = self._keeper.patience
+        if self._lingers or self._stalled_since is not None:
+            stalled_s = 0.0 if self._stalled_since is None else now - self._stalled_since
+            if (self._lingers and now - self._since > limits.LINGER_S) or stalled_s > patience.send_s:
+                self.abort()
+        elif self._is_in_head:
+            if now - self._since > patience.head_s:
+                self._reject(Unacceptable(*limits.LATE_HEAD))
+        elif self._receiving is not None:
+            self._check_body(now, patience)
+        elif self._active is None and now - self._since > patience.keepalive_s:
+            self._close()
+
+    def _check_body(self, now: float, patience: Patience) -> None:
+        if self._holds or now - self._since <= patience.body_s:
+            return
+        if self._body_bytes < patience.min_rate * (now - self._since):
+            self._reject(Unacceptable(*limits.SLOW_BODY))
+        self._since, self._body_bytes = now, 0
+
+    def drain(self) -> None:
+        """Close when idle; what is being answered closes at its end."""
+        if self._active is None and self._transport is not None:
+            self._close()
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
+        self.out = Outgoing(self._transport, self._may_keep)
+        if not self._keeper.opened(self):
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        self._overhead += len(data)
+        if self._is_deaf:
+            if self._overhead > limits.LINGER_BYTES:
+                self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._reject(Unacceptable(*limits.MALFORMED))
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
+        if self._receiving is not None and self._overhead > limits.OVERHEAD_BYTES + 8 * self._body_bytes:
+            self._reject(Unacceptable(*limits.MALFORMED))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport is None:
+            return
+        self._transport = None
+        self.out.resume()
+        self._waiting.clear()
+        if self._receiving is not None:
+            self._receiving.body.fail(ClientGone())
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+        self._keeper.closed(self)
+
+    def pause_writing(self) -> None:
+        self._stalled_since = self._loop.time()
+        self.out.pause()
+
+    def resume_writing(self) -> None:
+        self._stalled_since = None
+        self.out.resume()
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        if len(self._waiting) >= limits.MAX_PIPELINED:
+            self._is_deaf = True  # they are answered, and the connection is closed: the client may ask again
+            raise Unacceptable(*limits.MALFORMED)
+        self._is_in_head = True
+        self._since = self._loop.time()
+        self._url = b""
+        self._headers: Headers = []
+        self._head_bytes = 0
+
+    def on_url(self, part: bytes) -> None:
+        self._url += part
+        if len(self._url) > limits.MAX_TARGET_BYTES:
+            raise Unacceptable(*limits.LONG_TARGET)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer: it ends here
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > limits.MAX_HEAD_BYTES or len(self._headers) >= limits.MAX_HEADERS:
+            raise Unacceptable(*limits.LARGE_HEAD)
+        self._headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
+        self._is_in_head = False
+        self._since = self._loop.time()
+        self._overhead = self._body_bytes = 0
+        refusal = None
+        fields: dict[str, str] = {}
+        try:
+            fields = read_fields(self._headers)
+            check_head(method, version, fields)
+        except Unacceptable as error:
+            refusal = error
+        body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None)
+        request = Request(
+            method, self._url.decode("latin-1"), version, self._headers, fields, self._peer, body, refusal
+        )
+        request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
+        self._receiving = request
+        self._take(request)
+        if refusal is not None:
+            self._is_deaf = True
+            raise refusal
+
+    def on_body(self, piece: bytes) -> None:
+        assert self._receiving is not None
+        self._body_bytes += len(piece)
+        self._receiving.body.feed(piece)
+
+    def on_message_complete(self) -> None:
+        if self._receiving is not None:
+            self._receiving.body.finish()
+            self._receiving = None
+        self._since = self._loop.time()
+
+    # one request after the other
+
+    def _take(self, request: Request) -> None:
+        if self._active is None and not self._waiting:
+            self._start(request)
+            return
+        if not self._waiting:
+            self._hold()
+        self._waiting.append(request)
+
+    def _start(self, request: Request) -> None:
+        self._active = request
+        self.out.start(request)
+        self.task = self._loop.create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        try:
+            await self._keeper.handle(request, self)
+        finally:
+            self._active = None
+            if self._transport is not None:
+                self._go_on(request)
+
+    def _go_on(self, request: Request) -> None:
+        if self.out.closes or not self.out.has_ended:
+            self._close()
+            return
+        request.body.drop()
+        self._since = self._loop.time()
+        if self._waiting:
+            following = self._waiting.popleft()
+            if not self._waiting:
+                self._release()
+            self._start(following)
+        elif self._keeper.is_draining:
+            self._close()
+
+    def _may_keep(self) -> bool:
+        request = self._active
+        if request is None or self._keeper.is_draining or not request.keeps_alive:
+            return False
+        if self._waiting:
+            return True
+        if self._is_deaf:
+            return False
+        if request.body.is_complete:
+            return True
+        return request.length is not None and request.length <= limits.DRAIN_BYTES and "expect" not in request.fields
+
+    def _reject(self, refusal: Unacceptable) -> None:
+        """Refuse what is being received, and read nothing after it."""
+        was_deaf, self._is_deaf = self._is_deaf, True
+        self._is_in_head = False
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            receiving.body.fail(refusal)
+            if self._active is None and not self._waiting:
+                self._close()  # it was answered without its body
+        elif not was_deaf:
+            body = BodyBuffer(self._hold, self._release)
+            self._take(Request("", "", "1.1", [], {}, self._peer, body, refusal))
+
+    def _close(self) -> None:
+        """Close without losing the answer: with unread bytes before it, closing would reset the connection."""
+        transport = self._transport
+        assert transport is not None
+        if self._is_deaf or self._receiving is not None or self._waiting:
+            self._is_deaf = self._lingers = True
+            self._since, self._overhead = self._loop.time(), 0
+            self._receiving = None
+            while self._holds:
+                self._release()
+            if transport.can_write_eof() and not transport.is_closing():
+                transport.write_eof()
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _hold(self) -> None:
+        self._holds += 1
+        if self._holds == 1 and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _release(self) -> None:
+        if self._transport is not None:
+            self._release_from(self._transport)
+
+    def _release_from(self, transport: asyncio.Transport) -> None:
+        self._holds -= 1
+        if self._holds == 0 and not transport.is_closing():
+            transport.resume_reading()
+            if self._receiving is not None:
+                self._since, self._body_bytes = self._loop.time(), 0

@@ -1,0 +1,104 @@
+"""All client connections: how many, how long they may take, and how they end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
+
+import structlog
+from aiohttp import web
+
+from edge_limiter.connection import Connection
+from edge_limiter.limits import Patience
+from edge_limiter.pages import Pages
+from edge_limiter.request import Request
+
+log = structlog.get_logger()
+
+SWEEP_S: Final = 0.5
+
+Handle = Callable[[Request, Connection], Awaitable[None]]
+
+
+class Door:
+    """Makes the protocols of a server. `run` must be running: it is what ends slow clients."""
+
+    def __init__(self, handle: Handle, patience: Patience, pages: Pages, *, max_connections: int) -> None:
+        self.handle = handle
+        self.patience = patience
+        self.is_draining = False
+        self._pages = pages
+        self._pages_server: web.Server | None = None
+        self._max_connections = max_connections
+        self._connections: set[Connection] = set()
+        self._bytes_in = self._bytes_out = 0
+        self._was_full = False
+
+    def before(self, server: web.Server) -> "web.Server":
+        """Stand before the server of the pages."""
+        self._pages.server = self._pages_server = server
+        return cast(web.Server, self)
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
+        return sum(connection.is_busy for connection in self._connections)
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Received and sent so far."""
+        open_ = self._connections
+        return (
+            self._bytes_in + sum(connection.bytes_in for connection in open_),
+            self._bytes_out + sum(connection.out.bytes for connection in open_),
+        )
+
+    def opened(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        if len(self._connections) >= self._max_connections:
+            if not self._was_full:
+                log.warning("connections are refused: the door is full", connections=self._max_connections)
+            self._was_full = True
+            return False
+        self._connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._bytes_in += connection.bytes_in
+        self._bytes_out += connection.out.bytes
+        self._was_full = False
+
+    async def run(self) -> None:
+        """Look at every connection twice a second until cancelled: one timer for all is cheaper than one for each."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep(asyncio.get_running_loop().time())
+
+    def sweep(self, now: float) -> None:
+        for connection in list(self._connections):
+            connection.check(now)
+
+    def pre_shutdown(self) -> None:
+        """Close what is idle; the rest closes after its answer."""
+        self.is_draining = True
+        if self._pages_server is not None:
+            self._pages_server.pre_shutdown()
+        for connection in list(self._connections):
+            connection.drain()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Wait for the answers, at most `timeout`, then cut off the rest."""
+        tasks = [connection.task for connection in self._connections if connection.task and not connection.task.done()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        for connection in list(self._connections):
+            connection.abort()
+        if self._pages_server is not None:
+            await self._pages_server.shutdown(timeout)

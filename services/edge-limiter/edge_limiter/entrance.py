@@ -1,0 +1,44 @@
+"""Part of the composition root: builds the door that clients come through, out of settings."""
+
+import structlog
+
+from common.telemetry import HttpMetrics
+from edge_limiter.api import ERRORS
+from edge_limiter.boundary import Boundary
+from edge_limiter.door import Door
+from edge_limiter.limits import Patience
+from edge_limiter.pages import Pages
+from edge_limiter.proxy import Proxy
+from edge_limiter.settings import EdgeSettings
+
+log = structlog.get_logger()
+
+
+def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door:
+    """The door before the proxy and the pages."""
+    patience = Patience(
+        head_s=settings.edge_header_timeout_s,
+        keepalive_s=settings.edge_keepalive_s,
+        body_s=settings.edge_body_timeout_s,
+        min_rate=settings.edge_body_min_rate,
+        send_s=settings.edge_idle_timeout_s,
+    )
+    pages = Pages()
+    boundary = Boundary(
+        proxy=proxy,
+        pages=pages,
+        metrics=http,
+        errors=ERRORS,
+        default_timeout_s=settings.edge_timeout_s,
+        maximum_timeout_s=settings.edge_max_timeout_s,
+        logs_all=settings.log_level == "debug",
+    )
+    return Door(boundary.handle, patience, pages, max_connections=settings.edge_max_connections)
+
+
+def warn_of_undeclared_proxy(_peer: str) -> None:
+    """Said once: such a deployment limits all its clients as one."""
+    log.warning(
+        "X-Forwarded-For from a private address is ignored: "
+        "if that is your ingress, name it in EDGE_TRUSTED_PROXIES, or all its clients share one limit"
+    )

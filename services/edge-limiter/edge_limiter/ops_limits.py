@@ -1,0 +1,63 @@
+"""`GET /limits` on the ops port: where a client stands, for support staff; asks the store and charges nothing."""
+
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from common.postgres import POSTGRES_ERRORS
+from common.problems import Problem, unavailable
+from edge_limiter.identity import Clients
+from edge_limiter.limiter import Limiter
+from edge_limiter.policies import PolicySet, key_bucket
+
+RETRY_S: Final = 1.0
+USAGE: Final = "Ask with policy=NAME and either address=ADDRESS or key=SHA256, the digest of an API key in hexadecimal."
+
+Used = Callable[[bytes, int], Awaitable[tuple[int, float]]]
+"""Units used of a key's window, and seconds until the oldest expires. Raises POSTGRES_ERRORS."""
+
+
+class Limits:
+    """The handler."""
+
+    def __init__(self, policies: PolicySet, limiter: Limiter, clients: Clients, used: Used) -> None:
+        self._policies = policies
+        self._limiter = limiter
+        self._clients = clients
+        self._used = used
+
+    async def read(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(await self._state(request.query.get("policy", ""), self._bucket(request)))
+        except Problem as problem:
+            return problem.response()
+
+    def _bucket(self, request: web.Request) -> bytes:
+        address, key = request.query.get("address"), request.query.get("key")
+        try:
+            if address is not None and key is None:
+                return self._clients.of(address).bucket
+            if key is not None and address is None and len(key) == 64:
+                return key_bucket(binascii.unhexlify(key))
+        except ValueError:
+            pass
+        raise Problem(400, USAGE)
+
+    async def _state(self, name: str, bucket: bytes) -> dict[str, object]:
+        policy = self._policies.named(name)
+        if policy is None:
+            raise Problem(404, "There is no such policy.")
+        try:
+            used, reset_s = await self._used(self._limiter.key(policy, bucket), policy.window_s)
+        except POSTGRES_ERRORS as error:
+            raise unavailable("The store is away.", RETRY_S) from error
+        return {
+            "policy": policy.name,
+            "limit": policy.limit,
+            "window_s": policy.window_s,
+            "used": used,
+            "remaining": max(0, policy.limit - used),
+            "reset_s": round(reset_s, 3),
+        }

@@ -1,0 +1,86 @@
+"""What goes out on one client connection: whole answers in one write, the others piece by piece."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from edge_limiter.exchange import Headers
+from edge_limiter.request import Request
+from edge_limiter.wire import CONTINUE, LAST_CHUNK, chunk, response_head
+
+_BODILESS: Final = frozenset({204, 304})
+
+
+class Outgoing:
+    """One answer at a time: `send`, or `begin`, `write` and `end`. `may_keep` says whether the connection stays."""
+
+    def __init__(self, transport: asyncio.Transport, may_keep: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._may_keep = may_keep
+        self._writable: asyncio.Future[None] | None = None
+        self._is_head = self._is_1_0 = self._is_chunked = False
+        self.has_begun = self.has_ended = self.closes = False
+        self.bytes = 0
+
+    def start(self, request: Request) -> None:
+        """The next answer is for this request."""
+        self._is_head = request.method == "HEAD"
+        self._is_1_0 = request.is_1_0
+        self.has_begun = self.has_ended = self.closes = False
+
+    def go_on(self) -> None:
+        """Tell a client that waits for it to send its body now."""
+        if not self.has_begun:
+            self._write(CONTINUE)
+
+    def send(
+        self, status: int, headers: Headers, body: bytes, *, length: int | None = None, close: bool = False
+    ) -> None:
+        """A whole answer. `length` is told instead of the body's where there is none (HEAD, 304)."""
+        self.closes = close or not self._may_keep()
+        framing = "Connection: close\r\n" if self.closes else ""
+        if status != 204 and (length is not None or status != 304):
+            framing = f"Content-Length: {len(body) if length is None else length}\r\n{framing}"
+        head = response_head(status, headers, framing)
+        self.has_begun = self.has_ended = True
+        self._write(head if self._is_head or status in _BODILESS else head + body)
+
+    def begin(self, status: int, headers: Headers, length: int | None) -> None:
+        """The head of an answer whose body follows in pieces, `length` bytes if that is known."""
+        self._is_chunked = length is None and not self._is_1_0
+        self.closes = not self._may_keep() or (length is None and self._is_1_0)
+        framing = "Connection: close\r\n" if self.closes else ""
+        if length is not None:
+            framing = f"Content-Length: {length}\r\n{framing}"
+        elif self._is_chunked:
+            framing = f"Transfer-Encoding: chunked\r\n{framing}"
+        self.has_begun = True
+        self._write(response_head(status, headers, framing))
+
+    async def write(self, piece: bytes) -> None:
+        """Returns when the client has taken enough of what was written before."""
+        self._write(chunk(piece) if self._is_chunked else piece)
+        if self._writable is not None:
+            await self._writable
+
+    def end(self) -> None:
+        if self._is_chunked:
+            self._write(LAST_CHUNK)
+        self.has_ended = True
+
+    def cut(self) -> None:
+        """Break the answer off, so that nobody takes it for a whole one."""
+        self.closes = True
+        self._transport.abort()
+
+    def pause(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def _write(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self._transport.write(data)

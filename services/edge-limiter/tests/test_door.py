@@ -1,0 +1,176 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from edge_limiter.app import DOOR
+from edge_limiter.body import BodyBuffer
+from edge_limiter.connection import Connection
+from edge_limiter.door import Door
+from edge_limiter.limits import Patience
+from edge_limiter.pages import Pages
+from edge_limiter.request import Request
+
+StartEdge = Callable[..., Awaitable[Any]]
+StartUpstream = Callable[..., Awaitable[str]]
+HEAD = b"POST /predict HTTP/1.1\r\nHost: edge\r\n"
+
+
+@dataclass
+class Front:
+    """A door on a port of its own, whose handler answers with the size of the body, or with the refusal's status."""
+
+    door: Door
+    port: int
+    seen: list[Request] = field(default_factory=list)
+
+    async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        return reader, writer
+
+    def later(self, seconds: float) -> None:
+        self.door.sweep(asyncio.get_running_loop().time() + seconds)
+
+
+@pytest.fixture
+async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
+    async with AsyncExitStack() as stack:
+
+        async def start(max_connections: int = 10) -> Front:
+            async def handle(request: Request, connection: Connection) -> None:
+                front.seen.append(request)
+                if request.refusal is not None:
+                    connection.out.send(request.refusal.status, [], b"", close=True)
+                    return
+                try:
+                    body = await request.body.whole(1 << 20)
+                    connection.out.send(200, [], b"%d" % len(body))
+                except Exception as error:
+                    connection.out.send(getattr(error, "status", 500), [], b"", close=True)
+
+            door = Door(handle, Patience(), Pages(), max_connections=max_connections)
+            server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
+            front = Front(door, server.sockets[0].getsockname()[1])
+            stack.push_async_callback(door.shutdown, 1)
+            stack.callback(server.close)
+            return front
+
+        yield start
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_head_that_does_not_arrive_in_time__is_408(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(HEAD[:20])
+    await until(lambda: front.door.bytes[0] == 20)
+    front.later(14)
+    front.later(16)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_idle_connection__is_closed_without_a_word(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect()
+    await until(lambda: front.door._connections)
+    front.later(59)
+    front.later(61)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_body_below_the_minimum_rate__is_408(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 1_000)
+    await until(lambda: front.seen)
+    front.later(16)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_body_above_the_minimum_rate__is_waited_for(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 2_000)
+    await until(lambda: front.door.bytes[0] > 2_000)
+    front.later(16)
+    writer.write(b"x" * 98_000)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_connections_above_the_maximum__are_closed_at_once(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front(max_connections=1)
+    _, first = await front.connect()
+    await until(lambda: front.door._connections)
+    reader, second = await front.connect()
+    async with asyncio.timeout(5):
+        with pytest.raises(ConnectionResetError):
+            assert await reader.read() == b""
+            raise ConnectionResetError
+    first.close()
+    second.close()
+
+
+async def test_http_1_0__is_answered_and_closed(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer
+    writer.close()
+
+
+async def test_draining_door__answers_what_has_begun_and_closes_the_idle(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    idle, idle_writer = await front.connect()
+    reader, writer = await front.connect(HEAD + b"Content-Length: 2\r\n\r\n1")
+    await until(lambda: front.seen)
+    front.door.pre_shutdown()
+    assert await idle.read() == b""
+    writer.write(b"2")
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer
+    writer.close()
+    idle_writer.close()
+
+
+async def test_large_body_that_nobody_reads__holds_the_connection_back() -> None:
+    calls: list[str] = []
+    body = BodyBuffer(lambda: calls.append("hold"), lambda: calls.append("release"))
+    body.feed(b"x" * 100_000)
+    body.feed(b"x" * 100_000)
+    assert calls == ["hold"]
+    assert len(await body.piece()) == 200_000
+    assert calls == ["hold", "release"]
+
+
+async def test_slow_clients_by_the_hundred__leave_the_others_alone(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    async def fine(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="1000")
+    slow = [await asyncio.open_connection("127.0.0.1", edge.port) for _ in range(100)]
+    for number, (_, writer) in enumerate(slow):
+        writer.write(HEAD + (b"Content-Length: 100\r\n\r\n" if number % 2 else b""))
+    assert [await edge.post() for _ in range(20)] == [200] * 20
+    door = edge.service.app[DOOR]
+    door.sweep(asyncio.get_running_loop().time() + 20)
+    for reader, writer in slow:
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).split(b" ")[1] in (b"408", b"504")
+        writer.close()

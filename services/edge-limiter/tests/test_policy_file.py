@@ -1,0 +1,103 @@
+import hashlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from common.service import StartError
+from common.settings import load
+from edge_limiter.app import LIMITS, create_service
+from edge_limiter.policies import PolicySet
+from edge_limiter.policy import PolicyError
+from edge_limiter.policy_file import PolicyWatch, parse_policies
+from edge_limiter.settings import EdgeSettings
+
+StartEdge = Callable[..., Awaitable[Any]]
+StartUpstream = Callable[..., Awaitable[str]]
+DIGEST = hashlib.sha256(b"k1").hexdigest()
+POLICY = "policies: [{name: few, match: {paths: [/predict], methods: [POST]}, limit: %d, window_s: 60%s}]"
+
+
+def test_file__becomes_rules() -> None:
+    (rule,) = parse_policies((POLICY % (5, ", cost: 2, mode: shadow, allow: [10.0.0.0/8]")).encode())
+    assert (rule.policy.name, rule.policy.limit, rule.cost, rule.is_shadow) == ("few", 5, 2, True)
+    assert rule.methods == {"POST"} and len(rule.allow) == 1
+
+
+def test_changed_limit__changes_the_version() -> None:
+    (one,), (other,) = (parse_policies((POLICY % (limit, "")).encode()) for limit in (5, 6))
+    assert one.policy.version != other.policy.version
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("policies: [", "not YAML, line 1"),
+        ("", "valid dictionary"),
+        ("polices: []", "policies"),
+        (POLICY % (0, ""), "policies.0.limit"),
+        (POLICY % (2_000, ""), "1000 in 30 s"),
+        (POLICY % (5, ", limt: 3"), "limt"),
+        (POLICY % (5, ", deny: [10.0.0.0/33]"), "policies.0.deny"),
+        (POLICY % (5, ", identity: api-key"), "belong together"),
+        (POLICY % (5, ", identity: api-key, keys: [k1]"), "policies.0.keys"),
+        (POLICY % (5, "}, {name: few, match: {paths: [/x]}, limit: 1, window_s: 1"), "same name"),
+        ("!!python/object/apply:os.system [true]", "not YAML"),
+        (POLICY.replace("/predict", "predict") % (5, ""), "policies.0.match.paths"),
+    ],
+)
+def test_wrong_file__is_refused_with_its_place(text: str, reason: str) -> None:
+    with pytest.raises(PolicyError, match=reason):
+        parse_policies(text.encode())
+
+
+async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICY % (5, ""))
+    policies = PolicySet({}, parse_policies(path.read_bytes()))
+    watch = PolicyWatch(path, policies)
+    with capture_logs() as logs:
+        for broken in ("policies: [", "policies: [ "):
+            path.write_text(broken)
+            await watch.look()
+    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert policies.rules[0].policy.limit == 5
+    path.write_text(POLICY % (7, ""))
+    await watch.look()
+    assert policies.rules[0].policy.limit == 7
+
+
+def test_wrong_file_at_the_start__stops_it(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("policies: 1")
+    with pytest.raises(StartError, match="EDGE_POLICY_FILE"):
+        create_service(
+            load(EdgeSettings, {"DATABASE_URL": "postgresql://u:p@127.0.0.1/x", "EDGE_POLICY_FILE": str(path)})
+        )
+
+
+async def fine(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def test_policies_of_a_file__limit_shadow_deny_and_are_replaced(
+    start_edge: StartEdge, start_upstream: StartUpstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICY % (2, f", identity: api-key, keys: [{DIGEST}]"))
+    edge = await start_edge(
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
+        EDGE_POLICY_FILE=str(path),
+        EDGE_TRUSTED_PROXIES="127.0.0.1/32",
+    )
+    assert [await edge.post() for _ in range(3)] == [200, 200, 429]
+    assert [await edge.post(headers={"X-API-Key": "k1"}) for _ in range(3)] == [200, 200, 429]
+    path.write_text(POLICY % (1, ", mode: shadow, deny: [198.51.100.0/24]"))
+    while not edge.service.app[LIMITS]._policies.rules[0].is_shadow:
+        await edge.post("/models/none")
+    assert [await edge.post(headers={"X-Forwarded-For": "203.0.113.1"}) for _ in range(3)] == [200] * 3
+    assert await edge.post(headers={"X-Forwarded-For": "198.51.100.1"}) == 403
+    assert edge.sample("sluice_edge_decisions_total", policy="few", outcome="refused", source="shadow") == 2
