@@ -4,12 +4,14 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from common.contracts import WINDOW_S, Aggregate, AggregateRequest, Group, GroupBy, ThresholdRule, Window
+from common.contracts import Aggregate, AggregateRequest, DriftReport, Filters, Group, GroupBy, ThresholdState
+from metrics.drift import drifts
+from metrics.histogram import SCORE
 from metrics.rollups import Rollups, Snapshot
+from metrics.standing import stand, tallies
 from metrics.tally import Source, Tally
 from metrics.threshold_store import newest
-from metrics.thresholds import judge
-from metrics.windows import SECOND, Range, asked_bucket, asked_range, cover, last, slots
+from metrics.windows import SECOND, Range, asked_bucket, asked_range, cover, slots
 
 
 class Aggregates:
@@ -37,9 +39,20 @@ class Aggregates:
         async with self._rollups.snapshot() as snapshot:
             rules = (await newest(snapshot.connection)).document.rules
             raw_from = await snapshot.raw_from()
-            sheet = _Sheet(request, asked.aligned_before(raw_from), bucket_s, rules, now_us, raw_from)
+            sheet = _Sheet(request, asked.aligned_before(raw_from), bucket_s, raw_from)
             await self._fill(sheet, snapshot, raw_from)
-        return sheet.aggregate(rules, lag_s)
+            states = await stand(snapshot, rules, now_us)
+        return sheet.aggregate(states, lag_s)
+
+    async def drift(self, range: Range, reference: Range, filters: Filters) -> DriftReport:
+        """How far the predictions of `range` moved from those of `reference`. Raises StoreUnavailable."""
+        lag_s = await self._lag_s()
+        async with self._rollups.snapshot() as snapshot:
+            raw_from = await snapshot.raw_from()
+            ranges = [one.aligned_before(raw_from) for one in (range, reference)]
+            now, before = await tallies(snapshot, ranges, filters)
+        found = drifts(now, before)._asdict()
+        return DriftReport(range=ranges[0].body(), reference=ranges[1].body(), lag_s=lag_s, **found)
 
     async def _fill(self, sheet: "_Sheet", snapshot: Snapshot, raw_from: int) -> None:
         predictions = [0] * len(sheet.sections)
@@ -47,15 +60,22 @@ class Aggregates:
             p for section in sheet.sections for i, cut in enumerate(section.cuts, section.slot) for p in cover(i, cut)
         ]
         for row in await snapshot.rows(pieces):
-            if row.source.model:
-                predictions[sheet.section_of(row.slot)] += row.n
+            predictions[sheet.section_of(row.slot)] += row.is_of_predictions * row.n
             for tally in sheet.tallies(row.slot, row.source):
                 tally.add(row)
-        for section, n in zip(sheet.sections, predictions, strict=True):
-            if n <= self._exact_max and section.range.start >= raw_from:
-                for one in await snapshot.answered(section.range):
-                    for tally in sheet.tallies(section.slot_at(one.at_us), one.source):
-                        tally.add_exact(one.latency_us)
+        few = {
+            place: section.range
+            for place, (section, n) in enumerate(zip(sheet.sections, predictions, strict=True))
+            if 0 < n <= self._exact_max and section.range.start >= raw_from
+        }
+        for one in await snapshot.answered(few):
+            for tally in sheet.tallies(sheet.sections[one.place].slot_at(one.at_us), one.source):
+                tally.add_exact(one.latency_us)
+
+
+def _tally() -> Tally:
+    """With the histograms that a summary shows."""
+    return Tally(SCORE + 1)
 
 
 class _Section(NamedTuple):
@@ -70,51 +90,36 @@ class _Section(NamedTuple):
 
 
 class _Sheet:
-    """All sums of one answer: the asked range by bucket, the range before it, and one range for each rule window."""
+    """All sums of one answer: the asked range by bucket, and the range before it."""
 
-    def __init__(
-        self,
-        request: AggregateRequest,
-        range: Range,
-        bucket_s: int,
-        rules: Sequence[ThresholdRule],
-        now_us: int,
-        raw_from: int,
-    ) -> None:
+    def __init__(self, request: AggregateRequest, range: Range, bucket_s: int, raw_from: int) -> None:
         self._filters = request.filters
         self._group_by: list[GroupBy] = list(dict.fromkeys(request.group_by))
         self._bucket_us = bucket_s * SECOND
-        self._windows: list[Window] = sorted({rule.window for rule in rules})
         cuts = slots(range, bucket_s)
-        others = [range.before(), *(last(WINDOW_S[window], now_us) for window in self._windows)]
-        self.sections = [_Section(range, cuts, 0)]
-        for slot, other in enumerate(others, len(cuts)):
-            aligned = other.aligned_before(raw_from)
-            self.sections.append(_Section(aligned, [aligned], slot))
-        self._points = len(cuts)
-        self._slots = [Tally() for _ in cuts] + [Tally() for _ in others]
+        before = range.before().aligned_before(raw_from)
+        self.sections = [_Section(range, cuts, 0), _Section(before, [before], len(cuts))]
+        self._slots = [_tally() for _ in (*cuts, before)]
         self._groups: dict[tuple[str, ...], Tally] = {}
 
     def section_of(self, slot: int) -> int:
-        return max(0, slot - self._points + 1)
+        return int(slot == len(self._slots) - 1)
 
     def tallies(self, slot: int, source: Source) -> list[Tally]:
-        """Where what `source` did in `slot` counts. Filters don't apply to rules."""
-        section = self.section_of(slot)
-        if section <= 1 and not source.matches(self._filters):
+        """Where what `source` did in `slot` counts."""
+        if not source.matches(self._filters):
             return []
         found = [self._slots[slot]]
-        if section == 0 and self._group_by:
-            found.append(self._groups.setdefault(source.group(self._group_by), Tally()))
+        if self._group_by and not self.section_of(slot):
+            found.append(self._groups.setdefault(source.group(self._group_by), _tally()))
         return found
 
-    def aggregate(self, rules: Sequence[ThresholdRule], lag_s: float | None) -> Aggregate:
-        current, previous, *ruled = self.sections
+    def aggregate(self, states: list[ThresholdState], lag_s: float | None) -> Aggregate:
+        current, previous = self.sections
         points = self._slots[: len(current.cuts)]
-        total = Tally()
+        total = _tally()
         for tally in points:
             total.merge(tally)
-        states = dict(zip(self._windows, (self._slots[one.slot].summary(one.range) for one in ruled), strict=True))
         return Aggregate(
             **dict(total.summary(current.range)),
             previous=self._slots[previous.slot].summary(previous.range),
@@ -128,6 +133,6 @@ class _Sheet:
                 )
                 for key, tally in sorted(self._groups.items(), key=lambda item: (-item[1].requests, item[0]))
             ],
-            thresholds=[judge(rule, states[rule.window]) for rule in rules],
+            thresholds=states,
             lag_s=lag_s,
         )

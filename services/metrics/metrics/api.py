@@ -1,41 +1,29 @@
 """The routes of the metrics service: HTTP in, HTTP out, and which named error becomes which problem."""
 
-import asyncio
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import structlog
 from aiohttp import hdrs, web
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from common.contracts import Aggregate, AggregateRequest, Body
+from common.contracts import Aggregate, AggregateRequest, Alerts, Body, DriftReport, Filters, Window
 from common.openapi import operation
-from common.problems import FieldError, Problem, unavailable
-from common.web import ErrorTable, context
-from metrics.aggregates import Aggregates
-from metrics.errors import InvalidField, StoreUnavailable, VersionConflict
-from metrics.rollups import Rollups
-from metrics.threshold_store import ThresholdStore, Versioned
+from common.problems import Problem, unavailable
+from common.web import ErrorTable
+from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, VersionConflict
+from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
+from metrics.rows_api import read_predictions
+from metrics.stream_api import stream_aggregates
+from metrics.threshold_store import Versioned
 from metrics.thresholds import Thresholds
+from metrics.windows import SECOND, Range, asked_range, asked_reference, span
 
 log = structlog.get_logger()
 
 RETRY_AFTER_S: Final = 2.0  # about what a restart of PostgreSQL takes
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What the handlers need; it exists from start-up to shutdown."""
-
-    rollups: Rollups
-    aggregates: Aggregates
-    thresholds: ThresholdStore
-
-
-RESOURCES: Final = web.AppKey("resources", Resources)
 
 
 class Count(Body):
@@ -50,6 +38,10 @@ def routes() -> Iterable[web.RouteDef]:
         web.post("/metrics/aggregated", aggregate),
         web.get("/metrics/thresholds", read_thresholds),
         web.put("/metrics/thresholds", replace_thresholds),
+        web.get("/metrics/alerts", read_alerts),
+        web.get("/metrics/drift", measure_drift),
+        web.get("/metrics/predictions", read_predictions),
+        web.get("/metrics/stream", stream_aggregates, allow_head=False),
     )
 
 
@@ -59,7 +51,7 @@ async def count_predictions(request: web.Request) -> Count:
 
     Exact: each prediction that was answered counts once, whatever was restarted in between.
     """
-    async with _deadline(request):
+    async with deadline(request):
         return Count(count=await request.app[RESOURCES].rollups.count())
 
 
@@ -70,10 +62,11 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
     Counts are exact. Latency percentiles are exact while few predictions are in the window, else from a histogram:
     `method` and `relative_error` say which. `range` is what was asked for; where it reaches back to days of which
     single events are kept no longer, its edges are widened to whole minutes. The first and the last point of the
-    series cover only that part of their bucket which lies in the range. Thresholds are judged over their own windows
-    up to now, unfiltered. `lag_s` is null while the stream of new events cannot be asked.
+    series cover only that part of their bucket which lies in the range. Thresholds are judged over their own
+    windows up to now, unfiltered, and by histograms. `lag_s` is null while the stream of new events cannot be
+    asked.
     """
-    async with _deadline(request):
+    async with deadline(request):
         return await request.app[RESOURCES].aggregates.answer(body)
 
 
@@ -83,7 +76,7 @@ async def read_thresholds(request: web.Request) -> web.Response:
 
     The `ETag` of the answer is what `If-Match` of a PUT takes.
     """
-    async with _deadline(request):
+    async with deadline(request):
         return _document(await request.app[RESOURCES].thresholds.get())
 
 
@@ -94,7 +87,7 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
     `If-Match` must hold the `ETag` that was read, or `*` to replace any version; it may be absent only while the
     defaults are in force. Versions that were replaced are kept.
     """
-    async with _deadline(request):
+    async with deadline(request):
         expected = _expected(request)
         try:
             return _document(await request.app[RESOURCES].thresholds.replace(body, expected=expected))
@@ -104,15 +97,53 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
             raise Problem(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
 
 
+@operation(response=Alerts, errors=(503, 504), tag="thresholds")
+async def read_alerts(request: web.Request) -> Alerts:
+    """List alerts: firing, pending, and the last that were resolved.
+
+    Without enough samples in its window an alert stays as it is.
+    """
+    async with deadline(request):
+        return await request.app[RESOURCES].alerts.alerts()
+
+
+class DriftQuery(Body):
+    """Either `window` (up to now; the last hour if nothing is given) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    reference: Annotated[Window, Field(description="How long the stretch is that it is compared with.")] = "24h"
+    reference_end: Annotated[
+        AwareDatetime | None, Field(description="When that stretch ends; if absent, where the range starts.")
+    ] = None
+    model: Annotated[str | None, Field(max_length=128)] = None
+    route: Annotated[str | None, Field(max_length=64)] = None
+
+    def ranges(self, now_us: int) -> tuple[Range, Range]:
+        """What is asked for, and what it is compared with. Raises InvalidField."""
+        asked = asked_range(span(self.window, self.start, self.end, "1h"), now_us)
+        return asked, asked_reference(asked, self.reference, self.reference_end)
+
+
+@operation(query=DriftQuery, response=DriftReport, errors=(503, 504), tag="metrics")
+async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftReport:
+    """Compare labels, confidence and text lengths with those of another time.
+
+    `drifted` is true when the population stability index is larger than chance explains by 0.1 or more.
+    """
+    with fields_of_query():
+        range, reference = query.ranges(int(time.time() * SECOND))
+    async with deadline(request):
+        filters = Filters(model=query.model, route=query.route)
+        return await request.app[RESOURCES].aggregates.drift(range, reference, filters)
+
+
 ERRORS: Final[ErrorTable] = {
     StoreUnavailable: lambda error: _store_unavailable(error),
-    InvalidField: lambda error: Problem(
-        422,
-        "The request is well-formed but not valid.",
-        title="Invalid request",
-        errors=[FieldError(location="body", field=error.field, message=error.message)],
-    ),
+    InvalidField: lambda error: unanswerable(error, "body"),
     VersionConflict: lambda _: Problem(412, "The thresholds changed since they were read; read them again."),
+    TooManyFollowers: lambda _: unavailable("As many clients follow as this service takes.", RETRY_AFTER_S),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),
 }
 
@@ -120,10 +151,6 @@ ERRORS: Final[ErrorTable] = {
 def _store_unavailable(error: StoreUnavailable) -> Problem:
     log.warning("store not available", reason=str(error))
     return unavailable("The database cannot be reached now.", RETRY_AFTER_S)
-
-
-def _deadline(request: web.Request) -> asyncio.Timeout:
-    return asyncio.timeout(max(0.0, context(request).remaining_s(time.monotonic())))
 
 
 def _expected(request: web.Request) -> frozenset[int] | None:

@@ -14,7 +14,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common import postgres
+from common import postgres, tasks
+from common.client import create_session
 from common.openapi import add_specification
 from common.ops import Check, Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool
@@ -23,16 +24,23 @@ from common.service import Service, StartError
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 from metrics.aggregates import Aggregates
-from metrics.api import ERRORS, RESOURCES, Resources, routes
+from metrics.alert_store import AlertStore
+from metrics.api import ERRORS, routes
 from metrics.consumer import Consumer
 from metrics.database import Database
 from metrics.errors import StoreUnavailable
+from metrics.evaluator import Evaluator
 from metrics.ledger import Ledger
+from metrics.live import Live
+from metrics.notifier import Notifier
+from metrics.outbox import Outbox
 from metrics.partitions import Partitions
+from metrics.predictions import Predictions
+from metrics.resources import RESOURCES, Resources
 from metrics.rollups import Rollups
 from metrics.settings import MetricsSettings
 from metrics.stream import BLOCK_S, StreamReader, StreamUpkeep
-from metrics.telemetry import IngestionMetrics, UpkeepMetrics
+from metrics.telemetry import AlertMetrics, IngestionMetrics, UpkeepMetrics
 from metrics.threshold_store import ThresholdStore
 from metrics.upkeep import Upkeep
 
@@ -60,7 +68,11 @@ def create_service(settings: MetricsSettings) -> Service:
             app[RESOURCES], readiness.checks = await _open(opened, settings, registry)
             yield
 
+    async def end_streams(app: web.Application) -> None:
+        app[RESOURCES].live.stop()
+
     app.cleanup_ctx.append(resources)
+    app.on_shutdown.append(end_streams)
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
 
 
@@ -70,27 +82,21 @@ async def _open(
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.metrics_consumers + 1, settings.metrics_ingest_timeout_s)
     redis = await opened.enter_async_context(create_client(settings))
-    upkeep = Upkeep(
-        StreamUpkeep(redis),
-        Partitions(
-            writing,
-            retention_days=settings.metrics_retention_days,
-            ahead_days=settings.metrics_partitions_ahead_days,
-            now=time.time,
-        ),
-        UpkeepMetrics(registry),
-    )
-    await opened.enter_async_context(_running(upkeep.watch_partitions(settings.metrics_maintenance_s), "partitions"))
-    await opened.enter_async_context(_running(upkeep.watch_stream(), "stream upkeep"))
+    upkeep, background = await _start_upkeep(opened, settings, writing, StreamUpkeep(redis), registry)
     consumers = await _start_consumers(opened, settings, writing, registry)
     rollups = Rollups(reading)
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
+    live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
+    background.append(await opened.enter_async_context(_running(live.watch(), "live aggregates")))
+    background += await _start_alerting(opened, settings, reading, registry)
     checks: dict[str, Check] = {
         "database": _database_check(rollups),
         "redis": _redis_check(redis),
-        "ingestion": _ingestion_check(consumers),
+        "ingestion": _running_check(consumers),
+        "background": _running_check(background),
     }
-    return Resources(rollups, aggregates, ThresholdStore(reading)), checks
+    stores = ThresholdStore(reading), AlertStore(reading), Predictions(reading)
+    return Resources(rollups, aggregates, *stores, live), checks
 
 
 async def _database(opened: AsyncExitStack, settings: MetricsSettings, connections: int, timeout_s: float) -> Database:
@@ -106,12 +112,30 @@ async def _database(opened: AsyncExitStack, settings: MetricsSettings, connectio
     return Database(pool, timeout_s)
 
 
+async def _start_upkeep(
+    opened: AsyncExitStack,
+    settings: MetricsSettings,
+    database: Database,
+    stream: StreamUpkeep,
+    registry: CollectorRegistry,
+) -> tuple[Upkeep, list[asyncio.Task[None]]]:
+    partitions = Partitions(
+        database,
+        retention_days=settings.metrics_retention_days,
+        ahead_days=settings.metrics_partitions_ahead_days,
+        now=time.time,
+    )
+    upkeep = Upkeep(stream, partitions, UpkeepMetrics(registry))
+    works = (upkeep.watch_partitions(settings.metrics_maintenance_s), upkeep.watch_stream())
+    return upkeep, [await opened.enter_async_context(_running(work, "upkeep")) for work in works]
+
+
 async def _start_consumers(
     opened: AsyncExitStack, settings: MetricsSettings, database: Database, registry: CollectorRegistry
 ) -> Sequence[asyncio.Task[None]]:
     redis = await opened.enter_async_context(create_client(settings, timeout_s=settings.redis_timeout_s + BLOCK_S))
     metrics, process = IngestionMetrics(registry), f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    tasks = []
+    running = []
     for number in range(settings.metrics_consumers):
         reader = StreamReader(
             redis,
@@ -124,8 +148,33 @@ async def _start_consumers(
         consumer = Consumer(
             reader, Ledger(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
         )
-        tasks.append(await opened.enter_async_context(_consuming(consumer, settings.sluice_drain_s)))
-    return tasks
+        running.append(await opened.enter_async_context(_consuming(consumer, settings.sluice_drain_s)))
+    return running
+
+
+async def _start_alerting(
+    opened: AsyncExitStack, settings: MetricsSettings, database: Database, registry: CollectorRegistry
+) -> Sequence[asyncio.Task[None]]:
+    metrics, url = AlertMetrics(registry), settings.metrics_webhook_url.get_secret_value()
+    evaluator = Evaluator(
+        database,
+        metrics,
+        interval_s=settings.metrics_evaluate_s,
+        notifies=bool(url),
+        now=time.time,
+    )
+    running = [await opened.enter_async_context(_running(evaluator.watch(), "evaluator"))]
+    if url:
+        notifier = Notifier(
+            Outbox(database, lease_s=settings.metrics_webhook_timeout_s + settings.metrics_database_timeout_s),
+            await opened.enter_async_context(create_session(connections=2)),
+            metrics,
+            url=url,
+            timeout_s=settings.metrics_webhook_timeout_s,
+            now=time.time,
+        )
+        running.append(await opened.enter_async_context(_running(notifier.watch(), "notifier")))
+    return running
 
 
 @asynccontextmanager
@@ -142,8 +191,7 @@ async def _running(work: Any, name: str) -> AsyncIterator[asyncio.Task[None]]:
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await tasks.end(task)
 
 
 async def _not_started() -> State:
@@ -174,8 +222,9 @@ def _redis_check(redis: Redis) -> Check:
     return check
 
 
-def _ingestion_check(consumers: Sequence[asyncio.Task[None]]) -> Check:
+def _running_check(running: Sequence[asyncio.Task[None]]) -> Check:
     async def check() -> State:
-        return "failed" if any(task.done() for task in consumers) else "ok"
+        """None of them ends by itself: one that did needs a new process."""
+        return "failed" if any(task.done() for task in running) else "ok"
 
     return check

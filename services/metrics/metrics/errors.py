@@ -24,3 +24,7 @@ class InvalidField(Exception):
 
 class VersionConflict(Exception):
     """The document changed since the caller read it."""
+
+
+class TooManyFollowers(Exception):
+    """The live stream has as many followers as it takes."""

@@ -6,7 +6,9 @@ The latency grid is DDSketch's (Masson, Rim and Lee, 2019) with γ = 2^(1/32): b
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Final
 
 STRIDE: Final = 1024
@@ -23,12 +25,10 @@ def sketch_us(bin: int) -> float:
     return 2 * GAMMA**bin / (GAMMA + 1)
 
 
-def percentile(histogram: Mapping[int, int], share: float) -> int:
-    """The bin of the value at `share`, by the definition of PostgreSQL's percentile_disc. Raises on no values."""
-    rank = math.ceil(share * sum(histogram.values()))
-    seen = 0
-    for bin in sorted(histogram):
-        seen += histogram[bin]
-        if seen >= rank:
-            return bin
-    raise ValueError("no values")
+def percentiles(histogram: Mapping[int, int], *shares: float) -> list[int]:
+    """The bin of the value at each share, by the definition of percentile_disc. Raises on no values."""
+    bins = sorted(histogram)
+    if not bins:
+        raise ValueError("no values")
+    cumulated = list(accumulate(histogram[bin] for bin in bins))
+    return [bins[bisect_left(cumulated, math.ceil(share * cumulated[-1]))] for share in shares]

@@ -1,7 +1,7 @@
 """Writes events and their rollups in one transaction, each event once; owns the only way into those tables."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -15,10 +15,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """How many events were new; the others had been stored before."""
+    """What was new; the other events had been stored before.
+
+    `octaves` are the answered predictions with a latency in (2^(k-1), 2^k] µs, for each k.
+    """
 
     predictions: int
     counters: int
+    latency_sum_us: int = 0
+    octaves: Mapping[int, int] = field(default_factory=dict)
 
 
 class Ledger:
@@ -35,7 +40,7 @@ class Ledger:
             if isinstance(event, CounterEvent):
                 counters.append(_counter_row(event))
             else:
-                predictions.append(_prediction_row(event))
+                predictions.append(prediction_row(event))
         async with self._database.transaction() as connection:
             for table, columns, rows in (
                 ("prediction", PREDICTION_COLUMNS, predictions),
@@ -48,8 +53,9 @@ class Ledger:
                 if rows:
                     await _copy(connection, f"arrived_{table}", columns, rows)
             row = await connection.fetchrow(WRITE)
-        assert row is not None  # it selects two counts
-        return Written(*row)
+        assert row is not None  # it selects values only
+        new_predictions, new_counters, latency_sum_us, octaves, answered = row
+        return Written(new_predictions, new_counters, latency_sum_us, dict(zip(octaves, answered, strict=True)))
 
 
 PREDICTION_COLUMNS: Final = (
@@ -66,7 +72,7 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
         raise RowRefused(type(error).__name__) from error
 
 
-def _prediction_row(e: PredictionEvent) -> tuple[Any, ...]:
+def prediction_row(e: PredictionEvent) -> tuple[Any, ...]:
     text = e.text.replace("\x00", "\ufffd") if e.text else e.text  # PostgreSQL takes no NUL, and the event must count
     return (
         e.id, _time(e.at_us), e.route, e.outcome, e.request_id, e.trace_id, e.model, e.revision, e.label, e.score,

@@ -1,11 +1,24 @@
 """What the metrics service reads from the environment."""
 
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from common.service import Listen
 from common.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings
+
+
+def _web_address(value: SecretStr) -> SecretStr:
+    """Empty, or http(s)://host...; the message must not hold the value."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if value.get_secret_value() and not is_address:
+        raise ValueError("it must look like https://host/path")
+    return value
 
 
 class MetricsSettings(Settings, PostgresSettings, RedisSettings):
@@ -30,6 +43,12 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     metrics_partitions_ahead_days: Annotated[int, Field(ge=1, le=60)] = 7
     metrics_maintenance_s: Seconds = 300.0
+
+    metrics_evaluate_s: Annotated[float, Field(ge=1, le=3_600)] = 5.0
+    metrics_webhook_url: Annotated[SecretStr, AfterValidator(_web_address)] = SecretStr("")
+    metrics_webhook_timeout_s: Seconds = 5.0
+    metrics_stream_s: Seconds = 2.0
+    metrics_stream_clients: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     def listen(self) -> Listen:
         """Third in the row of services."""

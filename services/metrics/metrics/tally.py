@@ -1,7 +1,8 @@
 """Adds up rollup rows and turns the sums into the bodies of the contract; it reads no storage."""
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from common.contracts import (
@@ -14,7 +15,7 @@ from common.contracts import (
     SeriesPoint,
     Summary,
 )
-from metrics.histogram import LATENCY, RELATIVE_ERROR, SCORE, STRIDE, percentile, sketch_us
+from metrics.histogram import LATENCY, RELATIVE_ERROR, SCORE, STRIDE, percentiles, sketch_us
 from metrics.windows import Range, as_time
 
 ANSWERED: Final = "ok"
@@ -30,8 +31,12 @@ class Source(NamedTuple):
     label: str
 
     def matches(self, filters: Filters) -> bool:
-        wanted = (filters.model, filters.route, filters.outcome, filters.label)
-        return all(one is None or one == mine for one, mine in zip(wanted, self, strict=True))
+        return (
+            (filters.model is None or filters.model == self.model)
+            and (filters.route is None or filters.route == self.route)
+            and (filters.outcome is None or filters.outcome == self.outcome)
+            and (filters.label is None or filters.label == self.label)
+        )
 
     def group(self, group_by: Sequence[GroupBy]) -> tuple[str, ...]:
         return tuple(getattr(self, name) for name in group_by)
@@ -50,13 +55,20 @@ class Row(NamedTuple):
     bins: Sequence[int]
     counts: Sequence[int]
 
+    @property
+    def is_of_predictions(self) -> bool:
+        """Not of counters, which have no latency."""
+        return bool(self.bins)
+
 
 class Tally:
     """The sum of rows. Percentiles are exact once `add_exact` has told the latency of every answered prediction."""
 
-    def __init__(self) -> None:
+    def __init__(self, histograms: int = 4) -> None:
+        """`histograms` says how many of the four to keep: a month has many bins that no summary shows."""
+        self._until = histograms * STRIDE
         self.outcomes: Counter[Outcome] = Counter()
-        self._labels: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
         self._bins: dict[int, int] = defaultdict(int)
         self._exact_us: dict[int, int] = defaultdict(int)
         self._exact_n = 0
@@ -86,13 +98,18 @@ class Tally:
         self.outcomes[row.source.outcome] += row.n
         if row.source.outcome != ANSWERED:
             return
-        self._labels[row.source.label] += row.n
+        self.labels[row.source.label] += row.n
         self._latency_sum_us += row.latency_sum_us
         self._latency_max_us = max(self._latency_max_us, row.latency_max_us)
         self._scored += row.scored
         self._score_sum_ppm += row.score_sum_ppm
+        until = bisect_left(row.bins, self._until)
+        added = zip(row.bins[:until], row.counts, strict=False)
+        if not self._bins:
+            self._bins.update(added)
+            return
         bins = self._bins
-        for bin, n in zip(row.bins, row.counts, strict=True):
+        for bin, n in added:
             bins[bin] += n
 
     def add_exact(self, latency_us: int) -> None:
@@ -103,7 +120,7 @@ class Tally:
     def merge(self, other: "Tally") -> None:
         """Count all that `other` counted."""
         self.outcomes.update(other.outcomes)
-        self._labels.update(other._labels)
+        self.labels.update(other.labels)
         for mine, theirs in ((self._bins, other._bins), (self._exact_us, other._exact_us)):
             for bin, n in theirs.items():
                 mine[bin] += n
@@ -113,14 +130,19 @@ class Tally:
         self._scored += other._scored
         self._score_sum_ppm += other._score_sum_ppm
 
+    def histogram(self, which: int) -> Mapping[int, int]:
+        """One of the four histograms, its bins numbered from 0."""
+        start = which * STRIDE
+        return {bin - start: n for bin, n in self._bins.items() if start <= bin < start + STRIDE}
+
     def percentiles_ms(self, *shares: float) -> list[float | None]:
         """Null where nothing was answered."""
         if not self.predictions:
             return [None for _ in shares]
         if self._is_exact:
-            return [percentile(self._exact_us, share) / 1000 for share in shares]
-        histogram = {bin: n for bin, n in self._bins.items() if bin // STRIDE == LATENCY}
-        return [min(sketch_us(percentile(histogram, share)), self._latency_max_us) / 1000 for share in shares]
+            return [latency_us / 1000 for latency_us in percentiles(self._exact_us, *shares)]
+        bins = percentiles(self.histogram(LATENCY), *shares)
+        return [min(sketch_us(bin), self._latency_max_us) / 1000 for bin in bins]
 
     def latency(self) -> Latency:
         p50, p90, p95, p99 = self.percentiles_ms(0.5, 0.9, 0.95, 0.99)
@@ -171,7 +193,7 @@ class Tally:
         return self._exact_n == self.predictions
 
     def _label_shares(self) -> list[LabelShare]:
-        ordered = sorted(self._labels.items(), key=lambda item: (-item[1], item[0]))
+        ordered = sorted(self.labels.items(), key=lambda item: (-item[1], item[0]))
         return [LabelShare(label=label, count=n, share=n / self.predictions) for label, n in ordered]
 
     def _confidence(self) -> Confidence:

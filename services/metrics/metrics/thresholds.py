@@ -4,7 +4,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from common.contracts import Body, MetricName, Summary, ThresholdRule, ThresholdState
+from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
+from metrics.drift import Drifts
 
 
 class Thresholds(Body):
@@ -40,22 +41,25 @@ DEFAULT: Final = Thresholds(
 )  # fmt: skip
 
 
-def measure(metric: MetricName, summary: Summary) -> tuple[float | None, int]:
-    """The metric's value in `summary`, and how many samples it rests on."""
-    group, _, name = metric.partition(".")
-    if group == "latency_ms":
-        return getattr(summary.latency_ms, name), summary.predictions
-    if group == "confidence":
-        return summary.confidence.mean, summary.predictions
-    return getattr(summary, group), summary.requests
-
-
-def judge(rule: ThresholdRule, summary: Summary) -> ThresholdState:
-    """Where `rule` stands in a summary of its own window."""
-    current, samples = measure(rule.metric, summary)
+def judge(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -> ThresholdState:
+    """Where `rule` stands in a summary of its own window, and in the drift from its reference."""
+    current, samples = _measure(rule.metric, summary, drifts)
     breached = None
     if current is not None and samples >= rule.min_samples:
         breached = (rule.above is not None and current > rule.above) or (
             rule.below is not None and current < rule.below
         )
     return ThresholdState(rule=rule, current=current, breached=breached)
+
+
+def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int]:
+    """The metric's value, and how many samples it rests on."""
+    group, _, name = metric.partition(".")
+    if group == "drift":
+        drift = getattr(drifts, name, None)
+        return (drift.value, min(drift.n, drift.reference_n)) if drift else (None, 0)
+    if group == "latency_ms":
+        return getattr(summary.latency_ms, name), summary.predictions
+    if group == "confidence":
+        return summary.confidence.mean, summary.predictions
+    return getattr(summary, group), summary.requests

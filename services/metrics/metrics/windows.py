@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from common.contracts import WINDOW_S, AggregateRequest, Bucket, TimeRange
+from common.contracts import WINDOW_S, AggregateRequest, Bucket, TimeRange, Window
 from metrics.errors import InvalidField
 
 SECOND: Final = 1_000_000
@@ -87,6 +87,21 @@ def asked_range(request: AggregateRequest, now_us: int) -> Range:
     if asked.seconds > MAX_RANGE_S:
         raise InvalidField("start", "The range is longer than 400 days.")
     return asked
+
+
+def span(window: Window | None, start: datetime | None, end: datetime | None, default: Window) -> AggregateRequest:
+    """The range as a request for aggregates would name it; `default` where none of the three is given."""
+    is_open = window is None and start is None and end is None
+    return AggregateRequest(window=default if is_open else window, start=start, end=end)
+
+
+def asked_reference(asked: Range, length: Window, end: datetime | None = None) -> Range:
+    """The stretch that `asked` is compared with: `length` up to `end`, or up to its start. Raises InvalidField."""
+    if end is not None and not _EARLIEST <= end <= _LATEST:
+        raise InvalidField("reference_end", "Outside the years 2000 to 2099.")
+    minute = 60 * SECOND
+    end_us = (asked.start if end is None else as_us(end)) // minute * minute  # as rollups know it
+    return Range(end_us - WINDOW_S[length] * SECOND, end_us)
 
 
 def asked_bucket(request: AggregateRequest, asked: Range) -> int:

@@ -1,17 +1,23 @@
 """The routes over the real app and real stores."""
 
 import asyncio
+import csv
+import io
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from common.contracts import Aggregate
+from common.contracts import Aggregate, DriftReport, PredictionPage
 from metrics.app import create_service
+from metrics.rows_api import EXPORT_ROWS
 from metrics.settings import MetricsSettings
+from metrics.windows import as_time
 
 Client = TestClient[web.Request, web.Application]
 RULE = {"name": "slow", "metric": "latency_ms.p95", "above": 100.0}
@@ -122,28 +128,28 @@ async def test_groups__are_by_the_asked_names(
     ]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "window"),
-        ({"window": "2h"}, "window"),
-        ({"window": "1h", "end": "2026-01-01T00:00:00Z"}, "window"),
-        ({"start": "2026-01-01T00:00:00Z"}, "end"),
-        ({"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "end"),
-        ({"start": "2026-01-01T00:00:00", "end": "2026-01-02T00:00:00Z"}, "start"),
-        ({"start": "1926-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
-        ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
-        ({"window": "30d", "bucket": "1m"}, "bucket"),
-        ({"window": "1h", "bucket": "1s"}, "bucket"),
-        ({"window": "1h", "group_by": ["text"]}, "group_by.0"),
-        ({"window": "1h", "filters": {"outcome": "bad"}}, "filters.outcome"),
-        ({"window": "1h", "unknown": 1}, "unknown"),
-    ],
-)
-async def test_unanswerable_request__names_the_field(client: Client, body: dict[str, Any], field: str) -> None:
-    response = await client.post("/metrics/aggregated", json=body)
-    assert response.status == 422
-    assert await fields_of(response) == [field]
+BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "window"),
+    ({"window": "2h"}, "window"),
+    ({"window": "1h", "end": "2026-01-01T00:00:00Z"}, "window"),
+    ({"start": "2026-01-01T00:00:00Z"}, "end"),
+    ({"start": "2026-01-02T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "end"),
+    ({"start": "2026-01-01T00:00:00", "end": "2026-01-02T00:00:00Z"}, "start"),
+    ({"start": "1926-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
+    ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
+    ({"window": "30d", "bucket": "1m"}, "bucket"),
+    ({"window": "1h", "bucket": "1s"}, "bucket"),
+    ({"window": "1h", "group_by": ["text"]}, "group_by.0"),
+    ({"window": "1h", "filters": {"outcome": "bad"}}, "filters.outcome"),
+    ({"window": "1h", "unknown": 1}, "unknown"),
+]
+
+
+async def test_unanswerable_request__names_the_field(client: Client) -> None:
+    for body, field in BAD_REQUESTS:
+        response = await client.post("/metrics/aggregated", json=body)
+        assert response.status == 422, body
+        assert await fields_of(response) == [field]
 
 
 async def test_filter_with_a_nul__matches_nothing(client: Client) -> None:
@@ -182,21 +188,21 @@ async def test_second_write__needs_the_version_it_replaces(client: Client, if_ma
     assert len(rules) == (0 if status == 200 else 1)
 
 
-@pytest.mark.parametrize(
-    ("rules", "field"),
-    [
-        ([RULE | {"metric": "luck"}], "rules.0.metric"),
-        ([RULE | {"below": 1.0}], "rules.0"),
-        ([RULE | {"resolve_at": 101.0}], "rules.0"),
-        ([RULE | {"window": "2h"}], "rules.0.window"),
-        ([RULE | {"above": float("nan")}], "rules.0.above"),
-        ([RULE, RULE], ""),
-    ],
-)
-async def test_rules_that_make_no_sense__name_the_field(client: Client, rules: list[Any], field: str) -> None:
-    response = await client.put("/metrics/thresholds", json={"rules": rules})
-    assert response.status == 422
-    assert await fields_of(response) == [field]
+BAD_RULES: list[tuple[list[Any], str]] = [
+    ([RULE | {"metric": "luck"}], "rules.0.metric"),
+    ([RULE | {"below": 1.0}], "rules.0"),
+    ([RULE | {"resolve_at": 101.0}], "rules.0"),
+    ([RULE | {"window": "2h"}], "rules.0.window"),
+    ([RULE | {"above": float("nan")}], "rules.0.above"),
+    ([RULE, RULE], ""),
+]
+
+
+async def test_rules_that_make_no_sense__name_the_field(client: Client) -> None:
+    for rules, field in BAD_RULES:
+        response = await client.put("/metrics/thresholds", json={"rules": rules})
+        assert response.status == 422, rules
+        assert await fields_of(response) == [field]
 
 
 async def test_threshold_in_force__is_judged_in_every_aggregate(
@@ -214,7 +220,7 @@ async def test_bad_entries__do_not_hold_up_the_others(
 ) -> None:
     await ingested(b"{", prediction(at_us=now_us), prediction(at_us=now_us, request_id="\x00"))
     assert await (await client.get("/metrics/count")).json() == {"count": 1}
-    assert await dead() == ["malformed", "refused"]
+    assert sorted(await dead()) == ["malformed", "refused"]
 
 
 async def test_specification__lists_every_route(client: Client) -> None:
@@ -224,6 +230,10 @@ async def test_specification__lists_every_route(client: Client) -> None:
         ("/metrics/aggregated", "post"),
         ("/metrics/thresholds", "get"),
         ("/metrics/thresholds", "put"),
+        ("/metrics/alerts", "get"),
+        ("/metrics/drift", "get"),
+        ("/metrics/predictions", "get"),
+        ("/metrics/stream", "get"),
     }
 
 
@@ -266,4 +276,122 @@ async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
         server.kill()
         assert (await aggregated(client, window="1h"))["lag_s"] is None
         status, checks = await service.readiness.report()
-        assert (status, checks) == ("degraded", {"database": "ok", "redis": "degraded", "ingestion": "ok"})
+        assert status == "degraded"
+        assert checks == {"database": "ok", "redis": "degraded", "ingestion": "ok", "background": "ok"}
+
+
+async def test_predictions__are_paged_from_the_newest(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    events = [prediction(at_us=now_us - n * 1_000_000) for n in range(5)]
+    await ingested(*events)
+    first = await (await client.get("/metrics/predictions", params={"limit": 3})).json()
+    rest = await (await client.get("/metrics/predictions", params={"limit": 3, "cursor": first["next"]})).json()
+    assert [one["id"] for one in first["predictions"] + rest["predictions"]] == [event.id for event in events]
+    assert rest["next"] is None
+    PredictionPage.model_validate(first)
+
+
+@pytest.mark.parametrize("media", ["text/csv", "application/x-ndjson"])
+async def test_export__holds_every_matching_row(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int, media: str
+) -> None:
+    events = [prediction(at_us=now_us - n, label="PN"[n % 2], text='a "b",\nc') for n in range(EXPORT_ROWS + 500)]
+    await ingested(*events)
+    response = await client.get(
+        "/metrics/predictions?label=P&outcome=ok&limit=1", headers={"Accept": f"{media};q=0.9, */*;q=0.1"}
+    )
+    assert (response.status, response.content_type) == (200, media)
+    text = await response.text()
+    rows = list(csv.DictReader(io.StringIO(text, newline=""))) if media == "text/csv" else ndjson(text)
+    assert [row["id"] for row in rows] == [event.id for event in events if event.label == "P"]
+    assert {row["text"] for row in rows} == {'a "b",\nc'}
+
+
+def ndjson(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+BAD_QUERIES = [
+    ("/metrics/predictions?limit=0", "limit"),
+    ("/metrics/predictions?limit=1001", "limit"),
+    ("/metrics/predictions?cursor=x", "cursor"),
+    ("/metrics/predictions?model=%00", "model"),
+    ("/metrics/predictions?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "end"),
+    ("/metrics/predictions?start=1926-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "start"),
+    ("/metrics/predictions?window=1h&end=2026-01-01T00:00:00Z", "window"),
+    ("/metrics/drift?reference=1y", "reference"),
+    ("/metrics/drift?reference_end=1926-01-01T00:00:00Z", "reference_end"),
+    ("/metrics/drift?start=2026-01-01T00:00:00Z", "end"),
+    ("/metrics/stream?window=1s", "window"),
+]
+
+
+async def test_unanswerable_query__names_the_field(client: Client) -> None:
+    for path, field in BAD_QUERIES:
+        response = await client.get(path)
+        assert response.status == 422, path
+        assert await fields_of(response) == [field]
+        assert {error["location"] for error in (await response.json())["errors"]} == {"query"}
+
+
+async def test_drift__compares_with_the_chosen_reference(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    day_us = 86_400_000_000
+    await ingested(
+        *(prediction(at_us=now_us - n, label="P", score=0.9) for n in range(300)),
+        *(prediction(at_us=now_us - 2 * 3_600_000_000 - n, label="P", score=0.9) for n in range(300)),
+        *(prediction(at_us=now_us - 3 * day_us - n, label="PN"[n % 2], score=0.5) for n in range(300)),
+    )
+    lately = await (await client.get("/metrics/drift")).json()
+    assert [lately[name]["drifted"] for name in ("labels", "confidence", "length")] == [False] * 3
+    assert (lately["labels"]["n"], lately["labels"]["reference_n"]) == (300, 300)
+    end = as_time(now_us - 2 * day_us).isoformat()
+    before = await (await client.get("/metrics/drift", params={"reference": "7d", "reference_end": end})).json()
+    assert [before[name]["drifted"] for name in ("labels", "confidence", "length")] == [True, True, False]
+    DriftReport.model_validate(before, strict=False)
+
+
+async def test_stream__tells_aggregates_and_ends_with_the_service(settings: MetricsSettings) -> None:
+    server = TestServer(create_service(settings).app)
+    async with TestClient(server) as client:
+        response = await client.get("/metrics/stream?window=5m")
+        assert response.content_type == "text/event-stream"
+        assert await response.content.readuntil(b"\n\n") == b"retry: 2000\n\n"
+        for _ in range(2):
+            name, data = (await response.content.readuntil(b"\n\n")).splitlines()[:2]
+            assert name == b"event: aggregate"
+            Aggregate.model_validate_json(data.removeprefix(b"data: "))
+        async with asyncio.timeout(5):
+            await server.app.shutdown()
+            assert await response.content.read() in (b"", b"\n")
+
+
+async def test_alert__fires_and_is_told_to_the_webhook(
+    settings: MetricsSettings, send: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def hook(request: web.Request) -> web.Response:
+        await told.put(await request.json())
+        return web.Response()
+
+    receiver = web.Application()
+    receiver.router.add_post("/", hook)
+    async with TestServer(receiver) as webhook:
+        url = SecretStr(str(webhook.make_url("/")))
+        both = settings.model_copy(update={"metrics_webhook_url": url, "metrics_evaluate_s": 1.0})
+        services = [TestServer(create_service(both).app) for _ in range(2)]
+        async with TestClient(services[0]) as client, services[1]:
+            rule = {"name": "many", "metric": "predictions", "above": 1.0}
+            await client.put("/metrics/thresholds", json={"rules": [rule]})
+            await send(*(prediction(at_us=now_us) for _ in range(3)))
+            async with asyncio.timeout(20):
+                assert (await told.get())["alerts"][0]["labels"]["alertname"] == "many"
+            [alert] = (await (await client.get("/metrics/alerts")).json())["alerts"]
+            assert (alert["state"], alert["value"]) == ("firing", 3.0)
+            await client.put("/metrics/thresholds", json={"rules": []}, headers={"If-Match": "*"})
+            async with asyncio.timeout(20):
+                assert (await told.get())["status"] == "resolved"
+            assert told.empty()

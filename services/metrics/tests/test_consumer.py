@@ -111,7 +111,7 @@ async def test_bad_entries__are_set_aside_and_the_others_counted(
     prediction: Callable[..., Any],
     dead: Callable[..., Any],
 ) -> None:
-    refused = [prediction(request_id="\x00"), prediction(latency_us=1 << 31)]
+    refused = [prediction(request_id="\x00"), prediction(model="\x00")]
     await send(
         prediction(), b"nonsense", refused[0], prediction(at_us=AT_US - 31 * DAY_US), prediction(), refused[1],
         prediction(at_us=AT_US + 2 * DAY_US), b"\xff", prediction(),

@@ -53,7 +53,7 @@ async def test_lag_without_redis__is_unknown(
 async def test_partitions__are_maintained_and_exported(upkeep: Upkeep, registry: CollectorRegistry) -> None:
     assert await upkeep.maintain() is True
     assert registry.get_sample_value("sluice_metrics_partitions") == 6
-    assert registry.get_sample_value("sluice_metrics_partition_days_ahead") == 2
+    assert registry.get_sample_value("sluice_metrics_partitions_ahead") == 2
     assert registry.get_sample_value("sluice_metrics_default_partition_rows") == 0
 
 

@@ -1,0 +1,185 @@
+"""Exactly once while everything dies: consumers at random by kill −9, PostgreSQL, Redis; and events sent twice.
+
+    python loadtests/metrics/chaos.py [--seconds 60] [--rate 5000] [--consumers 3]
+
+A producer journals events and ships them as inference does. A third of the way PostgreSQL is restarted, after two
+thirds Redis is killed: its append-only file lacks what came in its last second, which the journal ships again.
+Exits with 1 unless raw rows, each width of rollup and the distinct events sent are the same number.
+"""
+
+import argparse
+import asyncio
+import logging
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+from common.events import EventPipe, open_event_pipe
+from common.journal import Journal
+from common.redis import REDIS_ERRORS
+from common.requests import uuid7
+from launcher.ports import free_ports
+from launcher.postgres import Postgres
+from launcher.testing import migrate
+from launcher.valkey import Valkey
+from metrics.stream import StreamUpkeep
+
+DUPLICATES: Final = 0.05
+TICK_S: Final = 0.02
+SETTLE_S: Final = 120.0
+
+
+class Chaos:
+    """The servers, the consumers and what was sent to them."""
+
+    def __init__(self, folder: Path, rate: int, consumers: int) -> None:
+        ports = free_ports(0, 1)
+        self.postgres = Postgres(folder / "postgres", next(ports))
+        self.valkey = Valkey(folder / "valkey", next(ports))
+        self.folder = folder
+        self.rate = rate
+        self.wanted = consumers
+        self.consumers: list[subprocess.Popen[bytes]] = []
+        self.rng = random.Random(7)
+        self.sent = self.duplicated = self.killed = 0
+
+    def start(self, stopped: ExitStack) -> None:
+        for server in (self.postgres, self.valkey):
+            stopped.callback(server.kill)
+            server.start()
+        migrate("metrics", self.postgres.url())
+        stopped.callback(lambda: [one.kill() for one in self.consumers])
+        self.recruit()
+
+    def recruit(self) -> None:
+        program = str(Path(__file__).with_name("chaos_consumer.py"))
+        while len(self.consumers) < self.wanted:
+            command = [sys.executable, program, self.postgres.url(), self.valkey.url()]
+            self.consumers.append(subprocess.Popen(command))
+
+    def kill_one(self) -> None:
+        victim = self.consumers.pop(self.rng.randrange(len(self.consumers)))
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        self.killed += 1
+        self.recruit()
+
+    async def run(self, seconds: float) -> bool:
+        async with self._redis() as redis:
+            async with open_event_pipe(
+                Journal(self.folder / "journal", max_bytes=1 << 30, keep_s=600.0),
+                redis,
+                when_full="refuse",
+                registry=CollectorRegistry(),
+                drain_s=30,
+            ) as pipe:
+                async with asyncio.TaskGroup() as tasks:
+                    upset = tasks.create_task(self._upset(seconds))
+                    await self._produce(pipe, redis, seconds)
+                    await upset
+            return await self._settled(redis)
+
+    def _redis(self) -> Redis:
+        return Redis.from_url(
+            self.valkey.url(), decode_responses=True, protocol=3, socket_timeout=2, retry=Retry(NoBackoff(), 0)
+        )
+
+    async def _produce(self, pipe: EventPipe, redis: Redis, seconds: float) -> None:
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < seconds:
+            events = [self._event() for _ in range(int(passed * self.rate) - self.sent)]
+            pipe.recorder.record(events)
+            self.sent += len(events)
+            await self._send_again(redis, [one for one in events if self.rng.random() < DUPLICATES])
+            await asyncio.sleep(TICK_S)
+
+    async def _send_again(self, redis: Redis, events: list[PredictionEvent]) -> None:
+        """As a producer does whose acknowledgement got lost."""
+        try:
+            pipeline: Any = redis.pipeline(transaction=False)
+            for event in events:
+                pipeline.xadd(STREAM, {EVENT_FIELD: event.model_dump_json(exclude_none=True)})
+            await pipeline.execute()
+            self.duplicated += len(events)
+        except REDIS_ERRORS:
+            return
+
+    def _event(self) -> PredictionEvent:
+        return PredictionEvent(
+            id=uuid7(),
+            at_us=time.time_ns() // 1000,
+            route="/predict",
+            outcome="ok",
+            request_id="chaos",
+            model="m",
+            revision="1",
+            label=self.rng.choice("PN"),
+            score=self.rng.random(),
+            latency_us=self.rng.randrange(1, 1_000_000),
+            characters=self.rng.randrange(1, 500),
+        )
+
+    async def _upset(self, seconds: float) -> None:
+        """Servers are started from this thread, whose child they are: the producer waits, and catches up."""
+        started, restarted = time.monotonic(), 0
+        while (passed := time.monotonic() - started) < seconds:
+            if passed > seconds / 3 and restarted == 0:
+                self.postgres.stop()
+                self.postgres.start()
+                restarted = 1
+            elif passed > seconds * 2 / 3 and restarted == 1:
+                self.valkey.kill()
+                self.valkey.start()
+                restarted = 2
+            else:
+                self.kill_one()
+            await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+
+    async def _settled(self, redis: Redis) -> bool:
+        upkeep, deadline = StreamUpkeep(redis), time.monotonic() + SETTLE_S
+        while (await upkeep.backlog()).entries != 0 and time.monotonic() < deadline:  # noqa: ASYNC110  # other processes
+            await asyncio.sleep(0.2)
+        connection = await asyncpg.connect(self.postgres.url(), server_settings={"search_path": "metrics"})
+        try:
+            raw, distinct = await connection.fetchrow("SELECT count(*), count(DISTINCT event_id) FROM prediction")
+            widths = await connection.fetch("SELECT width_s, sum(n)::bigint FROM rollup GROUP BY 1 ORDER BY 1")
+            deadlocks = await connection.fetchval("SELECT sum(deadlocks)::bigint FROM pg_stat_database")
+        finally:
+            await connection.close()
+        dead = await redis.xlen("{predictions}:dead")
+        print("| sent | sent twice | raw | distinct | minutes | hours | days | killed | deadlocks | dead letters |")
+        print("|" + "---:|" * 10)
+        row = [self.sent, self.duplicated, raw, distinct, *(n for _, n in widths), self.killed, deadlocks, dead]
+        print("| " + " | ".join(f"{value:,}" for value in row) + " |")
+        return {raw, distinct, *(n for _, n in widths)} == {self.sent} and not deadlocks and not dead
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rate", type=int, default=5_000)
+    parser.add_argument("--consumers", type=int, default=3)
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with tempfile.TemporaryDirectory(prefix="chaos-metrics-") as folder, ExitStack() as stopped:
+        chaos = Chaos(Path(folder), options.rate, options.consumers)
+        chaos.start(stopped)
+        return 0 if asyncio.run(chaos.run(options.seconds)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""One consumer in a process of its own, to be killed: python chaos_consumer.py DATABASE_URL REDIS_URL"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+
+import structlog
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from common.postgres import create_pool
+from metrics.consumer import Consumer
+from metrics.database import Database
+from metrics.ledger import Ledger
+from metrics.stream import StreamReader, StreamUpkeep
+from metrics.telemetry import IngestionMetrics
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+async def main(database_url: str, redis_url: str) -> None:
+    async with (
+        create_pool(database_url, schema="metrics", application="chaos", size=1, timeout_s=5) as pool,
+        Redis.from_url(
+            redis_url, decode_responses=True, protocol=3, socket_timeout=2.5, retry=Retry(NoBackoff(), 0)
+        ) as redis,
+    ):
+        reader = StreamReader(
+            redis, f"c{os.getpid()}", batch=2_000, claim_idle_s=2, dead_letters_max=100, now=time.monotonic
+        )
+        consumer = Consumer(
+            reader, Ledger(Database(pool, 5)), IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(consumer.run())
+            tasks.create_task(tidy(StreamUpkeep(redis)))
+
+
+async def tidy(upkeep: StreamUpkeep) -> None:
+    """Trim while others are killed, as the service does."""
+    while True:
+        await asyncio.sleep(1)
+        try:
+            await upkeep.tidy()
+        except Exception as error:
+            structlog.get_logger().debug("not tidied", error=type(error).__name__)
+
+
+asyncio.run(main(*sys.argv[1:]))

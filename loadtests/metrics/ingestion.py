@@ -1,0 +1,110 @@
+"""How many events a second go from the stream to committed rollups, beside the usual ways to insert the same rows."""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+from common.postgres import create_pool
+from common.requests import uuid7
+from launcher.postgres import Postgres
+from launcher.valkey import Valkey
+from metrics.consumer import Consumer
+from metrics.database import Database
+from metrics.ledger import PREDICTION_COLUMNS, Ledger, prediction_row
+from metrics.stream import StreamReader
+from metrics.telemetry import IngestionMetrics
+
+BATCH: Final = 5_000  # METRICS_BATCH
+_SPREAD_US: Final = 60_000_000
+_INSERT: Final = (
+    f"INSERT INTO prediction ({', '.join(PREDICTION_COLUMNS)}) "
+    f"VALUES ({', '.join(f'${n}' for n in range(1, len(PREDICTION_COLUMNS) + 1))})"
+)
+
+
+class Rate(NamedTuple):
+    """Events in seconds."""
+
+    name: str
+    events: int
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        return self.events / self.seconds
+
+
+def made_up(n: int, *, seed: int = 1, now_s: float | None = None) -> list[PredictionEvent]:
+    """Events as inference writes them, within the last minute."""
+    rng = random.Random(seed)
+    start_us = int((now_s or time.time()) * 1_000_000) - _SPREAD_US
+    return [
+        PredictionEvent(
+            id=uuid7(),
+            at_us=start_us + n_th * _SPREAD_US // n,
+            route=rng.choice(("/predict", "/predict/batch")),
+            outcome="ok" if rng.random() > 0.01 else "timeout",
+            request_id=f"{rng.getrandbits(64):016x}",
+            model="sentiment",
+            revision="1",
+            label=rng.choice(("POSITIVE", "NEGATIVE")),
+            score=rng.uniform(0.5, 1),
+            margin=rng.random(),
+            latency_us=max(1, round(rng.lognormvariate(9, 0.8))),
+            queue_us=500,
+            compute_us=8_000,
+            tokens=rng.randrange(4, 60),
+            characters=max(1, round(rng.lognormvariate(4, 0.7))),
+        )
+        for n_th in range(n)
+    ]
+
+
+async def consumed(postgres: Postgres, valkey: Valkey, events: Sequence[PredictionEvent]) -> Rate:
+    """One consumer, in batches as in production, until everything is acknowledged."""
+    async with (
+        Redis.from_url(valkey.url(), decode_responses=True, protocol=3) as redis,
+        create_pool(postgres.url(), schema="metrics", application="bench", size=1, timeout_s=60) as pool,
+    ):
+        await fill(redis, events)
+        reader = StreamReader(redis, "bench", batch=BATCH, claim_idle_s=60, dead_letters_max=10, now=time.monotonic)
+        ledger = Ledger(Database(pool, 60))
+        consumer = Consumer(reader, ledger, IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time)
+        await reader.create_group()
+        left, started = len(events), time.perf_counter()
+        while left:
+            left -= await consumer.step()
+        return Rate("one consumer: stream to committed rollups", len(events), time.perf_counter() - started)
+
+
+async def fill(redis: Redis, events: Sequence[PredictionEvent]) -> None:
+    for start in range(0, len(events), 1_000):
+        pipeline: Any = redis.pipeline(transaction=False)
+        for event in events[start : start + 1_000]:
+            pipeline.xadd(STREAM, {EVENT_FIELD: event.model_dump_json(exclude_none=True)})
+        await pipeline.execute()
+
+
+async def inserted(url: str, events: Sequence[PredictionEvent], *, one_by_one: bool) -> Rate:
+    """The same rows without rollups and without the stream: executemany in batches, or one INSERT each."""
+    rows = [prediction_row(event) for event in events]
+    connection = await asyncpg.connect(url, server_settings={"search_path": "metrics"})
+    try:
+        started = time.perf_counter()
+        if one_by_one:
+            for row in rows:
+                await connection.execute(_INSERT, *row)
+        else:
+            for start in range(0, len(rows), BATCH):
+                await connection.executemany(_INSERT, rows[start : start + BATCH])
+        seconds = time.perf_counter() - started
+    finally:
+        await connection.close()
+    name = "one INSERT an event" if one_by_one else "asyncpg executemany, rows only, no rollups"
+    return Rate(name, len(events), seconds)

@@ -1,0 +1,105 @@
+"""Alerts in PostgreSQL: the unresolved ones, the history, and which replica judges the rules this time."""
+
+import zlib
+from typing import Final
+
+import asyncpg
+
+from common.contracts import Alert, Alerts, ThresholdRule
+from metrics.alerts import Episode, fingerprint
+from metrics.database import Connection, Database
+from metrics.windows import as_time, as_us
+
+HISTORY_MAX: Final = 200
+_ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
+_COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at"
+
+
+class AlertStore:
+    """What has been decided, for reading."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def alerts(self) -> Alerts:
+        """Everything unresolved, and what was resolved last."""
+        async with self._database.snapshot() as connection:
+            unresolved = await connection.fetch(
+                f"SELECT {_COLUMNS} FROM alert WHERE state <> 'resolved' ORDER BY state, pending_at DESC, id DESC"
+            )
+            resolved = await connection.fetch(
+                f"SELECT {_COLUMNS} FROM alert WHERE state = 'resolved' ORDER BY resolved_at DESC, id DESC LIMIT $1",
+                HISTORY_MAX,
+            )
+            evaluated_at = await connection.fetchval("SELECT at FROM evaluation WHERE tick > 0")
+        return Alerts(
+            alerts=[_body(_episode(record)) for record in (*unresolved, *resolved)], evaluated_at=evaluated_at
+        )
+
+
+async def take_turn(connection: Connection, tick: int, now_us: int) -> bool:
+    """Whether this transaction is the one that judges the rules in `tick`; if it fails, another may."""
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY):
+        return False
+    done = await connection.execute("UPDATE evaluation SET tick = $1, at = $2 WHERE tick < $1", tick, as_time(now_us))
+    return bool(done == "UPDATE 1")
+
+
+async def unresolved(connection: Connection) -> dict[str, Episode]:
+    """The episode under way of each alert, by its fingerprint."""
+    records = await connection.fetch(f"SELECT fingerprint, {_COLUMNS} FROM alert WHERE state <> 'resolved'")
+    return {record["fingerprint"]: _episode(record) for record in records}
+
+
+async def save(connection: Connection, episode: Episode) -> None:
+    """Begin or change the unresolved episode of its rule."""
+    values = (
+        fingerprint(episode.rule),
+        episode.rule.model_dump_json(exclude_none=True),
+        episode.state,
+        episode.value,
+        as_time(episode.pending_us),
+        *(None if us is None else as_time(us) for us in (episode.firing_us, episode.healthy_us, episode.resolved_us)),
+    )
+    done = await connection.execute(
+        f"UPDATE alert SET ({_COLUMNS}) = ROW ($2, $3, $4, $5, $6, $7, $8) "
+        "WHERE fingerprint = $1 AND state <> 'resolved'",
+        *values,
+    )
+    if done == "UPDATE 0":
+        await connection.execute(
+            f"INSERT INTO alert (fingerprint, {_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", *values
+        )
+
+
+async def forget(connection: Connection, episode: Episode) -> None:
+    """Drop an episode that never fired."""
+    await connection.execute(
+        "DELETE FROM alert WHERE fingerprint = $1 AND state = 'pending'", fingerprint(episode.rule)
+    )
+
+
+async def forget_resolved(connection: Connection, before_us: int) -> None:
+    """Drop what was resolved before."""
+    await connection.execute("DELETE FROM alert WHERE state = 'resolved' AND resolved_at < $1", as_time(before_us))
+
+
+def _episode(record: asyncpg.Record) -> Episode:
+    moments = (record[name] for name in ("pending_at", "firing_at", "healthy_at", "resolved_at"))
+    pending, *others = (None if at is None else as_us(at) for at in moments)
+    assert pending is not None  # a column that is never null
+    return Episode(
+        ThresholdRule.model_validate_json(record["rule"]), record["state"], record["value"], pending, *others
+    )
+
+
+def _body(episode: Episode) -> Alert:
+    return Alert(
+        rule=episode.rule,
+        state=episode.state,
+        value=episode.value,
+        fingerprint=fingerprint(episode.rule),
+        pending_at=as_time(episode.pending_us),
+        firing_at=None if episode.firing_us is None else as_time(episode.firing_us),
+        resolved_at=None if episode.resolved_us is None else as_time(episode.resolved_us),
+    )

@@ -1,0 +1,81 @@
+"""What becomes of a threshold rule over time: pending, firing, resolved; it knows neither clock nor storage."""
+
+from dataclasses import dataclass, replace
+
+from common.contracts import AlertState, ThresholdRule, ThresholdState
+from metrics.windows import SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One stretch of time in which a rule is past its limit. Moments are Unix time in µs."""
+
+    rule: ThresholdRule
+    state: AlertState
+    value: float | None
+    pending_us: int
+    firing_us: int | None = None
+    healthy_us: int | None = None
+    resolved_us: int | None = None
+
+
+def advance(episode: Episode | None, reading: ThresholdState, now_us: int) -> Episode | None:
+    """What `reading` makes of a rule's unresolved episode; None when there is none, or none any more.
+
+    A reading without enough samples changes nothing: not to know is not to be well.
+    """
+    if reading.breached is None or reading.current is None:
+        return episode
+    if episode is None:
+        if not reading.breached:
+            return None
+        episode = Episode(reading.rule, "pending", reading.current, now_us)
+    episode = replace(episode, rule=reading.rule, value=reading.current)
+    if episode.state == "firing":
+        return _cool(episode, reading.current, now_us)
+    if not reading.breached:
+        return None
+    is_due = now_us - episode.pending_us >= reading.rule.for_s * SECOND
+    return replace(episode, state="firing", firing_us=now_us) if is_due else episode
+
+
+def end(episode: Episode, now_us: int) -> Episode | None:
+    """What becomes of an episode whose rule was taken away."""
+    return replace(episode, state="resolved", resolved_us=now_us) if episode.state == "firing" else None
+
+
+def labels(rule: ThresholdRule) -> dict[str, str]:
+    """What tells its alert from others: a rule that changes any of them is another rule."""
+    return {
+        "alertname": rule.name,
+        "metric": rule.metric,
+        "service": "sluice",
+        "severity": rule.severity,
+        "window": rule.window,
+    }
+
+
+def fingerprint(rule: ThresholdRule) -> str:
+    """As Prometheus and Alertmanager compute it: FNV-1a over the labels in order, each part ended by a byte 255."""
+    value = 0xCBF29CE484222325
+    for part in (part for pair in sorted(labels(rule).items()) for part in pair):
+        for byte in (*part.encode(), 0xFF):
+            value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{value:016x}"
+
+
+def _cool(episode: Episode, value: float, now_us: int) -> Episode:
+    """Resolve once the value was on the healthy side for `keep_firing_for_s` without a break."""
+    if not _is_healthy(episode.rule, value):
+        return replace(episode, healthy_us=None)
+    healthy_us = now_us if episode.healthy_us is None else episode.healthy_us
+    if now_us - healthy_us < episode.rule.keep_firing_for_s * SECOND:
+        return replace(episode, healthy_us=healthy_us)
+    return replace(episode, state="resolved", healthy_us=healthy_us, resolved_us=now_us)
+
+
+def _is_healthy(rule: ThresholdRule, value: float) -> bool:
+    if rule.above is not None:
+        return value <= (rule.above if rule.resolve_at is None else rule.resolve_at)
+    assert rule.below is not None  # a rule has one of the two
+    return value >= (rule.below if rule.resolve_at is None else rule.resolve_at)

@@ -1,0 +1,92 @@
+"""Judges the threshold rules on a timer, one replica a tick, and keeps what becomes of their alerts."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
+
+import structlog
+
+from common.contracts import ThresholdState
+from metrics import alert_store, outbox
+from metrics.alerts import Episode, advance, end, fingerprint
+from metrics.database import Connection, Database
+from metrics.errors import StoreUnavailable
+from metrics.rollups import Snapshot
+from metrics.standing import stand
+from metrics.telemetry import AlertMetrics
+from metrics.threshold_store import newest
+from metrics.windows import SECOND
+
+log = structlog.get_logger()
+
+HISTORY_S: Final = 90 * 86_400
+
+
+class Evaluator:
+    """What a tick decides, and the notifications of it, are one transaction."""
+
+    def __init__(
+        self,
+        database: Database,
+        metrics: AlertMetrics,
+        *,
+        interval_s: float,
+        notifies: bool,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._interval_s = interval_s
+        self._notifies = notifies
+        self._now = now
+
+    async def watch(self) -> NoReturn:
+        """Evaluate every interval; while PostgreSQL is away nothing changes. No error ends it: alerts are the alarm."""
+        is_away = False
+        while True:
+            try:
+                await self.evaluate()
+                is_away = False
+            except StoreUnavailable as error:
+                self._metrics.failures.inc()
+                if not is_away:
+                    log.warning("rules not judged", reason=str(error))
+                is_away = True
+            except Exception:
+                self._metrics.failures.inc()
+                log.exception("rules not judged")
+            await asyncio.sleep(self._interval_s)
+
+    async def evaluate(self) -> bool:
+        """Judge every rule, unless another replica did in this tick; returns whether this one did."""
+        now_us = int(self._now() * SECOND)
+        async with self._database.transaction() as connection:
+            if not await alert_store.take_turn(connection, now_us // int(self._interval_s * SECOND), now_us):
+                return False
+            rules = (await newest(connection)).document.rules
+            readings = await stand(Snapshot(connection), rules, now_us)
+            changed = await self._advance(connection, readings, now_us)
+            await alert_store.forget_resolved(connection, now_us - HISTORY_S * SECOND)
+        self._metrics.evaluations.inc()
+        for episode in changed:
+            self._metrics.transitions[episode.state].inc()
+            log.info("alert", rule=episode.rule.name, state=episode.state, value=episode.value)
+        return True
+
+    async def _advance(self, connection: Connection, readings: Sequence[ThresholdState], now_us: int) -> list[Episode]:
+        """Returns the episodes that came into another state."""
+        before = await alert_store.unresolved(connection)
+        after = {fingerprint(one.rule): advance(before.get(fingerprint(one.rule)), one, now_us) for one in readings}
+        after |= {key: end(episode, now_us) for key, episode in before.items() if key not in after}
+        changed = []
+        for key, episode in after.items():
+            old = before.get(key)
+            if episode is not None and episode != old:
+                await alert_store.save(connection, episode)
+            elif episode is None and old is not None:
+                await alert_store.forget(connection, old)
+            if episode is not None and (old is None or episode.state != old.state):
+                changed.append(episode)
+                if self._notifies and episode.state != "pending":
+                    await outbox.put(connection, episode, now_us)
+        return changed

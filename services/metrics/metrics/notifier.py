@@ -1,0 +1,91 @@
+"""Sends waiting notifications to the webhook until it takes them, or for a day; it decides about no alert."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import aiohttp
+import structlog
+
+from metrics.errors import StoreUnavailable
+from metrics.outbox import Outbox, Waiting
+from metrics.telemetry import AlertMetrics
+from metrics.windows import SECOND
+
+log = structlog.get_logger()
+
+KEEP_S: Final = 86_400.0
+_POLL_S: Final = 1.0
+_BACKOFF_MAX_S: Final = 60.0
+
+
+class Notifier:
+    """Every replica runs one; the outbox hands each notification to one of them at a time."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        session: aiohttp.ClientSession,
+        metrics: AlertMetrics,
+        *,
+        url: str,
+        timeout_s: float,
+        now: Callable[[], float],
+    ) -> None:
+        self._outbox = outbox
+        self._session = session
+        self._metrics = metrics
+        self._url = url
+        self._timeout_s = timeout_s
+        self._now = now
+        self._is_refused = False
+
+    async def watch(self) -> NoReturn:
+        """Send what is due, every second; no error ends it."""
+        while True:
+            try:
+                await self.send_due()
+            except StoreUnavailable as error:
+                log.debug("outbox not readable", reason=str(error))  # the evaluator warns of it
+            except Exception:
+                log.exception("notifications not sent")
+            await asyncio.sleep(_POLL_S)
+
+    async def send_due(self) -> int:
+        """Try all that is due once; returns how many the receiver took."""
+        taken = 0
+        if given_up := await self._outbox.give_up(int((self._now() - KEEP_S) * SECOND)):
+            self._metrics.given_up.inc(given_up)
+            log.error("notifications dropped after a day", count=given_up)
+        while waiting := await self._outbox.take(int(self._now() * SECOND)):
+            taken += await self._deliver(waiting)
+        self._metrics.outbox.set(await self._outbox.size())
+        return taken
+
+    async def _deliver(self, waiting: Waiting) -> bool:
+        reason = await self._post(waiting.body)
+        if reason is None:
+            await self._outbox.sent(waiting)
+            self._metrics.delivered.inc()
+        else:
+            wait_s = min(2.0 ** (waiting.attempts - 1), _BACKOFF_MAX_S)
+            await self._outbox.put_off(waiting, int((self._now() + wait_s) * SECOND))
+            self._metrics.refused.inc()
+            if not self._is_refused:
+                log.warning("webhook did not take a notification; it is sent again", reason=reason)
+        self._is_refused = reason is not None
+        return reason is None
+
+    async def _post(self, body: str) -> str | None:
+        """None, or why it was not taken."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async with self._session.post(
+                    self._url,
+                    data=body.encode(),
+                    headers={"Content-Type": "application/json"},
+                    allow_redirects=False,
+                ) as response:
+                    return None if 200 <= response.status < 300 else f"status {response.status}"
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            return type(error).__name__

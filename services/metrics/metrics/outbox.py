@@ -1,0 +1,72 @@
+"""Notifications waiting in PostgreSQL until a receiver took them; of one alert, always the oldest first."""
+
+from typing import Final, NamedTuple
+
+from metrics.alerts import Episode, fingerprint
+from metrics.database import Connection, Database
+from metrics.notices import notice
+from metrics.windows import SECOND, as_time
+
+_TAKE: Final = """
+UPDATE notification SET attempts = attempts + 1, due_at = $2
+WHERE id = (
+    SELECT id FROM notification AS one
+    WHERE due_at <= $1 AND NOT EXISTS (
+        SELECT FROM notification AS older WHERE older.fingerprint = one.fingerprint AND older.id < one.id
+    )
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING id, body, attempts
+"""
+
+
+class Waiting(NamedTuple):
+    """A notification that this process is to send now."""
+
+    id: int
+    body: str
+    attempts: int
+
+
+class Outbox:
+    """Delivery is at least once: who dies between sending and `sent` has it sent again after the lease."""
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self._database = database
+        self._lease_us = int(lease_s * SECOND)
+
+    async def take(self, now_us: int) -> Waiting | None:
+        """One that is due; nobody else gets it until the lease is over."""
+        async with self._database.connection() as connection:
+            record = await connection.fetchrow(_TAKE, as_time(now_us), as_time(now_us + self._lease_us))
+        return Waiting(*record) if record else None
+
+    async def sent(self, waiting: Waiting) -> None:
+        """A receiver took it."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM notification WHERE id = $1", waiting.id)
+
+    async def put_off(self, waiting: Waiting, until_us: int) -> None:
+        """Try again then."""
+        async with self._database.connection() as connection:
+            await connection.execute("UPDATE notification SET due_at = $2 WHERE id = $1", waiting.id, as_time(until_us))
+
+    async def give_up(self, before_us: int) -> int:
+        """Drop what has waited since `before_us`; returns how many that were."""
+        async with self._database.connection() as connection:
+            done = await connection.execute("DELETE FROM notification WHERE created_at < $1", as_time(before_us))
+        return int(done.removeprefix("DELETE "))
+
+    async def size(self) -> int:
+        async with self._database.connection() as connection:
+            return int(await connection.fetchval("SELECT count(*) FROM notification"))
+
+
+async def put(connection: Connection, episode: Episode, now_us: int) -> None:
+    """Have a notification of `episode` sent once the transaction commits."""
+    await connection.execute(
+        "INSERT INTO notification (fingerprint, created_at, due_at, body) VALUES ($1, $2, $2, $3)",
+        fingerprint(episode.rule),
+        as_time(now_us),
+        notice(episode),
+    )

@@ -1,0 +1,151 @@
+"""`python -m metrics.rebuild`: recomputes rollups from the events that are kept, and proves that they are equal.
+
+Only days whose events are all kept are touched; of older ones the rollups are all there is. Run it any time: comparing
+locks nothing, and replacing a day's rollups holds ingestion back while that day is computed.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple
+
+import structlog
+
+from common import logs
+from common.postgres import create_pool
+from common.settings import SettingsError, load
+from metrics.database import Connection, Database
+from metrics.errors import StoreUnavailable
+from metrics.rollup_sql import CELLS_BY_WIDTH, COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS
+from metrics.settings import MetricsSettings
+
+log = structlog.get_logger()
+
+STATEMENT_S: Final = 3_600.0  # a day of many millions of events takes minutes
+_DAY: Final = timedelta(days=1)
+
+_RECOMPUTED: Final = f"""
+    event AS (
+        SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2
+        UNION ALL SELECT {FACTS_OF_COUNTERS} FROM counter_event WHERE at >= $1 AND at < $2
+    ), {CELLS_BY_WIDTH}
+"""
+_STORED: Final = f"SELECT {COLUMNS} FROM rollup WHERE width_s IN (60, 3600, 86400) AND at >= $1 AND at < $2"
+_COMPARE: Final = f"""
+WITH {_RECOMPUTED}, expected AS MATERIALIZED (SELECT {COLUMNS} FROM rolled), stored AS MATERIALIZED ({_STORED})
+SELECT (SELECT count(*) FROM stored),
+       (SELECT count(*) FROM (TABLE expected EXCEPT TABLE stored) AS missing),
+       (SELECT count(*) FROM (TABLE stored EXCEPT TABLE expected) AS surplus),
+       (SELECT coalesce(sum(n), 0)::bigint FROM expected WHERE width_s = 86400)
+"""
+_REPLACE: Final = f"WITH {_RECOMPUTED} INSERT INTO rollup ({COLUMNS}) SELECT {COLUMNS} FROM rolled"
+
+
+class Comparison(NamedTuple):
+    """How the stored rollup rows of a day differ from what its events add up to."""
+
+    rows: int
+    missing: int
+    surplus: int
+    events: int
+
+    @property
+    def is_equal(self) -> bool:
+        return not self.missing and not self.surplus
+
+
+async def complete_days(database: Database) -> list[date]:
+    """The days of which every event is kept, oldest first."""
+    async with database.connection() as connection:
+        kept_from = await connection.fetchval("SELECT max(kept_from) FROM retention")
+        records = await connection.fetch(
+            "SELECT (at AT TIME ZONE 'UTC')::date FROM rollup WHERE width_s = 86400 "
+            "UNION SELECT (at AT TIME ZONE 'UTC')::date FROM prediction "
+            "UNION SELECT (at AT TIME ZONE 'UTC')::date FROM counter_event ORDER BY 1"
+        )
+    return [day for (day,) in records if kept_from is None or _bounds(day)[0] >= kept_from]
+
+
+async def compare(database: Database, day: date) -> Comparison:
+    """Both sides as of one moment."""
+    async with database.snapshot() as connection:
+        return await _compare(connection, day)
+
+
+async def replace(database: Database, day: date) -> Comparison:
+    """Recompute the rollups of `day`, and compare before it counts; writers wait meanwhile."""
+    async with database.transaction() as connection:
+        await connection.execute("LOCK TABLE rollup IN SHARE ROW EXCLUSIVE MODE")
+        await recompute(connection, day)
+        return await _compare(connection, day)
+
+
+async def recompute(connection: Connection, day: date) -> None:
+    """Put what the events of `day` add up to in place of its rollups."""
+    await connection.execute("DELETE FROM rollup WHERE at >= $1 AND at < $2", *_bounds(day))
+    await connection.execute(_REPLACE, *_bounds(day))
+
+
+async def _compare(connection: Connection, day: date) -> Comparison:
+    record = await connection.fetchrow(_COMPARE, *_bounds(day))
+    assert record is not None  # it selects counts
+    return Comparison(*record)
+
+
+def _bounds(day: date) -> tuple[datetime, datetime]:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return start, start + _DAY
+
+
+async def rebuild(database: Database, *, check_only: bool) -> bool:
+    """Go through all complete days; returns whether the rollups of each equal its events now."""
+    equal = True
+    for day in await complete_days(database):
+        found = await compare(database, day)
+        if not found.is_equal and not check_only:
+            log.warning("rollups differ and are rebuilt", day=str(day), missing=found.missing, surplus=found.surplus)
+            found = await replace(database, day)
+        equal = equal and found.is_equal
+        log.info("day compared", day=str(day), equal=found.is_equal, **found._asdict())
+    return equal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 when all rollups are equal to their events, 1 when they are not, 2 when settings are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m metrics.rebuild", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only compare; change nothing")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load(MetricsSettings)
+    except SettingsError as error:
+        print(f"metrics: {error}", file=sys.stderr)  # noqa: T201  # logs are not set up yet
+        return 2
+    logs.configure("metrics", level=settings.log_level, log_format=settings.log_format)
+    return asyncio.run(_run(settings, check_only=arguments.check))
+
+
+async def _run(settings: MetricsSettings, *, check_only: bool) -> int:
+    try:
+        async with _opened(settings) as database:
+            equal = await rebuild(database, check_only=check_only)
+    except StoreUnavailable as error:
+        log.error("PostgreSQL cannot be asked", reason=str(error))
+        return 1
+    log.info("rollups compared", equal=equal)
+    return 0 if equal else 1
+
+
+@asynccontextmanager
+async def _opened(settings: MetricsSettings) -> AsyncIterator[Database]:
+    dsn = settings.database_url.get_secret_value()
+    async with create_pool(
+        dsn, schema="metrics", application="sluice-metrics-rebuild", size=1, timeout_s=STATEMENT_S
+    ) as pool:
+        yield Database(pool, STATEMENT_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""GET /metrics/predictions: pages as JSON, or everything as CSV or NDJSON, without holding more than a page."""
+
+import asyncio
+import csv
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+from aiohttp import hdrs, web
+from pydantic import AwareDatetime, Field
+
+from common.contracts import (
+    Body,
+    Filters,
+    Outcome,
+    PredictionPage,
+    StoredPrediction,
+    Window,
+)
+from common.openapi import operation
+from metrics.resources import RESOURCES, deadline, fields_of_query
+from metrics.windows import SECOND, Range, asked_range, span
+
+EXPORT_ROWS: Final = 5_000  # in memory at once
+STALL_S: Final = 60.0  # a reader that takes nothing for so long is given up
+CSV: Final = "text/csv"
+NDJSON: Final = "application/x-ndjson"
+_COLUMNS: Final = tuple(StoredPrediction.model_fields)
+_NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL takes none
+
+
+class PredictionsQuery(Body):
+    """Either `window` (up to now; the last 24 hours if nothing is given) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    model: Annotated[str, Field(max_length=128, pattern=_NO_NUL)] | None = None
+    route: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
+    label: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    cursor: Annotated[str | None, Field(max_length=64, description="`next` of the page before.")] = None
+
+    def filters(self) -> Filters:
+        return Filters(model=self.model, route=self.route, label=self.label, outcome=self.outcome)
+
+    def range(self, now_us: int) -> Range:
+        """Raises InvalidField."""
+        return asked_range(span(self.window, self.start, self.end, "24h"), now_us)
+
+
+@operation(
+    query=PredictionsQuery,
+    response=PredictionPage,
+    errors=(503, 504),
+    tag="predictions",
+    media=("application/json", CSV, NDJSON),
+)
+async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse | PredictionPage:
+    """Read single predictions, newest first.
+
+    JSON comes in pages of `limit`. With `Accept: text/csv` or `application/x-ndjson` all that match from `cursor` on
+    are streamed, whatever `limit` says; an export that breaks off half-way ends without its closing chunk.
+    """
+    with fields_of_query():
+        asked = query.range(int(time.time() * SECOND))
+        predictions, filters = request.app[RESOURCES].predictions, query.filters()
+        wanted = _wanted(request)
+        limit = EXPORT_ROWS if wanted else query.limit
+        async with deadline(request):
+            page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor)
+    if wanted is None:
+        return page
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"})
+    await response.prepare(request)
+    lines = _csv if wanted == CSV else _ndjson
+    if wanted == CSV:
+        await _send(response, ",".join(_COLUMNS).encode() + b"\r\n")
+    while True:
+        await _send(response, await asyncio.to_thread(lines, page.predictions))
+        if page.next is None:
+            return response
+        page = await predictions.page(asked, filters, limit=limit, cursor=page.next)
+
+
+def _wanted(request: web.Request) -> str | None:
+    """The export that the client prefers; None for JSON."""
+    for part in request.headers.get(hdrs.ACCEPT, "").split(","):
+        media = part.partition(";")[0].strip().lower()
+        if media in (CSV, NDJSON):
+            return media
+        if media == "application/json":
+            return None
+    return None
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(STALL_S):
+        await response.write(data)
+
+
+def _csv(rows: Sequence[StoredPrediction]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+    return text.getvalue().encode()
+
+
+def _ndjson(rows: Sequence[StoredPrediction]) -> bytes:
+    return b"".join(row.model_dump_json().encode() + b"\n" for row in rows)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else value

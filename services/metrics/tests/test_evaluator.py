@@ -1,0 +1,190 @@
+"""Rules judged over real rows under a clock that is moved: alerts change at the right seconds, by one replica."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from common import tasks
+from common.contracts import Alert, ThresholdRule
+from metrics.alert_store import AlertStore
+from metrics.database import Database
+from metrics.evaluator import HISTORY_S, Evaluator
+from metrics.ledger import Ledger
+from metrics.telemetry import AlertMetrics
+from metrics.threshold_store import ThresholdStore
+from metrics.thresholds import Thresholds
+
+RULE = {
+    "name": "errors", "metric": "error_rate", "above": 0.5, "resolve_at": 0.2, "for_s": 60, "keep_firing_for_s": 30,
+    "min_samples": 4, "window": "5m",
+}  # fmt: skip
+
+
+@pytest.fixture
+def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
+    return lambda: Evaluator(database, AlertMetrics(CollectorRegistry()), interval_s=5, notifies=True, now=clock)
+
+
+@pytest.fixture
+def store(database: Database) -> AlertStore:
+    return AlertStore(database)
+
+
+@pytest.fixture
+def ruled(database: Database) -> Callable[..., Any]:
+    """Call it with rules to put them in force."""
+
+    async def put(*rules: dict[str, Any]) -> None:
+        document = Thresholds(rules=[ThresholdRule.model_validate(rule) for rule in rules])
+        await ThresholdStore(database).replace(document, expected=None)
+
+    return put
+
+
+@pytest.fixture
+def happened(database: Database, clock: Any, prediction: Callable[..., Any]) -> Callable[..., Any]:
+    """Call it with outcomes that happen just now."""
+
+    async def write(*outcomes: str) -> None:
+        now_us = int(clock() * 1_000_000)
+        await Ledger(database).write(
+            [prediction(outcome=outcome, at_us=now_us - 1 - n) for n, outcome in enumerate(outcomes)]
+        )
+
+    return write
+
+
+@pytest.fixture
+def at(clock: Any, evaluator: Callable[..., Evaluator], store: AlertStore) -> Callable[..., Any]:
+    """Call it with seconds since the start: moves the clock there, evaluates, and returns the alerts' states."""
+    start_s = clock()
+
+    async def states(seconds: float) -> list[str]:
+        clock.now_s = start_s + seconds
+        assert await evaluator().evaluate()
+        return [alert.state for alert in (await store.alerts()).alerts]
+
+    return states
+
+
+async def test_alert__goes_through_its_states_at_the_right_seconds(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any], store: AlertStore
+) -> None:
+    await ruled(RULE)
+    assert await at(0) == []
+    await happened(*["error"] * 3, "ok")
+    assert await at(5) == ["pending"]
+    assert await at(60) == ["pending"]
+    assert await at(65) == ["firing"]
+    await happened(*["ok"] * 11)
+    assert await at(70) == ["firing"]  # 3 of 15: healthy from now on
+    assert await at(95) == ["firing"]
+    assert await at(100) == ["resolved"]
+    [alert] = (await store.alerts()).alerts
+    assert alert.firing_at is not None and alert.resolved_at is not None
+    assert (alert.firing_at - alert.pending_at).total_seconds() == 60
+    assert (alert.resolved_at - alert.firing_at).total_seconds() == 35
+
+
+async def test_window_that_ran_empty__keeps_the_alert(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
+) -> None:
+    await ruled(RULE | {"for_s": 0, "keep_firing_for_s": 0})
+    await happened(*["error"] * 4)
+    assert await at(1) == ["firing"]
+    assert await at(1_000) == ["firing"]
+    await happened(*["ok"] * 3)
+    assert await at(1_005) == ["firing"]  # too few samples to call it well
+    await happened("ok")
+    assert await at(1_010) == ["resolved"]
+
+
+async def test_rule_that_is_taken_away__resolves_its_alert_and_forgets_a_pending_one(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
+) -> None:
+    await ruled(RULE | {"for_s": 0}, RULE | {"name": "slow-to-fire"})
+    await happened(*["error"] * 4)
+    assert await at(1) == ["firing", "pending"]
+    await ruled()
+    assert await at(6) == ["resolved"]
+
+
+async def test_alert_of_a_rule__can_fire_again(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
+) -> None:
+    await ruled(RULE | {"for_s": 0, "keep_firing_for_s": 0})
+    await happened(*["error"] * 4)
+    assert await at(1) == ["firing"]
+    await happened(*["ok"] * 30)
+    assert await at(6) == ["resolved"]
+    await happened(*["error"] * 100)
+    assert await at(11) == ["firing", "resolved"]
+
+
+async def test_old_history__is_dropped(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
+) -> None:
+    await ruled(RULE | {"for_s": 0})
+    await happened(*["error"] * 4)
+    assert await at(1) == ["firing"]
+    await ruled()
+    assert await at(6) == ["resolved"]
+    assert await at(HISTORY_S + 5) == ["resolved"]
+    assert await at(HISTORY_S + 20) == []
+
+
+async def test_replicas__judge_each_tick_once_and_queue_one_notification(
+    ruled: Callable[..., Any],
+    happened: Callable[..., Any],
+    evaluator: Callable[..., Evaluator],
+    rows: Callable[..., Any],
+    clock: Any,
+) -> None:
+    await ruled(RULE | {"for_s": 0})
+    await happened(*["error"] * 4)
+    for _ in range(3):
+        assert sum(await asyncio.gather(*(evaluator().evaluate() for _ in range(4)))) == 1
+        assert not await evaluator().evaluate()
+        clock.now_s += 5
+    assert await rows("SELECT count(*) FROM alert") == [(1,)]
+    assert await rows("SELECT count(*) FROM notification") == [(1,)]
+
+
+async def test_error_that_nobody_expected__does_not_end_the_watch(
+    database: Database, happened: Callable[..., Any], rows: Callable[..., Any], store: AlertStore, clock: Any
+) -> None:
+    await rows("INSERT INTO threshold_document (version, document) VALUES (1, '{}')")
+    await happened(*["error"] * 4)
+    registry = CollectorRegistry()
+    evaluator = Evaluator(database, AlertMetrics(registry), interval_s=0.01, notifies=True, now=clock)
+    watching = asyncio.create_task(evaluator.watch())
+    try:
+        async with asyncio.timeout(20):
+            while not registry.get_sample_value("sluice_metrics_evaluation_failures_total"):
+                await asyncio.sleep(0)
+            document = Thresholds(rules=[ThresholdRule.model_validate(RULE)]).model_dump_json(exclude_none=True)
+            await rows("INSERT INTO threshold_document (version, document) VALUES (2, $1)", document)
+            while not (await store.alerts()).alerts:
+                clock.now_s += 1
+    finally:
+        await tasks.end(watching)
+
+
+async def test_drift_of_labels__can_fire(
+    ruled: Callable[..., Any],
+    database: Database,
+    prediction: Callable[..., Any],
+    clock: Any,
+    at: Callable[..., Any],
+    store: AlertStore,
+) -> None:
+    await ruled({"name": "mix", "metric": "drift.labels", "above": 0.1, "min_samples": 50, "reference": "1h"})
+    now_us = int(clock() * 1_000_000)
+    before = [prediction(at_us=now_us - 1_200_000_000, label="PN"[n % 2]) for n in range(400)]
+    await Ledger(database).write(before + [prediction(at_us=now_us - 1, label="P") for _ in range(200)])
+    assert await at(1) == ["firing"]
+    [alert] = (await store.alerts()).alerts
+    assert isinstance(alert, Alert) and alert.value is not None and alert.value > 0.3

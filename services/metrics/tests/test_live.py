@@ -1,0 +1,77 @@
+"""One computation for all who follow, and an end for each of them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.contracts import Aggregate
+from metrics.aggregates import Aggregates
+from metrics.database import Database
+from metrics.errors import TooManyFollowers
+from metrics.live import Live
+from metrics.rollups import Rollups
+
+
+class CountedAggregates(Aggregates):
+    """Counts its answers."""
+
+    answers = 0
+
+    async def answer(self, request: Any) -> Aggregate:
+        self.answers += 1
+        return await super().answer(request)
+
+
+@pytest.fixture
+def aggregates(database: Database, clock: Callable[[], float]) -> CountedAggregates:
+    async def lag_s() -> float:
+        return clock()
+
+    return CountedAggregates(Rollups(database), lag_s, exact_max=10, now=clock)
+
+
+@pytest.fixture
+def live(aggregates: Aggregates) -> Live:
+    return Live(aggregates, interval_s=1, max_followers=3)
+
+
+async def test_followers_of_a_window__share_one_computation(live: Live, aggregates: CountedAggregates) -> None:
+    with live.following("5m") as one, live.following("5m") as other, live.following("1h") as third:
+        await live.publish()
+        assert await anext(one) is await anext(other)
+        assert b'"thresholds"' in (await anext(third) or b"")
+    assert aggregates.answers == 2
+
+
+async def test_slow_follower__gets_the_newest_only(live: Live, clock: Any) -> None:
+    with live.following("5m") as messages:
+        for _ in range(3):
+            clock.now_s += 1
+            await live.publish()
+        message = await anext(messages)
+        assert message is not None
+        assert Aggregate.model_validate_json(message).lag_s == clock()
+
+
+async def test_nobody_following__computes_nothing(live: Live, aggregates: CountedAggregates) -> None:
+    with live.following("5m"):
+        pass
+    await live.publish()
+    assert aggregates.answers == 0
+
+
+async def test_stop__ends_the_messages_of_all(live: Live) -> None:
+    with live.following("5m") as messages:
+        waiting = asyncio.ensure_future(anext(messages, b"over"))
+        live.stop()
+        assert await waiting == b"over"
+
+
+async def test_more_followers_than_there_is_room_for__are_refused_until_one_leaves(live: Live) -> None:
+    with live.following("5m"), live.following("1h"):
+        with live.following("5m"), pytest.raises(TooManyFollowers), live.following("5m"):
+            pass
+        with live.following("5m"):
+            pass

@@ -1,0 +1,103 @@
+"""Rollups are what the kept events add up to, and are made so again where they are not."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from metrics.database import Database
+from metrics.ledger import Ledger
+from metrics.partitions import Partitions
+from metrics.rebuild import compare, complete_days, rebuild
+
+AT_US = 1_790_000_000_000_000
+DAY_US = 86_400_000_000
+TODAY = datetime.fromtimestamp(AT_US / 1_000_000, UTC).date()
+ALL = "SELECT * FROM rollup ORDER BY width_s, at, model, route, outcome, label"
+
+
+@pytest.fixture
+async def filled(database: Database, prediction: Callable[..., Any], counter: Callable[..., Any]) -> None:
+    """Three days of events, written in batches that merge."""
+    for batch in range(4):
+        await Ledger(database).write(
+            [
+                *(
+                    prediction(
+                        at_us=AT_US + (n % 3 - 1) * DAY_US + n * 7_000_000,
+                        latency_us=1 + n * batch * 37,
+                        label="PN"[n % 2],
+                        score=(n % 11) / 10,
+                        outcome="ok" if n % 5 else "error",
+                    )
+                    for n in range(60)
+                ),
+                counter(n=1 + batch),
+            ]
+        )
+
+
+async def test_rollups_as_written__are_equal(filled: None, database: Database, rows: Callable[..., Any]) -> None:
+    before = await rows(ALL)
+    assert await rebuild(database, check_only=True) is True
+    assert len(await complete_days(database)) == 3
+    assert await rows(ALL) == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM rollup WHERE width_s = 3600",
+        "DELETE FROM rollup",
+        "UPDATE rollup SET n = n + 1 WHERE width_s = 86400",
+        "UPDATE rollup SET counts[1] = counts[1] + 1 WHERE width_s = 60 AND cardinality(counts) > 0",
+        "INSERT INTO rollup SELECT at, width_s, 0, 1, 0, 0, 0, 0, 'x', '', 'ok', '', '{}', '{}' FROM rollup LIMIT 1",
+    ],
+)
+async def test_damaged_rollups__are_found_and_rebuilt_as_they_were(
+    filled: None, database: Database, rows: Callable[..., Any], damage: str
+) -> None:
+    before = await rows(ALL)
+    await rows(damage)
+    assert await rebuild(database, check_only=True) is False
+    assert await rebuild(database, check_only=False) is True
+    assert await rows(ALL) == before
+
+
+async def test_days_of_which_events_were_dropped__keep_their_rollups(
+    filled: None, database: Database, clock: Any, rows: Callable[..., Any]
+) -> None:
+    before = await rows(ALL)
+    clock.now_s += 86_400
+    await Partitions(database, retention_days=1, ahead_days=1, now=clock).maintain()
+    assert min(await complete_days(database)) == TODAY
+    assert await rebuild(database, check_only=False) is True
+    assert await rows(ALL) == before
+
+
+async def test_comparison_beside_ingestion__is_of_one_moment(
+    filled: None, database: Database, prediction: Callable[..., Any]
+) -> None:
+    async def ingest() -> None:
+        for _ in range(20):
+            await Ledger(database).write([prediction() for _ in range(50)])
+
+    writing = asyncio.create_task(ingest())
+    while not writing.done():
+        assert (await compare(database, TODAY)).is_equal
+    await writing
+
+
+@pytest.mark.parametrize(("damaged", "status"), [(False, 0), (True, 1)])
+async def test_command__exits_by_what_it_found(
+    filled: None, metrics_url: str, rows: Callable[..., Any], damaged: bool, status: int
+) -> None:
+    if damaged:
+        await rows("UPDATE rollup SET n = n + 1")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "metrics.rebuild", "--check", env={"DATABASE_URL": metrics_url}
+    )
+    assert await process.wait() == status

@@ -1,0 +1,20 @@
+"""What is wrong with a setting is said without saying its value."""
+
+import pytest
+
+from common.settings import SettingsError, load
+from metrics.settings import MetricsSettings
+
+REQUIRED = {"DATABASE_URL": "postgresql://sluice:secret@localhost:5432/sluice"}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9093/hook", "https://alerts.example/v2?token=abc"])
+def test_webhook__is_a_web_address(url: str) -> None:
+    assert load(MetricsSettings, {**REQUIRED, "METRICS_WEBHOOK_URL": url}).metrics_webhook_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("url", ["example.org/secret", "ftp://secret", "http://", "http://secret:x", "https://[secret"])
+def test_webhook_that_is_none__is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(SettingsError, match="METRICS_WEBHOOK_URL") as caught:
+        load(MetricsSettings, {**REQUIRED, "METRICS_WEBHOOK_URL": url})
+    assert "secret" not in str(caught.value)
