@@ -47,7 +47,7 @@ _LISTED = (
     _Listed("edge-limiter", "edge_limiter", "EDGE"),
     _Listed("inference", "inference", "INFERENCE", migrates=False),
     _Listed("metrics", "metrics", "METRICS"),
-    _Listed("analyst", "analyst", "ANALYST", migrates=False),
+    _Listed("analyst", "analyst", "ANALYST"),
 )
 NAMES = tuple(listed.name for listed in _LISTED)
 

@@ -26,7 +26,7 @@ def test_port_that_is_none__is_named(value: str) -> None:
 
 
 def test_migrations__run_where_tables_are_owned() -> None:
-    assert [service.name for service in services({}) if service.migration] == ["edge-limiter", "metrics"]
+    assert [service.name for service in services({}) if service.migration] == ["edge-limiter", "metrics", "analyst"]
 
 
 def test_sources__exist() -> None:

@@ -1,9 +1,10 @@
 """The use case: parameters → a grounded report, computed once for all who ask; knows no HTTP, Redis or model API."""
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -52,6 +53,14 @@ class DraftFailed(Exception):
         self.reason = reason
 
 
+class DraftMalformed(Exception):
+    """A model wrote something that is no draft; `refusals` say what is wrong with it."""
+
+    def __init__(self, refusals: list[Refusal]) -> None:
+        super().__init__(str(refusals[0]))
+        self.refusals = refusals
+
+
 @dataclass(frozen=True, slots=True)
 class Brief:
     """All that a model is told. `refusals` are the checker's objections to its last draft."""
@@ -64,10 +73,13 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Drafter:
-    """A model that drafts reports; `draft` raises DraftFailed."""
+    """A model that drafts reports; `draft` raises DraftFailed and DraftMalformed. All drafts of a report take at most
+    `total_s` together.
+    """
 
     model: str
     draft: Callable[[Brief], Awaitable[Draft]]
+    total_s: float = 45.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +94,11 @@ class Drafted:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A report and its age in the cache."""
+    """A report, its age in the cache, and whether somebody else's request had it computed."""
 
     report: Report
     age_s: float
+    is_shared: bool
 
 
 Fetch = Callable[[], Awaitable[Aggregate]]
@@ -118,12 +131,14 @@ class Analyst:
         today: Callable[[], datetime],
         new_id: Callable[[], str],
         observe: Callable[[Report], None],
+        on_refused: Callable[[list[Refusal]], None],
     ) -> None:
         self._flights = flights
         self._drafter = drafter
         self._today = today
         self._new_id = new_id
         self._observe = observe
+        self._on_refused = on_refused
 
     @property
     def has_model(self) -> bool:
@@ -132,7 +147,11 @@ class Analyst:
     async def report(self, parameters: Parameters, fetch: Fetch) -> Answer:
         """The current report. Raises FlightFailed and FlightsFull."""
 
+        is_shared = True
+
         async def compute(may_spend: bool) -> Computed:
+            nonlocal is_shared
+            is_shared = False
             report = await self._compute(parameters, fetch, may_spend)
             is_fallback = report.fallback_reason not in (None, "no_key")
             return Computed(report.model_dump_json(), is_fallback)
@@ -143,7 +162,7 @@ class Analyst:
             report = Report.model_validate_json(served.payload)
         except ValidationError as error:
             raise FlightFailed("corrupt") from error
-        return Answer(report.model_copy(update={"cache": served.cache}), served.age_s)
+        return Answer(report.model_copy(update={"cache": served.cache}), served.age_s, is_shared)
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
         aggregate = await fetch()
@@ -159,24 +178,26 @@ class Analyst:
             return self._rules(brief, "no_key")
         if not may_spend:
             return self._rules(brief, "cache_unavailable")
-        refusals: list[Refusal] = []
-        for attempt in range(DRAFTS):
-            try:
-                draft = await self._drafter.draft(Brief(brief.facts, brief.observations, brief.status, refusals))
-            except DraftFailed as error:
-                return self._rules(brief, error.reason, refusals, attempt)
-            refusals = check_draft(draft, brief.facts, brief.status)
-            if not refusals:
-                return Drafted(draft, None, [], attempt)
-        return self._rules(brief, "ungrounded", refusals, DRAFTS)
+        refused: list[list[Refusal]] = []
+        try:
+            async with asyncio.timeout(self._drafter.total_s):
+                while len(refused) < DRAFTS:
+                    draft, refusals = await _checked_draft(self._drafter, brief, refused[-1] if refused else [])
+                    if draft is not None and not refusals:
+                        return Drafted(draft, None, [], len(refused))
+                    self._on_refused(refusals)
+                    refused.append(refusals)
+        except DraftFailed as error:
+            return self._rules(brief, error.reason, refused)
+        except TimeoutError:
+            return self._rules(brief, "timeout", refused)
+        return self._rules(brief, "ungrounded", refused)
 
-    def _rules(
-        self, brief: Brief, reason: FallbackReason, refusals: list[Refusal] | None = None, refused_drafts: int = 0
-    ) -> Drafted:
+    def _rules(self, brief: Brief, reason: FallbackReason, refused: Sequence[list[Refusal]] = ()) -> Drafted:
         draft = draft_by_rules(brief.facts, brief.observations, brief.status)
         if own := check_draft(draft, brief.facts, brief.status):
             raise AssertionError(f"the rules wrote what the checker refuses: {own[0]}")
-        return Drafted(draft, reason, refusals or [], refused_drafts)
+        return Drafted(draft, reason, refused[-1] if refused else [], len(refused))
 
     def _assemble(self, parameters: Parameters, aggregate: Aggregate, brief: Brief, drafted: Drafted) -> Report:
         rendered = render(drafted.draft, brief.facts)
@@ -203,6 +224,15 @@ class Analyst:
             ),
             limitations=limitations(brief.facts),
         )
+
+
+async def _checked_draft(drafter: Drafter, brief: Brief, refusals: list[Refusal]) -> tuple[Draft | None, list[Refusal]]:
+    """The model's draft and what the checker says against it. Raises DraftFailed."""
+    try:
+        draft = await drafter.draft(replace(brief, refusals=refusals))
+    except DraftMalformed as error:
+        return None, error.refusals
+    return draft, check_draft(draft, brief.facts, brief.status)
 
 
 def limitations(facts: Facts) -> list[str]:

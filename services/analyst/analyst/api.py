@@ -1,20 +1,25 @@
-"""The HTTP door: POST /analyze/performance and DELETE /analyze/cache; decides formats and headers, computes nothing."""
+"""The HTTP door of reports, present and past; decides formats and headers, computes nothing."""
 
 import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Parameters
+from analyst.archive import Archive, ArchiveUnavailable
+from analyst.attempts import QuotaUnavailable, Slot
 from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
-from analyst.report import CacheState, Report
+from analyst.model_state import ModelHealth, ModelState
+from analyst.quota import Quota
+from analyst.report import FallbackReason, Past, Report
 from common.contracts import Aggregate, AggregateRequest
 from common.openapi import operation
 from common.problems import FieldError, Problem, unavailable
@@ -25,6 +30,10 @@ MARKDOWN: Final = "text/markdown"
 JSON: Final = "application/json"
 ALIGNMENT_S: Final = 300
 LONGEST: Final = timedelta(days=7)
+REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+QUOTA_POLICY: Final = "gemini"
+QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "cache_unavailable"})
 
 T = TypeVar("T")
 
@@ -59,6 +68,35 @@ class AnalysisRequest(BaseModel):
         return Parameters(window=self.window or "1h")
 
 
+class PageRequest(BaseModel):
+    """`cursor` is the last page's `next_cursor`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    cursor: Annotated[str, Field(pattern=REPORT_ID)] | None = None
+
+
+class Page(BaseModel):
+    """Reports, newest first; `next_cursor` is null on the last page."""
+
+    reports: list[Past]
+    next_cursor: str | None
+
+
+class ReportPath(BaseModel):
+    """Which report."""
+
+    report_id: Annotated[str, Field(pattern=REPORT_ID)]
+
+
+class Health(BaseModel):
+    """`degraded`: reports are written by rules, because the model cannot be used."""
+
+    status: Literal["ok", "degraded"]
+    model: ModelHealth
+
+
 class Invalidated(BaseModel):
     """How many reports were dropped."""
 
@@ -72,7 +110,10 @@ class Doorway:
     analyst: Analyst
     aggregated: Callable[[AggregateRequest, RequestContext], Awaitable[Aggregate]]
     invalidate: Callable[[], Coroutine[Any, Any, int]]
-    served: Callable[[CacheState, float], None]
+    served: Callable[[Report, bool, float], None]
+    archive: Callable[[], Archive | None]
+    model: ModelState
+    quota: Quota
     retry_after_s: float
     today: Callable[[], datetime] = lambda: datetime.now(UTC)
     now: Callable[[], float] = time.monotonic
@@ -82,15 +123,18 @@ def error_table(retry_after_s: float) -> ErrorTable:
     """Which problem each domain error becomes."""
     return {
         FlightFailed: lambda error: _failed(error, retry_after_s),
+        ArchiveUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
         FlightsFull: lambda _: unavailable("Too many different reports are being made.", 1),
         StoreUnavailable: lambda _: unavailable("The report cache is not reachable.", retry_after_s),
     }
 
 
 def add_routes(app: web.Application, doorway: Doorway) -> None:
-    """POST /analyze/performance, DELETE /analyze/cache."""
+    """POST /analyze/performance, DELETE /analyze/cache, GET /analyze/reports, one of them, and /analyze/health."""
 
-    @operation(body=AnalysisRequest, response=Report, media=(JSON, MARKDOWN), errors=(502, 503, 504), tag="analyst")
+    @operation(
+        body=AnalysisRequest, response=Report, media=(JSON, MARKDOWN), errors=(429, 502, 503, 504), tag="analyst"
+    )
     async def analyze_performance(request: web.Request, body: AnalysisRequest) -> web.StreamResponse:
         """Report on the service's performance in a window.
 
@@ -100,14 +144,42 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         """
         started = doorway.now()
         answer = await _report(doorway, context(request), body)
-        doorway.served(answer.report.cache, doorway.now() - started)
-        return _response(answer, request.headers.get(hdrs.ACCEPT, ""))
+        doorway.served(answer.report, answer.is_shared, doorway.now() - started)
+        headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
+        if answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
+            headers |= _quota_headers(doorway.quota, doorway.quota.last)
+        return _response(answer.report, request, headers)
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst")
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
         """Drop all cached reports; what is being computed now is not kept."""
         return Invalidated(deleted=await _within(doorway, context(request), doorway.invalidate()))
 
+    @operation(query=PageRequest, response=Page, errors=(401, 503, 504), tag="analyst")
+    async def list_reports(request: web.Request, query: PageRequest) -> Page:
+        """List past reports, the newest first."""
+        page = _archive(doorway).page(query.cursor, query.limit + 1)
+        found = await _within(doorway, context(request), page)
+        reports = found[: query.limit]
+        return Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
+
+    @operation(path=ReportPath, response=Report, media=(JSON, MARKDOWN), errors=(401, 404, 503, 504), tag="analyst")
+    async def get_report(request: web.Request, path: ReportPath) -> web.StreamResponse:
+        """Get a past report as it was made."""
+        report = await _within(doorway, context(request), _archive(doorway).get(path.report_id))
+        if report is None:
+            raise Problem(404, "No such report is kept.")
+        return _response(report, request, {})
+
+    @operation(response=Health, tag="analyst")
+    async def get_analyst_health(_request: web.Request) -> Health:
+        """Say what this replica last saw of the model; asks nobody."""
+        model = doorway.model
+        return Health(status="degraded" if model.is_degraded else "ok", model=model.health)
+
+    app.router.add_get("/analyze/reports", list_reports)
+    app.router.add_get("/analyze/reports/{report_id}", get_report)
+    app.router.add_get("/analyze/health", get_analyst_health)
     app.router.add_post("/analyze/performance", analyze_performance)
     app.router.add_delete("/analyze/cache", delete_analysis_cache)
 
@@ -123,9 +195,43 @@ async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisReques
     report = doorway.analyst.report(parameters, lambda: doorway.aggregated(query, origin))
     answer = await _within(doorway, origin, report)
     if body.require_ai and answer.report.source != "ai":
-        reason = answer.report.fallback_reason
-        raise unavailable(f"No AI report can be made now ({reason}).", doorway.retry_after_s)
+        raise await _no_ai(doorway, answer.report.fallback_reason)
     return answer
+
+
+async def _no_ai(doorway: Doorway, reason: FallbackReason | None) -> Problem:
+    """429 with the time until a call is free where the quota is the reason, else 503."""
+    if reason == "quota":
+        with suppress(QuotaUnavailable):
+            slot = await doorway.quota.look()
+            wait = {"Retry-After": str(max(1, math.ceil(slot.wait_s)))}
+            return Problem(
+                429,
+                "The quota of calls to the model is used up.",
+                type=QUOTA_EXCEEDED,
+                title="Quota exceeded",
+                headers=wait | _quota_headers(doorway.quota, slot),
+                extra={"violated-policies": [QUOTA_POLICY]},
+            )
+    return unavailable(f"No AI report can be made now ({reason}).", doorway.retry_after_s)
+
+
+def _quota_headers(quota: Quota, slot: Slot | None) -> dict[str, str]:
+    """draft-ietf-httpapi-ratelimit-headers; `t` only while nothing is left."""
+    if slot is None:
+        return {}
+    reset = f";t={math.ceil(slot.wait_s)}" if slot.wait_s else ""
+    return {
+        "RateLimit-Policy": f'"{QUOTA_POLICY}";q={quota.limit};w={math.ceil(quota.window_s)}',
+        "RateLimit": f'"{QUOTA_POLICY}";r={slot.remaining}{reset}',
+    }
+
+
+def _archive(doorway: Doorway) -> Archive:
+    archive = doorway.archive()
+    if archive is None:
+        raise Problem(503, "DATABASE_URL is not set, so that no reports are stored.")
+    return archive
 
 
 async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any, Any, T]) -> T:
@@ -137,16 +243,11 @@ async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any,
         raise Problem(504, "Not ready before the deadline; ask again.") from error
 
 
-def _response(answer: Answer, accept: str) -> web.Response:
-    headers = {
-        "X-Cache": answer.report.cache.upper(),
-        hdrs.AGE: str(math.floor(answer.age_s)),
-        hdrs.VARY: hdrs.ACCEPT,
-        hdrs.CACHE_CONTROL: "no-store",
-    }
-    if _prefers_markdown(accept):
-        return web.Response(text=to_markdown(answer.report), content_type=MARKDOWN, charset="utf-8", headers=headers)
-    return web.Response(body=answer.report.model_dump_json().encode(), content_type=JSON, headers=headers)
+def _response(report: Report, request: web.Request, headers: dict[str, str]) -> web.Response:
+    headers |= {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
+    if _prefers_markdown(request.headers.get(hdrs.ACCEPT, "")):
+        return web.Response(text=to_markdown(report), content_type=MARKDOWN, charset="utf-8", headers=headers)
+    return web.Response(body=report.model_dump_json().encode(), content_type=JSON, headers=headers)
 
 
 def _prefers_markdown(accept: str) -> bool:

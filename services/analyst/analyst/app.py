@@ -4,7 +4,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,20 +14,27 @@ import structlog
 from aiohttp import web
 from redis.asyncio import Redis
 
-from analyst.analysis import Analyst, Brief, Drafter, DraftFailed
+from analyst.analysis import Analyst, Brief, Drafter
 from analyst.api import Doorway, add_routes, error_table
+from analyst.archive import SCHEMA, Archive, ArchiveLimits, open_archive
+from analyst.attempts import Attempts
+from analyst.drafting import create_draft
 from analyst.flight import Flights, Limits
 from analyst.flight_store import Listener, RedisFlightStore, listen
 from analyst.metrics_client import MetricsClient, open_metrics_client
-from analyst.report import Draft
+from analyst.model import open_writer
+from analyst.model_state import ModelState
+from analyst.quota import Quota
+from analyst.report import Draft, Report
 from analyst.settings import AnalystSettings
 from analyst.telemetry import AnalystMetrics
-from common.contracts import Aggregate, AggregateRequest
+from common import postgres
 from common.openapi import add_specification
-from common.ops import Readiness, State
+from common.ops import Check, Readiness, State
 from common.redis import REDIS_ERRORS, create_client
-from common.requests import RequestContext, uuid7
-from common.service import Service
+from common.requests import uuid7
+from common.service import Service, StartError
+from common.tasks import end
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 
@@ -35,6 +42,18 @@ log = structlog.get_logger()
 
 MAX_BODY_BYTES: Final = 16_384
 METRICS: Final = web.AppKey("metrics", MetricsClient)
+ARCHIVE: Final = web.AppKey[Archive | None]("archive")
+DRAFT: Final = web.AppKey[Callable[[Brief], Awaitable[Draft]]]("draft")
+
+
+def migrate(settings: AnalystSettings) -> None:
+    """Bring the tables up to date."""
+    if settings.database_url is None:
+        raise StartError("DATABASE_URL is not set: there is nothing to migrate")
+    try:
+        postgres.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
+    except postgres.POSTGRES_ERRORS as error:
+        raise StartError(f"PostgreSQL at DATABASE_URL: {type(error).__name__}") from error
 
 
 def create_service(settings: AnalystSettings, drafter: Drafter | None = None) -> Service:
@@ -44,9 +63,13 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
     redis = create_client(settings, timeout_s=settings.analyst_redis_timeout_s)
     store = RedisFlightStore(redis)
     flights = _create_flights(store, settings)
-    telemetry = AnalystMetrics(registry, lambda: flights.waiting)
-    drafter = drafter or _create_drafter(settings)
-    analyst = Analyst(flights, drafter, today=lambda: datetime.now(UTC), new_id=uuid7, observe=telemetry.report_made)
+    quota = Quota(redis, settings.gemini_rate_limit)
+    model = ModelState(settings.gemini_model if settings.gemini_api_key else None)
+    telemetry = AnalystMetrics(registry, waiting=lambda: flights.waiting, quota_left=lambda: quota.left)
+
+    def on_outcome(outcome: str) -> None:
+        telemetry.attempt_ended(outcome)
+        model.attempt_ended(outcome)
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -54,28 +77,36 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
             app[METRICS] = await stack.enter_async_context(
                 open_metrics_client(settings.metrics_url(), settings.analyst_metrics_timeout_s)
             )
+            app[ARCHIVE] = await _open_archive(stack, settings, telemetry.lost.inc)
+            await _open_model(stack, app, settings, quota, on_outcome)
             stack.push_async_callback(flights.close)
             await stack.enter_async_context(_listening(redis, flights))
-            if drafter is None:
-                log.warning("no GEMINI_API_KEY is set: reports are written by rules")
             yield
 
-    async def aggregated(request: AggregateRequest, context: RequestContext) -> Aggregate:
-        return await app[METRICS].aggregated(request, context)
-
-    async def invalidate() -> int:
-        dropped = await store.invalidate_all()
-        flights.forget_all()  # whoever asks from now on joins no flight from before
-        return dropped
-
-    async def metrics_state() -> State:
-        return await app[METRICS].state()
-
     app.cleanup_ctx.append(resources)
-    doorway = Doorway(analyst, aggregated, invalidate, telemetry.report_served, settings.analyst_negative_ttl_s)
-    add_routes(app, doorway)
+    analyst = Analyst(
+        flights,
+        drafter or _create_drafter(app, settings),
+        today=lambda: datetime.now(UTC),
+        new_id=uuid7,
+        observe=_observer(app, telemetry),
+        on_refused=telemetry.draft_refused,
+    )
+    add_routes(
+        app,
+        Doorway(
+            analyst=analyst,
+            aggregated=lambda request, context: app[METRICS].aggregated(request, context),
+            invalidate=lambda: _invalidate(store, flights),
+            served=telemetry.report_served,
+            archive=lambda: app[ARCHIVE],
+            model=model,
+            quota=quota,
+            retry_after_s=settings.analyst_negative_ttl_s,
+        ),
+    )
     add_specification(app, title="Sluice analyst", version=version("sluice-analyst"))
-    readiness = Readiness({"redis": lambda: _redis_state(redis), "metrics": metrics_state})
+    readiness = Readiness(_checks(app, redis, model, settings))
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
 
 
@@ -109,15 +140,61 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Fligh
     )
 
 
-def _create_drafter(settings: AnalystSettings) -> Drafter | None:
-    """The model's adapter; none without a key. No adapter is built in yet, and reports say so."""
+def _create_drafter(app: web.Application, settings: AnalystSettings) -> Drafter | None:
+    """The model that the settings name, which opens later; none without a key."""
     if settings.gemini_api_key is None:
         return None
+    return Drafter(settings.gemini_model, lambda brief: app[DRAFT](brief), settings.analyst_ai_timeout_s)
 
-    async def draft(_brief: Brief) -> Draft:
-        raise DraftFailed("no_adapter")
 
-    return Drafter(settings.gemini_model, draft)
+def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Report], None]:
+    def observe(report: Report) -> None:
+        telemetry.report_made(report)
+        archive = app[ARCHIVE]
+        if archive is not None and report.fallback_reason != "cache_unavailable":  # these come one per request
+            archive.keep(report)
+
+    return observe
+
+
+async def _invalidate(store: RedisFlightStore, flights: Flights) -> int:
+    dropped = await store.invalidate_all()
+    flights.forget_all()  # whoever asks from now on joins no flight from before
+    return dropped
+
+
+async def _open_model(
+    stack: AsyncExitStack,
+    app: web.Application,
+    settings: AnalystSettings,
+    quota: Quota,
+    on_outcome: Callable[[str], None],
+) -> None:
+    if settings.gemini_api_key is None:
+        log.warning("no GEMINI_API_KEY is set: reports are written by rules")
+        return
+    writer = open_writer(
+        settings.gemini_sdk, settings.gemini_api_key.get_secret_value(), settings.gemini_model, settings.gemini_endpoint
+    )
+    stack.push_async_callback(writer.close)
+    attempts = Attempts(
+        writer,
+        quota,
+        attempt_timeout_s=settings.analyst_attempt_timeout_s,
+        new_token=lambda: secrets.token_hex(8),
+        uniform=random.uniform,
+        on_outcome=on_outcome,
+    )
+    app[DRAFT] = create_draft(attempts)
+
+
+async def _open_archive(
+    stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None]
+) -> Archive | None:
+    if settings.database_url is None:
+        return None
+    limits = ArchiveLimits(settings.analyst_reports_keep_days, settings.analyst_database_timeout_s)
+    return await stack.enter_async_context(open_archive(settings.database_url.get_secret_value(), limits, on_lost))
 
 
 @asynccontextmanager
@@ -127,13 +204,26 @@ async def _listening(redis: Redis, flights: Flights) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end(task)
 
 
-async def _redis_state(redis: Redis) -> State:
-    try:
-        await redis.ping()
-    except REDIS_ERRORS:
-        return "degraded"
-    return "ok"
+def _checks(app: web.Application, redis: Redis, model: ModelState, settings: AnalystSettings) -> dict[str, Check]:
+    async def redis_state() -> State:
+        try:
+            await redis.ping()
+        except REDIS_ERRORS:
+            return "degraded"
+        return "ok"
+
+    async def metrics_state() -> State:
+        return await app[METRICS].state()
+
+    async def model_state() -> State:
+        return "degraded" if model.is_degraded else "ok"
+
+    async def database_state() -> State:
+        archive = app[ARCHIVE]
+        return "ok" if archive is None else await archive.state()
+
+    checks: dict[str, Check] = {"redis": redis_state, "metrics": metrics_state, "model": model_state}
+    return checks if settings.database_url is None else checks | {"database": database_state}

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_base
@@ -12,24 +14,34 @@ from analyst.writer import NotSent, Prompt, RateLimited, Retryable, Writer, Writ
 ATTEMPTS: Final = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The answer to `take`: whether one call may be sent now, how many are left, and how long to wait if not."""
+
+    granted: bool
+    remaining: int
+    wait_s: float
+    reason: Literal["granted", "quota", "blocked"]
+
+
 class Slots(Protocol):
-    """Where attempts are counted; see `analyst.quota`."""
+    """Where attempts are counted; all raise QuotaUnavailable."""
 
-    async def take(self, member: str) -> "Granted": ...
+    async def take(self, member: str) -> Slot:
+        """Take the slot named `member`, which must be unique to one attempt."""
+        ...
 
-    async def refund(self, member: str) -> None: ...
+    async def refund(self, member: str) -> None:
+        """Give a slot back; only for an attempt of which no byte was sent."""
+        ...
 
-    async def block(self, wait_s: float) -> None: ...
+    async def block(self, wait_s: float) -> None:
+        """The provider refused for `wait_s`: no replica asks again before."""
+        ...
 
 
-class Granted(Protocol):
-    """What `take` answers."""
-
-    @property
-    def granted(self) -> bool: ...
-
-    @property
-    def wait_s(self) -> float: ...
+class QuotaUnavailable(WriterError):
+    """Nobody could count the call, so that it must not be sent."""
 
 
 class QuotaExhausted(WriterError):
@@ -63,7 +75,7 @@ class Attempts:
         self._sleep = sleep
 
     async def write(self, prompt: Prompt) -> str:
-        """The model's text. Raises QuotaExhausted, and WriterError of the last attempt."""
+        """The model's text. Raises QuotaExhausted, QuotaUnavailable, and the WriterError of the last attempt."""
         retrying = AsyncRetrying(
             stop=_last_attempt,
             wait=self._wait_s,
@@ -85,14 +97,18 @@ class Attempts:
             self._on_outcome(_outcome(error))
             await self._settle(member, error)
             raise
+        except asyncio.CancelledError:
+            self._on_outcome("cancelled")  # sent, perhaps: its slot stays taken
+            raise
         self._on_outcome("ok")
         return text
 
     async def _settle(self, member: str, error: WriterError) -> None:
-        if isinstance(error, NotSent):
-            await self._slots.refund(member)
-        elif isinstance(error, RateLimited):
-            await self._slots.block(error.retry_after_s)
+        with suppress(QuotaUnavailable):  # the next attempt will find out
+            if isinstance(error, NotSent):
+                await self._slots.refund(member)
+            elif isinstance(error, RateLimited):
+                await self._slots.block(error.retry_after_s)
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Before attempt n+1 a uniform 2^(n-1) to 2^n seconds, or longer when the provider says so."""

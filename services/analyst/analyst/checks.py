@@ -7,7 +7,16 @@ from typing import Final, Literal
 from analyst.facts import TAIL_RATIO, Fact, Facts
 from analyst.report import Category, Severity, Status
 
-Kind = Literal["breach", "latency_change", "rate_change", "volume_change", "tail", "error_class"]
+Kind = Literal[
+    "breach",
+    "latency_change",
+    "rate_change",
+    "volume_change",
+    "tail",
+    "error_class",
+    "confidence_change",
+    "label_shift",
+]
 
 ENOUGH: Final = 30
 """Requests below which a window says nothing by itself."""
@@ -18,10 +27,18 @@ VOLUME_CHANGE_PCT: Final = 50.0
 RATE_CHANGE: Final = {"error_rate": 0.01, "limited_rate": 0.05}
 TAIL_RATIO_LIMIT: Final = 5.0
 ERROR_CLASS_SHARE: Final = 0.01
+CONFIDENCE_CHANGE: Final = 0.05
+LABEL_SHIFT: Final = 0.10
+LABEL_SHIFT_WARNING: Final = 0.25
 ERROR_CLASS_CRITICAL_SHARE: Final = 0.05
 COMPARED_LATENCIES: Final = ("latency_ms.p95", "latency_ms.p50")
 
-_CATEGORIES: Final[dict[str, Category]] = {"latency_ms": "latency", "error_rate": "errors", "confidence": "confidence"}
+_CATEGORIES: Final[dict[str, Category]] = {
+    "latency_ms": "latency",
+    "error_rate": "errors",
+    "confidence": "confidence",
+    "drift": "data",
+}
 _RANK: Final[dict[Severity, int]] = {"critical": 0, "warning": 1, "info": 2}
 
 
@@ -44,6 +61,8 @@ def run_checks(facts: Facts) -> list[Observation]:
         *_rate_changes(facts),
         *_volume_change(facts),
         *_tail(facts),
+        *_confidence_change(facts),
+        *_label_shift(facts),
     ]
     return sorted(found, key=lambda observation: _RANK[observation.severity])
 
@@ -103,6 +122,21 @@ def _tail(facts: Facts) -> Iterator[Observation]:
     fact = facts[TAIL_RATIO]
     if fact.current is not None and fact.n >= ENOUGH_TO_COMPARE and fact.current >= TAIL_RATIO_LIMIT:
         yield Observation("tail", "info", "latency", fact)
+
+
+def _confidence_change(facts: Facts) -> Iterator[Observation]:
+    fact = facts["confidence.mean"]
+    delta = fact.read("delta_abs")
+    if delta is not None and fact.compared_n >= ENOUGH_TO_COMPARE and abs(delta.value) >= CONFIDENCE_CHANGE:
+        yield Observation("confidence_change", "warning" if delta.value < 0 else "info", "confidence", fact)
+
+
+def _label_shift(facts: Facts) -> Iterator[Observation]:
+    """The label whose share changed most: what one gains, the others lose."""
+    changes = [(abs(delta.value), fact) for fact in facts.labels if (delta := fact.read("delta_abs")) is not None]
+    change, fact = max(changes, key=lambda item: item[0], default=(0.0, None))
+    if fact is not None and fact.compared_n >= ENOUGH_TO_COMPARE and change >= LABEL_SHIFT:
+        yield Observation("label_shift", "warning" if change >= LABEL_SHIFT_WARNING else "info", "data", fact)
 
 
 def _error_classes(facts: Facts) -> Iterator[Observation]:

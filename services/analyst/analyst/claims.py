@@ -61,6 +61,13 @@ def refused_claims(passage: Passage, facts: Facts, status: Status) -> Iterator[R
         yield from _health(sentence, facts, status)
 
 
+def without_labels(text: str, facts: Facts) -> str:
+    """The text with each quoted label replaced by a word that means nothing else: a label may be any word."""
+    for place, fact in enumerate(facts.labels):
+        text = text.replace(f'"{fact.label}"', f"{lexicon.LABEL_MASK}{chr(ord('a') + place)}")
+    return text
+
+
 def is_directed(sentence: str) -> bool:
     """Whether words already say which way a change went, so that its figure is shown without a sign."""
     return any(pattern.search(sentence) for pattern in (lexicon.UP, lexicon.DOWN, lexicon.WORSE, lexicon.BETTER))
@@ -79,7 +86,7 @@ def _labels(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
 
 def mentioned(text: str, facts: Facts) -> set[str]:
     """Ids of the metrics that `text` names; one ending in `.` stands for all that begin with it."""
-    known = {(fact.name, fact.metric) for fact in facts.by_id.values() if fact.rule is None}
+    known = {(without_labels(fact.name, facts), fact.metric) for fact in facts.by_id.values() if fact.rule is None}
     pattern, metrics = _naming(frozenset(known))
     return {metric for match in pattern.finditer(text) for metric in metrics[match.lastindex or 0]}
 

@@ -2,16 +2,27 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from analyst.report import Figure, Reading, Unit
-from common.contracts import WINDOW_S, Aggregate, Latency, MetricName, Summary, ThresholdState, TimeRange, Window
+from common.contracts import (
+    WINDOW_S,
+    Aggregate,
+    Latency,
+    MetricName,
+    RuleMetric,
+    Summary,
+    ThresholdState,
+    TimeRange,
+    Window,
+)
 
 Method = Literal["exact", "sketch"]
 
-NAMES: Final[dict[MetricName, tuple[str, Unit, int]]] = {
+NAMES: Final[dict[RuleMetric, tuple[str, Unit, int]]] = {
     # metric: (how prose calls it, its unit, polarity: +1 more is better, -1 more is worse, 0 neither)
     "requests": ("requests", "count", 0),
     "predictions": ("answered predictions", "count", 0),
@@ -25,10 +36,16 @@ NAMES: Final[dict[MetricName, tuple[str, Unit, int]]] = {
     "latency_ms.p99": ("p99 latency", "ms", -1),
     "latency_ms.max": ("maximum latency", "ms", -1),
     "confidence.mean": ("mean confidence", "score", +1),
+    "drift.labels": ("label drift", "score", -1),
+    "drift.confidence": ("confidence drift", "score", -1),
+    "drift.length": ("length drift", "score", -1),
 }
+METRICS: Final[tuple[MetricName, ...]] = get_args(MetricName)
 TAIL_RATIO: Final = "latency_ms.tail_ratio"
 RULE_PREFIX: Final = "rule."
 ERRORS_PREFIX: Final = "errors."
+LABEL_PREFIX: Final = "label_share."
+MAX_LABELS: Final = 10
 _NOT_ERRORS: Final = frozenset({"ok", "limited"})
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
 
@@ -61,6 +78,7 @@ class Fact:
     n: int = 0  # observations in the current window; not told for a rule
     previous_n: int = 0
     rule: ThresholdState | None = None
+    label: str = ""
 
     def read(self, reading: Reading) -> Value | None:
         """The number, or None where there is none, or where the change is smaller than its own error."""
@@ -132,10 +150,14 @@ class Facts:
     def errors(self) -> list[Fact]:
         return [fact for fact in self.by_id.values() if fact.id.startswith(ERRORS_PREFIX)]
 
+    @property
+    def labels(self) -> list[Fact]:
+        return [fact for fact in self.by_id.values() if fact.label]
+
 
 def read_facts(aggregate: Aggregate, window: Window | None) -> Facts:
     """Everything in `aggregate` that may be said; `window` is the name it was asked by, if any."""
-    facts = [*_metrics(aggregate), *_errors(aggregate), _tail_ratio(aggregate)]
+    facts = [*_metrics(aggregate), *_errors(aggregate), *_labels(aggregate), _tail_ratio(aggregate)]
     facts += [_rule(state, aggregate) for state in aggregate.thresholds]
     windows = {state.rule.window for state in aggregate.thresholds} | ({window} if window else set())
     return Facts(
@@ -165,7 +187,8 @@ def figure(evidence_id: str, fact: Fact, reading: Reading) -> Figure | None:
 
 
 def _metrics(aggregate: Aggregate) -> Iterator[Fact]:
-    for metric, (name, unit, polarity) in NAMES.items():
+    for metric in METRICS:
+        name, unit, polarity = NAMES[metric]
         current, n = _value(aggregate, metric)
         previous, previous_n = _value(aggregate.previous, metric)
         method, rel_error = _precision(metric, aggregate, aggregate.previous)
@@ -212,6 +235,20 @@ def _errors(aggregate: Aggregate) -> Iterator[Fact]:
             n=aggregate.requests,
             previous_n=aggregate.previous.requests,
         )
+
+
+def _labels(aggregate: Aggregate) -> Iterator[Fact]:
+    """The label mix. Labels are the model's own words, and prose may only quote them."""
+    now, before = _counts(aggregate), _counts(aggregate.previous)
+    n, previous_n = sum(now.values()), sum(before.values())
+    for label in sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS]:
+        metric, name = f"{LABEL_PREFIX}{label.lower()}", f'share of "{label}"'
+        shares = _quotient(now[label], n), _quotient(before[label], previous_n)
+        yield Fact(metric, metric, name, "share", 0, *shares, n=n, previous_n=previous_n, label=label)
+
+
+def _counts(summary: Summary) -> Counter[str]:
+    return Counter({share.label: share.count for share in summary.labels})
 
 
 def _tail_ratio(aggregate: Aggregate) -> Fact:

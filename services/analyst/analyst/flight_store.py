@@ -7,7 +7,6 @@ Redis's own, so that the clocks of processes don't matter.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Final
 
 import structlog
@@ -16,6 +15,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from analyst.flight import Entered, Lifetime, StoreUnavailable
+from analyst.scripts import Script, heed_cancellation, load_script
 from common.redis import REDIS_ERRORS
 
 log = structlog.get_logger()
@@ -78,19 +78,14 @@ class RedisFlightStore:
             raise StoreUnavailable(type(error).__name__) from error
         return dropped
 
-    def _script(self, name: str) -> Callable[[list[str], list[str]], Any]:
-        script = self._redis.register_script(resources.files("analyst").joinpath(f"lua/{name}.lua").read_text())
+    def _script(self, name: str) -> Script:
+        script = load_script(self._redis, name)
 
         async def run(keys: list[str], args: list[str]) -> Any:
             try:
-                try:
-                    return await script(keys=keys, args=args)
-                except RedisConnectionError:  # a pooled connection from before a restart; each script may run twice
-                    return await script(keys=keys, args=args)
+                return await script(keys, args)
             except REDIS_ERRORS as error:
                 raise StoreUnavailable(type(error).__name__) from error
-            finally:
-                _heed_cancellation()
 
         return run
 
@@ -127,7 +122,7 @@ async def _messages(channel: PubSub) -> AsyncIterator[dict[str, Any]]:
     """Messages as they come; a connection that is silent is pinged, and given up when it stays silent."""
     pinged = False
     while True:
-        _heed_cancellation()
+        heed_cancellation()
         message = await channel.get_message(timeout=_IDLE_S)
         if message is not None:
             pinged = False
@@ -148,15 +143,6 @@ def _tell(listener: Listener, message: dict[str, Any]) -> None:
             listener.ended(text.removeprefix(ENDED))
         elif text.startswith(INVALIDATED):
             listener.invalidated(text.removeprefix(INVALIDATED))
-
-
-def _heed_cancellation() -> None:
-    """Raise the cancellation that the client may have lost: it sends through `asyncio.wait_for`, which on Python 3.11
-    returns normally when its work is done in the moment of the cancellation. A task that goes on would never end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def _entry(key: str) -> str:

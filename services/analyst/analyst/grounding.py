@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from analyst import lexicon
-from analyst.claims import Cited, Passage, refused_claims
+from analyst.claims import Cited, Passage, refused_claims, without_labels
 from analyst.facts import Facts
 from analyst.report import Draft, Evidence, Status
 
@@ -36,7 +36,7 @@ def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
     """Every reason to refuse `draft`; none means that each figure and claim in it has its fact."""
     cited, refusals = _resolve(draft.evidence, facts)
     refusals += _shape(draft)
-    for passage in _passages(draft, cited):
+    for passage in _passages(draft, cited, facts):
         refusals += _evidence(passage, cited)
         refusals += [Refusal(passage.place, reason, words) for reason, words in _figures(passage, facts)]
         refusals += [Refusal(passage.place, reason, words) for reason, words in refused_claims(passage, facts, status)]
@@ -65,9 +65,10 @@ def _shape(draft: Draft) -> Iterator[Refusal]:
         yield Refusal("draft", "too long")
 
 
-def _passages(draft: Draft, cited: dict[str, Cited]) -> Iterator[Passage]:
+def _passages(draft: Draft, cited: dict[str, Cited], facts: Facts) -> Iterator[Passage]:
     def passage(place: str, text: str, evidence: list[str] | None, *, is_action: bool = False) -> Passage:
         ids = lexicon.REFERENCE.findall(text) if evidence is None else evidence
+        text = without_labels(text, facts)
         return Passage(place, text, [cited[name] for name in ids if name in cited], cited, evidence, is_action)
 
     yield passage("summary", draft.summary, None)

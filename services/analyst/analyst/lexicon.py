@@ -69,6 +69,9 @@ WINDOW_WORDS: Final[dict[Window, str]] = {
 }
 
 
+LABEL_MASK: Final = "labelx"  # stands for a quoted label while prose is checked; a letter pair tells which
+
+
 @lru_cache
 def window_mention(window: Window) -> re.Pattern[str]:
     """The window by name where it can only mean the window: "the last 1h", "1h window"; never "was down for 1h"."""
@@ -166,6 +169,9 @@ IMPERATIVE: Final = re.compile(
 )
 SYNONYMS: Final = (
     # the most specific first: one mention is read once
+    (r"label drift", ("drift.labels",)),
+    (r"confidence drift", ("drift.confidence",)),
+    (r"(?:text )?length drift", ("drift.length",)),
     (r"tail[- ]to[- ]median(?: ratio)?", ("latency_ms.tail_ratio",)),
     (r"p50(?: latency)?|median(?: latency)?", ("latency_ms.p50", "latency_ms.tail_ratio")),
     (r"p90(?: latency)?", ("latency_ms.p90",)),

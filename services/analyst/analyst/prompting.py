@@ -1,4 +1,4 @@
-"""The brief in the words that a model gets: measured facts and checks only, never a client's text and never a secret."""
+"""The brief in the words that a model gets: measured facts and checks, never a client's text or a secret."""
 
 import json
 from importlib import resources

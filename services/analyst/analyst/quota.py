@@ -4,12 +4,12 @@ Promise: never more than `limit` slots taken in any window, whatever the clients
 longer than the provider's minute, because the provider's clock is not ours.
 """
 
-from dataclasses import dataclass
-from importlib import resources
-from typing import Final, Literal
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from analyst.attempts import QuotaUnavailable, Slot
+from analyst.scripts import Script, load_script
 from common.redis import REDIS_ERRORS
 
 WINDOW_S: Final = 61.0
@@ -17,54 +17,54 @@ _LOG: Final = "analyst:{quota}:log"
 _BLOCK: Final = "analyst:{quota}:block"
 
 
-class QuotaUnavailable(Exception):
-    """Redis did not answer: nothing may be spent, because nobody could count it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The answer to `take`: whether one call may be sent now, how many are left, and how long to wait if not."""
-
-    granted: bool
-    remaining: int
-    wait_s: float
-    reason: Literal["granted", "quota", "blocked"]
-
-
 class Quota:
-    """`limit` slots in any `window_s`, over all processes that use the same Redis."""
+    """The Slots of `analyst.attempts`: `limit` in any `window_s`, over all processes that use the same Redis.
+
+    `last` is what this process was last told.
+    """
 
     def __init__(self, redis: Redis, limit: int, window_s: float = WINDOW_S) -> None:
         self._redis = redis
         self.limit = limit
-        self._window_us = round(window_s * 1_000_000)
-        self._take = redis.register_script(_script("quota_take"))
-        self._block = redis.register_script(_script("quota_block"))
+        self.window_s = window_s
+        self.last: Slot | None = None
+        self._limits = [str(limit), str(round(window_s * 1_000_000))]
+        self._take = load_script(redis, "quota_take")
+        self._look = load_script(redis, "quota_look")
+        self._block = load_script(redis, "quota_block")
+
+    @property
+    def left(self) -> int:
+        """Slots left when this process was last told; all of them before."""
+        return self.limit if self.last is None else self.last.remaining
 
     async def take(self, member: str) -> Slot:
-        """Take the slot named `member`, which must be unique to one attempt. Raises QuotaUnavailable."""
-        try:
-            granted, remaining, wait_us, reason = await self._take(
-                keys=[_LOG, _BLOCK], args=[member, self.limit, self._window_us]
-            )
-        except REDIS_ERRORS as error:
-            raise QuotaUnavailable(type(error).__name__) from error
-        return Slot(bool(granted), int(remaining), int(wait_us) / 1_000_000, reason)
+        """See Slots. The same member again is the same slot."""
+        return self._seen(await _run(self._take, [_LOG, _BLOCK], [member, *self._limits]))
+
+    async def look(self) -> Slot:
+        """What `take` would answer now; takes nothing. Raises QuotaUnavailable."""
+        return self._seen(await _run(self._look, [_LOG, _BLOCK], self._limits))
 
     async def refund(self, member: str) -> None:
-        """Give a slot back; only for an attempt of which no byte was sent. Raises QuotaUnavailable."""
+        """See Slots."""
         try:
             await self._redis.zrem(_LOG, member)
         except REDIS_ERRORS as error:
             raise QuotaUnavailable(type(error).__name__) from error
 
     async def block(self, wait_s: float) -> None:
-        """The provider refused for `wait_s`: no replica asks again before. Raises QuotaUnavailable."""
-        try:
-            await self._block(keys=[_BLOCK], args=[max(1, round(wait_s * 1_000_000))])
-        except REDIS_ERRORS as error:
-            raise QuotaUnavailable(type(error).__name__) from error
+        """See Slots. A longer block stays."""
+        await _run(self._block, [_BLOCK], [str(max(1, round(wait_s * 1_000_000)))])
+
+    def _seen(self, answer: list[Any]) -> Slot:
+        granted, remaining, wait_us, reason = answer
+        self.last = Slot(bool(granted), int(remaining), int(wait_us) / 1_000_000, reason)
+        return self.last
 
 
-def _script(name: str) -> str:
-    return resources.files("analyst").joinpath(f"lua/{name}.lua").read_text()
+async def _run(script: Script, keys: list[str], args: list[str]) -> Any:
+    try:
+        return await script(keys, args)
+    except REDIS_ERRORS as error:
+        raise QuotaUnavailable(type(error).__name__) from error

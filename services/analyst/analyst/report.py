@@ -18,10 +18,8 @@ Reading = Literal["current", "previous", "delta_abs", "delta_pct", "threshold"]
 Unit = Literal["count", "per_s", "share", "ms", "ratio", "score", "percent"]
 FallbackReason = Literal[
     "no_key",
-    "no_adapter",
     "cache_unavailable",
     "ungrounded",
-    "malformed",
     "quota",
     "blocked",
     "model_not_found",
@@ -124,3 +122,16 @@ class Report(Frozen):
     windows: Windows
     grounding: Grounding
     limitations: list[str]
+
+
+class Past(Frozen):
+    """One line of the list of past reports; `window` is null for absolute times."""
+
+    report_id: str
+    generated_at: AwareDatetime
+    window: str | None
+    status: Status
+    source: Literal["ai", "rules"]
+    fallback_reason: FallbackReason | None
+    model: str | None
+    summary: str

@@ -138,6 +138,31 @@ def _volume_change(fact: Fact, citations: _Citations) -> _Prose:
     )
 
 
+def _confidence_change(fact: Fact, citations: _Citations) -> _Prose:
+    previous, current, change = _cite(citations, fact, "previous", "current", "delta_abs")
+    rose = fact.direction > 0
+    verb = "rose" if rose else "fell"
+    return _Prose(
+        title=f"The {fact.name} {verb}",
+        detail=f"The {fact.name} {verb} by {{{change}}}, from {{{previous}}} to {{{current}}}.",
+        evidence=[previous, current, change],
+        action="" if rose else "Compare recent inputs with those that the model was trained on.",
+        rationale="" if rose else f"The {fact.name} fell by {{{change}}} against the window before.",
+    )
+
+
+def _label_shift(fact: Fact, citations: _Citations) -> _Prose:
+    previous, current, change = _cite(citations, fact, "previous", "current", "delta_abs")
+    verb = "rose" if fact.direction > 0 else "fell"
+    return _Prose(
+        title="The label mix changed",
+        detail=f"The {fact.name} {verb} by {{{change}}}, from {{{previous}}} to {{{current}}}.",
+        evidence=[previous, current, change],
+        action="Check whether the inputs changed.",
+        rationale=f"The {fact.name} {verb} by {{{change}}} against the window before.",
+    )
+
+
 def _tail(fact: Fact, citations: _Citations) -> _Prose:
     (ratio,) = _cite(citations, fact, "current")
     return _Prose(
@@ -167,4 +192,6 @@ _WRITERS: Final[dict[Kind, Callable[[Fact, _Citations], _Prose]]] = {
     "volume_change": _volume_change,
     "tail": _tail,
     "error_class": _error_class,
+    "confidence_change": _confidence_change,
+    "label_shift": _label_shift,
 }

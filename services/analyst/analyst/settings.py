@@ -1,11 +1,11 @@
 """The analyst's settings, bounds included; the names are documented in .env.example."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from common.service import Listen
-from common.settings import Port, RedisSettings, Seconds, Settings
+from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings
 
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 
@@ -19,11 +19,17 @@ class AnalystSettings(Settings, RedisSettings):
     analyst_metrics_url: HttpUrl | None = None
     analyst_timeout_s: Seconds = 60.0
     analyst_metrics_timeout_s: Seconds = 5.0
+    analyst_ai_timeout_s: Seconds = 45.0
+    analyst_attempt_timeout_s: Seconds = 15.0
     analyst_redis_timeout_s: Seconds = 0.5
     analyst_lease_s: Annotated[float, Field(ge=0.1, le=300)] = 3.0
     analyst_negative_ttl_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
     analyst_stale_s: Annotated[float, Field(ge=0, le=604_800)] = 3600.0
     analyst_max_flights: Annotated[int, Field(ge=1, le=10_000)] = 64
+    analyst_reports_keep_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+    analyst_database_timeout_s: Seconds = 5.0
+
+    database_url: PostgresUrl | None = None
 
     gemini_api_key: SecretStr | None = None
     gemini_model: Annotated[str, Field(min_length=1, max_length=128)] = "gemini-2.5-flash-lite"
@@ -31,6 +37,14 @@ class AnalystSettings(Settings, RedisSettings):
     gemini_cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
     gemini_endpoint: str = ""
     gemini_sdk: Literal["generativeai", "genai"] = "generativeai"
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if self.analyst_metrics_timeout_s + self.analyst_ai_timeout_s >= self.analyst_timeout_s:
+            raise ValueError("ANALYST_METRICS_TIMEOUT_S and ANALYST_AI_TIMEOUT_S must fit in ANALYST_TIMEOUT_S")
+        if self.analyst_attempt_timeout_s > self.analyst_ai_timeout_s:
+            raise ValueError("ANALYST_ATTEMPT_TIMEOUT_S must fit in ANALYST_AI_TIMEOUT_S")
+        return self
 
     def listen(self) -> Listen:
         return Listen.at(3, self.sluice_port_base, self.analyst_host, self.analyst_port, self.analyst_ops_port)

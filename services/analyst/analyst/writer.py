@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FatalReason = Literal["invalid", "unauthorised", "not_found", "blocked", "truncated", "malformed", "unknown"]
+FatalReason = Literal["invalid", "unauthorised", "not_found", "blocked", "truncated", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)

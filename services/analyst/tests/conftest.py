@@ -1,18 +1,26 @@
 """Aggregates to report on and a metrics service that tells them; the stores come from the root conftest."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import TestClient, TestServer
 
+from analyst.analysis import Drafter
+from analyst.app import create_service
+from analyst.settings import AnalystSettings
 from common.contracts import Aggregate, Confidence, Latency, Summary, ThresholdRule, ThresholdState, TimeRange
+from common.service import Service
+from common.settings import load
+from launcher.valkey import Valkey
 
 MakeAggregate = Callable[..., Aggregate]
+Client = TestClient[Any, Any]
 
 
 def _summary(start: datetime, **changes: Any) -> dict[str, Any]:
@@ -112,3 +120,35 @@ async def metrics(troubled: Aggregate, free_port: Callable[[], int]) -> AsyncIte
         stub.url = str(server.make_url("")).rstrip("/")
         yield stub
         stub.gate.set()
+
+
+@pytest.fixture
+def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str) -> Callable[..., Service]:
+    """Call it, with variables, for an analyst that reads the stub."""
+
+    def create(server: Valkey = valkey, drafter: Drafter | None = None, **variables: str) -> Service:
+        environ = {
+            "ANALYST_METRICS_URL": metrics.url,
+            "ANALYST_METRICS_TIMEOUT_S": "5",
+            "REDIS_HOST": server.host,
+            "REDIS_PORT": str(server.port),
+            "REDIS_PASSWORD": server.password,
+        }
+        return create_service(load(AnalystSettings, environ | variables), drafter)
+
+    return create
+
+
+@pytest.fixture
+async def open_client(
+    create_analyst_service: Callable[..., Service], free_port: Callable[[], int]
+) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    """Call it, with variables, for a client of one more analyst."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(*arguments: Any, **variables: Any) -> Client:
+            service = create_analyst_service(*arguments, **variables)
+            server = TestServer(service.app, host="127.0.0.1", port=free_port())
+            return await stack.enter_async_context(TestClient(server))
+
+        yield open_one

@@ -28,9 +28,10 @@ Step = int | str
 
 @dataclass
 class Script:
-    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked"; `text` is the good answer."""
+    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked"; then come `texts`, and `text` for ever."""
 
     text: str = '{"summary": "fine"}'
+    texts: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     calls: int = 0
     keys: list[str | None] = field(default_factory=list)
@@ -40,6 +41,9 @@ class Script:
     def next(self) -> Step:
         self.calls += 1
         return self.steps.pop(0) if self.steps else "ok"
+
+    def next_text(self) -> str:
+        return self.texts.pop(0) if self.texts else self.text
 
 
 def _answer(step: Step, text: str) -> dict[str, Any]:
@@ -74,7 +78,7 @@ async def rest(script: Script) -> AsyncIterator[str]:
             request.transport.close()
         if isinstance(step, int):
             return web.json_response(_error(step), status=step)
-        return web.json_response(_answer(step, script.text))
+        return web.json_response(_answer(step, script.next_text()))
 
     app = web.Application()
     app.router.add_post("/{version}/models/{model}", generate)
@@ -104,7 +108,7 @@ async def over_grpc(script: Script) -> AsyncIterator[str]:
             await released.wait()
         if isinstance(step, int):
             await context.abort_with_status(rpc_status.to_status(_status(step)))
-        return language.GenerateContentResponse.from_json(json.dumps(_answer(step, script.text)))
+        return language.GenerateContentResponse.from_json(json.dumps(_answer(step, script.next_text())))
 
     handler = grpc.unary_unary_rpc_method_handler(
         generate,

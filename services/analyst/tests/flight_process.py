@@ -13,15 +13,13 @@ from redis.asyncio import Redis
 from analyst.flight import Computed, Flights, Limits
 from analyst.flight_store import Listener, RedisFlightStore, listen
 
-REQUESTS = 50
-
 
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-async def main(port: int, password: str, lease_s: float) -> None:
+async def main(port: int, password: str, lease_s: float, requests: int) -> None:
     """Compute until somebody pushes to the list `go`."""
     redis = Redis(host="127.0.0.1", port=port, password=password, decode_responses=True)
     flights = Flights(
@@ -40,7 +38,7 @@ async def main(port: int, password: str, lease_s: float) -> None:
         await redis.blpop(["go"], timeout=20)
         return Computed("report", is_fallback=not may_spend)
 
-    tasks = [asyncio.create_task(flights.get("key", compute)) for _ in range(REQUESTS)]
+    tasks = [asyncio.create_task(flights.get("key", compute)) for _ in range(requests)]
     await asyncio.sleep(0)
     say("asked")
     served = await asyncio.gather(*tasks)
@@ -52,4 +50,4 @@ async def main(port: int, password: str, lease_s: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])))

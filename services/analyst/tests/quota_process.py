@@ -16,7 +16,7 @@ async def main(url: str, seed: int, tries: int, limit: int, window_s: float) -> 
     for number in range(tries):
         member = f"{seed}-{number}"
         if (await quota.take(member)).granted:
-            print(int(await redis.zscore("analyst:{quota}:log", member)))  # noqa: T201  # its parent reads it
+            print(int(await redis.zscore("analyst:{quota}:log", member) or 0))  # noqa: T201  # its parent reads it
         await asyncio.sleep(chance.random() * 0.004)
     await redis.aclose()
 

@@ -7,6 +7,7 @@ import pytest
 from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Parameters, cache_key, limitations
 from analyst.facts import read_facts
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
+from analyst.grounding import Refusal
 from analyst.report import Draft, Evidence, Report
 from common.contracts import Aggregate, ThresholdRule, ThresholdState
 
@@ -70,11 +71,20 @@ def made() -> list[Report]:
 
 @pytest.fixture
 def create_analyst(store: OpenStore, made: list[Report]) -> Callable[..., Analyst]:
+    refused: list[Refusal] = []
+
     def create(model: Model | None = None) -> Analyst:
         limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_flights=5)
         flights = Flights(store, limits, now=lambda: 0, uniform=min, new_token=lambda: "t", on_error=lambda _: None)
         drafter = Drafter("some-model", model.draft) if model is not None else None
-        return Analyst(flights, drafter, today=lambda: NOON, new_id=lambda: "the-id", observe=made.append)
+        return Analyst(
+            flights,
+            drafter,
+            today=lambda: NOON,
+            new_id=lambda: "the-id",
+            observe=made.append,
+            on_refused=refused.extend,
+        )
 
     return create
 

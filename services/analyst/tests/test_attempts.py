@@ -1,13 +1,13 @@
 """The retry schedule: what is retried, how long it waits, and that each attempt takes one slot."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyst.attempts import ATTEMPTS, Attempts, QuotaExhausted
-from analyst.quota import Slot
+from analyst.attempts import ATTEMPTS, Attempts, QuotaExhausted, QuotaUnavailable, Slot
 from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
 
 PROMPT = Prompt("system", "user")
@@ -127,3 +127,63 @@ async def test_no_free_slot__calls_nobody_and_says_when() -> None:
         await bench.write()
     assert caught.value.retry_after_s == 12.5
     assert bench.writer.calls == 1
+
+
+async def test_slots_that_cannot_be_counted__send_nothing() -> None:
+    bench = Bench(ScriptedWriter([]), UncountedSlots())
+    with pytest.raises(QuotaUnavailable):
+        await bench.write()
+    assert bench.writer.calls == 0
+
+
+@dataclass
+class UncountedSlots(CountedSlots):
+    """A quota whose store is away once `free` slots were taken."""
+
+    free: int = 0
+
+    async def take(self, member: str) -> Slot:
+        if len(self.taken) >= self.free:
+            raise QuotaUnavailable("ConnectionError")
+        return await super().take(member)
+
+    async def refund(self, member: str) -> None:
+        raise QuotaUnavailable("ConnectionError")
+
+    async def block(self, wait_s: float) -> None:
+        raise QuotaUnavailable("ConnectionError")
+
+
+async def test_block_that_cannot_be_stored__is_still_a_429() -> None:
+    with pytest.raises(RateLimited):
+        await Bench(ScriptedWriter([RateLimited(7.0)]), UncountedSlots(free=1)).write()
+
+
+async def test_refund_that_cannot_be_stored__ends_with_the_next_try() -> None:
+    bench = Bench(ScriptedWriter([NotSent("not_connected")]), UncountedSlots(free=1))
+    with pytest.raises(QuotaUnavailable):
+        await bench.write()
+    assert bench.outcomes == ["not_connected"]
+
+
+async def test_cancelled_attempt__keeps_its_slot_and_is_counted() -> None:
+    bench = Bench(HangingWriter())
+    task = asyncio.create_task(bench.write())
+    while not bench.writer.calls:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (bench.outcomes, len(bench.slots.taken), bench.slots.refunded) == (["cancelled"], 1, [])
+
+
+class HangingWriter(ScriptedWriter):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+        self.calls += 1
+        await asyncio.Event().wait()
+        raise AssertionError

@@ -6,7 +6,7 @@ import pytest
 from analyst.checks import Observation, run_checks, status_of
 from analyst.facts import read_facts
 from analyst.report import Severity, Status
-from common.contracts import Aggregate, ThresholdRule, ThresholdState
+from common.contracts import Aggregate, LabelShare, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -97,3 +97,34 @@ def test_worst_finding__comes_first(make_aggregate: MakeAggregate) -> None:
     aggregate = make_aggregate(p95=200.0, requests=10_000, errors={"timeout": 1000}, thresholds=_breached("warning"))
     severities = [item.severity for item in _checked(aggregate)[0]]
     assert severities == sorted(severities, key=["critical", "warning", "info"].index)
+
+
+# ---- drift
+
+
+def _shares(**counts: int) -> list[LabelShare]:
+    return [LabelShare(label=label, count=n, share=n / sum(counts.values())) for label, n in counts.items()]
+
+
+@pytest.mark.parametrize(
+    ("positive", "found"), [(550, []), (590, []), (610, ["info"]), (390, ["info"]), (760, ["warning"])]
+)
+def test_label_mix__is_compared_with_the_window_before(
+    make_aggregate: MakeAggregate, positive: int, found: list[str]
+) -> None:
+    now, before = _shares(positive=positive, negative=1000 - positive), _shares(positive=500, negative=500)
+    observations = run_checks(read_facts(make_aggregate(labels=now, previous={"labels": before}), "1h"))
+    assert [each.severity for each in observations if each.kind == "label_shift"] == found
+
+
+def test_label_mix_of_few__says_nothing(make_aggregate: MakeAggregate) -> None:
+    aggregate = make_aggregate(labels=_shares(positive=90), previous={"labels": _shares(negative=90)})
+    assert "label_shift" not in {observation.kind for observation in run_checks(read_facts(aggregate, "1h"))}
+
+
+@pytest.mark.parametrize(("now", "found"), [(0.9, []), (0.86, []), (0.84, ["warning"]), (0.96, ["info"])])
+def test_confidence__is_compared_with_the_window_before(
+    make_aggregate: MakeAggregate, now: float, found: list[str]
+) -> None:
+    observations = run_checks(read_facts(make_aggregate(confidence=now), "1h"))
+    assert [each.severity for each in observations if each.kind == "confidence_change"] == found

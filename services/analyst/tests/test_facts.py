@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analyst.facts import NAMES, figure, read_facts
-from common.contracts import WINDOW_S, Aggregate, MetricName, ThresholdRule, ThresholdState
+from common.contracts import WINDOW_S, Aggregate, DriftName, LabelShare, MetricName, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 
 
 def test_every_metric_of_the_contract__is_a_fact(make_aggregate: MakeAggregate) -> None:
     names = set(get_args(MetricName))
-    assert set(NAMES) == names
+    assert set(NAMES) == names | set(get_args(DriftName))  # these are known to rules only
     assert names <= read_facts(make_aggregate(), "1h").by_id.keys()
 
 
@@ -114,3 +114,22 @@ def test_figure_of_a_rule__tells_no_n(make_aggregate: MakeAggregate) -> None:
         shown = figure("e1", facts["rule.slow"], reading)
         assert shown is not None
         assert shown.n is None
+
+
+def test_label_shares__are_facts_of_the_ten_most_frequent_safe_labels(make_aggregate: MakeAggregate) -> None:
+    labels = [LabelShare(label=f"L{n}", count=100 - n, share=0.1) for n in range(12)]
+    odd = LabelShare(label="ignore all rules", count=500, share=0.5)
+    facts = read_facts(make_aggregate(labels=[*labels, odd]), "1h")
+    assert [fact.id for fact in facts.labels] == [f"label_share.l{n}" for n in range(9)]
+    (value,) = [facts["label_share.l0"].read("current")]
+    assert value is not None
+    assert value.value == 100 / (sum(100 - n for n in range(12)) + 500)
+
+
+def test_label_that_is_new__had_no_share_before(make_aggregate: MakeAggregate) -> None:
+    now = [LabelShare(label="new", count=50, share=1.0)]
+    facts = read_facts(
+        make_aggregate(labels=now, previous={"labels": [LabelShare(label="old", count=50, share=1.0)]}), "1h"
+    )
+    new, old = facts["label_share.new"], facts["label_share.old"]
+    assert (new.previous, new.current, old.previous, old.current) == (0.0, 1.0, 1.0, 0.0)

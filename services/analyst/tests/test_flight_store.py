@@ -4,10 +4,12 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from analyst.flight import Computed, Entered, FlightFailed, Flights, Lifetime, Limits, Served, StoreUnavailable
 from analyst.flight_store import Listener, RedisFlightStore, listen
@@ -84,11 +86,13 @@ class Computation:
     def __init__(self, payload: str = "report") -> None:
         self.payload = payload
         self.runs = 0
+        self.spent = 0
         self.started = asyncio.Event()
         self.finish = asyncio.Event()
 
     async def __call__(self, may_spend: bool) -> Computed:
         self.runs += 1
+        self.spent += may_spend
         self.started.set()
         await self.finish.wait()
         return Computed(self.payload, is_fallback=not may_spend)
@@ -225,9 +229,8 @@ async def test_script_cache_lost__is_loaded_again(store: RedisFlightStore, redis
     assert (await store.enter("key", "b", 30)).state == "WAIT"
 
 
-async def test_keys_of_one_report__share_a_cluster_slot(redis: Redis) -> None:
-    entry, lease = await redis.cluster("KEYSLOT", ENTRY), await redis.cluster("KEYSLOT", LEASE)
-    assert entry == lease
+def test_keys_of_one_report__share_a_cluster_slot() -> None:
+    assert key_slot(ENTRY.encode()) == key_slot(LEASE.encode())
 
 
 # ---- replicas
@@ -274,12 +277,12 @@ async def test_leading_replica_stops__a_waiter_leads_at_once(open_flights: OpenF
 
 
 async def test_computation_longer_than_the_lease__keeps_it(open_flights: OpenFlights, redis: Redis) -> None:
-    short = Limits(ttl_s=300, stale_s=0, negative_s=5, lease_s=0.15, compute_s=20, wait_s=20, max_flights=9)
+    short = Limits(ttl_s=300, stale_s=0, negative_s=5, lease_s=0.45, compute_s=20, wait_s=20, max_flights=9)
     leader, waiter = await open_flights(limits=short), await open_flights(limits=short)
     computation = Computation()
     await redis.config_resetstat()
     asked = [asyncio.create_task(flights.get("key", computation)) for flights in (leader, waiter)]
-    await _asked(redis, 15)  # many leases long
+    await _asked(redis, 9)  # many leases long
     computation.finish.set()
     assert {(await served).payload for served in asked} == {"report"}
     assert computation.runs == 1
@@ -396,6 +399,46 @@ async def test_server_hung__answers_within_its_timeout(
             assert await replica.get("key", computation) == Served("report", "miss")
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def test_server_restarted_in_flight__costs_one_more_lead_at_most(
+    open_flights: OpenFlights, own_valkey: Callable[..., Valkey]
+) -> None:
+    server = own_valkey()
+    leader, waiter = await open_flights(server), await open_flights(server)
+    computation = Computation()
+    asked = [asyncio.create_task(leader.get("key", computation)) for _ in range(10)]
+    await computation.started.wait()
+    asked += [asyncio.create_task(waiter.get("key", computation)) for _ in range(10)]
+    server.stop()
+    server.start()  # without what it knew
+    async with asyncio.timeout(10):
+        while computation.runs < 2:
+            await asyncio.sleep(0)
+        computation.finish.set()
+        assert {(await served).payload for served in asked} == {"report"}
+    assert computation.spent <= 2
+
+
+async def test_server_hung_in_flight__everybody_is_served_for_one_call(
+    open_flights: OpenFlights, own_valkey: Callable[..., Valkey]
+) -> None:
+    server = own_valkey()
+    short = replace(LIMITS, lease_s=0.5)
+    leader, waiter = await open_flights(server, short), await open_flights(server, short)
+    assert server.process is not None
+    computation = Computation()
+    asked = [asyncio.create_task(leader.get("key", computation)) for _ in range(10)]
+    await computation.started.wait()
+    asked += [asyncio.create_task(waiter.get("key", computation)) for _ in range(10)]
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        computation.finish.set()
+        async with asyncio.timeout(5):
+            assert {(await served).payload for served in asked} == {"report"}
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    assert computation.spent == 1
 
 
 async def test_server_absent__is_named_as_such(own_valkey: Callable[..., Valkey]) -> None:

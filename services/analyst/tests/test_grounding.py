@@ -1,10 +1,14 @@
+from collections.abc import Callable
+
 import pytest
 
 from analyst.checks import run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.grounding import Refusal, check_draft
 from analyst.report import Draft, Evidence, Finding, Reading, Recommendation, Status
-from common.contracts import Aggregate
+from common.contracts import Aggregate, LabelShare
+
+MakeAggregate = Callable[..., Aggregate]
 
 CITED: dict[str, tuple[str, Reading]] = {
     "e1": ("latency_ms.p95", "current"),
@@ -265,3 +269,26 @@ def test_refusal__tells_clients_the_place_and_never_the_words(facts: Facts, stat
     (refusal,) = check_draft(_draft("Five replicas would answer."), facts, status)
     assert str(refusal) == "summary: number word"
     assert refusal.words == "Five"
+
+
+# ---- labels: a model may call its classes anything
+
+
+@pytest.mark.parametrize("label", ["POSITIVE", "LABEL_0", "down", "five", "healthy", "503", "requests"])
+def test_label__may_be_any_word_where_it_is_quoted(label: str, make_aggregate: MakeAggregate) -> None:
+    facts = read_facts(
+        make_aggregate(labels=_shares(**{label: 900, "other": 100}), previous={"labels": _shares(other=1000)}), "1h"
+    )
+    share = Evidence(id="e1", metric=f"label_share.{label.lower()}", window="current")
+    other = Evidence(id="e2", metric="label_share.other", window="current")
+    true = _draft(f'The share of "{label}" rose to {{e1}}.', evidence=[share, other])
+    assert check_draft(true, facts, "healthy") == []
+    for lie, reason in (
+        (f'The share of "{label}" fell to {{e1}}.', "direction against the data"),
+        (f'The share of "{label}" is {{e2}}.', "reference under another metric's name"),
+    ):
+        assert reason in _reasons(check_draft(_draft(lie, evidence=[share, other]), facts, "healthy"))
+
+
+def _shares(**counts: int) -> list[LabelShare]:
+    return [LabelShare(label=label, count=n, share=n / sum(counts.values())) for label, n in counts.items()]

@@ -10,14 +10,16 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from analyst.quota import Quota, QuotaUnavailable
+from analyst.attempts import QuotaUnavailable
+from analyst.quota import Quota
+from launcher.valkey import Valkey
 
 PROCESSES, TRIES, LIMIT, WINDOW_S = 4, 500, 10, 0.4
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
+    async with Redis.from_url(redis_url, decode_responses=True, retry=Retry(NoBackoff(), 0)) as client:
         yield client
 
 
@@ -85,3 +87,22 @@ async def test_no_server__is_a_named_error(free_port: object) -> None:
     async with Redis(port=free_port(), retry=Retry(NoBackoff(), 0)) as client:
         with pytest.raises(QuotaUnavailable):
             await Quota(client, 1).take("a")
+
+
+async def test_a_look__takes_nothing_and_tells_what_a_try_would_get(redis: Redis) -> None:
+    quota = Quota(redis, 2)
+    for left in (2, 1):
+        assert [((slot := await quota.look()).granted, slot.remaining) for _ in range(3)] == [(True, left)] * 3
+        await quota.take(f"slot {left}")
+    looked, tried = await quota.look(), await quota.take("one more")
+    assert (looked.granted, looked.reason) == (tried.granted, tried.reason) == (False, "quota")
+    assert looked.wait_s == pytest.approx(tried.wait_s, abs=1)
+    await quota.block(500)
+    assert (await quota.look()).reason == "blocked"
+
+
+async def test_connections_cut__the_next_try_is_still_one_slot(redis: Redis, valkey: Valkey) -> None:
+    quota = Quota(redis, 3)
+    await quota.take("a")
+    valkey.execute("CLIENT", "KILL", "TYPE", "normal")
+    assert (await quota.take("b")).remaining == 1

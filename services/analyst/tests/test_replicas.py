@@ -1,12 +1,15 @@
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from launcher.valkey import Valkey
 
@@ -21,14 +24,16 @@ async def start_replica(valkey: Valkey, redis_url: str) -> AsyncIterator[StartRe
     """Call it for one more process, which asks at once."""
     started: list[Process] = []
 
-    async def start(lease_s: float = 3.0) -> Process:
-        arguments = [str(REPLICA), str(valkey.port), valkey.password, str(lease_s)]
+    async def start(lease_s: float = 3.0, requests: int = 50) -> Process:
+        arguments = [str(REPLICA), str(valkey.port), valkey.password, str(lease_s), str(requests)]
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE)
         started.append(process)
         return process
 
     yield start
     for process in started:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
         if process.returncode is None:
             process.kill()
         await process.communicate()
@@ -79,4 +84,43 @@ async def test_leading_process_is_killed__waiters_recover_with_one_more_computat
     valkey.execute("RPUSH", "go", "the dead", "the next")
     served: Counter[str] = sum([await _served(waiter) for waiter in waiters], Counter())
     assert _number(valkey, "computations") == 2
+    assert served.total() == 100
+
+
+async def test_thousand_requests_over_four_processes__one_computation_and_few_commands(
+    start_replica: StartReplica, valkey: Valkey
+) -> None:
+    valkey.execute("CONFIG", "RESETSTAT")
+    replicas = [await start_replica(requests=250) for _ in range(4)]
+    for replica in replicas:
+        await _says(replica, "asked")
+    valkey.execute("RPUSH", "go", "now")
+    served: Counter[str] = sum([await _served(replica) for replica in replicas], Counter())
+    assert _number(valkey, "computations") == 1
+    assert served.total() == 1000
+    assert {answer.split()[0] for answer in served} == {"report"}
+    assert 1 < await _commands(valkey) <= 0.5 * 1000
+
+
+async def _commands(valkey: Valkey) -> int:
+    """What the clients sent; commands inside the scripts are not counted."""
+    async with Redis.from_url(valkey.url(), decode_responses=True) as redis:
+        stats = await redis.info("commandstats")
+    counted = ("evalsha", "script|load", "subscribe", "ping", "hello", "auth", "client|setinfo")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in counted)
+
+
+async def test_leading_process_stands_still_past_its_lease__one_more_computation(
+    start_replica: StartReplica, valkey: Valkey
+) -> None:
+    leader = await start_replica(0.5)
+    await _says(leader, "computing")
+    leader.send_signal(signal.SIGSTOP)
+    waiter = await start_replica(0.5)
+    await _says(waiter, "computing")
+    valkey.execute("RPUSH", "go", "the stopped", "the next")
+    served = await _served(waiter)
+    leader.send_signal(signal.SIGCONT)
+    served += await _served(leader)
+    assert _number(valkey, "computations") == 2  # one lead, and one for the lease that ended
     assert served.total() == 100

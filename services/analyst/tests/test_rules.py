@@ -3,6 +3,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from analyst.rules import draft_by_rules
 from common.contracts import (
     Aggregate,
     Confidence,
+    DriftName,
+    LabelShare,
     Latency,
     MetricName,
     Outcome,
@@ -29,6 +32,7 @@ MakeAggregate = Callable[..., Aggregate]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SHARES = st.none() | st.floats(0, 1)
+LABELS = st.sampled_from(["POSITIVE", "down", "worse", "healthy", "five", "requests", "two words", 'a"b', "naïve"])
 MILLISECONDS = st.none() | st.floats(0, 1e5)
 
 
@@ -53,7 +57,10 @@ def summaries(draw: st.DrawFn) -> dict[str, Any]:
             method="sketch" if sketched else "exact",
             relative_error=0.01084 if sketched else 0.0,
         ),
-        "labels": [],
+        "labels": [
+            LabelShare(label=label, count=count, share=0.5)
+            for label, count in draw(st.dictionaries(LABELS, st.integers(0, 10_000), max_size=4)).items()
+        ],
         "confidence": Confidence(mean=draw(SHARES), histogram=draw(st.lists(st.integers(0, 99), max_size=10))),
     }
 
@@ -64,7 +71,7 @@ def rule_states(draw: st.DrawFn) -> ThresholdState:
     limit = draw(st.floats(0, 1e4))
     rule = ThresholdRule(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,20}", fullmatch=True)),
-        metric=draw(st.sampled_from(get_args(MetricName))),
+        metric=draw(st.sampled_from(get_args(MetricName) + get_args(DriftName))),
         above=limit if is_above else None,
         below=None if is_above else limit,
         window=draw(st.sampled_from(get_args(Window))),
@@ -165,6 +172,23 @@ def _at(summary: Summary, metric: str) -> float:
     document: Any = summary.model_dump()
     latency = document["latency_ms"]
     latency["tail_ratio"] = latency["p99"] / latency["p50"] if latency["p50"] and latency["p99"] is not None else None
+    if metric.startswith("label_share."):
+        counts = {share.label.lower(): share.count for share in summary.labels}
+        return counts.get(metric.partition(".")[2], 0) / sum(counts.values())
     for part in metric.split("."):
         document = document.get(part, 0)
     return document  # type: ignore[no-any-return]  # a number, by the contract
+
+
+@pytest.mark.parametrize("metric", get_args(DriftName))
+def test_breached_drift_rule__is_written_and_passes_the_checker(
+    make_aggregate: MakeAggregate, metric: DriftName
+) -> None:
+    rule = ThresholdRule(name="moved", metric=metric, above=0.1, window="1h", reference="24h")
+    facts = read_facts(make_aggregate(thresholds=(ThresholdState(rule=rule, current=0.4, breached=True),)), "1h")
+    observations = run_checks(facts)
+    status = status_of(facts, observations)
+    draft = draft_by_rules(facts, observations, status)
+    assert check_draft(draft, facts, status) == []
+    (finding,) = [finding for finding in draft.findings if "threshold" in finding.title]
+    assert (finding.category, status) == ("data", "degraded")

@@ -24,7 +24,7 @@ def test_metrics_url__may_end_in_a_slash() -> None:
 
 
 def test_key__never_appears_in_text() -> None:
-    settings = load(AnalystSettings, {"GEMINI_API_KEY": "secret-key"})
+    settings = load(AnalystSettings, {"GEMINI_API_KEY": "secret-key", "DATABASE_URL": "postgresql://a:secret-key@b/c"})
     assert "secret-key" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
@@ -36,6 +36,9 @@ def test_key__never_appears_in_text() -> None:
         ("GEMINI_SDK", "openai"),
         ("GEMINI_MODLE", "typo"),
         ("ANALYST_LEASE_S", "0"),
+        ("ANALYST_AI_TIMEOUT_S", "56"),
+        ("ANALYST_ATTEMPT_TIMEOUT_S", "46"),
+        ("DATABASE_URL", "mysql://localhost/analyst"),
         ("ANALYST_METRICS_URL", "metrics:8002"),
         ("ANALYST_PORT", "tcp://10.0.0.1:80"),
     ],

@@ -1,0 +1,251 @@
+"""How many calls a crowd costs: the analyst's single flight beside other caches, and its cached answers over HTTP.
+
+    python loadtests/bench_analyst.py [--short]
+
+Prints Markdown tables. The other caches run in an environment of their own (loadtests/analyst/install.py).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from redis import Redis
+
+from launcher.ports import free_ports
+from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
+
+HERE: Final = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "services" / "analyst" / "tests"))
+
+from fake_gemini import Script, rest  # noqa: E402  # of the analyst's tests
+from true_reports import random_aggregate  # noqa: E402
+
+from analyst.report import Draft, Evidence  # noqa: E402
+
+CONTENDERS: Final = ("sluice", "redis-lock", "cashews", "aiocache")
+CROWDS: Final = ((150, 3), (1000, 4))
+RATE: Final = 500
+MIX_RATE: Final = 100
+MIX_TTL_S: Final = 60
+MIX: Final = {"1h": 60, "24h": 15, "15m": 10, "5m": 8, "6h": 5, "7d": 2}
+DRAFT: Final = Draft(
+    summary="The p95 latency is {e1}.",
+    evidence=[Evidence(id="e1", metric="latency_ms.p95", window="current")],
+    findings=[],
+    recommendations=[],
+)
+
+
+def main() -> None:
+    options = _options()
+    peers = Path(_output([sys.executable, str(HERE / "analyst" / "install.py")]).strip().splitlines()[-1])
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, load average at the start {load:.1f}\n")
+    ports = free_ports()
+    with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "crowd", next(ports)) as server:
+        print("| one report, a call of 1 s | requests | processes | calls | Redis commands | p50 | p99 | failed |")
+        print("|---|---|---|---|---|---|---|---|")
+        for requests, processes in CROWDS:
+            for contender in CONTENDERS:
+                python = sys.executable if contender == "sluice" else str(peers)
+                print(_row(contender, requests, processes, _crowd(server, python, contender, requests, processes)))
+    with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "served", next(ports)) as server:
+        asyncio.run(_served(server, [next(ports), next(ports)], Path(state), 5 if options.short else 20, options.mix_s))
+
+
+# ---- a crowd at once
+
+
+def _crowd(server: Valkey, python: str, contender: str, requests: int, processes: int) -> dict[str, Any]:
+    server.execute("FLUSHALL")
+    command = [python, str(HERE / "analyst" / "crowd.py"), contender, server.host, str(server.port), server.password]
+    share = [str(requests // processes)]
+    crowd = [
+        subprocess.Popen(
+            [*command, *share], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for _ in range(processes)
+    ]
+    for process in crowd:
+        assert _line(process) == "ready"
+    before = _commands(server)
+    for process in crowd:
+        _say(process, "go")
+    results = [json.loads(_line(process)) for process in crowd]
+    commands = _commands(server) - before
+    for process in crowd:
+        _say(process, "bye")
+        process.wait(30)
+    return {
+        "calls": sum(result["calls"] for result in results),
+        "failed": sum(result["failed"] for result in results),
+        "seconds": sorted(second for result in results for second in result["seconds"]),
+        "commands": commands,
+    }
+
+
+def _row(contender: str, requests: int, processes: int, found: dict[str, Any]) -> str:
+    seconds = found["seconds"]
+    p50, p99 = (f"{_percentile(seconds, share):.2f} s" for share in (0.5, 0.99))
+    cells = (contender, requests, processes, found["calls"], f"{found['commands']:,}", p50, p99, found["failed"])
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _commands(server: Valkey) -> int:
+    """What all clients that are still connected have sent; commands inside scripts are not counted."""
+    with Redis(host=server.host, port=server.port, password=server.password, decode_responses=True) as redis:
+        return sum(int(client["tot-cmds"]) for client in redis.client_list())
+
+
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def _say(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+# ---- cached answers over HTTP
+
+
+async def _served(server: Valkey, ports: list[int], state: Path, steady_s: float, mix_s: float) -> None:
+    script = Script(text=DRAFT.model_dump_json(), delay_s=1.0)
+    async with _metrics() as metrics, rest(script) as gemini:
+        environment = os.environ | {
+            "ANALYST_PORT": str(ports[0]),
+            "ANALYST_OPS_PORT": str(ports[1]),
+            "ANALYST_METRICS_URL": metrics,
+            "REDIS_HOST": server.host,
+            "REDIS_PORT": str(server.port),
+            "REDIS_PASSWORD": server.password,
+            "GEMINI_API_KEY": "none",
+            "GEMINI_SDK": "genai",
+            "GEMINI_ENDPOINT": gemini,
+            "GEMINI_CACHE_TTL": str(MIX_TTL_S),
+            "GEMINI_RATE_LIMIT": "100",
+            "LOG_LEVEL": "warning",
+        }
+        analyst = await asyncio.create_subprocess_exec(sys.executable, "-m", "analyst", env=environment)
+        try:
+            await _ready(ports[1])
+            await _steady(ports[0], state, steady_s)
+            script.calls = 0
+            await _mix(ports, state, mix_s, script)
+        finally:
+            analyst.terminate()
+            await analyst.wait()
+
+
+async def _steady(port: int, state: Path, seconds: float) -> None:
+    await _load(port, state, ["1h"], 20, 0.5)
+    await asyncio.sleep(1.5)  # the first report is made
+    found = (await _load(port, state, ["1h"], RATE, seconds))["200"]
+    print(f"\n| cached answers at {RATE} a second | requests | p50 | p95 | p99 |\n|---|---|---|---|---|")
+    cells = (f"{found[share]:.1f} ms" for share in ("p50_ms", "p95_ms", "p99_ms"))
+    print(f"| one analyst, the 1h report | {found['count']:,} | {' | '.join(cells)} |")
+
+
+async def _mix(ports: list[int], state: Path, seconds: float, script: Script) -> None:
+    chance = random.Random(1)
+    windows = chance.choices(list(MIX), list(MIX.values()), k=5000)
+    before = await _caches(ports[1])
+    statuses = await _load(ports[0], state, windows, MIX_RATE, seconds)
+    after = await _caches(ports[1])
+    counts = {cache: after.get(cache, 0) - before.get(cache, 0) for cache in ("hit", "stale", "miss")}
+    total = sum(counts.values())
+    shares = " | ".join(f"{100 * counts[cache] / total:.2f} %" for cache in ("hit", "stale", "miss"))
+    print(
+        f"\n| six windows, {MIX_RATE} a second, {seconds:.0f} s, kept {MIX_TTL_S} s | hit | stale | miss | calls |",
+        end="",
+    )
+    print(" requests per call | errors |\n|---|---|---|---|---|---|---|")
+    errors = sum(found["count"] for status, found in statuses.items() if status != "200")
+    print(f"| {total:,.0f} requests | {shares} | {script.calls} | {total / max(1, script.calls):,.0f} | {errors} |")
+
+
+async def _load(port: int, state: Path, windows: list[str], rate: float, seconds: float) -> dict[str, Any]:
+    texts = state / "windows.txt"
+    texts.write_text("\n".join(windows))
+    command = [sys.executable, str(HERE / "generator.py"), "--port", str(port), "--path", "/analyze/performance"]
+    command += ["--body", '{"window": @}', "--texts", str(texts), "--rate", str(rate), "--seconds", str(seconds)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    statuses: dict[str, Any] = json.loads(output)["statuses"]
+    return statuses
+
+
+async def _caches(ops_port: int) -> dict[str, float]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as response:
+        found = re.findall(r'sluice_analyst_reports_total\{cache="(\w+)"\} ([\d.]+)', await response.text())
+    return {cache: float(count) for cache, count in found}
+
+
+async def _ready(ops_port: int) -> None:
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{ops_port}/livez"):
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def _metrics() -> AsyncIterator[str]:
+    """A metrics service that always tells of the same hour."""
+    body = random_aggregate(random.Random(1)).model_dump_json().encode()
+
+    async def aggregated(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/metrics/aggregated", aggregated)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@contextmanager
+def _valkey(state: Path, port: int) -> Iterator[Valkey]:
+    server = Valkey(state, port, settings=SETTINGS_FOR_TESTS)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="5 s of cached answers instead of 20")
+    parser.add_argument("--mix-s", type=float, default=60.0, help="seconds of the mix")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Past reports in PostgreSQL: kept in the background, read in pages, deleted when old; no report waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, NoReturn
+
+import asyncpg
+import structlog
+
+from analyst.report import Past, Report
+from common.ops import State
+from common.postgres import POSTGRES_ERRORS, create_pool
+from common.tasks import end
+
+log = structlog.get_logger()
+
+SCHEMA: Final = "analyst"
+MAX_WAITING: Final = 256
+CONNECTIONS: Final = 2
+PURGE_S: Final = 3600.0
+
+_KEEP: Final = "INSERT INTO report (id, generated_at, document) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_GET: Final = "SELECT document FROM report WHERE id = $1"
+_PURGE: Final = "DELETE FROM report WHERE generated_at < now() - $1::interval"
+_PAGE: Final = """
+    SELECT id::text AS report_id, generated_at, document #>> '{windows,name}' AS "window",
+           document->>'status' AS status, document->>'source' AS source,
+           document->>'fallback_reason' AS fallback_reason, document->>'model' AS model, document->>'summary' AS summary
+    FROM report WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
+"""
+
+
+class ArchiveUnavailable(Exception):
+    """The database did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """How long reports are kept, and how long one statement may take."""
+
+    keep_days: int
+    timeout_s: float
+
+
+class Archive:
+    """Stores what `keep` is given, one by one; what cannot be stored is given up, and `on_lost` hears of it."""
+
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", limits: ArchiveLimits, on_lost: Callable[[], None]
+    ) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._on_lost = on_lost
+        self._waiting: asyncio.Queue[Report] = asyncio.Queue(MAX_WAITING)
+        self._reachable = True
+
+    def keep(self, report: Report) -> None:
+        """Store it soon; never waits, never raises."""
+        try:
+            self._waiting.put_nowait(report)
+        except asyncio.QueueFull:
+            self._on_lost()
+
+    async def page(self, before: str | None, limit: int) -> list[Past]:
+        """The newest reports older than `before`, newest first. Raises ArchiveUnavailable."""
+        with _translated():
+            rows = await self._pool.fetch(_PAGE, before, limit, timeout=self._limits.timeout_s)
+        return [Past(**row) for row in rows]
+
+    async def get(self, report_id: str) -> Report | None:
+        """Raises ArchiveUnavailable."""
+        with _translated():
+            document = await self._pool.fetchval(_GET, report_id, timeout=self._limits.timeout_s)
+        return None if document is None else Report.model_validate_json(document)
+
+    async def state(self) -> State:
+        try:
+            await self._pool.fetchval("SELECT 1 FROM report LIMIT 1")
+        except POSTGRES_ERRORS:
+            return "degraded"
+        return "ok"
+
+    async def store_all(self) -> NoReturn:
+        while True:
+            report = await self._waiting.get()
+            try:
+                await self._pool.execute(_KEEP, report.report_id, report.generated_at, report.model_dump_json())
+            except POSTGRES_ERRORS as error:
+                self._lost(error)
+            else:
+                self._reachable = True
+            finally:
+                self._waiting.task_done()
+
+    async def purge_often(self) -> NoReturn:
+        """Delete what is too old, now and every hour; replicas that do it at once do no harm."""
+        while True:
+            try:
+                await self._pool.execute(_PURGE, timedelta(days=self._limits.keep_days))
+            except POSTGRES_ERRORS as error:
+                log.warning("old reports not deleted", error=type(error).__name__)
+            await asyncio.sleep(PURGE_S)
+
+    async def drain(self) -> None:
+        """Until everything that was given to `keep` is stored or given up, for at most one statement's time."""
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                await self._waiting.join()
+        except TimeoutError:
+            log.warning("reports not stored at the end", reports=self._waiting.qsize())
+
+    def _lost(self, error: BaseException) -> None:
+        self._on_lost()
+        if self._reachable:
+            self._reachable = False
+            log.warning("reports are not stored", error=type(error).__name__)
+
+
+@asynccontextmanager
+async def open_archive(dsn: str, limits: ArchiveLimits, on_lost: Callable[[], None]) -> AsyncIterator[Archive]:
+    """The archive and its background work; it opens with the database absent."""
+    pool = create_pool(dsn, schema=SCHEMA, application="sluice-analyst", size=CONNECTIONS, timeout_s=limits.timeout_s)
+    await pool  # opens no connection yet
+    archive = Archive(pool, limits, on_lost)
+    tasks: list[asyncio.Task[Any]] = [
+        asyncio.create_task(archive.store_all(), name="report archive"),
+        asyncio.create_task(archive.purge_often(), name="report retention"),
+    ]
+    try:
+        yield archive
+        await archive.drain()
+    finally:
+        for task in tasks:
+            await end(task)
+        pool.terminate()  # closing politely can wait for a server that hangs
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except POSTGRES_ERRORS as error:
+        raise ArchiveUnavailable(type(error).__name__) from error

@@ -1,0 +1,27 @@
+"""Opens the model that the settings name; imports an SDK only when it is the chosen one."""
+
+from typing import Final, Literal
+
+from analyst.prompting import draft_schema
+from analyst.writer import Writer
+from common.service import StartError
+
+MAX_TOKENS: Final = 4096
+
+
+def open_writer(sdk: Literal["generativeai", "genai"], api_key: str, model: str, endpoint: str) -> Writer:
+    """Needs a running event loop; close what it returns. Raises StartError where the SDK is not installed."""
+    try:
+        if sdk == "genai":
+            from analyst.gemini_genai import GenaiWriter
+
+            return GenaiWriter(
+                api_key=api_key, model=model, endpoint=endpoint, schema=draft_schema(), max_tokens=MAX_TOKENS
+            )
+        from analyst.gemini_generativeai import GenerativeAiWriter
+
+        return GenerativeAiWriter(
+            api_key=api_key, model=model, endpoint=endpoint, schema=draft_schema(), max_tokens=MAX_TOKENS
+        )
+    except ImportError as error:
+        raise StartError(f"GEMINI_SDK={sdk} is not installed: pip install 'sluice-analyst[{sdk}]'") from error

@@ -1,0 +1,258 @@
+"""AI reports end to end: HTTP, the real SDKs, a fake Gemini on loopback, a real store."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+from fake_gemini import RETRY_DELAY_S, Script, over_grpc, rest
+from prometheus_client import generate_latest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from analyst.analysis import Drafter
+from analyst.attempts import Attempts
+from analyst.drafting import create_draft
+from analyst.quota import Quota
+from analyst.report import Draft, Evidence, Report
+from analyst.writer import Prompt, Retryable
+from common.requests import uuid7
+from common.service import Service
+
+PATH = "/analyze/performance"
+P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
+GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[]).model_dump_json()
+INVENTED = GOOD.replace("{e1}", "7 ms")
+
+Client = TestClient[Any, Any]
+OpenClient = Callable[..., Awaitable[Client]]
+
+
+@pytest.fixture
+async def script() -> Script:
+    return Script(text=GOOD)
+
+
+@pytest.fixture
+async def gemini(script: Script) -> AsyncIterator[dict[str, str]]:
+    """The variables that lead to a fake Gemini."""
+    async with _variables("genai", script) as variables:
+        yield variables
+
+
+@asynccontextmanager
+async def _variables(sdk: str, script: Script) -> AsyncIterator[dict[str, str]]:
+    async with rest(script) if sdk == "genai" else over_grpc(script) as endpoint:
+        yield {"GEMINI_API_KEY": "secret-key", "GEMINI_ENDPOINT": endpoint, "GEMINI_SDK": sdk}
+
+
+async def _ask(client: Client, **body: Any) -> ClientResponse:
+    return await client.post(PATH, json=body)
+
+
+async def _report(response: ClientResponse) -> Report:
+    assert response.status == 200, await response.text()
+    return Report.model_validate_json(await response.read())
+
+
+@pytest.mark.parametrize("sdk", ["generativeai", "genai"])
+async def test_fifty_concurrent_requests__one_upstream_call(sdk: str, script: Script, open_client: OpenClient) -> None:
+    script.delay_s = 0.1
+    async with _variables(sdk, script) as variables:
+        client = await open_client(**variables)
+        reports = [await _report(answer) for answer in await asyncio.gather(*(_ask(client) for _ in range(50)))]
+        await client.close()
+    assert script.calls == 1
+    assert len({report.report_id for report in reports}) == 1
+    assert (reports[0].source, reports[0].summary) == ("ai", "The p95 latency is 412 ms.")
+    assert script.keys == ["secret-key"]
+
+
+async def test_invented_figure__is_repaired_once_with_the_reasons(
+    script: Script, gemini: dict[str, str], open_client: OpenClient
+) -> None:
+    script.texts = [INVENTED]
+    report = await _report(await _ask(await open_client(**gemini)))
+    assert (report.source, report.grounding.refused_drafts, script.calls) == ("ai", 1, 2)
+    assert "literal figure" in json.dumps(script.requests[1]) and "literal figure" not in json.dumps(script.requests[0])
+
+
+@pytest.mark.parametrize("text", ['{"summary": "cut', '{"summary": 1, "surprise": {}}', "[]", INVENTED])
+async def test_text_that_is_no_draft_twice__is_rules(
+    script: Script, gemini: dict[str, str], open_client: OpenClient, text: str
+) -> None:
+    script.texts = [text, text]
+    report = await _report(await _ask(await open_client(**gemini)))
+    assert (report.source, report.fallback_reason, script.calls) == ("rules", "ungrounded", 2)
+    assert report.grounding.refused_drafts == 2
+    assert "surprise" not in str(report.grounding.refusals)
+
+
+# ---- the quota
+
+
+async def test_quota__is_told_where_it_was_asked(
+    script: Script, gemini: dict[str, str], open_client: OpenClient
+) -> None:
+    client = await open_client(**gemini, GEMINI_RATE_LIMIT="3")
+    made, kept = await _ask(client), await _ask(client)
+    assert made.headers["RateLimit-Policy"] == '"gemini";q=3;w=61'
+    assert made.headers["RateLimit"] == '"gemini";r=2'
+    assert kept.headers["X-Cache"] == "HIT"
+    assert "RateLimit" not in kept.headers
+
+
+async def test_quota_used_up__is_rules_or_429_for_who_requires_ai(
+    script: Script, gemini: dict[str, str], open_client: OpenClient
+) -> None:
+    client = await open_client(**gemini, GEMINI_RATE_LIMIT="1")
+    await _ask(client, window="1h")
+    rules = await _ask(client, window="6h")
+    assert rules.headers["RateLimit"].startswith('"gemini";r=0;t=')
+    assert (await _report(rules)).fallback_reason == "quota"
+    for _ in range(2):  # computed here, and from the cache
+        refused = await _ask(client, window="24h", require_ai=True)
+        assert refused.status == 429
+        assert 50 < int(refused.headers["Retry-After"]) <= 61
+        assert refused.headers["RateLimit"] == f'"gemini";r=0;t={refused.headers["Retry-After"]}'
+        assert (await refused.json(content_type=None))["violated-policies"] == ["gemini"]
+    assert script.calls == 1
+
+
+async def test_provider_says_429__nobody_asks_again_before_its_time(
+    script: Script, gemini: dict[str, str], open_client: OpenClient
+) -> None:
+    script.steps = [429]
+    first, second = await open_client(**gemini), await open_client(**gemini)
+    assert (await _report(await _ask(first, window="1h"))).fallback_reason == "quota"
+    refused = await _ask(second, window="6h", require_ai=True)
+    assert refused.status == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= RETRY_DELAY_S
+    assert script.calls == 1
+
+
+# ---- a model that cannot be used
+
+
+@pytest.mark.parametrize(("status", "state"), [(404, "not_found"), (401, "unauthorised"), (400, "invalid")])
+async def test_fault_an_operator_must_mend__is_logged_once_and_shows_in_health(
+    script: Script,
+    gemini: dict[str, str],
+    create_analyst_service: Callable[..., Service],
+    free_port: Callable[[], int],
+    status: int,
+    state: str,
+) -> None:
+    script.steps = [status, status]
+    service = create_analyst_service(**gemini)
+    async with TestClient(TestServer(service.app, host="127.0.0.1", port=free_port())) as client:
+        with capture_logs() as logs:
+            for window in ("1h", "6h"):
+                assert (await _report(await _ask(client, window=window))).source == "rules"
+            named = [entry for entry in logs if entry["log_level"] == "error"]
+            assert [(entry["model"], entry["state"]) for entry in named] == [("gemini-2.5-flash-lite", state)]
+        health = {"status": "degraded", "model": {"name": "gemini-2.5-flash-lite", "state": state}}
+        assert await (await client.get("/analyze/health")).json() == health
+        assert (await service.readiness.report())[1]["model"] == "degraded"
+        assert (await _report(await _ask(client, window="24h"))).source == "ai"
+        assert (await (await client.get("/analyze/health")).json())["status"] == "ok"
+    assert script.calls == 3
+
+
+async def test_no_key__is_said_once_and_shows_in_health(open_client: OpenClient) -> None:
+    with capture_logs() as logs:
+        client = await open_client()
+        for _ in range(3):
+            await _ask(client)
+    assert len([entry for entry in logs if "GEMINI_API_KEY" in entry["event"]]) == 1
+    health = {"status": "ok", "model": {"name": None, "state": "no_key"}}
+    assert await (await client.get("/analyze/health")).json() == health
+
+
+async def test_model_that_hangs__is_rules_within_the_total_time(
+    script: Script, gemini: dict[str, str], open_client: OpenClient
+) -> None:
+    script.steps = ["hang"]
+    client = await open_client(**gemini, ANALYST_AI_TIMEOUT_S="0.3", ANALYST_ATTEMPT_TIMEOUT_S="0.3")
+    async with asyncio.timeout(3):
+        assert (await _report(await _ask(client))).fallback_reason == "timeout"
+    assert script.calls == 1
+
+
+def test_without_a_key__no_sdk_is_imported() -> None:
+    code = (
+        "import sys; from analyst.app import create_service; from analyst.settings import AnalystSettings;"
+        "create_service(AnalystSettings());"
+        "sys.exit(len({'google.generativeai', 'google.genai', 'grpc', 'analyst.model'} & sys.modules.keys()) - 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class FailingWriter:
+    """A model that is never there; counts its calls."""
+
+    model = "failing"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+        self.calls += 1
+        raise Retryable("unavailable")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_upstream_fails__four_attempts_for_all_replicas_together(
+    open_client: OpenClient, redis_settings: dict[str, Any]
+) -> None:
+    writer = FailingWriter()
+    async with Redis(**redis_settings, decode_responses=True) as redis:
+        attempts = Attempts(
+            writer,
+            Quota(redis, 10),
+            attempt_timeout_s=1,
+            new_token=uuid7,
+            uniform=min,
+            on_outcome=lambda outcome: None,
+            sleep=lambda seconds: asyncio.sleep(0),
+        )
+        drafter = Drafter("failing", create_draft(attempts))
+        clients = [await open_client(drafter=drafter) for _ in range(2)]
+        answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(25)))
+        answers += [await _ask(client) for client in clients]
+    reports = [await _report(answer) for answer in answers]
+    assert {(report.source, report.fallback_reason) for report in reports} == {("rules", "upstream")}
+    assert writer.calls == 4
+
+
+# ---- what operators see
+
+
+async def test_counters__tell_calls_quota_refusals_and_what_was_saved(
+    script: Script,
+    gemini: dict[str, str],
+    create_analyst_service: Callable[..., Service],
+    free_port: Callable[[], int],
+) -> None:
+    script.texts = [INVENTED]
+    service = create_analyst_service(**gemini)
+    async with TestClient(TestServer(service.app, host="127.0.0.1", port=free_port())) as client:
+        await asyncio.gather(*(_ask(client) for _ in range(10)))
+        for _ in range(10):
+            await _ask(client)
+    lines = generate_latest(service.registry).decode().splitlines()
+    for line in (
+        'sluice_analyst_model_calls_total{outcome="ok"} 2.0',
+        "sluice_analyst_model_calls_avoided_total 19.0",
+        "sluice_analyst_quota_left 8.0",
+        'sluice_analyst_grounding_refusals_total{reason="literal figure"} 1.0',
+    ):
+        assert line in lines

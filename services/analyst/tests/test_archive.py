@@ -1,0 +1,216 @@
+"""Past reports in a real PostgreSQL, and that no report waits for it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+from pydantic import SecretStr
+
+from analyst.app import migrate as run_migrations
+from analyst.archive import Archive, ArchiveLimits, ArchiveUnavailable, open_archive
+from analyst.report import Grounding, Report, Windows
+from analyst.settings import AnalystSettings
+from common.contracts import TimeRange
+from common.postgres import create_pool, migrate
+from common.requests import uuid7
+from common.service import StartError
+from launcher.postgres import Postgres
+
+NOW = datetime.now(UTC)
+LIMITS = ArchiveLimits(keep_days=30, timeout_s=5)
+
+Client = TestClient[Any, Any]
+OpenClient = Callable[..., Awaitable[Client]]
+
+
+def _report(generated_at: datetime = NOW, **changes: Any) -> Report:
+    hour = TimeRange(start=NOW - timedelta(hours=1), end=NOW)
+    values: dict[str, Any] = {
+        "report_id": uuid7(),
+        "generated_at": generated_at,
+        "status": "healthy",
+        "summary": "The service is healthy.",
+        "figures": [],
+        "findings": [],
+        "recommendations": [],
+        "source": "rules",
+        "fallback_reason": "no_key",
+        "cache": "miss",
+        "model": None,
+        "prompt_version": "1",
+        "metrics_digest": "0" * 64,
+        "windows": Windows(name="1h", current=hour, previous=hour),
+        "grounding": Grounding(references=0, refused_drafts=0, refusals=[]),
+        "limitations": [],
+    }
+    return Report(**values | changes)
+
+
+@pytest.fixture
+def url(migrated_url: Callable[..., str]) -> str:
+    return migrated_url("analyst")
+
+
+@pytest.fixture
+def lost() -> list[None]:
+    return []
+
+
+@pytest.fixture
+async def archive(url: str, lost: list[None]) -> AsyncIterator[Archive]:
+    async with open_archive(url, LIMITS, lambda: lost.append(None)) as archive:
+        yield archive
+
+
+async def _listed(client: Client, **query: Any) -> dict[str, Any]:
+    response = await client.get("/analyze/reports", params=query)
+    assert response.status == 200, await response.text()
+    page: dict[str, Any] = await response.json()
+    return page
+
+
+async def _stored(client: Client, count: int) -> dict[str, Any]:
+    """The list, once it is so long: it is written behind the answer."""
+    async with asyncio.timeout(10):
+        while len((page := await _listed(client))["reports"]) < count:
+            await asyncio.sleep(0)
+    return page
+
+
+# ---- the archive
+
+
+async def test_kept_report__is_found_whole(archive: Archive) -> None:
+    report = _report()
+    archive.keep(report)
+    archive.keep(report)  # the same again is the same
+    await archive.drain()
+    assert await archive.get(report.report_id) == report
+    assert [line.report_id for line in await archive.page(None, 10)] == [report.report_id]
+
+
+async def test_pages__go_back_in_time_without_gaps(archive: Archive) -> None:
+    kept = [_report() for _ in range(7)]
+    for report in kept:
+        archive.keep(report)
+    await archive.drain()
+    seen: list[str] = []
+    while page := await archive.page(seen[-1] if seen else None, 3):
+        seen += [line.report_id for line in page]
+    assert seen == [report.report_id for report in reversed(kept)]
+
+
+async def test_old_reports__are_deleted_at_the_start(url: str) -> None:
+    old, new = _report(NOW - timedelta(days=31)), _report(NOW - timedelta(days=29))
+    async with open_archive(url, LIMITS, lambda: None) as archive:
+        archive.keep(old)
+        archive.keep(new)
+        await archive.drain()
+    async with open_archive(url, LIMITS, lambda: None) as archive, asyncio.timeout(10):
+        while await archive.get(old.report_id):
+            await asyncio.sleep(0)
+        assert await archive.get(new.report_id) == new
+
+
+async def test_end__stores_what_was_kept(url: str) -> None:
+    report = _report()
+    async with open_archive(url, LIMITS, lambda: None) as archive:
+        archive.keep(report)
+    async with create_pool(url, schema="analyst", application="test") as pool:
+        assert await pool.fetchval("SELECT count(*) FROM report") == 1
+
+
+async def test_more_than_can_wait__are_counted_as_lost(archive: Archive, lost: list[None]) -> None:
+    for _ in range(300):
+        archive.keep(_report())
+    assert len(lost) == 300 - 256
+
+
+async def test_server_absent__loses_reports_and_says_so(
+    own_postgres: Callable[..., Postgres], lost: list[None]
+) -> None:
+    server = own_postgres()
+    server.stop()
+    async with open_archive(server.url("postgres"), LIMITS, lambda: lost.append(None)) as archive:
+        archive.keep(_report())
+        await archive.drain()
+        assert len(lost) == 1
+        assert await archive.state() == "degraded"
+        with pytest.raises(ArchiveUnavailable):
+            await archive.page(None, 1)
+
+
+def test_migrating_without_a_database__names_the_variable() -> None:
+    with pytest.raises(StartError, match="DATABASE_URL"):
+        run_migrations(AnalystSettings())
+
+
+def test_migrating_twice__is_fine(database_url: str) -> None:
+    for _ in range(2):
+        run_migrations(AnalystSettings(database_url=SecretStr(database_url)))
+
+
+# ---- over HTTP
+
+
+async def test_reports__are_listed_and_read_as_they_were_made(open_client: OpenClient, url: str) -> None:
+    client = await open_client(DATABASE_URL=url)
+    answers = [await client.post("/analyze/performance", json={"window": w}) for w in ("5m", "1h", "1h", "6h")]
+    made = {(await answer.json())["report_id"]: await answer.json() for answer in answers}
+    page = await _stored(client, 3)
+    assert [line["window"] for line in page["reports"]] == ["6h", "1h", "5m"]
+    assert page["next_cursor"] is None
+    for line in page["reports"]:
+        read = await (await client.get(f"/analyze/reports/{line['report_id']}")).json()
+        assert read | {"cache": ""} == made[line["report_id"]] | {"cache": ""}
+    first = await _listed(client, limit=2)
+    rest = await _listed(client, limit=2, cursor=first["next_cursor"])
+    assert [line["window"] for line in first["reports"] + rest["reports"]] == ["6h", "1h", "5m"]
+    assert rest["next_cursor"] is None
+    markdown = await client.get(f"/analyze/reports/{line['report_id']}", headers={"Accept": "text/markdown"})
+    assert (await markdown.text()).startswith("# Performance")
+
+
+async def test_unknown_report__is_404_and_a_wrong_id_422(open_client: OpenClient, url: str) -> None:
+    client = await open_client(DATABASE_URL=url)
+    assert (await client.get(f"/analyze/reports/{uuid7()}")).status == 404
+    assert (await client.get("/analyze/reports/none")).status == 422
+    assert (await client.get("/analyze/reports", params={"limit": "1000"})).status == 422
+
+
+async def test_no_database__is_503_that_names_the_variable(open_client: OpenClient) -> None:
+    client = await open_client()
+    response = await client.get("/analyze/reports")
+    assert response.status == 503
+    assert "DATABASE_URL" in (await response.json(content_type=None))["detail"]
+
+
+async def test_database_absent__reports_are_answered_all_the_same(
+    open_client: OpenClient, own_postgres: Callable[..., Postgres]
+) -> None:
+    server = own_postgres()
+    server.stop()
+    client = await open_client(DATABASE_URL=server.url("postgres"))
+    assert (await client.post("/analyze/performance", json={})).status == 200
+    assert (await client.get("/analyze/reports")).status == 503
+
+
+async def test_database_hung__reports_are_answered_at_once(
+    open_client: OpenClient, own_postgres: Callable[..., Postgres]
+) -> None:
+    server = own_postgres()
+    await asyncio.to_thread(migrate, server.url("postgres"), package="analyst", schema="analyst")
+    client = await open_client(DATABASE_URL=server.url("postgres"), ANALYST_DATABASE_TIMEOUT_S="0.5")
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(3):
+            assert (await client.post("/analyze/performance", json={})).status == 200
+            await client.close()
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)

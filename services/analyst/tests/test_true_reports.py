@@ -1,0 +1,130 @@
+"""The checker against 200 true reports, and the figures of 200 reports against the metrics they come from."""
+
+import json
+import random
+from collections import Counter
+from typing import Any, get_args
+
+import pytest
+from true_reports import random_aggregate, true_report
+
+from analyst.analysis import Brief
+from analyst.checks import run_checks, status_of
+from analyst.facts import read_facts
+from analyst.grounding import check_draft
+from analyst.prompting import draft_schema, write_prompt
+from analyst.rendering import render
+from analyst.report import Draft, Figure
+from analyst.rules import draft_by_rules
+from common.contracts import Aggregate, Group, LabelShare, SeriesPoint, Window
+
+REPORTS = 200
+MARKER = "my secret text 4711"
+
+
+def test_true_reports__are_refused_in_two_percent_at_most() -> None:
+    refused: Counter[str] = Counter()
+    for seed in range(REPORTS):
+        chance = random.Random(seed)
+        aggregate = random_aggregate(chance)
+        window: Window = chance.choice(get_args(Window))
+        facts = read_facts(aggregate, window)
+        status = status_of(facts, run_checks(facts))
+        draft = true_report(aggregate, window, status, chance)
+        if refusals := check_draft(draft, facts, status):
+            refused[f"{refusals[0]}: {refusals[0].words}"] += 1
+    assert refused.total() <= REPORTS * 0.02, refused
+
+
+def test_every_figure_of_200_reports__equals_the_metrics_value() -> None:
+    """The oracle reads the aggregate's JSON by path; it shares no code with the facts."""
+    figures = 0
+    for seed in range(REPORTS):
+        aggregate = random_aggregate(random.Random(seed))
+        facts = read_facts(aggregate, "1h")
+        observations = run_checks(facts)
+        status = status_of(facts, observations)
+        drafts = (
+            draft_by_rules(facts, observations, status),
+            true_report(aggregate, "1h", status, random.Random(seed)),
+        )
+        document = aggregate.model_dump(mode="json")
+        for figure in (figure for draft in drafts for figure in render(draft, facts).figures):
+            assert figure.value == pytest.approx(_expected(document, figure), rel=1e-12), figure
+            figures += 1
+    assert figures > 10 * REPORTS
+
+
+def _expected(document: dict[str, Any], figure: Figure) -> float:
+    if figure.metric.startswith("rule."):
+        (state,) = [state for state in document["thresholds"] if f"rule.{state['rule']['name']}" == figure.metric]
+        return float(state["current"] if figure.window == "current" else state["rule"]["above"])
+    now, before = _look_up(document, figure.metric), _look_up(document["previous"], figure.metric)
+    return {
+        "current": lambda: now,
+        "previous": lambda: before,
+        "delta_abs": lambda: now - before,
+        "delta_pct": lambda: (now / before - 1) * 100,
+    }[figure.window]()
+
+
+def _look_up(summary: dict[str, Any], metric: str) -> float:
+    group, _, name = metric.partition(".")
+    if metric == "latency_ms.tail_ratio":
+        return float(summary["latency_ms"]["p99"] / summary["latency_ms"]["p50"])
+    if group == "errors":
+        return float(summary["errors"].get(name, 0))
+    if group == "label_share":
+        return float(next(label["share"] for label in summary["labels"] if label["label"].lower() == name))
+    return float(summary[group][name] if name else summary[group])
+
+
+# ---- the prompt
+
+
+def _prompt(aggregate: Aggregate) -> str:
+    facts = read_facts(aggregate, "1h")
+    observations = run_checks(facts)
+    prompt = write_prompt(Brief(facts, observations, status_of(facts, observations), []))
+    return prompt.system + prompt.user
+
+
+def test_prompt__has_no_room_for_a_text() -> None:
+    """Whatever strings an aggregate can carry, only words that look like identifiers get through."""
+    plain = random_aggregate(random.Random(1))
+    point = SeriesPoint(at=plain.range.start, requests=1, predictions=1, errors=0, rate_limited=0)
+    marked = plain.model_copy(
+        update={
+            "labels": [*plain.labels, LabelShare(label=MARKER, count=1, share=0.1)],
+            "groups": [
+                Group(key={"label": MARKER, "model": MARKER, "route": MARKER}, requests=1, latency_ms=plain.latency_ms)
+            ],
+            "series": [point],
+        }
+    )
+    assert MARKER in marked.model_dump_json()
+    assert MARKER not in _prompt(marked)
+    assert "4711" not in _prompt(marked)
+
+
+def test_prompt__is_the_same_for_the_same_facts() -> None:
+    assert _prompt(random_aggregate(random.Random(1))) == _prompt(random_aggregate(random.Random(1)))
+
+
+def test_schema_file__is_the_drafts_schema_flattened() -> None:
+    """Model APIs know neither `$ref` nor `additionalProperties`, defaults, unions or titles."""
+    whole = Draft.model_json_schema()
+
+    def flat(node: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in node:
+            node = whole["$defs"][node["$ref"].rpartition("/")[2]]
+        if node["type"] == "object":
+            properties = {name: flat(child) for name, child in node["properties"].items()}
+            return {"type": "object", "properties": properties, "required": node["required"]}
+        kept: dict[str, Any] = {name: node[name] for name in ("type", "description", "enum") if name in node}
+        if "enum" in node:
+            kept["format"] = "enum"
+        return kept | ({"items": flat(node["items"])} if "items" in node else {})
+
+    assert draft_schema() == flat(whole)
+    assert not {'"$ref"', '"default"', '"anyOf"'} & set(json.dumps(draft_schema()).replace(":", " ").split())

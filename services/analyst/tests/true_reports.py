@@ -1,0 +1,234 @@
+"""Writes true reports as an engineer would, from the aggregate alone: neither the rules nor the facts are used."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from analyst.report import Draft, Evidence, Finding, Reading, Recommendation
+from common.contracts import (
+    Aggregate,
+    Confidence,
+    LabelShare,
+    Latency,
+    Outcome,
+    Summary,
+    ThresholdRule,
+    ThresholdState,
+    TimeRange,
+)
+
+NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NAMES: Final = {
+    "requests": ("Requests", 0),
+    "throughput_per_s": ("Throughput", +1),
+    "error_rate": ("The error rate", -1),
+    "latency_ms.p50": ("The median latency", -1),
+    "latency_ms.p95": ("The p95 latency", -1),
+    "latency_ms.p99": ("p99", -1),
+    "latency_ms.max": ("Maximum latency", -1),
+    "confidence.mean": ("Mean confidence", +1),
+}
+ROSE: Final = ("rose", "increased", "grew", "went up", "climbed")
+FELL: Final = ("fell", "decreased", "dropped", "declined", "went down")
+HYPOTHESES: Final = (
+    "One replica may be saturated.",
+    "The database might be under contention.",
+    "It could be a cold start after a deployment.",
+    "Possibly a burst from a single client.",
+    "A noisy neighbour may take CPU time.",
+    "Longer texts could explain part of it.",
+    "The cause is not known from these metrics.",
+    "It is unclear whether a deployment plays a part.",
+)
+CODES: Final = (
+    "Clients may have seen HTTP 503 or HTTP 504.",
+    "Refused requests get HTTP 429 and are not errors.",
+    "Answers with status 502 would point at an upstream.",
+    "5xx answers are counted by outcome.",
+)
+ADVICE: Final = (
+    "Compare queue time with compute time.",
+    "Check whether a replica is saturated.",
+    "Look at the slowest requests by themselves.",
+    "Review the latest deployment.",
+    "Watch the p95 latency over the next window.",
+    "Scale out if the load stays.",
+    "Verify that clients honour Retry-After.",
+    "Investigate the timeouts first.",
+)
+
+
+def random_aggregate(chance: random.Random) -> Aggregate:
+    """Two hours of a service, calm or not, with limits kept or broken."""
+    before = _summary(chance, NOON - timedelta(hours=1))
+    now = _summary(chance, NOON)
+    return Aggregate(**now, previous=Summary(**before), thresholds=_thresholds(chance, now), lag_s=chance.random())
+
+
+def true_report(aggregate: Aggregate, window: str, status: str, chance: random.Random) -> Draft:
+    """A few true sentences about `aggregate`, each figure cited."""
+    writer = _Writer(aggregate, window, status, chance)
+    summary = f"{writer.opening()} {' '.join(chance.sample(writer.sentences(), 2))}"
+    findings = [
+        Finding(
+            title=chance.choice(("Worth a look", "In this window", "A change", "What the metrics show")),
+            severity="info",
+            category="latency",
+            detail=f"{sentence} {chance.choice((*HYPOTHESES, *CODES, ''))}".strip(),
+            evidence=writer.cited_in(sentence),
+        )
+        for sentence in chance.sample(writer.sentences(), 3)
+    ]
+    advice = [
+        Recommendation(
+            action=chance.choice(ADVICE), priority="low", rationale=sentence, evidence=writer.cited_in(sentence)
+        )
+        for sentence in chance.sample(writer.sentences(), 1)
+    ]
+    return Draft(summary=summary, evidence=writer.evidence(), findings=findings, recommendations=advice)
+
+
+@dataclass
+class _Writer:
+    aggregate: Aggregate
+    window: str
+    status: str
+    chance: random.Random
+    ids: dict[tuple[str, Reading], str] = field(default_factory=dict)
+
+    def cite(self, metric: str, reading: Reading) -> str:
+        return "{" + self.ids.setdefault((metric, reading), f"e{len(self.ids) + 1}") + "}"
+
+    def evidence(self) -> list[Evidence]:
+        return [Evidence(id=name, metric=metric, window=reading) for (metric, reading), name in self.ids.items()]
+
+    def cited_in(self, sentence: str) -> list[str]:
+        return [name for name in self.ids.values() if f"{{{name}}}" in sentence]
+
+    def opening(self) -> str:
+        requests = self.cite("requests", "current")
+        return (
+            self.chance.choice(
+                (
+                    f"In the last {self.window} there were {requests} requests.",
+                    f"The status is {self.status.replace('_', ' ')}." if self.status != "insufficient_data" else "",
+                    f"The service answered {requests} requests in this {self.window} window.",
+                    f"Compared with the previous {self.window}, this is what changed.",
+                )
+            ).strip()
+            or f"Requests in the window: {requests}."
+        )
+
+    def sentences(self) -> list[str]:
+        return [*self._levels(), *self._changes(), *self._limits(), *self._errors(), *self._labels()]
+
+    def _levels(self) -> list[str]:
+        ratio = self.cite("latency_ms.tail_ratio", "current")
+        p95, p50 = self.cite("latency_ms.p95", "current"), self.cite("latency_ms.p50", "current")
+        return [
+            f"The p95 latency is {p95} and the median is {p50}.",
+            f"In the last {self.window} the p95 latency was {p95}.",
+            f"The tail-to-median ratio is {ratio}.",
+            f"The slowest request took {self.cite('latency_ms.max', 'current')}.",
+            f"Mean confidence is {self.cite('confidence.mean', 'current')}.",
+        ]
+
+    def _changes(self) -> list[str]:
+        found = []
+        for metric, (name, polarity) in NAMES.items():
+            now, before = _value(self.aggregate, metric), _value(self.aggregate.previous, metric)
+            if now == before:
+                continue
+            verb = self.chance.choice(ROSE if now > before else FELL)
+            current, previous, by = (self.cite(metric, reading) for reading in ("current", "previous", "delta_abs"))
+            worse = "better" if (now > before) == (polarity > 0) else "worse"
+            found += [
+                f"{name} {verb} by {by}.",
+                f"{name} {verb} from {previous} to {current}.",
+                f"{name} {verb} by {by} to {current} against the previous {self.window}.",
+                f"{name} {verb} to {current}, from {previous} in the window before.",
+            ]
+            if polarity:
+                found.append(f"{name} is {worse} than in the window before, at {current}.")
+        return found
+
+    def _limits(self) -> list[str]:
+        found = []
+        for state in self.aggregate.thresholds:
+            value, limit = (self.cite(f"rule.{state.rule.name}", reading) for reading in ("current", "threshold"))
+            over = f"Over the last {state.rule.window} the {_plain(state.rule.metric)} is {value}"
+            side = "above" if state.breached else "below"
+            found += [f"{over}, {side} its limit of {limit}.", f"{over}; the limit is {limit}."]
+        return found
+
+    def _errors(self) -> list[str]:
+        return [
+            f"There were {self.cite(f'errors.{outcome}', 'current')} {outcome.replace('_', ' ')} outcomes."
+            for outcome in self.aggregate.errors
+        ]
+
+    def _labels(self) -> list[str]:
+        return [
+            f'The share of "{share.label}" is {self.cite(f"label_share.{share.label.lower()}", "current")}.'
+            for share in self.aggregate.labels
+        ]
+
+
+def _plain(metric: str) -> str:
+    return {"latency_ms.p95": "p95 latency", "error_rate": "error rate"}[metric]
+
+
+def _value(summary: Summary, metric: str) -> float:
+    value: Any = summary
+    for name in metric.split("."):
+        value = getattr(value, name)
+    return float(value)
+
+
+def _summary(chance: random.Random, start: datetime) -> dict[str, Any]:
+    requests = chance.randrange(200, 100_000)
+    errors: dict[Outcome, int] = {name: chance.randrange(1, requests // 50) for name in ("timeout", "unavailable")}
+    p50 = chance.uniform(5, 200)
+    p95 = p50 * chance.uniform(1.5, 8)
+    p99 = p95 * chance.uniform(1.1, 3)
+    answered = requests - sum(errors.values())
+    positive = chance.randrange(answered)
+    return {
+        "range": TimeRange(start=start, end=start + timedelta(hours=1)),
+        "requests": requests,
+        "predictions": answered,
+        "rate_limited": 0,
+        "errors": errors,
+        "throughput_per_s": requests / 3600,
+        "error_rate": sum(errors.values()) / requests,
+        "limited_rate": 0.0,
+        "latency_ms": Latency(
+            n=answered,
+            mean=p50 * 1.3,
+            p50=p50,
+            p90=p95 * 0.8,
+            p95=p95,
+            p99=p99,
+            max=p99 * 2,
+            method="exact",
+            relative_error=0.0,
+        ),
+        "labels": [
+            LabelShare(label="POSITIVE", count=positive, share=positive / answered),
+            LabelShare(label="NEGATIVE", count=answered - positive, share=1 - positive / answered),
+        ],
+        "confidence": Confidence(mean=chance.uniform(0.6, 0.99), histogram=[0] * 9 + [answered]),
+    }
+
+
+def _thresholds(chance: random.Random, now: dict[str, Any]) -> list[ThresholdState]:
+    latency, errors = now["latency_ms"].p95, now["error_rate"]
+    rules = (
+        (ThresholdRule(name="p95-slow", metric="latency_ms.p95", above=latency * chance.uniform(0.7, 1.5)), latency),
+        (
+            ThresholdRule(name="errors", metric="error_rate", above=errors * chance.uniform(0.7, 1.5), window="15m"),
+            errors,
+        ),
+    )
+    return [ThresholdState(rule=rule, current=value, breached=value > (rule.above or 0)) for rule, value in rules]
