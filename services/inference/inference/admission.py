@@ -10,6 +10,8 @@ from typing import Final
 
 from inference.jobs import Overloaded
 
+_PRESSED: Final = 0.25
+_USABLE: Final = 0.8  # of the time until a deadline; the rest is for what the prediction misses
 _FORGET: Final = 0.98  # the weight of a batch halves every 34 batches
 
 
@@ -76,20 +78,29 @@ class Admission:
         """Until everything on its way now is done."""
         return self.tokens * self.model.seconds_per_token / max(1, self.workers)
 
+    @property
+    def is_pressed(self) -> bool:
+        """So much is on its way that refusals are near."""
+        return self.wait_s > self._limits.max_wait_s * _PRESSED
+
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
-        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none. Raises Overloaded.
+        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none. Raises Overloaded."""
+        self.check(sizes, remaining_s)
+        self.tokens += sum(sizes)
+
+    def check(self, sizes: Sequence[int], remaining_s: float) -> None:
+        """Raises Overloaded where `admit` would.
 
         With nothing on its way everything is taken on: a mistaken prediction can't lock the service.
         """
         asked = sum(sizes)
         if self.tokens > 0:
             wait_s = self.wait_s
-            late_s = wait_s + self._own_s(sizes) - remaining_s
+            late_s = wait_s + self._own_s(sizes) - remaining_s * _USABLE
             excess = self.tokens + asked - self._limits.max_queue_tokens
             excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
             if late_s > 0 or excess > 0 or wait_s > self._limits.max_wait_s:
                 raise Overloaded(min(wait_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s)))
-        self.tokens += asked
 
     def correct(self, estimated: int, counted: int) -> None:
         """A text that was admitted as `estimated` tokens has `counted`."""

@@ -19,6 +19,20 @@ class Answering:
         self._instruments = instruments
         self.now = now
 
+    @property
+    def is_pressed(self) -> bool:
+        """Refusals are near: it pays to ask `refused_now` first."""
+        return self._scorer.is_pressed
+
+    def refused_now(self, route: str, text: str, deadline_s: float) -> Overloaded | None:
+        """What `answer` would raise for this text, counted alike; None when it is worth asking."""
+        try:
+            self._scorer.check(text, deadline_s)
+        except Overloaded as error:
+            self._refused(route, "overloaded", 1)
+            return error
+        return None
+
     async def answer(self, caller: Caller, texts: Sequence[str]) -> list[Answer]:
         """One answer per text, in order, all on record when this returns.
 
@@ -28,17 +42,19 @@ class Answering:
             answers = await self._scorer.score(texts, caller.deadline_s)
             self._records.answered(caller, texts, answers, self.now() - caller.started_s)
         except Overloaded:
-            self._records.refused(caller.route, "unavailable", len(texts))
-            self._instruments.refused("overloaded", len(texts))
+            self._refused(caller.route, "overloaded", len(texts))
             raise
         except DeadlineExceeded:
             self._records.refused(caller.route, "timeout", len(texts))
             self._instruments.refused("deadline", len(texts))
             raise
         except JournalFull:
-            self._records.refused(caller.route, "unavailable", len(texts))
-            self._instruments.refused("journal", len(texts))
+            self._refused(caller.route, "journal", len(texts))
             raise
         for answer in answers:
             self._instruments.answered(answer)
         return answers
+
+    def _refused(self, route: str, reason: str, texts: int) -> None:
+        self._records.refused(route, "unavailable", texts)
+        self._instruments.refused(reason, texts)

@@ -126,6 +126,10 @@ class Batcher:
         self.desk.enter(jobs)
         return jobs
 
+    def check(self, text: str, deadline_s: float) -> None:
+        """Raises Overloaded where `submit` would."""
+        self.desk.check([self._estimate(text)], deadline_s - self._now())
+
     def _estimate(self, text: str) -> int:
         return min(self.card.max_tokens, 2 + len(text) // CHARACTERS_PER_TOKEN)
 

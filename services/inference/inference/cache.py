@@ -59,6 +59,9 @@ class Flights:
         self._jobs: dict[bytes, Job] = {}
         self._waiters: dict[Job, int] = {}
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._jobs
+
     def board(self, key: bytes, job: Job) -> None:
         """Let others wait for `job` too, until it ends. Who boards must `leave`."""
         self._jobs[key] = job

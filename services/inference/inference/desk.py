@@ -36,6 +36,16 @@ class Desk:
             self._admission.workers = workers
             self._admission.admit(sizes, remaining_s)
 
+    def check(self, sizes: Sequence[int], remaining_s: float) -> None:
+        """Raises Overloaded where `admit` would."""
+        with self._lock:
+            self._admission.check(sizes, remaining_s)
+
+    @property
+    def is_pressed(self) -> bool:
+        """Refusals are near."""
+        return self._admission.is_pressed
+
     def enter(self, jobs: Sequence[Job]) -> None:
         """Queue admitted jobs for the reader."""
         with self._lock:

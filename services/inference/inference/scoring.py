@@ -74,6 +74,17 @@ class Scorer:
             for job in held:
                 self._flights.leave(job)
 
+    @property
+    def is_pressed(self) -> bool:
+        """Refusals are near."""
+        return self._batcher.desk.is_pressed
+
+    def check(self, text: str, deadline_s: float) -> None:
+        """Raises Overloaded where `score` would."""
+        key = self._key(text)
+        if self.cache.get(key) is None and key not in self._flights:
+            self._batcher.check(text, deadline_s)
+
     def _places(self, texts: Sequence[str], deadline_s: float, held: list[Job]) -> list[_Place]:
         """Find or make each text's place. Every job is in `held` once, even if this raises."""
         keys = [self._key(text) for text in texts]

@@ -1,5 +1,7 @@
 """Owns the scoring threads: each makes, warms, uses and replaces its own engine; knows no loop and no HTTP."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from inference.jobs import Job
 
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
 _BACKOFF_MAX_S: Final = 5.0
+_NICENESS: Final = 5
 
 
 Deliver: TypeAlias = Callable[[Outcomes, float, float], None]
@@ -93,6 +96,7 @@ class Worker:
         return self.is_ready and (since_s is None or self._now() - since_s < self._restarts.stuck_after_s)
 
     def _run(self) -> None:
+        _give_way()
         try:
             probe = self._renew()
         except BaseException as error:
@@ -172,3 +176,10 @@ def warm_up(engine: Engine, learn: Callable[[int, float], None]) -> Encoded:
         engine.score([text])
         learn(text.tokens, time.perf_counter() - started_s)
     return texts[0]
+
+
+def _give_way() -> None:
+    """Let the event loop's thread go first: what it has to do takes microseconds, this one computes for longer."""
+    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

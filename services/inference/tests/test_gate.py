@@ -1,0 +1,84 @@
+"""Tests of the early refusal, on the real app with a scripted engine: it looks like the one from within, and spares
+what can be answered."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def pressed(start: Any, stage: Any) -> Callable[..., Any]:
+    """Call it for a client of a service that holds one text and takes no more."""
+
+    @asynccontextmanager
+    async def client(before: Callable[[Any], Awaitable[Any]] | None = None, **settings: Any) -> AsyncIterator[Any]:
+        found = await start(inference_max_wait_s=1e-9, **settings)
+        if before is not None:
+            await before(found)
+        stage.hold()
+        first = asyncio.create_task(found.post("/predict", json={"text": "first"}))
+        await stage.entered()
+        yield found
+        stage.release()
+        assert (await first).status == 200
+
+    return client
+
+
+async def test_text_that_would_be_refused__is_refused_with_the_same_document(pressed: Any) -> None:
+    async with pressed() as client:
+        early = await client.post("/predict", json={"text": "bad"}, headers={"X-Request-ID": "one"})
+        inner = await client.post("/predict/batch", json={"texts": ["bad"]}, headers={"X-Request-ID": "one"})
+        assert early.status == inner.status == 503
+        assert await early.json() == await inner.json()
+        for name in ("Content-Type", "X-Request-ID", "Retry-After"):
+            assert early.headers[name] == inner.headers[name]
+
+
+async def test_refusals__are_counted_and_on_record(pressed: Any, recorded: Any) -> None:
+    async with pressed() as client:
+        for _ in range(3):
+            await client.post("/predict", json={"text": "bad"})
+        value = client.service.registry.get_sample_value
+        labels = {"route": "/predict", "method": "POST", "status": "503"}
+        assert value("sluice_inference_refusals_total", {"reason": "overloaded"}) == 3
+        assert value("sluice_http_requests_total", labels) == 3
+    counters = [event for event in await recorded(2) if event["kind"] == "counter"]
+    assert [(event["route"], event["outcome"], event["n"]) for event in counters] == [("/predict", "unavailable", 3)]
+
+
+async def test_text_whose_answer_is_known__is_answered(pressed: Any) -> None:
+    async def ask(client: Any) -> None:
+        await client.post("/predict", json={"text": "good"})
+
+    async with pressed(ask) as client:
+        response = await client.post("/predict", json={"text": "good"})
+        assert (response.status, (await response.json())["cached"]) == (200, True)
+
+
+async def test_text_that_is_on_its_way__is_shared(pressed: Any) -> None:
+    async with pressed() as client:
+        second = asyncio.create_task(client.post("/predict", json={"text": "first"}))
+        while not client.service.registry.get_sample_value("sluice_http_requests_in_flight") == 2:
+            await asyncio.sleep(0)
+    assert (await second).status == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 422),
+        (b"{}", 422),
+        (b'{"text": 7}', 422),
+        (b'{"text": ""}', 422),
+        (b'{"text": "\\ud800"}', 400),
+    ],
+)
+async def test_malformed_body__is_told_what_is_wrong_even_then(pressed: Any, content: bytes, status: int) -> None:
+    async with pressed() as client:
+        response = await client.post("/predict", data=content, headers={"Content-Type": "application/json"})
+        assert response.status == status
