@@ -1,0 +1,73 @@
+"""The adapters' own tests once more, on the very PostgreSQL and Redis that the project deploys."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from compose.stack import HEALTHY_S, ROOT, docker
+
+PASSWORD = "for-tests-only"
+POSTGRES_OPTIONS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+TESTS = (
+    "libs/common/tests/test_postgres.py",
+    "libs/common/tests/test_redis.py",
+    "libs/common/tests/test_shipper.py",
+    "libs/common/tests/test_events.py",
+    "services/edge-limiter/tests/test_store.py",
+    "services/edge-limiter/tests/test_housekeeping.py",
+    "services/metrics/tests",
+    "services/analyst/tests/test_flight_store.py",
+    "services/analyst/tests/test_quota.py",
+)
+
+
+@pytest.fixture
+def stores() -> Iterator[dict[str, str]]:
+    """The environment that names a PostgreSQL 16 and a Redis 7 of this test alone."""
+    started: list[str] = []
+
+    def start(image: str, port: int, *command: str, options: tuple[str, ...] = ()) -> int:
+        started.append(docker("run", "--detach", "--rm", "--publish", f"127.0.0.1::{port}", *options, image, *command))
+        return int(docker("port", started[-1], f"{port}/tcp").rpartition(":")[2])
+
+    try:
+        memory = (
+            "--tmpfs",
+            "/memory:mode=1777",
+            "--env",
+            "PGDATA=/memory/data",
+            "--env",
+            f"POSTGRES_PASSWORD={PASSWORD}",
+        )
+        postgres = start("postgres:16", 5432, "postgres", *POSTGRES_OPTIONS, options=("--user", "postgres", *memory))
+        redis = start("redis:7", 6379, "redis-server", "--requirepass", PASSWORD, "--save", "")
+        _wait(started[0], "pg_isready", "-q", "-h", "127.0.0.1")
+        yield {
+            "TEST_DATABASE_URL": f"postgresql://postgres:{PASSWORD}@127.0.0.1:{postgres}/postgres",
+            "TEST_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{redis}/0",
+        }
+    finally:
+        docker("rm", "--force", "--volumes", *started)
+
+
+def _wait(container: str, *command: str) -> None:
+    deadline = time.monotonic() + HEALTHY_S
+    while subprocess.run(["docker", "exec", container, *command], check=False, capture_output=True).returncode:
+        assert time.monotonic() < deadline, docker("logs", container)
+        time.sleep(0.1)
+
+
+def test_adapters__pass_on_postgresql_16_and_redis_7(stores: dict[str, str], say: Callable[[str], None]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
+        cwd=ROOT,
+        env={**os.environ, **stores},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    say(f"adapter tests on PostgreSQL 16 and Redis 7: {done.stdout.splitlines()[-1]}")

@@ -1,0 +1,133 @@
+"""What a container may do, who can reach it, and where no secret may be found."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose.stack import OPS_PORTS, ROOT, SERVICES, STORES, Stack, docker
+
+SECRETS = ("postgres-password", "database-url", "redis-password", "edge-admin-token", "events-hash-key")
+SIZE_LIMITS_MB = {"edge-limiter": 150, "metrics": 150, "inference": 400, "analyst": 350}
+BASE_IMAGE = "python:3.11-slim"
+MB = 1_000_000
+
+INSIDE = """
+import errno, os, pathlib
+print(os.getuid() != 0, os.getpid() != 1, open('/proc/1/cmdline').read().split('\\0')[1:3])
+status = dict(line.split(':\\t') for line in open('/proc/1/status').read().splitlines() if ':\\t' in line)
+print(int(status['CapBnd'], 16), status['NoNewPrivs'])
+for path in ('/opt/sluice/x', '/etc/x', '/usr/local/bin/x'):
+    try:
+        pathlib.Path(path).touch()
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+
+REACH = """
+import socket, sys
+for target in sys.argv[1:]:
+    host, port = target.split(':')
+    try:
+        socket.create_connection((host, int(port)), 0.5).close()
+        print(target)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service__runs_as_nobody_in_particular_on_a_read_only_root(stack: Stack, service: str) -> None:
+    (container,) = stack.containers(service)
+    package = "edge_limiter" if service == "edge" else service
+    assert stack.python(container, INSIDE).splitlines() == [
+        f"True True ['-m', '{package}']",  # our process is number 1: it takes SIGTERM itself
+        "0 1",
+        *(["EROFS"] * 3),
+    ]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store__runs_without_root_or_capabilities_on_a_read_only_root(stack: Stack, store: str) -> None:
+    (container,) = stack.containers(store)
+    assert docker("exec", container, "id", "-u") != "0"
+    assert "CapBnd:\t0000000000000000" in docker("exec", container, "cat", "/proc/1/status")
+    assert docker("exec", container, "sh", "-c", "touch /etc/x 2>&1 || true").endswith("Read-only file system")
+
+
+def test_from_outside_the_network__nothing_but_the_edge_is_reached(stack: Stack) -> None:
+    ports = {**{name: [port, port - 1000] for name, port in OPS_PORTS.items()}, "postgres": [5432], "redis": [6379]}
+    targets = []
+    for name, numbers in ports.items():
+        (container,) = stack.containers(name)
+        networks = stack.inspect(container)["NetworkSettings"]["Networks"].values()
+        targets += [f"{network['IPAddress']}:{port}" for network in networks for port in numbers]
+    outside = ("run", "--rm", "--entrypoint", "python", "sluice/metrics:local", "-c", REACH)
+    assert docker(*outside, *targets) == ""
+    (edge,) = stack.containers("edge")
+    seen_inside = docker("exec", edge, "python", "-c", REACH, *(f"{name}:{ports[name][0]}" for name in ports))
+    assert len(seen_inside.splitlines()) == len(ports)
+
+
+def test_no_port_but_the_edges__is_published_and_that_on_loopback_only(stack: Stack) -> None:
+    published = {name: docker("port", *stack.containers(name)) for name in (*SERVICES, *STORES)}
+    assert re.fullmatch(r"8000/tcp -> 127\.0\.0\.1:\d+", published.pop("edge"))
+    assert set(published.values()) == {""}
+
+
+def test_from_the_inside__neither_inference_nor_metrics_nor_a_store_has_a_way_out(stack: Stack) -> None:
+    for name in ("inference", "metrics", *STORES):
+        routes = docker("exec", *stack.containers(name), "cat", "/proc/net/route").splitlines()[1:]
+        assert routes and [route for route in routes if route.split()[1] == "00000000"] == []
+
+
+def test_redis__never_evicts_and_keeps_its_log(stack: Stack) -> None:
+    (redis,) = stack.containers("redis")
+    ask = 'REDISCLI_AUTH="$(cat /run/secrets/redis-password)" redis-cli config get'
+    assert docker("exec", redis, "sh", "-c", f"{ask} maxmemory-policy").split()[1] == "noeviction"
+    assert docker("exec", redis, "sh", "-c", f"{ask} appendonly").split()[1] == "yes"
+    assert "NOAUTH" in docker("exec", redis, "sh", "-c", "redis-cli ping 2>&1")
+
+
+def test_environment_command_lines_and_logs__hold_no_secret(stack: Stack) -> None:
+    values = [stack.secret(name) for name in SECRETS]
+    values.append(re.sub(r".*:(\w+)@.*", r"\1", stack.secret("database-url")))
+    for name in (*SERVICES, *STORES):
+        (container,) = stack.containers(name)
+        seen = json.dumps(stack.inspect(container)) + docker("top", container) + docker("exec", container, "env")
+        if name != "postgres":  # its image's entrypoint hands the password of the superuser to the server so
+            seen += docker("exec", container, "cat", "/proc/1/environ")
+        assert [value for value in values if value in seen] == []
+    assert [value for value in values if value in stack.compose("logs", "--no-color")] == []
+
+
+@pytest.mark.parametrize("service", SIZE_LIMITS_MB)
+def test_an_image__is_small_over_its_base_and_names_itself(
+    stack: Stack, service: str, say: Callable[[str], None]
+) -> None:
+    size = image(f"sluice/{service}:local")["Size"] - image(BASE_IMAGE)["Size"]
+    say(f"sluice/{service}: {size / MB:.0f} MB over its base")
+    assert size / MB <= SIZE_LIMITS_MB[service]
+    labels = image(f"sluice/{service}:local")["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"sluice-{service}"
+    assert image(f"sluice/{service}:local")["Config"]["User"] == "10001:10001"
+
+
+def test_the_layers_of_an_image__hold_none_of_the_secrets_that_lay_beside_the_sources(
+    stack: Stack, tmp_path: Path
+) -> None:
+    assert stack.secrets.is_relative_to(ROOT)
+    saved = tmp_path / "image.tar"
+    for service in SIZE_LIMITS_MB:
+        docker("save", "--output", str(saved), f"sluice/{service}:local")
+        content = saved.read_bytes()
+        assert f"sluice-{service}".encode() in content
+        assert [name for name in SECRETS if stack.secret(name).encode() in content] == []
+    saved.unlink()
+
+
+def image(name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(docker("image", "inspect", name))
+    return found[0]

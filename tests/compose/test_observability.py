@@ -1,0 +1,87 @@
+"""Prometheus reads the running system, and every panel of the dashboards has something to show."""
+
+import asyncio
+import json
+import math
+import subprocess
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from compose.stack import DEPLOY, SERVICES, Stack, docker
+
+DASHBOARDS = sorted((DEPLOY / "observability" / "dashboards").glob("*.json"))
+RULE_COUNT = (DEPLOY / "observability" / "alerts.yml").read_text().count("- alert:")
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def prometheus(stack: Stack) -> str:
+    """The container of a Prometheus that reads all four services."""
+    stack.compose("--profile", "observability", "up", "--detach", "--no-recreate", "prometheus")
+    (container,) = stack.containers("prometheus")
+    return container
+
+
+def ask(stack: Stack, path: str) -> Any:
+    """What Prometheus answers; it publishes no port, so a container of ours asks."""
+    url = f"http://prometheus:9090/api/v1/{path}"
+    code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"
+    return json.loads(stack.python(stack.containers("edge")[0], code))["data"]
+
+
+def values(stack: Stack, expression: str) -> list[float]:
+    found = ask(stack, f"query?query={quote(expression.replace('$__rate_interval', '1m'))}")["result"]
+    return [value for value in (float(series["value"][1]) for series in found) if not math.isnan(value)]
+
+
+def expressions() -> list[str]:
+    boards = [json.loads(path.read_text()) for path in DASHBOARDS]
+    return [target["expr"] for board in boards for panel in board["panels"] for target in panel["targets"]]
+
+
+async def use(stack: Stack) -> None:
+    """One of everything that a user does."""
+    async with aiohttp.ClientSession(stack.urls[0], headers={"X-Forwarded-For": "198.51.100.90"}) as session:
+        for path, body in (
+            ("/predict", {"text": f"lovely {uuid.uuid4()}"}),
+            ("/analyze/performance", {"window": "1h"}),
+        ):
+            async with session.post(path, json=body) as response:
+                assert response.status == 200
+
+
+async def test_prometheus__reads_all_services_and_every_dashboard_query_has_data(
+    stack: Stack, prometheus: str, say: Callable[[str], None]
+) -> None:
+    without_data = expressions()
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while without_data and asyncio.get_running_loop().time() < deadline:
+        await use(stack)
+        await asyncio.sleep(2)
+        without_data = [expression for expression in without_data if not values(stack, expression)]
+    assert without_data == []
+    targets = ask(stack, "targets")["activeTargets"]
+    assert sorted(target["labels"]["job"] for target in targets if target["health"] == "up") == sorted(SERVICES)
+    say(f"{len(expressions())} dashboard queries have data; {len(targets)} targets up")
+
+
+def test_prometheus__takes_the_rules_and_none_fires(stack: Stack, prometheus: str) -> None:
+    rules = ask(stack, "rules")["groups"][0]["rules"]
+    assert len(rules) == RULE_COUNT
+    assert [rule["name"] for rule in rules if rule["health"] == "err" or rule["state"] == "firing"] == []
+
+
+def test_promtool__accepts_the_configuration_and_the_rules(prometheus: str) -> None:
+    assert "SUCCESS" in docker("exec", prometheus, "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_promtool__accepts_what_a_service_exposes(stack: Stack, prometheus: str, service: str) -> None:
+    exposition = stack.metrics(service, stack.containers(service)[0]) + "\n"
+    command = ["docker", "exec", "--interactive", prometheus, "promtool", "check", "metrics"]
+    done = subprocess.run(command, input=exposition, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
