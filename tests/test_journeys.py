@@ -139,6 +139,7 @@ async def test_health_and_root__describe_the_system(system: System) -> None:
             health = await response.json()
     assert health["status"] == "ok"
     assert health["database"]["status"] == "ok"
+    assert health["model"]["state"] == "no_key"
 
 
 async def test_the_merged_specification__covers_every_service(system: System) -> None:

@@ -316,3 +316,22 @@ class PredictionPage(Body):
 
     predictions: list[StoredPrediction]
     next: str | None
+
+
+# ---- what the analyst tells of its model, and the edge shows in /health
+
+ModelCondition = Literal["no_key", "not_asked", "ok", "not_found", "unauthorised", "invalid", "failing"]
+
+
+class ModelHealth(Body):
+    """`not_found`: the provider knows no such model (retired?); `failing`: the last call failed, the next may not."""
+
+    name: str | None
+    state: ModelCondition
+
+
+class AnalystHealth(Body):
+    """`degraded`: reports are written by rules, because the model cannot be used."""
+
+    status: Literal["ok", "degraded"]
+    model: ModelHealth

@@ -17,10 +17,10 @@ from analyst.archive import Archive, ArchiveUnavailable
 from analyst.attempts import QuotaUnavailable, Slot
 from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
-from analyst.model_state import ModelHealth, ModelState
+from analyst.model_state import ModelState
 from analyst.quota import Quota
 from analyst.report import FallbackReason, Past, Report
-from common.contracts import Aggregate, AggregateRequest
+from common.contracts import Aggregate, AggregateRequest, AnalystHealth
 from common.openapi import operation
 from common.problems import FieldError, Problem, unavailable
 from common.requests import RequestContext
@@ -88,13 +88,6 @@ class ReportPath(BaseModel):
     """Which report."""
 
     report_id: Annotated[str, Field(pattern=REPORT_ID)]
-
-
-class Health(BaseModel):
-    """`degraded`: reports are written by rules, because the model cannot be used."""
-
-    status: Literal["ok", "degraded"]
-    model: ModelHealth
 
 
 class Invalidated(BaseModel):
@@ -171,11 +164,11 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
             raise Problem(404, "No such report is kept.")
         return _response(report, request, {})
 
-    @operation(response=Health, tag="analyst")
-    async def get_analyst_health(_request: web.Request) -> Health:
+    @operation(response=AnalystHealth, tag="analyst")
+    async def get_analyst_health(_request: web.Request) -> AnalystHealth:
         """Say what this replica last saw of the model; asks nobody."""
         model = doorway.model
-        return Health(status="degraded" if model.is_degraded else "ok", model=model.health)
+        return AnalystHealth(status="degraded" if model.is_degraded else "ok", model=model.health)
 
     app.router.add_get("/analyze/reports", list_reports)
     app.router.add_get("/analyze/reports/{report_id}", get_report)

@@ -1,15 +1,14 @@
 """What this replica last saw of the model: a fault that an operator must mend is logged once and shown in health."""
 
-from typing import Final, Literal
+from typing import Final
 
 import structlog
-from pydantic import BaseModel
+
+from common.contracts import ModelCondition, ModelHealth
 
 log = structlog.get_logger()
 
-Condition = Literal["no_key", "not_asked", "ok", "not_found", "unauthorised", "invalid", "failing"]
-
-_FAULTS: Final[dict[str, Condition]] = {
+_FAULTS: Final[dict[str, ModelCondition]] = {
     "not_found": "not_found",
     "unauthorised": "unauthorised",
     "invalid": "invalid",
@@ -20,19 +19,12 @@ _FAULTS: Final[dict[str, Condition]] = {
 }
 
 
-class ModelHealth(BaseModel):
-    """`not_found`: the provider knows no such model (retired?); `failing`: the last call failed, the next may not."""
-
-    name: str | None
-    state: Condition
-
-
 class ModelState:
     """`model` is None where no key is set."""
 
     def __init__(self, model: str | None) -> None:
         self._model = model
-        self._state: Condition = "no_key" if model is None else "not_asked"
+        self._state: ModelCondition = "no_key" if model is None else "not_asked"
 
     @property
     def health(self) -> ModelHealth:

@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from common.contracts import AnalystHealth
 from common.events import EventPipe, open_event_pipe
 from common.journal import Journal, JournalFull
 from common.ops import Readiness, State
@@ -30,7 +31,7 @@ from edge_limiter.documents import Documents
 from edge_limiter.door import Door
 from edge_limiter.entrance import create_door, warn_of_undeclared_proxy
 from edge_limiter.exchange import BadGateway, Exchange
-from edge_limiter.health import HealthReport, Probe
+from edge_limiter.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
 from edge_limiter.limiter import Limiter, LimiterOptions
@@ -263,6 +264,7 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
         database=housekeeping.ping_ms,
         redis=ping_redis,
         upstreams={name: _upstream_probe(exchange) for name, exchange in upstreams.items()},
+        analyst=_analyst_health(upstreams[ANALYST]),
         limits=limits,
         required=INFERENCE,
     )
@@ -277,6 +279,14 @@ def _upstream_probe(exchange: Exchange) -> Probe:
         return (time.perf_counter() - started) * 1000
 
     return probe
+
+
+def _analyst_health(exchange: Exchange) -> AskAnalyst:
+    async def ask() -> AnalystHealth:
+        async with exchange("GET", "/analyze/health", [], b"", _PROBE_TIMEOUT_S) as answer:
+            return AnalystHealth.model_validate_json(await answer.read())
+
+    return ask
 
 
 def _owner_of(routes: RouteTable) -> Callable[[str], str | None]:

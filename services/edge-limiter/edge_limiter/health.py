@@ -7,9 +7,13 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
+from common.contracts import AnalystHealth, ModelHealth
+
 Status = Literal["ok", "degraded", "failed"]
 Probe = Callable[[], Awaitable[float]]
 """Returns the milliseconds it took; raises whatever went wrong."""
+AskAnalyst = Callable[[], Awaitable[AnalystHealth]]
+"""Raises whatever went wrong."""
 
 KEEP_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
@@ -23,13 +27,17 @@ class Part(BaseModel):
 
 
 class Health(BaseModel):
-    """`degraded`: a part is away and the edge answers without it; `failed`: predictions cannot be answered."""
+    """`degraded`: a part is away and the edge answers without it; `failed`: predictions cannot be answered.
+
+    `model` is what the analyst last saw of the model that writes its reports; null while the analyst is away.
+    """
 
     status: Status
     database: Part
     redis: Part
     limits: Literal["exact", "local", "open", "closed"]
     upstreams: dict[str, Part]
+    model: ModelHealth | None = None
 
 
 class HealthReport:
@@ -41,12 +49,14 @@ class HealthReport:
         database: Probe,
         redis: Probe,
         upstreams: Mapping[str, Probe],
+        analyst: AskAnalyst,
         limits: Callable[[], Literal["exact", "local", "open", "closed"]],
         required: str,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probes = {"database": database, "redis": redis, **upstreams}
         self._upstreams = tuple(upstreams)
+        self._analyst = analyst
         self._limits = limits
         self._required = required
         self._now = now
@@ -62,10 +72,14 @@ class HealthReport:
             return self._kept[1]
 
     async def _ask(self) -> Health:
-        parts = dict(zip(self._probes, await asyncio.gather(*map(_ask_part, self._probes.values())), strict=True))
+        asked = asyncio.gather(*map(_ask_part, self._probes.values()))
+        answers, analyst = await asyncio.gather(asked, _ask_analyst(self._analyst))
+        parts = dict(zip(self._probes, answers, strict=True))
         limits = self._limits()
         status: Status = "ok"
         if limits != "exact" or any(part.status == "down" for part in parts.values()):
+            status = "degraded"
+        if analyst is not None and analyst.status == "degraded":
             status = "degraded"
         if limits == "closed" or parts[self._required].status == "down":
             status = "failed"
@@ -75,6 +89,7 @@ class HealthReport:
             redis=parts["redis"],
             limits=limits,
             upstreams={name: parts[name] for name in self._upstreams},
+            model=analyst.model if analyst is not None else None,
         )
 
 
@@ -84,3 +99,11 @@ async def _ask_part(probe: Probe) -> Part:
             return Part(status="ok", latency_ms=round(await probe(), 2))
     except Exception:  # whatever it is, the part is down; each adapter logs its own troubles
         return Part(status="down")
+
+
+async def _ask_analyst(ask: AskAnalyst) -> AnalystHealth | None:
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await ask()
+    except Exception:  # its upstream part says that it is down
+        return None

@@ -56,6 +56,30 @@ async def test_health__is_degraded_without_redis_and_the_analyst(
     assert document["redis"]["status"] == document["upstreams"]["analyst"]["status"] == "down"
 
 
+async def analyst_with_a_retired_model(request: web.Request) -> web.Response:
+    if request.path == "/analyze/health":
+        model = {"name": "gemini-gone", "state": "not_found"}
+        return web.json_response({"status": "degraded", "model": model})
+    return web.json_response(METRICS_DOCUMENT)
+
+
+async def test_model_that_the_provider_does_not_know__shows_in_health(
+    start_edge: StartEdge, start_upstream: StartUpstream, redis_settings: dict[str, Any]
+) -> None:
+    edge = await start_edge(
+        REDIS_HOST=redis_settings["host"],
+        REDIS_PORT=str(redis_settings["port"]),
+        REDIS_PASSWORD=redis_settings["password"],
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(metrics_service),
+        EDGE_UPSTREAM_METRICS=await start_upstream(metrics_service),
+        EDGE_UPSTREAM_ANALYST=await start_upstream(analyst_with_a_retired_model),
+    )
+    async with edge.http.get("/health") as response:
+        document = await response.json()
+    assert (response.status, document["status"]) == (200, "degraded")
+    assert document["model"] == {"name": "gemini-gone", "state": "not_found"}
+
+
 async def test_health__fails_without_inference(start_edge: StartEdge) -> None:
     edge = await start_edge()
     async with edge.http.get("/health") as response:
