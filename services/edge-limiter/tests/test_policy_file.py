@@ -101,3 +101,9 @@ async def test_policies_of_a_file__limit_shadow_deny_and_are_replaced(
     assert [await edge.post(headers={"X-Forwarded-For": "203.0.113.1"}) for _ in range(3)] == [200] * 3
     assert await edge.post(headers={"X-Forwarded-For": "198.51.100.1"}) == 403
     assert edge.sample("sluice_edge_decisions_total", policy="few", outcome="refused", source="shadow") == 2
+
+
+def test_example_of_the_operations_page__is_a_policy_file() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_bytes()
+    example = page.split(b"```yaml\n")[1].split(b"```")[0]
+    assert [rule.policy.name for rule in parse_policies(example)] == ["partners", "batch-dearer", "reports-trial"]
