@@ -5,9 +5,10 @@ ended before a byte of the answer. Every other request travels at most once.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,9 +18,19 @@ from edge_limiter.upstream_connection import Stale, UpstreamAnswer, UpstreamConn
 from edge_limiter.wire import request_head
 
 KEEPALIVE_S: Final = 20.0  # shorter than the services' own, so that a kept connection is rarely dead
+MAX_AGE_S: Final = 60.0  # so that a replica added later gets its share
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve_name(host: str, port: int) -> list[str]:
+    """The addresses of a name, or the address itself. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 class Upstream:
@@ -33,6 +44,7 @@ class Upstream:
         idle_timeout_s: float,
         limit: int,
         observe: Callable[[float], None],
+        resolve: Resolve | None = None,
     ) -> None:
         """`idle_timeout_s` bounds the silence between two pieces of a body; each call has its own time limit."""
         parts = urlsplit(origin)
@@ -44,7 +56,9 @@ class Upstream:
         self._idle_timeout_s = idle_timeout_s
         self._limit = limit
         self._observe = observe
+        self._resolve = resolve or resolve_name
         self._idle: deque[UpstreamConnection] = deque()
+        self._turn = 0
         self.in_flight = 0
 
     def __call__(self, method: str, target: str, headers: Headers, body: Body, timeout_s: float) -> "_Call":
@@ -106,25 +120,46 @@ class Upstream:
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable and connection.idle_since >= now - KEEPALIVE_S:
+            if (
+                connection.is_usable
+                and connection.idle_since >= now - KEEPALIVE_S
+                and connection.born >= now - MAX_AGE_S
+            ):
                 return connection
             connection.abort()
         return None
 
     async def _dial(self, timeout_s: float) -> UpstreamConnection:
+        """A new connection: the addresses of a name take turns, so replicas share the load; dead ones are passed."""
         loop = asyncio.get_running_loop()
+        timeout_s = min(self._connect_timeout_s, timeout_s)
+        failure: OSError | None = None
         try:
-            async with asyncio.timeout(min(self._connect_timeout_s, timeout_s)):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self._idle_timeout_s, self._forget),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                )
+            async with asyncio.timeout(timeout_s):
+                addresses = await self._resolve(self._host, self._port)
+                self._turn += 1
+                for place in range(len(addresses)):
+                    address = addresses[(self._turn + place) % len(addresses)]
+                    try:
+                        async with asyncio.timeout(timeout_s / len(addresses)):
+                            return await self._connect(loop, address)
+                    except OSError as error:  # TimeoutError is one
+                        failure = error
         except TimeoutError as error:
             raise BadGateway("not reachable in time") from error
         except OSError as error:
             raise BadGateway(type(error).__name__) from error
+        raise BadGateway("no address answers") from failure
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, address: str) -> UpstreamConnection:
+        _, connection = await loop.create_connection(
+            lambda: UpstreamConnection(self._idle_timeout_s, self._forget),
+            address,
+            self._port,
+            ssl=self._ssl,
+            server_hostname=self._host if self._ssl else None,
+        )
+        connection.born = loop.time()
         return connection
 
     def _forget(self, connection: UpstreamConnection) -> None:

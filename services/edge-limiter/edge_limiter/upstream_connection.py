@@ -71,7 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._answered: asyncio.Future[UpstreamAnswer] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._sender: asyncio.Task[None] | None = None
-        self.idle_since = 0.0
+        self.idle_since = self.born = 0.0
         self._begin("GET")
 
     @property

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from edge_limiter.exchange import BadGateway, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream import Upstream
+from edge_limiter.upstream import Resolve, Upstream
 
 Connect = Callable[..., Awaitable[Upstream]]
 
@@ -16,9 +16,16 @@ async def connect() -> AsyncIterator[Connect]:
     """Call it with an origin for an Upstream."""
     with ExitStack() as stack:
 
-        async def make(origin: str, *, limit: int = 10, idle_s: float = 5.0) -> Upstream:
+        async def make(
+            origin: str, *, limit: int = 10, idle_s: float = 5.0, resolve: Resolve | None = None
+        ) -> Upstream:
             upstream = Upstream(
-                origin, connect_timeout_s=2.0, idle_timeout_s=idle_s, limit=limit, observe=lambda seconds: None
+                origin,
+                connect_timeout_s=2.0,
+                idle_timeout_s=idle_s,
+                limit=limit,
+                observe=lambda seconds: None,
+                resolve=resolve,
             )
             stack.callback(upstream.close)
             return upstream
@@ -147,3 +154,50 @@ async def test_more_requests_than_allowed__are_refused_at_once(
     leave.set()
     assert await first == 200
     assert await call(upstream, "GET") == 200
+
+
+@pytest.fixture
+async def replicas(free_port: Callable[[], int]) -> AsyncIterator[tuple[int, dict[str, int]]]:
+    """A port on which two addresses listen, and how many connections each has had."""
+    port, connections = free_port(), {"127.0.0.1": 0, "127.0.0.2": 0}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections[writer.get_extra_info("sockname")[0]] += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    servers = [await asyncio.start_server(serve, address, port) for address in connections]
+    yield port, connections
+    for server in servers:
+        server.close()
+
+
+def answers(*addresses: str) -> Resolve:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return list(addresses)
+
+    return resolve
+
+
+async def test_replicas_behind_one_name__take_turns(connect: Connect, replicas: tuple[int, dict[str, int]]) -> None:
+    port, connections = replicas
+    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.1", "127.0.0.2"))
+    assert [await call(upstream, "GET") for _ in range(10)] == [200] * 10
+    assert connections == {"127.0.0.1": 5, "127.0.0.2": 5}
+
+
+async def test_dead_address_that_the_name_still_lists__is_passed(
+    connect: Connect, replicas: tuple[int, dict[str, int]]
+) -> None:
+    port, connections = replicas
+    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.3", "127.0.0.2"))
+    assert [await call(upstream, "POST", b"x") for _ in range(4)] == [200] * 4
+    assert connections["127.0.0.2"] == 4
+
+
+async def test_name_without_an_address__is_a_bad_gateway(connect: Connect) -> None:
+    upstream = await connect("http://nowhere:1", resolve=answers())
+    with pytest.raises(BadGateway):
+        await call(upstream, "GET")
