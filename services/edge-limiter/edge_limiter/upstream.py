@@ -119,7 +119,9 @@ class Upstream:
 
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:
-            connection = self._idle.pop()
+            connection = (
+                self._idle.popleft()
+            )  # the one idle longest: the last one back is always of the quickest replica
             if (
                 connection.is_usable
                 and connection.idle_since >= now - KEEPALIVE_S

@@ -201,3 +201,24 @@ async def test_name_without_an_address__is_a_bad_gateway(connect: Connect) -> No
     upstream = await connect("http://nowhere:1", resolve=answers())
     with pytest.raises(BadGateway):
         await call(upstream, "GET")
+
+
+async def test_kept_connections__take_turns(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    used: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            used.append(writer.get_extra_info("peername")[1])
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream = await connect(await start_raw_upstream(serve))
+    async with upstream("GET", "/x", [], b"", 5.0) as first, upstream("GET", "/x", [], b"", 5.0) as second:
+        await first.read()
+        await second.read()
+    for _ in range(4):
+        await call(upstream, "GET")
+    assert len(set(used)) == 2
+    assert used[2:4] == used[4:6]
+    assert used[2] != used[3]
