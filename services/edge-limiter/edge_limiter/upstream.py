@@ -13,11 +13,12 @@ from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from common.service import LAME_DUCK_S
 from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy
 from edge_limiter.upstream_connection import Stale, UpstreamAnswer, UpstreamConnection
 from edge_limiter.wire import request_head
 
-KEEPALIVE_S: Final = 20.0  # shorter than the services' own, so that a kept connection is rarely dead
+KEEPALIVE_S: Final = 0.75 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
 MAX_AGE_S: Final = 60.0  # so that a replica added later gets its share
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
@@ -119,14 +120,9 @@ class Upstream:
 
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:
-            connection = (
-                self._idle.popleft()
-            )  # the one idle longest: the last one back is always of the quickest replica
-            if (
-                connection.is_usable
-                and connection.idle_since >= now - KEEPALIVE_S
-                and connection.born >= now - MAX_AGE_S
-            ):
+            connection = self._idle.popleft()  # idle longest: the last one back is always the quickest replica's
+            is_fresh = connection.idle_since >= now - KEEPALIVE_S and connection.born >= now - MAX_AGE_S
+            if is_fresh and connection.is_usable:
                 return connection
             connection.abort()
         return None
@@ -139,9 +135,9 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._resolve(self._host, self._port)
-                self._turn += 1
+                turn = self._turn = self._turn + 1  # others dial meanwhile
                 for place in range(len(addresses)):
-                    address = addresses[(self._turn + place) % len(addresses)]
+                    address = addresses[(turn + place) % len(addresses)]
                     try:
                         async with asyncio.timeout(timeout_s / len(addresses)):
                             return await self._connect(loop, address)

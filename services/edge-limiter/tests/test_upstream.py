@@ -197,6 +197,14 @@ async def test_dead_address_that_the_name_still_lists__is_passed(
     assert connections["127.0.0.2"] == 4
 
 
+async def test_many_dial_while_one_address_is_dead__each_passes_it(
+    connect: Connect, replicas: tuple[int, dict[str, int]]
+) -> None:
+    port, _ = replicas
+    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.3", "127.0.0.2"))
+    assert await asyncio.gather(*(call(upstream, "POST", b"x") for _ in range(9))) == [200] * 9
+
+
 async def test_name_without_an_address__is_a_bad_gateway(connect: Connect) -> None:
     upstream = await connect("http://nowhere:1", resolve=answers())
     with pytest.raises(BadGateway):

@@ -127,18 +127,22 @@ def settings(tmp_path: Path, redis_settings: dict[str, Any], free_port: Callable
 
 @pytest.fixture
 def recorded(redis_settings: dict[str, Any]) -> Callable[[int], Awaitable[list[dict[str, Any]]]]:
-    """Call it with a number for all events on the stream, once there are so many."""
+    """Call it with a number for all events on the stream, once there are so many.
+
+    An event that is there twice counts once: the stream promises at least once.
+    """
 
     async def events(at_least: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        found: dict[str, dict[str, Any]] = {}
         async with Redis(**redis_settings, decode_responses=True) as client, asyncio.timeout(20):
             redis: Any = client
             last = "0"
             while len(found) < at_least:
                 for _, entries in await redis.xread({STREAM: last}, block=1000):
-                    found += [json.loads(fields[EVENT_FIELD]) for _, fields in entries]
+                    for event in (json.loads(fields[EVENT_FIELD]) for _, fields in entries):
+                        found.setdefault(event["id"], event)
                     last = entries[-1][0]
-        return found
+        return list(found.values())
 
     return events
 
