@@ -89,7 +89,7 @@ down: ## stop the containers; data and secrets stay
 	@$(COMPOSE) --profile '*' down
 
 test-compose: ## build, start and break the system in containers; needs Docker
-	$(call set_up,dev,.venv)
+	$(call set_up,tools,.venv)
 	@mkdir -p .cache/tmp
 	@COMPOSE_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/compose $(ARGS)
 

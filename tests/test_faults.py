@@ -105,6 +105,19 @@ async def test_services_killed_under_load__no_answered_prediction_is_lost(start_
     assert set(load.statuses()) <= {200, *FAILURES}
 
 
+async def test_edge_told_to_stop__still_answers_on_a_connection_just_made(system: System) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", system.port_base)
+    system.service("edge_limiter").terminate()
+    async with aiohttp.ClientSession(system.ops_url(PLACES["edge_limiter"])) as session, asyncio.timeout(10):
+        while (await session.get("/readyz")).status == 200:
+            await asyncio.sleep(0.01)
+        writer.write(b"GET / HTTP/1.1\r\nHost: sluice\r\n\r\n")
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+    writer.close()
+    await system.ready(PLACES["edge_limiter"])
+
+
 async def test_launcher_killed__nothing_is_left_and_the_count_survives(start_system: StartSystem) -> None:
     system = await asyncio.to_thread(start_system)
     async with aiohttp.ClientSession(system.url) as session:

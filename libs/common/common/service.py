@@ -8,10 +8,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 import structlog
 import uvloop
@@ -58,8 +58,27 @@ class Service:
     registry: CollectorRegistry
     listen: Listen
     drain_s: float
-    front: Callable[[web.Server], web.Server] | None = None
+    front: Callable[[web.Server], "Front"] | None = None
     ops: Callable[[web.Application], None] | None = None
+
+
+class Front(Protocol):
+    """A server of a service's own, which stands before aiohttp's."""
+
+    @property
+    def connections(self) -> Sized:
+        """Those that are open."""
+
+    def say_goodbye(self) -> None:
+        """From now on close each connection after its answer."""
+
+    def pre_shutdown(self) -> None:
+        """Close what is idle."""
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Wait for the answers, at most `timeout` seconds, then cut off the rest."""
+
+    def __call__(self) -> asyncio.Protocol: ...
 
 
 class StartError(Exception):
@@ -170,22 +189,25 @@ class _Runner(web.AppRunner):
             shutdown_timeout=service.drain_s,
         )
         self._front = service.front
+        self._before: Front | None = None
         self._readiness = service.readiness
         service.app.on_response_prepare.append(self._close_when_draining)
 
     async def say_goodbye(self) -> None:
         """Take no new connection, and answer on the old ones with `Connection: close` for a moment.
 
-        A proxy that keeps connections would else send a request on one that is just being closed, and could not
-        know whether it was handled. A front of the service's own does this in its own way.
+        A client would else send a request on a connection that is just being closed, even on one just made, and could
+        not know whether it was handled.
         """
         for site in list(self.sites):
             await site.stop()
+        if self._before is not None:
+            self._before.say_goodbye()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + LAME_DUCK_S
-        server = self.server
+        server = self._before or self.server
         # aiohttp tells nobody when a connection ends, so this has to look
-        while self._front is None and server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
+        while server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LAME_DUCK_POLL_S)
 
     async def _close_when_draining(self, _request: web.Request, response: web.StreamResponse) -> None:
@@ -195,7 +217,10 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return self._front(server) if self._front else server
+        if self._front is None:
+            return server
+        self._before = self._front(server)
+        return cast(web.Server, self._before)
 
 
 def _calm_collector() -> None:

@@ -90,7 +90,7 @@ def create_service(settings: EdgeSettings) -> Service:
     parts = _Parts(settings, policies, registry, http, EdgeMetrics(registry), store, RouteTable(ROUTES), document)
     pages.cleanup_ctx.append(lambda app: _resources(app, parts))
 
-    def front(server: web.Server) -> web.Server:
+    def front(server: web.Server) -> Door:
         return pages[DOOR].before(server)
 
     async def limits(request: web.Request) -> web.Response:

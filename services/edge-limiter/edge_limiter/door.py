@@ -1,8 +1,8 @@
 """All client connections: how many, how long they may take, and how they end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, cast
+from collections.abc import Awaitable, Callable, Set
+from typing import Final, Self
 
 import structlog
 from aiohttp import web
@@ -33,13 +33,18 @@ class Door:
         self._bytes_in = self._bytes_out = 0
         self._was_full = False
 
-    def before(self, server: web.Server) -> "web.Server":
+    def before(self, server: web.Server) -> Self:
         """Stand before the server of the pages."""
         self._pages.server = self._pages_server = server
-        return cast(web.Server, self)
+        return self
 
     def __call__(self) -> Connection:
         return Connection(self)
+
+    @property
+    def connections(self) -> Set[Connection]:
+        """Those that are open."""
+        return self._connections
 
     @property
     def in_flight(self) -> int:
@@ -81,9 +86,13 @@ class Door:
         for connection in list(self._connections):
             connection.check(now)
 
+    def say_goodbye(self) -> None:
+        """From now on close each connection after its answer."""
+        self.is_draining = True
+
     def pre_shutdown(self) -> None:
         """Close what is idle; the rest closes after its answer."""
-        self.is_draining = True
+        self.say_goodbye()
         if self._pages_server is not None:
             self._pages_server.pre_shutdown()
         for connection in list(self._connections):

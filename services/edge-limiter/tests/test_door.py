@@ -131,6 +131,20 @@ async def test_http_1_0__is_answered_and_closed(open_front: Callable[..., Awaita
     writer.close()
 
 
+async def test_door_that_says_goodbye__still_answers_a_connection_just_made_and_closes_it(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    reader, writer = await front.connect()
+    await until(lambda: front.door.connections)
+    front.door.say_goodbye()
+    writer.write(HEAD + b"Content-Length: 2\r\n\r\n12")
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer
+    writer.close()
+    await until(lambda: not front.door.connections)
+
+
 async def test_draining_door__answers_what_has_begun_and_closes_the_idle(
     open_front: Callable[..., Awaitable[Front]],
 ) -> None:
