@@ -30,7 +30,7 @@ HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "services" / "analyst" / "tests"))
 
 from fake_gemini import Script, rest  # noqa: E402  # of the analyst's tests
-from true_reports import random_aggregate  # noqa: E402
+from true_reports import random_aggregate, random_drift  # noqa: E402
 
 from analyst.report import Draft, Evidence  # noqa: E402
 
@@ -208,13 +208,18 @@ async def _ready(ops_port: int) -> None:
 @asynccontextmanager
 async def _metrics() -> AsyncIterator[str]:
     """A metrics service that always tells of the same hour."""
-    body = random_aggregate(random.Random(1)).model_dump_json().encode()
+    chance = random.Random(1)
+    aggregate, drift = random_aggregate(chance).model_dump_json(), random_drift(chance).model_dump_json()
 
     async def aggregated(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
+        return web.Response(text=aggregate, content_type="application/json")
+
+    async def measured_drift(_request: web.Request) -> web.Response:
+        return web.Response(text=drift, content_type="application/json")
 
     app = web.Application()
     app.router.add_post("/metrics/aggregated", aggregated)
+    app.router.add_get("/metrics/drift", measured_drift)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

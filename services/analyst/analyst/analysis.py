@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from analyst.checks import ENOUGH, Observation, has_enough, run_checks, status_of
+from analyst.checks import ENOUGH, ENOUGH_TO_COMPARE, Observation, has_enough, run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.flight import Computed, FlightFailed, Flights
 from analyst.grounding import Refusal, check_draft
@@ -26,7 +26,7 @@ from analyst.report import (
     Windows,
 )
 from analyst.rules import draft_by_rules
-from common.contracts import Aggregate, Window
+from common.contracts import Aggregate, DriftReport, Window
 
 DRAFTS: Final = 2
 """A model's draft, and one repair."""
@@ -43,6 +43,14 @@ class Parameters:
     window: Window | None = None
     start: datetime | None = None
     end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the metrics service told; `drift` is None where it told the aggregate only."""
+
+    aggregate: Aggregate
+    drift: DriftReport | None
 
 
 class DraftFailed(Exception):
@@ -101,8 +109,8 @@ class Answer:
     is_shared: bool
 
 
-Fetch = Callable[[], Awaitable[Aggregate]]
-"""Reads the aggregate; raises FlightFailed with METRICS_UNAVAILABLE or METRICS_BROKEN."""
+Fetch = Callable[[], Awaitable[Measured]]
+"""Asks the metrics service; raises FlightFailed with METRICS_UNAVAILABLE or METRICS_BROKEN."""
 
 
 def cache_key(parameters: Parameters, model: str | None) -> str:
@@ -165,11 +173,11 @@ class Analyst:
         return Answer(report.model_copy(update={"cache": served.cache}), served.age_s, is_shared)
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
-        aggregate = await fetch()
-        facts = read_facts(aggregate, parameters.window)
+        measured = await fetch()
+        facts = read_facts(measured.aggregate, parameters.window, measured.drift)
         observations = run_checks(facts)
         brief = Brief(facts, observations, status_of(facts, observations), [])
-        report = self._assemble(parameters, aggregate, brief, await self._draft(brief, may_spend))
+        report = self._assemble(parameters, measured, brief, await self._draft(brief, may_spend))
         self._observe(report)
         return report
 
@@ -199,7 +207,7 @@ class Analyst:
             raise AssertionError(f"the rules wrote what the checker refuses: {own[0]}")
         return Drafted(draft, reason, refused[-1] if refused else [], len(refused))
 
-    def _assemble(self, parameters: Parameters, aggregate: Aggregate, brief: Brief, drafted: Drafted) -> Report:
+    def _assemble(self, parameters: Parameters, measured: Measured, brief: Brief, drafted: Drafted) -> Report:
         rendered = render(drafted.draft, brief.facts)
         is_ai = drafted.fallback_reason is None
         return Report(
@@ -215,8 +223,13 @@ class Analyst:
             cache="miss",
             model=self._drafter.model if is_ai and self._drafter else None,
             prompt_version=PROMPT_VERSION,
-            metrics_digest=_sha256(aggregate.model_dump(mode="json")),
-            windows=Windows(name=parameters.window, current=brief.facts.current, previous=brief.facts.previous),
+            metrics_digest=_digest(measured),
+            windows=Windows(
+                name=parameters.window,
+                current=brief.facts.current,
+                previous=brief.facts.previous,
+                drift_reference=brief.facts.reference,
+            ),
             grounding=Grounding(
                 references=len(drafted.draft.evidence),
                 refused_drafts=drafted.refused_drafts,
@@ -245,6 +258,10 @@ def limitations(facts: Facts) -> list[str]:
         found.append(f"Fewer than {ENOUGH} requests in this window: the figures say little.")
     if not facts["requests"].previous_n:
         found.append("The window before has no requests: nothing can be compared.")
+    if facts.reference is None:
+        found.append("Drift could not be read: it is not checked.")
+    elif any(fact.compared_n < ENOUGH_TO_COMPARE for fact in facts.drifts):
+        found.append(f"Fewer than {ENOUGH_TO_COMPARE} predictions here or in the reference: drift is not judged.")
     if unknown := [fact for fact in facts.rules if fact.rule is not None and fact.rule.breached is None]:
         found.append(f"Thresholds without enough samples to judge: {len(unknown)}.")
     if facts.lag_s is None:
@@ -253,6 +270,11 @@ def limitations(facts: Facts) -> list[str]:
         lag = timedelta(seconds=round(facts.lag_s))
         found.append(f"Ingestion is behind by {lag}: the newest predictions are missing.")
     return found
+
+
+def _digest(measured: Measured) -> str:
+    drift = measured.drift.model_dump(mode="json") if measured.drift is not None else None
+    return _sha256({"aggregate": measured.aggregate.model_dump(mode="json"), "drift": drift})
 
 
 def _sha256(document: object) -> str:

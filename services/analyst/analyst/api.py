@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Parameters
+from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Measured, Parameters
 from analyst.archive import Archive, ArchiveUnavailable
 from analyst.attempts import QuotaUnavailable, Slot
 from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
@@ -20,7 +20,7 @@ from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
 from analyst.report import FallbackReason, Past, Report
-from common.contracts import Aggregate, AggregateRequest, AnalystHealth
+from common.contracts import AggregateRequest, AnalystHealth
 from common.openapi import operation
 from common.problems import FieldError, Problem, unavailable
 from common.requests import RequestContext
@@ -101,7 +101,7 @@ class Doorway:
     """What the routes call: `invalidate` drops all cached reports and returns how many; `served` counts."""
 
     analyst: Analyst
-    aggregated: Callable[[AggregateRequest, RequestContext], Awaitable[Aggregate]]
+    measured: Callable[[AggregateRequest, RequestContext], Awaitable[Measured]]
     invalidate: Callable[[], Coroutine[Any, Any, int]]
     served: Callable[[Report, bool, float], None]
     archive: Callable[[], Archive | None]
@@ -185,7 +185,7 @@ async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisReques
         raise Problem(503, "No GEMINI_API_KEY is set, so that no AI report can be made.")
     parameters = body.parameters()
     query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
-    report = doorway.analyst.report(parameters, lambda: doorway.aggregated(query, origin))
+    report = doorway.analyst.report(parameters, lambda: doorway.measured(query, origin))
     answer = await _within(doorway, origin, report)
     if body.require_ai and answer.report.source != "ai":
         raise await _no_ai(doorway, answer.report.fallback_reason)

@@ -96,7 +96,7 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
         app,
         Doorway(
             analyst=analyst,
-            aggregated=lambda request, context: app[METRICS].aggregated(request, context),
+            measured=lambda request, context: app[METRICS].measured(request, context),
             invalidate=lambda: _invalidate(store, flights),
             served=telemetry.report_served,
             archive=lambda: app[ARCHIVE],

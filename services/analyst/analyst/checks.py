@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from analyst.facts import TAIL_RATIO, Fact, Facts
+from analyst.fact import Fact
+from analyst.facts import TAIL_RATIO, Facts
 from analyst.report import Category, Severity, Status
 
 Kind = Literal[
@@ -16,6 +17,7 @@ Kind = Literal[
     "error_class",
     "confidence_change",
     "label_shift",
+    "drift",
 ]
 
 ENOUGH: Final = 30
@@ -30,6 +32,9 @@ ERROR_CLASS_SHARE: Final = 0.01
 CONFIDENCE_CHANGE: Final = 0.05
 LABEL_SHIFT: Final = 0.10
 LABEL_SHIFT_WARNING: Final = 0.25
+DRIFT: Final = 0.10
+DRIFT_WARNING: Final = 0.25
+"""Of the population stability index beyond chance: the usual borders of a distribution that moved, and moved far."""
 ERROR_CLASS_CRITICAL_SHARE: Final = 0.05
 COMPARED_LATENCIES: Final = ("latency_ms.p95", "latency_ms.p50")
 
@@ -63,6 +68,7 @@ def run_checks(facts: Facts) -> list[Observation]:
         *_tail(facts),
         *_confidence_change(facts),
         *_label_shift(facts),
+        *_drift(facts),
     ]
     return sorted(found, key=lambda observation: _RANK[observation.severity])
 
@@ -137,6 +143,12 @@ def _label_shift(facts: Facts) -> Iterator[Observation]:
     change, fact = max(changes, key=lambda item: item[0], default=(0.0, None))
     if fact is not None and fact.compared_n >= ENOUGH_TO_COMPARE and change >= LABEL_SHIFT:
         yield Observation("label_shift", "warning" if change >= LABEL_SHIFT_WARNING else "info", "data", fact)
+
+
+def _drift(facts: Facts) -> Iterator[Observation]:
+    for fact in facts.drifts:
+        if fact.current is not None and fact.compared_n >= ENOUGH_TO_COMPARE and fact.current >= DRIFT:
+            yield Observation("drift", "warning" if fact.current >= DRIFT_WARNING else "info", "data", fact)
 
 
 def _error_classes(facts: Facts) -> Iterator[Observation]:

@@ -7,7 +7,9 @@ from functools import lru_cache
 from typing import Final
 
 from analyst import lexicon
-from analyst.facts import Fact, Facts
+from analyst.checks import DRIFT
+from analyst.fact import Fact
+from analyst.facts import DRIFTS, Facts
 from analyst.report import Reading, Status
 
 FLAT_PCT: Final = 10.0
@@ -57,6 +59,7 @@ def refused_claims(passage: Passage, facts: Facts, status: Status) -> Iterator[R
         yield from _prepositions(passage, sentence)
         yield from _directions(passage, sentence, facts)
         yield from _limits(passage, sentence, facts)
+        yield from _drift(passage, sentence, facts)
         yield from _causes(passage, sentence)
         yield from _health(sentence, facts, status)
 
@@ -229,6 +232,24 @@ def _is_on(fact: Fact, side: int) -> bool:
     if fact.current is None or fact.threshold is None:
         return False
     return fact.current >= fact.threshold if side > 0 else fact.current <= fact.threshold
+
+
+# ---- drift
+
+
+def _drift(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
+    """That something drifted or did not, where the facts say otherwise or nothing."""
+    denied = lexicon.NO_DRIFT.search(sentence)
+    claimed = None if denied else lexicon.DRIFTED.search(sentence)
+    if not (denied or claimed) or lexicon.HEDGE.search(sentence) or _is_instruction(passage, sentence):
+        return
+    measured = [fact for fact in facts.by_id.values() if fact.metric in DRIFTS and fact.current is not None]
+    named = mentioned(sentence, facts) & set(DRIFTS)
+    moved = [(fact.current or 0.0) >= DRIFT for fact in measured if not named or fact.metric in named]
+    if denied and (not moved or any(moved)):
+        yield "none of what there is", denied[0]
+    if claimed and not any(moved):
+        yield "drift that was not measured", claimed[0]
 
 
 # ---- causes and health

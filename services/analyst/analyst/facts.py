@@ -1,46 +1,29 @@
-"""Aggregate → facts: every number a report may show, with unit, polarity, method and error; writes no prose."""
+"""What the metrics service told → facts: every number a report may show; writes no prose."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
-from analyst.report import Figure, Reading, Unit
+from analyst.fact import NAMES, Fact, Method, quotient
+from analyst.report import Figure, Reading
 from common.contracts import (
     WINDOW_S,
     Aggregate,
+    Drift,
+    DriftName,
+    DriftReport,
     Latency,
     MetricName,
-    RuleMetric,
     Summary,
     ThresholdState,
     TimeRange,
     Window,
 )
 
-Method = Literal["exact", "sketch"]
-
-NAMES: Final[dict[RuleMetric, tuple[str, Unit, int]]] = {
-    # metric: (how prose calls it, its unit, polarity: +1 more is better, -1 more is worse, 0 neither)
-    "requests": ("requests", "count", 0),
-    "predictions": ("answered predictions", "count", 0),
-    "throughput_per_s": ("throughput", "per_s", +1),
-    "error_rate": ("error rate", "share", -1),
-    "limited_rate": ("share of rate-limited requests", "share", -1),
-    "latency_ms.mean": ("mean latency", "ms", -1),
-    "latency_ms.p50": ("median latency", "ms", -1),
-    "latency_ms.p90": ("p90 latency", "ms", -1),
-    "latency_ms.p95": ("p95 latency", "ms", -1),
-    "latency_ms.p99": ("p99 latency", "ms", -1),
-    "latency_ms.max": ("maximum latency", "ms", -1),
-    "confidence.mean": ("mean confidence", "score", +1),
-    "drift.labels": ("label drift", "score", -1),
-    "drift.confidence": ("confidence drift", "score", -1),
-    "drift.length": ("length drift", "score", -1),
-}
 METRICS: Final[tuple[MetricName, ...]] = get_args(MetricName)
+DRIFTS: Final[tuple[DriftName, ...]] = get_args(DriftName)
 TAIL_RATIO: Final = "latency_ms.tail_ratio"
 RULE_PREFIX: Final = "rule."
 ERRORS_PREFIX: Final = "errors."
@@ -51,85 +34,16 @@ _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """A number with what is known about it: how it was made, its error bound and the observations behind it."""
-
-    value: float
-    unit: Unit
-    method: Method
-    rel_error: float
-    n: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One metric (or one threshold rule, `rule.<name>`) in the current and the previous window."""
-
-    id: str
-    metric: str
-    name: str
-    unit: Unit
-    polarity: int
-    current: float | None
-    previous: float | None = None
-    threshold: float | None = None
-    method: Method = "exact"
-    rel_error: float = 0.0
-    n: int = 0  # observations in the current window; not told for a rule
-    previous_n: int = 0
-    rule: ThresholdState | None = None
-    label: str = ""
-
-    def read(self, reading: Reading) -> Value | None:
-        """The number, or None where there is none, or where the change is smaller than its own error."""
-        if reading == "delta_abs" or reading == "delta_pct":
-            return self._delta(reading)
-        value = {"current": self.current, "previous": self.previous, "threshold": self.threshold}[reading]
-        if value is None:
-            return None
-        if reading == "threshold":
-            return Value(value, self.unit, "exact", 0.0, None)
-        n = self.n if reading == "current" else self.previous_n
-        return Value(value, self.unit, self.method, self.rel_error, None if self.rule else n)
-
-    def _delta(self, reading: Reading) -> Value | None:
-        if self.current is None or self.previous is None:
-            return None
-        # rel_error is against the true value, and what we hold is the measured one
-        relative = self.rel_error / (1 - self.rel_error)
-        if reading == "delta_abs":
-            difference = self.current - self.previous
-            return self._changed(difference, relative * (abs(self.current) + abs(self.previous)), self.unit)
-        ratio = _quotient(self.current, self.previous)
-        if ratio is None:
-            return None
-        return self._changed((ratio - 1) * 100, 200 * relative * abs(ratio), "percent")
-
-    def _changed(self, change: float, error: float, unit: Unit) -> Value | None:
-        if error and error >= abs(change):
-            return None
-        return Value(change, unit, self.method, error / abs(change) if error else 0.0, self.compared_n)
-
-    @property
-    def compared_n(self) -> int:
-        """Observations behind a comparison of the two windows: those of the smaller one."""
-        return min(self.n, self.previous_n)
-
-    @property
-    def direction(self) -> int:
-        """+1 rose, -1 fell, 0 did not change by more than its error, or is not known."""
-        delta = self.read("delta_abs")
-        return 0 if delta is None else (delta.value > 0) - (delta.value < 0)
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """All facts of one aggregate. `windows` are the window names that prose may use."""
+    """All facts of one report. `windows` are the window names that prose may use; `reference` is what drift was
+    measured against, None where the metrics service did not tell.
+    """
 
     by_id: dict[str, Fact]
     windows: frozenset[Window]
     current: TimeRange
     previous: TimeRange
+    reference: TimeRange | None
     lag_s: float | None
 
     def __getitem__(self, fact_id: str) -> Fact:
@@ -151,20 +65,26 @@ class Facts:
         return [fact for fact in self.by_id.values() if fact.id.startswith(ERRORS_PREFIX)]
 
     @property
+    def drifts(self) -> list[Fact]:
+        return [fact for fact in self.by_id.values() if fact.id in DRIFTS]
+
+    @property
     def labels(self) -> list[Fact]:
         return [fact for fact in self.by_id.values() if fact.label]
 
 
-def read_facts(aggregate: Aggregate, window: Window | None) -> Facts:
-    """Everything in `aggregate` that may be said; `window` is the name it was asked by, if any."""
+def read_facts(aggregate: Aggregate, window: Window | None, drift: DriftReport | None = None) -> Facts:
+    """Everything that may be said; `window` is the name it was asked by, if any, and `drift` may be missing."""
     facts = [*_metrics(aggregate), *_errors(aggregate), *_labels(aggregate), _tail_ratio(aggregate)]
     facts += [_rule(state, aggregate) for state in aggregate.thresholds]
+    facts += _drifts(drift) if drift is not None else []
     windows = {state.rule.window for state in aggregate.thresholds} | ({window} if window else set())
     return Facts(
         by_id={fact.id: fact for fact in facts if _SAFE_ID.fullmatch(fact.id)},
         windows=frozenset(windows & WINDOW_S.keys()),
         current=aggregate.range,
         previous=aggregate.previous.range,
+        reference=drift.reference if drift is not None else None,
         lag_s=aggregate.lag_s,
     )
 
@@ -243,12 +163,20 @@ def _labels(aggregate: Aggregate) -> Iterator[Fact]:
     n, previous_n = sum(now.values()), sum(before.values())
     for label in sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS]:
         metric, name = f"{LABEL_PREFIX}{label.lower()}", f'share of "{label}"'
-        shares = _quotient(now[label], n), _quotient(before[label], previous_n)
+        shares = quotient(now[label], n), quotient(before[label], previous_n)
         yield Fact(metric, metric, name, "share", 0, *shares, n=n, previous_n=previous_n, label=label)
 
 
 def _counts(summary: Summary) -> Counter[str]:
     return Counter({share.label: share.count for share in summary.labels})
+
+
+def _drifts(report: DriftReport) -> Iterator[Fact]:
+    """How far each distribution moved beyond chance, against a stretch of its own: there is no previous value."""
+    for metric in DRIFTS:
+        drift: Drift = getattr(report, metric.removeprefix("drift."))
+        name, unit, polarity = NAMES[metric]
+        yield Fact(metric, metric, name, unit, polarity, drift.value, n=drift.n, previous_n=drift.reference_n)
 
 
 def _tail_ratio(aggregate: Aggregate) -> Fact:
@@ -269,13 +197,7 @@ def _tail_ratio(aggregate: Aggregate) -> Fact:
 
 
 def _ratio(latency: Latency) -> float | None:
-    return None if latency.p99 is None or latency.p50 is None else _quotient(latency.p99, latency.p50)
-
-
-def _quotient(numerator: float, denominator: float) -> float | None:
-    """None where it is not a number that a report can show."""
-    ratio = numerator / denominator if denominator else math.inf
-    return ratio if math.isfinite(ratio) else None
+    return None if latency.p99 is None or latency.p50 is None else quotient(latency.p99, latency.p50)
 
 
 def _rule(state: ThresholdState, aggregate: Aggregate) -> Fact:

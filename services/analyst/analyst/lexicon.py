@@ -113,6 +113,15 @@ BY: Final = re.compile(r"\bby (?:about |around |roughly |some |almost |nearly )?
 TO: Final = re.compile(r"\b(?:to|at|reach(?:ed|es|ing)?) (?:about |around |roughly )?$", re.IGNORECASE)
 FROM_TO: Final = re.compile(r"\bfrom \{(e[0-9]{1,3})\} to \{(e[0-9]{1,3})\}", re.IGNORECASE)
 
+NO_DRIFT: Final = _words(
+    r"(?:no|without|free of) (?:any )?(?:\w+ ){0,2}drift", r"(?:did|do|does|has|have) not drift(?:ed)?"
+)
+DRIFTED: Final = _words(
+    r"drift(?:ed|s away|ing)",
+    r"there is (?:\w+ ){0,2}drift",
+    r"(?:shows?|showed|strong|clear|marked|severe) (?:\w+ )?drift",
+)
+
 # ---- claims about the whole, and about causes
 
 HEALTHY: Final = _words(

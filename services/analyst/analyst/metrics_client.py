@@ -1,19 +1,25 @@
-"""Reads aggregates from the metrics service, within its own time limit; translates what goes wrong, caches nothing."""
+"""Reads aggregates and drift from the metrics service, within its own time limit; translates errors, caches nothing."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
+import structlog
 from pydantic import BaseModel, ValidationError
+from yarl import URL
 
-from analyst.analysis import METRICS_BROKEN, METRICS_UNAVAILABLE
+from analyst.analysis import METRICS_BROKEN, METRICS_UNAVAILABLE, Measured
 from analyst.flight import FlightFailed
 from common.client import UpstreamError, UpstreamRefused, UpstreamTimeout, call_json, create_session
-from common.contracts import Aggregate, AggregateRequest
+from common.contracts import WINDOW_S, Aggregate, AggregateRequest, DriftReport
 from common.ops import State
 from common.requests import RequestContext, uuid7
+from common.tasks import end
+
+log = structlog.get_logger()
 
 _BUSY = frozenset({429, 503, 504})
 
@@ -39,15 +45,37 @@ class MetricsClient:
         self._url = url
         self._timeout_s = timeout_s
         self._now = now
+        self._drift_is_told = True
 
-    async def aggregated(self, request: AggregateRequest, context: RequestContext) -> Aggregate:
-        """Both windows in one call. Raises FlightFailed."""
+    async def measured(self, request: AggregateRequest, context: RequestContext) -> Measured:
+        """The aggregate of both windows and, asked at the same time, the drift. Raises FlightFailed; without an answer
+        about drift there is none.
+        """
         own = replace(context, deadline_s=self._now() + self._timeout_s)
+        drift = asyncio.create_task(self._drift(request, own), name="drift")
+        try:
+            return Measured(await self._aggregated(request, own), await drift)
+        finally:
+            await end(drift)
+
+    async def _aggregated(self, request: AggregateRequest, context: RequestContext) -> Aggregate:
         url = f"{self._url}/metrics/aggregated"
         try:
-            return await call_json(self._session, "POST", url, answer=Aggregate, context=own, body=request)
+            return await call_json(self._session, "POST", url, answer=Aggregate, context=context, body=request)
         except UpstreamError as error:
             raise FlightFailed(METRICS_UNAVAILABLE if _is_away(error) else METRICS_BROKEN) from error
+
+    async def _drift(self, request: AggregateRequest, context: RequestContext) -> DriftReport | None:
+        url = str(URL(f"{self._url}/metrics/drift").with_query(drift_query(request)))
+        try:
+            report = await call_json(self._session, "GET", url, answer=DriftReport, context=context)
+        except UpstreamError as error:
+            if self._drift_is_told:
+                log.warning("drift not read: reports are made without", error=str(error))
+            self._drift_is_told = False
+            return None
+        self._drift_is_told = True
+        return report
 
     async def state(self) -> State:
         """Degraded while the service does not answer: reports from the cache are still served."""
@@ -57,6 +85,18 @@ class MetricsClient:
         except UpstreamError:
             return "degraded"
         return "ok"
+
+
+def drift_query(request: AggregateRequest) -> dict[str, str]:
+    """The same time as the aggregate's, beside the day before it, or the week where it is longer than a day."""
+    if request.start is not None and request.end is not None:
+        length_s = (request.end - request.start).total_seconds()
+        asked = {"start": request.start.isoformat(), "end": request.end.isoformat()}
+    else:
+        window = request.window or "1h"
+        length_s = WINDOW_S[window]
+        asked = {"window": window}
+    return asked | {"reference": "24h" if length_s <= WINDOW_S["24h"] else "7d"}
 
 
 def _is_away(error: UpstreamError) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from analyst.analysis import Brief
 from analyst.checks import Observation
-from analyst.facts import Fact
+from analyst.fact import Fact
 from analyst.report import PROMPT_VERSION, Reading
 from analyst.writer import Prompt
 

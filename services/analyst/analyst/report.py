@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from common.contracts import TimeRange
 
 SCHEMA_VERSION: Final = "1"
-PROMPT_VERSION: Final = "1"
+PROMPT_VERSION: Final = "2"
 
 Status = Literal["healthy", "degraded", "critical", "insufficient_data"]
 Severity = Literal["info", "warning", "critical"]
@@ -92,6 +92,9 @@ class Windows(Frozen):
     name: str | None
     current: TimeRange
     previous: TimeRange
+    drift_reference: Annotated[
+        TimeRange | None, Field(description="What drift was measured against; null where it was not measured.")
+    ] = None
 
 
 class Grounding(Frozen):
@@ -118,7 +121,7 @@ class Report(Frozen):
     cache: CacheState
     model: str | None
     prompt_version: str
-    metrics_digest: Annotated[str, Field(description="SHA-256 of the aggregate that the figures come from.")]
+    metrics_digest: Annotated[str, Field(description="SHA-256 of what the metrics service told, figures and all.")]
     windows: Windows
     grounding: Grounding
     limitations: list[str]

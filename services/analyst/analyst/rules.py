@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from analyst.checks import Kind, Observation
-from analyst.facts import Fact, Facts
+from analyst.fact import Fact
+from analyst.facts import Facts
 from analyst.report import Draft, Evidence, Finding, Priority, Reading, Recommendation, Severity, Status
 
 _PRIORITY: Final[dict[Severity, Priority]] = {"critical": "high", "warning": "medium", "info": "low"}
@@ -163,6 +164,17 @@ def _label_shift(fact: Fact, citations: _Citations) -> _Prose:
     )
 
 
+def _drift(fact: Fact, citations: _Citations) -> _Prose:
+    (drift,) = _cite(citations, fact, "current")
+    return _Prose(
+        title=f"There is {fact.name}",
+        detail=f"Against the reference the {fact.name} is {{{drift}}}.",
+        evidence=[drift],
+        action="Compare recent inputs with earlier ones.",
+        rationale=f"With a {fact.name} of {{{drift}}}, what was known of the model may not hold for these inputs.",
+    )
+
+
 def _tail(fact: Fact, citations: _Citations) -> _Prose:
     (ratio,) = _cite(citations, fact, "current")
     return _Prose(
@@ -194,4 +206,5 @@ _WRITERS: Final[dict[Kind, Callable[[Fact, _Citations], _Prose]]] = {
     "error_class": _error_class,
     "confidence_change": _confidence_change,
     "label_shift": _label_shift,
+    "drift": _drift,
 }

@@ -34,6 +34,9 @@ class AnalystMetrics:
         self._avoided = Counter(
             "sluice_analyst_model_calls_avoided", "AI reports served without a call of their own.", registry=registry
         )
+        self._without_drift = Counter(
+            "sluice_analyst_reports_without_drift", "Reports made without what drift the data shows.", registry=registry
+        )
         self.lost = Counter("sluice_analyst_reports_not_stored", "Reports made and not stored.", registry=registry)
         self._served = lru_cache(maxsize=8)(served.labels)
         self._made = lru_cache(maxsize=4)(made.labels)
@@ -50,6 +53,8 @@ class AnalystMetrics:
 
     def report_made(self, report: Report) -> None:
         self._made(report.source).inc()
+        if report.windows.drift_reference is None:
+            self._without_drift.inc()
         if report.fallback_reason is not None:
             self._fallbacks(report.fallback_reason).inc()
 

@@ -14,7 +14,17 @@ from aiohttp.test_utils import TestClient, TestServer
 from analyst.analysis import Drafter
 from analyst.app import create_service
 from analyst.settings import AnalystSettings
-from common.contracts import Aggregate, Confidence, Latency, Summary, ThresholdRule, ThresholdState, TimeRange
+from common.contracts import (
+    Aggregate,
+    Confidence,
+    Drift,
+    DriftReport,
+    Latency,
+    Summary,
+    ThresholdRule,
+    ThresholdState,
+    TimeRange,
+)
 from common.service import Service
 from common.settings import load
 from launcher.valkey import Valkey
@@ -80,11 +90,37 @@ def troubled(make_aggregate: MakeAggregate) -> Aggregate:
     )
 
 
+@pytest.fixture(scope="session")
+def make_drift() -> Callable[..., DriftReport]:
+    """Call it with how far `labels`, `confidence` and `length` moved, and with `n` for how many predictions tell."""
+
+    def make(n: int = 36_000, **moved: float) -> DriftReport:
+        noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        drifts = {
+            name: Drift(n=n, reference_n=n, psi=value + 0.01, noise=0.01, value=value, drifted=value >= 0.1)
+            for name, value in ({"labels": 0.0, "confidence": 0.0, "length": 0.0} | moved).items()
+        }
+        return DriftReport(
+            range=TimeRange(start=noon, end=noon + timedelta(hours=1)),
+            reference=TimeRange(start=noon - timedelta(hours=24), end=noon),
+            lag_s=0.0,
+            **drifts,
+        )
+
+    return make
+
+
 @dataclass
 class StubMetrics:
     """The metrics service as the analyst sees it; counts calls, waits for `gate`, and fails on demand."""
 
     aggregate: Aggregate
+    drift: DriftReport
+    drift_status: int = 200
+    drift_body: bytes | None = None
+    drift_gate: asyncio.Event = field(default_factory=asyncio.Event)
+    drift_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    drift_requests: list[dict[str, str]] = field(default_factory=list)
     status: int = 200
     body: bytes | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +132,7 @@ class StubMetrics:
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/metrics/aggregated", self._aggregated)
+        app.router.add_get("/metrics/drift", self._drift)
         app.router.add_get("/metrics/count", self._count)
         return app
 
@@ -107,19 +144,30 @@ class StubMetrics:
         body = self.aggregate.model_dump_json().encode() if self.body is None else self.body
         return web.Response(status=self.status, body=body, content_type="application/json")
 
+    async def _drift(self, request: web.Request) -> web.Response:
+        self.drift_requests.append(dict(request.query))
+        self.drift_asked.set()
+        await self.drift_gate.wait()
+        body = self.drift.model_dump_json().encode() if self.drift_body is None else self.drift_body
+        return web.Response(status=self.drift_status, body=body, content_type="application/json")
+
     async def _count(self, _request: web.Request) -> web.Response:
         return web.json_response({"count": len(self.requests)}, status=self.status)
 
 
 @pytest.fixture
-async def metrics(troubled: Aggregate, free_port: Callable[[], int]) -> AsyncIterator[StubMetrics]:
-    """A metrics service on loopback that tells of the troubled hour; its gate is open."""
-    stub = StubMetrics(troubled)
+async def metrics(
+    troubled: Aggregate, make_drift: Callable[..., DriftReport], free_port: Callable[[], int]
+) -> AsyncIterator[StubMetrics]:
+    """A metrics service on loopback that tells of the troubled hour, without drift; its gates are open."""
+    stub = StubMetrics(troubled, make_drift())
     stub.gate.set()
+    stub.drift_gate.set()
     async with TestServer(stub.app(), host="127.0.0.1", port=free_port()) as server:
         stub.url = str(server.make_url("")).rstrip("/")
         yield stub
         stub.gate.set()
+        stub.drift_gate.set()
 
 
 @pytest.fixture

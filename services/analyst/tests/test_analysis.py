@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Parameters, cache_key, limitations
+from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key, limitations
+from analyst.checks import run_checks
 from analyst.facts import read_facts
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal
 from analyst.report import Draft, Evidence, Report
-from common.contracts import Aggregate, ThresholdRule, ThresholdState
+from common.contracts import Aggregate, DriftReport, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -91,8 +92,8 @@ def create_analyst(store: OpenStore, made: list[Report]) -> Callable[..., Analys
 
 @pytest.fixture
 def fetch(troubled: Aggregate) -> Fetch:
-    async def read() -> Aggregate:
-        return troubled
+    async def read() -> Measured:
+        return Measured(troubled, None)
 
     return read
 
@@ -102,7 +103,7 @@ def fetch(troubled: Aggregate) -> Fetch:
 
 def test_key__is_sha256_over_canonical_json() -> None:
     document = (
-        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"1","schema_version":"1"}'
+        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"2","schema_version":"1"}'
     )
     assert cache_key(HOUR, "a") == hashlib.sha256(document.encode()).hexdigest()
 
@@ -180,17 +181,18 @@ async def test_kept_payload_that_is_no_report__fails_without_a_trace_of_it(
         await create_analyst().report(HOUR, fetch)
 
 
-async def test_digest__names_the_aggregate(
-    create_analyst: Callable[..., Analyst], make_aggregate: MakeAggregate
+async def test_digest__names_what_was_measured(
+    create_analyst: Callable[..., Analyst], make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
 ) -> None:
     digests = []
-    for p95 in (280.0, 280.0, 281.0):
+    for p95, drift in ((280.0, None), (280.0, None), (281.0, None), (280.0, make_drift()), (280.0, make_drift(n=9))):
 
-        async def read(p95: float = p95) -> Aggregate:
-            return make_aggregate(p95=p95)
+        async def read(p95: float = p95, drift: DriftReport | None = drift) -> Measured:
+            return Measured(make_aggregate(p95=p95), drift)
 
         digests.append((await create_analyst().report(HOUR, read)).report.metrics_digest)
-    assert digests[0] == digests[1] != digests[2]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
 
 
 # ---- limitations
@@ -210,10 +212,23 @@ def test_limitations__name_estimates_small_numbers_unknown_thresholds_and_lag(ma
         "Latency percentiles are estimates: relative error at most 1.084%.",
         "Fewer than 30 requests in this window: the figures say little.",
         "The window before has no requests: nothing can be compared.",
+        "Drift could not be read: it is not checked.",
         "Thresholds without enough samples to judge: 1.",
         "Ingestion is behind by 0:01:30: the newest predictions are missing.",
     ]
 
 
-def test_exact_and_complete_hour__has_no_limitations(make_aggregate: MakeAggregate) -> None:
-    assert limitations(read_facts(make_aggregate(), "1h")) == []
+def test_exact_and_complete_hour__has_no_limitations(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
+) -> None:
+    assert limitations(read_facts(make_aggregate(), "1h", make_drift())) == []
+
+
+@pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])
+def test_drift_of_few__is_said_not_to_be_judged(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport], n: int, is_judged: bool
+) -> None:
+    facts = read_facts(make_aggregate(), "1h", make_drift(n, labels=0.5))
+    assert [observation.kind for observation in run_checks(facts)].count("drift") == is_judged
+    few = "Fewer than 100 predictions here or in the reference: drift is not judged."
+    assert (few in limitations(facts)) == (not is_judged)

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from analyst.analysis import Brief, Drafter, DraftFailed
 from analyst.report import Draft, Evidence, Report
+from common.contracts import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
 
@@ -67,6 +68,30 @@ async def test_first_report__is_a_miss_and_the_next_a_hit(client: Client, metric
     assert kept == made.model_copy(update={"cache": "hit"})
     assert (made.source, made.fallback_reason, made.status) == ("rules", "no_key", "critical")
     assert len(metrics.requests) == 1
+
+
+async def test_drift__is_told_in_the_report_with_its_reference(
+    client: Client, metrics: Any, make_drift: Callable[..., DriftReport]
+) -> None:
+    metrics.drift = make_drift(length=0.4)
+    report = await _report(await _ask(client, window="1h"))
+    assert report.windows.drift_reference == metrics.drift.reference
+    assert "There is length drift" in [finding.title for finding in report.findings]
+    assert 0.4 in [figure.value for figure in report.figures if figure.metric == "drift.length"]
+    assert metrics.drift_requests == [{"window": "1h", "reference": "24h"}]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_drift_that_fails__costs_only_its_check_and_is_said(
+    create_analyst_service: CreateService, free_port: Callable[[], int], metrics: Any, status: int
+) -> None:
+    metrics.drift_status = status
+    service = create_analyst_service()
+    async with TestClient(TestServer(service.app, host="127.0.0.1", port=free_port())) as client:
+        report = await _report(await _ask(client))
+    assert (report.status, report.windows.drift_reference) == ("critical", None)
+    assert "Drift could not be read: it is not checked." in report.limitations
+    assert "sluice_analyst_reports_without_drift_total 1.0" in generate_latest(service.registry).decode().splitlines()
 
 
 async def test_no_window__means_the_last_hour(client: Client, metrics: Any) -> None:

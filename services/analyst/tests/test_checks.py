@@ -6,7 +6,7 @@ import pytest
 from analyst.checks import Observation, run_checks, status_of
 from analyst.facts import read_facts
 from analyst.report import Severity, Status
-from common.contracts import Aggregate, LabelShare, ThresholdRule, ThresholdState
+from common.contracts import Aggregate, DriftReport, LabelShare, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -128,3 +128,25 @@ def test_confidence__is_compared_with_the_window_before(
 ) -> None:
     observations = run_checks(read_facts(make_aggregate(confidence=now), "1h"))
     assert [each.severity for each in observations if each.kind == "confidence_change"] == found
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        ({"labels": 0.1}, [("drift", "drift.labels", "info")]),
+        ({"labels": 0.0999}, []),
+        ({"length": 0.25}, [("drift", "drift.length", "warning")]),
+        (
+            {"labels": 0.2, "confidence": 0.5},
+            [("drift", "drift.confidence", "warning"), ("drift", "drift.labels", "info")],
+        ),
+    ],
+)
+def test_drift__is_judged_by_what_the_metrics_service_measured(
+    make_aggregate: MakeAggregate,
+    make_drift: Callable[..., DriftReport],
+    moved: dict[str, float],
+    expected: list[tuple[str, str, str]],
+) -> None:
+    observations = run_checks(read_facts(make_aggregate(), "1h", make_drift(**moved)))
+    assert [(item.kind, item.fact.id, item.severity) for item in observations if item.kind != "tail"] == expected

@@ -5,8 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyst.facts import NAMES, figure, read_facts
-from common.contracts import WINDOW_S, Aggregate, DriftName, LabelShare, MetricName, ThresholdRule, ThresholdState
+from analyst.fact import NAMES
+from analyst.facts import figure, read_facts
+from analyst.report import Figure
+from common.contracts import (
+    WINDOW_S,
+    Aggregate,
+    DriftName,
+    DriftReport,
+    LabelShare,
+    MetricName,
+    ThresholdRule,
+    ThresholdState,
+)
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -133,3 +144,21 @@ def test_label_that_is_new__had_no_share_before(make_aggregate: MakeAggregate) -
     )
     new, old = facts["label_share.new"], facts["label_share.old"]
     assert (new.previous, new.current, old.previous, old.current) == (0.0, 1.0, 1.0, 0.0)
+
+
+def test_drift__is_a_fact_without_a_previous_value(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
+) -> None:
+    report = make_drift(labels=0.3)
+    facts = read_facts(make_aggregate(), "1h", report)
+    assert facts.reference == report.reference
+    assert figure("e1", facts["drift.labels"], "current") == Figure(
+        id="e1", metric="drift.labels", window="current", value=0.3, unit="score", method="exact", rel_error=0, n=36_000
+    )
+    assert figure("e1", facts["drift.labels"], "delta_abs") is None
+    assert facts["drift.labels"].direction == 0
+
+
+def test_drift_not_told__is_no_fact(make_aggregate: MakeAggregate) -> None:
+    facts = read_facts(make_aggregate(), "1h")
+    assert (facts.reference, facts.drifts) == (None, [])

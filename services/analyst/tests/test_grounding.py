@@ -6,7 +6,7 @@ from analyst.checks import run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.grounding import Refusal, check_draft
 from analyst.report import Draft, Evidence, Finding, Reading, Recommendation, Status
-from common.contracts import Aggregate, LabelShare
+from common.contracts import Aggregate, DriftReport, LabelShare
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -215,6 +215,38 @@ def test_true_sentence__is_accepted(sentence: str, facts: Facts, status: Status)
 @pytest.mark.parametrize(("sentence", "reason"), FALSE, ids=[sentence[:40] for sentence, _ in FALSE])
 def test_planted_fault__is_refused_by_name(sentence: str, reason: str, facts: Facts, status: Status) -> None:
     assert reason in _reasons(check_draft(_draft(sentence), facts, status))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reason"),
+    [
+        ("The label drift is {e1}, against the day before.", None),
+        ("The labels drifted: the label drift is {e1}.", None),
+        ("There is label drift.", None),
+        ("There is no length drift.", None),
+        ("The texts may have drifted.", None),
+        ("There is no drift.", "none of what there is"),
+        ("The labels did not drift: the label drift is {e1}.", "none of what there is"),
+        ("The length drift shows that texts drifted.", "drift that was not measured"),
+        ("There is clear length drift.", "drift that was not measured"),
+        ("The length drift is {e1}.", "reference under another metric's name"),
+        ("The label drift rose to {e1}.", "direction against the data"),
+        ("The label drift is 0.3.", "literal figure"),
+        ("The pixel drift is {e1}.", None),  # a word that names no metric is only a word
+    ],
+)
+def test_drift__is_claimed_as_it_was_measured(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport], sentence: str, reason: str | None
+) -> None:
+    facts = read_facts(make_aggregate(), "1h", make_drift(labels=0.3))
+    evidence = [Evidence(id="e1", metric="drift.labels", window="current")]
+    reasons = _reasons(check_draft(_draft(sentence, evidence=evidence), facts, status_of(facts, run_checks(facts))))
+    assert reasons == ([] if reason is None else [reason])
+
+
+@pytest.mark.parametrize("sentence", ["There is no drift.", "The labels drifted."])
+def test_drift_not_told__is_neither_claimed_nor_denied(sentence: str, facts: Facts, status: Status) -> None:
+    assert len(check_draft(_draft(sentence), facts, status)) == 1
 
 
 @pytest.mark.parametrize("action", TRUE_ACTIONS)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyst.checks import run_checks, status_of
-from analyst.facts import NAMES, read_facts
+from analyst.fact import NAMES
+from analyst.facts import read_facts
 from analyst.grounding import check_draft
 from analyst.rendering import Rendered, render, show
 from analyst.report import Draft, Figure, Status
@@ -16,7 +17,9 @@ from analyst.rules import draft_by_rules
 from common.contracts import (
     Aggregate,
     Confidence,
+    Drift,
     DriftName,
+    DriftReport,
     LabelShare,
     Latency,
     MetricName,
@@ -90,8 +93,19 @@ def aggregates(draw: st.DrawFn) -> Aggregate:
     )
 
 
-def _written(aggregate: Aggregate) -> tuple[Draft, Status, Rendered]:
-    facts = read_facts(aggregate, "1h")
+@st.composite
+def drift_reports(draw: st.DrawFn) -> DriftReport:
+    n, reference_n = st.integers(0, 1000), st.integers(0, 1000)
+    drifts = {
+        name: Drift(n=draw(n), reference_n=draw(reference_n), value=draw(st.none() | st.floats(0, 10)))
+        for name in ("labels", "confidence", "length")
+    }
+    hour = TimeRange(start=NOON - timedelta(hours=1), end=NOON)
+    return DriftReport(range=hour, reference=hour, lag_s=None, **drifts)
+
+
+def _written(aggregate: Aggregate, drift: DriftReport | None = None) -> tuple[Draft, Status, Rendered]:
+    facts = read_facts(aggregate, "1h", drift)
     observations = run_checks(facts)
     status = status_of(facts, observations)
     draft = draft_by_rules(facts, observations, status)
@@ -99,24 +113,25 @@ def _written(aggregate: Aggregate) -> tuple[Draft, Status, Rendered]:
 
 
 @settings(max_examples=100, deadline=None)
-@given(aggregate=aggregates())
-def test_every_rules_draft__passes_the_checker_of_model_drafts(aggregate: Aggregate) -> None:
-    draft, status, _ = _written(aggregate)
-    assert check_draft(draft, read_facts(aggregate, "1h"), status) == []
+@given(aggregate=aggregates(), drift=st.none() | drift_reports())
+def test_every_rules_draft__passes_the_checker_of_model_drafts(aggregate: Aggregate, drift: DriftReport | None) -> None:
+    draft, status, _ = _written(aggregate, drift)
+    assert check_draft(draft, read_facts(aggregate, "1h", drift), status) == []
 
 
 @settings(max_examples=100, deadline=None)
-@given(aggregate=aggregates())
-def test_every_figure__equals_the_metrics_services_value(aggregate: Aggregate) -> None:
-    _, _, rendered = _written(aggregate)
+@given(aggregate=aggregates(), drift=drift_reports())
+def test_every_figure__equals_the_metrics_services_value(aggregate: Aggregate, drift: DriftReport) -> None:
+    _, _, rendered = _written(aggregate, drift)
     for figure in rendered.figures:
-        assert figure.value == _looked_up(aggregate, figure)
+        group, _, name = figure.metric.partition(".")
+        assert figure.value == (getattr(drift, name).value if group == "drift" else _looked_up(aggregate, figure))
 
 
 @settings(max_examples=100, deadline=None)
-@given(aggregate=aggregates())
-def test_prose__holds_no_number_but_rendered_figures_and_names(aggregate: Aggregate) -> None:
-    _, _, rendered = _written(aggregate)
+@given(aggregate=aggregates(), drift=drift_reports())
+def test_prose__holds_no_number_but_rendered_figures_and_names(aggregate: Aggregate, drift: DriftReport) -> None:
+    _, _, rendered = _written(aggregate, drift)
     known = [show(figure, signed=signed) for figure in rendered.figures for signed in (True, False)]
     names = [name for name, _, _ in NAMES.values()] + [f"last {window}" for window in get_args(Window)]
     texts = [rendered.summary, *(f"{item.title} {item.detail}" for item in rendered.findings)]
@@ -192,3 +207,11 @@ def test_breached_drift_rule__is_written_and_passes_the_checker(
     assert check_draft(draft, facts, status) == []
     (finding,) = [finding for finding in draft.findings if "threshold" in finding.title]
     assert (finding.category, status) == ("data", "degraded")
+
+
+def test_drift__is_told_with_its_figure(make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]) -> None:
+    _, status, rendered = _written(make_aggregate(p99=100.0), make_drift(labels=0.31))
+    (finding,) = rendered.findings
+    assert (finding.title, finding.detail) == ("There is label drift", "Against the reference the label drift is 0.31.")
+    assert (finding.severity, finding.category, status) == ("warning", "data", "degraded")
+    assert rendered.figures[-1].metric == "drift.labels"

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any, get_args
 
 import pytest
-from true_reports import random_aggregate, true_report
+from true_reports import random_aggregate, random_drift, true_report
 
 from analyst.analysis import Brief
 from analyst.checks import run_checks, status_of
@@ -28,9 +28,10 @@ def test_true_reports__are_refused_in_two_percent_at_most() -> None:
         chance = random.Random(seed)
         aggregate = random_aggregate(chance)
         window: Window = chance.choice(get_args(Window))
-        facts = read_facts(aggregate, window)
+        drift = random_drift(chance)
+        facts = read_facts(aggregate, window, drift)
         status = status_of(facts, run_checks(facts))
-        draft = true_report(aggregate, window, status, chance)
+        draft = true_report(aggregate, drift, window, status, chance)
         if refusals := check_draft(draft, facts, status):
             refused[f"{refusals[0]}: {refusals[0].words}"] += 1
     assert refused.total() <= REPORTS * 0.02, refused
@@ -41,14 +42,15 @@ def test_every_figure_of_200_reports__equals_the_metrics_value() -> None:
     figures = 0
     for seed in range(REPORTS):
         aggregate = random_aggregate(random.Random(seed))
-        facts = read_facts(aggregate, "1h")
+        drift = random_drift(random.Random(seed))
+        facts = read_facts(aggregate, "1h", drift)
         observations = run_checks(facts)
         status = status_of(facts, observations)
         drafts = (
             draft_by_rules(facts, observations, status),
-            true_report(aggregate, "1h", status, random.Random(seed)),
+            true_report(aggregate, drift, "1h", status, random.Random(seed)),
         )
-        document = aggregate.model_dump(mode="json")
+        document = aggregate.model_dump(mode="json") | {"drift": drift.model_dump(mode="json")}
         for figure in (figure for draft in drafts for figure in render(draft, facts).figures):
             assert figure.value == pytest.approx(_expected(document, figure), rel=1e-12), figure
             figures += 1
@@ -59,6 +61,8 @@ def _expected(document: dict[str, Any], figure: Figure) -> float:
     if figure.metric.startswith("rule."):
         (state,) = [state for state in document["thresholds"] if f"rule.{state['rule']['name']}" == figure.metric]
         return float(state["current"] if figure.window == "current" else state["rule"]["above"])
+    if figure.metric.startswith("drift."):
+        return float(document["drift"][figure.metric.partition(".")[2]]["value"])
     now, before = _look_up(document, figure.metric), _look_up(document["previous"], figure.metric)
     return {
         "current": lambda: now,
@@ -83,7 +87,7 @@ def _look_up(summary: dict[str, Any], metric: str) -> float:
 
 
 def _prompt(aggregate: Aggregate) -> str:
-    facts = read_facts(aggregate, "1h")
+    facts = read_facts(aggregate, "1h", random_drift(random.Random(1)))
     observations = run_checks(facts)
     prompt = write_prompt(Brief(facts, observations, status_of(facts, observations), []))
     return prompt.system + prompt.user
@@ -105,6 +109,16 @@ def test_prompt__has_no_room_for_a_text() -> None:
     assert MARKER in marked.model_dump_json()
     assert MARKER not in _prompt(marked)
     assert "4711" not in _prompt(marked)
+
+
+def test_prompt__tells_how_far_things_drifted() -> None:
+    drift = random_drift(random.Random(1))
+    facts = read_facts(random_aggregate(random.Random(1)), "1h", drift)
+    prompt = write_prompt(Brief(facts, run_checks(facts), "degraded", []))
+    told = {fact["metric"]: fact for fact in json.loads(prompt.user)["facts"]}
+    for name in ("labels", "confidence", "length"):
+        assert told[f"drift.{name}"]["current"] == getattr(drift, name).value
+        assert (told[f"drift.{name}"]["previous"], told[f"drift.{name}"]["change"]) == (None, "unknown")
 
 
 def test_prompt__is_the_same_for_the_same_facts() -> None:

@@ -9,6 +9,8 @@ from analyst.report import Draft, Evidence, Finding, Reading, Recommendation
 from common.contracts import (
     Aggregate,
     Confidence,
+    Drift,
+    DriftReport,
     LabelShare,
     Latency,
     Outcome,
@@ -29,6 +31,7 @@ NAMES: Final = {
     "latency_ms.max": ("Maximum latency", -1),
     "confidence.mean": ("Mean confidence", +1),
 }
+DRIFTS: Final = {"labels": "label", "confidence": "confidence", "length": "length"}
 ROSE: Final = ("rose", "increased", "grew", "went up", "climbed")
 FELL: Final = ("fell", "decreased", "dropped", "declined", "went down")
 HYPOTHESES: Final = (
@@ -66,9 +69,21 @@ def random_aggregate(chance: random.Random) -> Aggregate:
     return Aggregate(**now, previous=Summary(**before), thresholds=_thresholds(chance, now), lag_s=chance.random())
 
 
-def true_report(aggregate: Aggregate, window: str, status: str, chance: random.Random) -> Draft:
-    """A few true sentences about `aggregate`, each figure cited."""
-    writer = _Writer(aggregate, window, status, chance)
+def random_drift(chance: random.Random) -> DriftReport:
+    """What moved against the day before, or did not."""
+    drifts = {}
+    for name in DRIFTS:
+        psi, noise = chance.choice((0.01, 0.2, 0.6)) * chance.random(), 0.01 * chance.random()
+        value = max(0.0, psi - noise)
+        n = chance.randrange(200, 100_000)
+        drifts[name] = Drift(n=n, reference_n=24 * n, psi=psi, noise=noise, value=value, drifted=value >= 0.1)
+    day = TimeRange(start=NOON - timedelta(days=1), end=NOON)
+    return DriftReport(range=TimeRange(start=NOON, end=NOON + timedelta(hours=1)), reference=day, lag_s=0.0, **drifts)
+
+
+def true_report(aggregate: Aggregate, drift: DriftReport, window: str, status: str, chance: random.Random) -> Draft:
+    """A few true sentences about what was measured, each figure cited."""
+    writer = _Writer(aggregate, drift, window, status, chance)
     summary = f"{writer.opening()} {' '.join(chance.sample(writer.sentences(), 2))}"
     findings = [
         Finding(
@@ -92,6 +107,7 @@ def true_report(aggregate: Aggregate, window: str, status: str, chance: random.R
 @dataclass
 class _Writer:
     aggregate: Aggregate
+    drift: DriftReport
     window: str
     status: str
     chance: random.Random
@@ -121,7 +137,7 @@ class _Writer:
         )
 
     def sentences(self) -> list[str]:
-        return [*self._levels(), *self._changes(), *self._limits(), *self._errors(), *self._labels()]
+        return [*self._levels(), *self._changes(), *self._limits(), *self._errors(), *self._labels(), *self._drifts()]
 
     def _levels(self) -> list[str]:
         ratio = self.cite("latency_ms.tail_ratio", "current")
@@ -167,6 +183,16 @@ class _Writer:
             f"There were {self.cite(f'errors.{outcome}', 'current')} {outcome.replace('_', ' ')} outcomes."
             for outcome in self.aggregate.errors
         ]
+
+    def _drifts(self) -> list[str]:
+        found = []
+        for name, word in DRIFTS.items():
+            value = self.cite(f"drift.{name}", "current")
+            found.append(f"The {word} drift is {value} against the day before.")
+            found.append(
+                f"There is {'' if getattr(self.drift, name).drifted else 'no '}{word} drift: it is at {value}."
+            )
+        return found
 
     def _labels(self) -> list[str]:
         return [
