@@ -36,6 +36,7 @@ class Script:
     calls: int = 0
     keys: list[str | None] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)  # all that came: address, headers or metadata, and body
     delay_s: float = 0.0
 
     def next(self) -> Step:
@@ -70,6 +71,7 @@ async def rest(script: Script) -> AsyncIterator[str]:
         step = script.next()
         script.keys.append(request.headers.get("x-goog-api-key"))
         script.requests.append(await request.json())
+        script.received.append(f"{request.rel_url} {dict(request.headers)} {await request.text()}")
         if script.delay_s:
             await asyncio.sleep(script.delay_s)
         if step == "hang":
@@ -102,6 +104,7 @@ async def over_grpc(script: Script) -> AsyncIterator[str]:
         step = script.next()
         script.keys.append(dict(context.invocation_metadata()).get("x-goog-api-key"))
         script.requests.append(json.loads(type(request).to_json(request)))
+        script.received.append(f"{context.invocation_metadata()} {request}")
         if script.delay_s:
             await asyncio.sleep(script.delay_s)
         if step == "hang":

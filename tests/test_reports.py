@@ -1,0 +1,130 @@
+"""What a report is made of, through the four real services: the model sees measured numbers only, and drift is real."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_gemini import Script, over_grpc
+from redis.asyncio import Redis
+from system import System
+
+from analyst.report import Draft, Evidence
+from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+
+StartSystem = Callable[..., System]
+
+MARKER = "markzq"  # an identifier: the strictest check of names lets it through
+P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
+GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[]).model_dump_json()
+INVENTED = GOOD.replace("{e1}", "7 ms")
+
+JSON = {"Content-Type": "application/json"}
+EVERYWHERE: list[tuple[str, str, dict[str, Any]]] = [
+    # method, path, and the rest of a request with the marker in one more place
+    ("POST", "/predict", {"json": {"text": f"A moving film, {MARKER} {MARKER}!"}}),
+    ("POST", "/predict", {"json": {"text": "fine", MARKER: MARKER}}),
+    ("POST", "/predict", {"data": f'{{"text": "{MARKER}"'.encode(), "headers": JSON}),
+    ("POST", "/predict", {"json": {"text": "fine"}, "headers": {MARKER: MARKER, "User-Agent": MARKER}}),
+    ("POST", "/predict", {"json": {"text": "fine"}, "headers": {"traceparent": MARKER, "tracestate": f"{MARKER}=1"}}),
+    ("POST", f"/predict?{MARKER}={MARKER}", {"json": {"text": "fine"}, "headers": {"Cookie": f"{MARKER}={MARKER}"}}),
+    ("POST", "/predict/batch", {"json": {"texts": [f"{MARKER} one", f"{MARKER} two"]}}),
+    ("POST", f"/models/{MARKER}", {"json": {"inputs": MARKER}}),
+    ("POST", f"/v2/models/{MARKER}/infer", {"json": {"inputs": [{"name": MARKER, "data": [MARKER]}]}}),
+    ("GET", f"/{MARKER}", {}),
+    ("GET", f"/metrics/{MARKER}", {}),
+    (MARKER.upper(), "/predict", {}),
+    ("POST", "/metrics/aggregated", {"json": {"window": "1h", "filters": {"label": MARKER, "model": MARKER}}}),
+    ("POST", "/metrics/aggregated", {"json": {"window": "1h", "filters": {"route": MARKER}}}),
+    ("GET", f"/metrics/drift?model={MARKER}&route={MARKER}", {}),
+    ("POST", "/analyze/performance", {"json": {"window": MARKER}}),
+    ("POST", "/analyze/performance", {"json": {"window": "1h", MARKER: MARKER}}),
+]
+
+
+async def test_marker_in_whatever_a_user_controls__is_in_no_request_to_gemini(start_system: StartSystem) -> None:
+    script = Script(text=GOOD, texts=[INVENTED])  # the first draft is refused: what asks for its repair counts too
+    async with over_grpc(script) as endpoint:
+        system = start_system(GEMINI_API_KEY="none", GEMINI_ENDPOINT=endpoint)
+        async with _user(system) as user:
+            stored = await _send_everywhere(user)
+            await _counted(user, stored)
+            for window in ("1h", "5m", "7d"):
+                async with user.post("/analyze/performance", json={"window": window}) as response:
+                    assert (await response.json())["source"] == "ai", await response.text()
+        connection = await system.database()
+        try:
+            kept = await connection.fetchval("SELECT count(*) FROM metrics.prediction WHERE request_id = $1", MARKER)
+        finally:
+            await connection.close()
+    assert kept == stored > 0  # the marker did go all the way to what reports are made of
+    assert script.calls == len(script.received) == 4
+    for received in script.received:
+        assert "latency_ms.p95" in received
+        assert MARKER not in received.lower()
+
+
+async def _send_everywhere(user: aiohttp.ClientSession) -> int:
+    """How many of the texts were scored; each is a stored prediction."""
+    scored = 0
+    for method, path, rest_ in EVERYWHERE:
+        async with user.request(method, path, **rest_) as response:
+            await response.read()
+            assert response.status != 500
+            if path.startswith("/predict") and response.status == 200:
+                scored += 2 if path == "/predict/batch" else 1
+    return scored
+
+
+def _user(system: System) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(system.url, headers={"X-Forwarded-For": "198.51.100.9", "X-Request-ID": MARKER})
+
+
+async def _counted(user: aiohttp.ClientSession, expected: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            async with user.get("/metrics/count") as response:
+                if response.status == 200 and (await response.json())["count"] >= expected:
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def test_drift_of_real_predictions__is_in_the_report_as_the_metrics_service_measures_it(
+    system: System,
+) -> None:
+    async with _user(system) as user:
+        async with user.get("/metrics/count") as response:
+            before = (await response.json())["count"]
+        await _predict(system, 300, hours_ago=3, label="POSITIVE", score=0.95, characters=40)
+        await _predict(system, 300, hours_ago=0, label="NEGATIVE", score=0.55, characters=4000)
+        await _counted(user, before + 600)
+        async with user.get("/metrics/drift", params={"window": "15m"}) as response:
+            drift = await response.json()
+        async with user.post("/analyze/performance", json={"window": "15m"}) as response:
+            report = await response.json()
+    assert drift["labels"]["drifted"]
+    assert drift["length"]["drifted"]
+    shown = {figure["metric"]: figure["value"] for figure in report["figures"]}
+    for name in ("labels", "confidence", "length"):
+        assert shown[f"drift.{name}"] == pytest.approx(drift[name]["value"], rel=1e-9)
+    assert report["windows"]["drift_reference"] == drift["reference"]
+    assert "There is label drift" in [finding["title"] for finding in report["findings"]]
+    assert not [line for line in report["limitations"] if line.startswith("Drift")]
+
+
+async def _predict(system: System, count: int, *, hours_ago: float, **told: Any) -> None:
+    """Predictions of another moment, on the stream as inference ships them."""
+    environment = system.service("metrics").environ()
+    address: dict[str, Any] = {name: environment[f"REDIS_{name.upper()}"] for name in ("host", "port", "password")}
+    usual = {"route": "/predict", "outcome": "ok", "request_id": "r", "model": "m", "revision": "1", "latency_us": 9000}
+    at_us = int((time.time() - 3600 * hours_ago) * 1e6)
+    async with Redis(**address, decode_responses=True) as redis:
+        pipeline = redis.pipeline(transaction=False)
+        for _ in range(count):
+            event = PredictionEvent.model_validate(usual | told | {"id": str(uuid.uuid4()), "at_us": at_us})
+            pipeline.xadd(STREAM, {EVENT_FIELD: json.dumps(event.model_dump(exclude_none=True))})
+        await pipeline.execute()
