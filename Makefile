@@ -9,8 +9,8 @@ COMPOSE := docker compose -f deploy/compose/compose.yaml
 LAUNCHER := .venv/bin/python -m launcher
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
-	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py conftest.py
-TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests tests
+	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py
+TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
 	./services/analyst[generativeai,genai] ./deploy/local
 
@@ -26,10 +26,10 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+.PHONY: k8s-check tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
 
 help: ## explain every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## start everything on this machine: embedded PostgreSQL and Valkey, migrations, the four services
 	$(call set_up,run,.venv)
@@ -112,6 +112,12 @@ bench-metrics: ## ingestion and aggregates over ten million rows (5 GB of disk)
 bench-analyst: ## single flight beside its peers, and the cache (installs them below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
+
+k8s-check: ## render the Kubernetes overlays, validate and cross-check them; needs kustomize or kubectl
+	$(call set_up,tools,.venv)
+	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
+	@PYTHONPATH=deploy/k8s .venv/bin/python -m k8s_check
+	@K8S_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests $(ARGS)
 
 tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
 	$(call set_up,tools,.venv)

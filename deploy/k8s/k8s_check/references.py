@@ -1,0 +1,109 @@
+"""Whatever a resource names must exist: configuration, secrets and their keys, accounts, volumes, back ends."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from k8s_check.model import Container, Json, Manifests, Pod
+
+KINDS: Final = {
+    "configMap": "ConfigMap",
+    "configMapRef": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "secret": "Secret",
+    "secretRef": "Secret",
+    "secretKeyRef": "Secret",
+}
+
+
+def configuration(manifests: Manifests) -> Iterator[str]:
+    """ConfigMaps and Secrets that pods read are among the resources or promised, with the keys that are asked for."""
+    for pod in manifests.pods:
+        for kind, reference, keys in _references(pod):
+            name = reference.get("name") or reference.get("secretName")
+            found = manifests.find(kind, pod.namespace, str(name))
+            if found is None and not reference.get("optional"):
+                yield f"{pod.owner}: there is no {kind} {name}"
+            elif found is not None and not reference.get("optional"):
+                held = {**(found.data.get("data") or {}), **(found.data.get("stringData") or {})}
+                yield from (f"{pod.owner}: {kind} {name} has no key {key}" for key in keys if key not in held)
+
+
+def accounts(manifests: Manifests) -> Iterator[str]:
+    for pod in manifests.pods:
+        name = pod.spec.get("serviceAccountName", "default")
+        if name == "default":
+            yield f"{pod.owner}: runs as the default ServiceAccount"
+        elif manifests.find("ServiceAccount", pod.namespace, name) is None:
+            yield f"{pod.owner}: there is no ServiceAccount {name}"
+
+
+def volumes(manifests: Manifests) -> Iterator[str]:
+    """Each mount has its volume, each volume its mount, and files named in the environment lie in a mounted one."""
+    for pod in manifests.pods:
+        claims = pod.owner.spec.get("volumeClaimTemplates", ())
+        declared = {volume["name"] for volume in pod.spec.get("volumes", ())} | {c["metadata"]["name"] for c in claims}
+        mounted = {mount["name"] for c in pod.containers for mount in c.data.get("volumeMounts", ())}
+        yield from (f"{pod.owner}: volumeMount {name} has no volume" for name in sorted(mounted - declared))
+        yield from (f"{pod.owner}: volume {name} is never mounted" for name in sorted(declared - mounted))
+        for container in pod.containers:
+            yield from _files(pod, container)
+
+
+def backends(manifests: Manifests) -> Iterator[str]:
+    """An Ingress leads to a port that its Service has, and its certificate is there."""
+    for ingress in manifests.of("Ingress"):
+        for tls in ingress.spec.get("tls", ()):
+            if manifests.find("Secret", ingress.namespace, tls.get("secretName", "")) is None:
+                yield f"{ingress}: there is no Secret {tls.get('secretName')}"
+        for backend in _backends(ingress.spec):
+            service = manifests.find("Service", ingress.namespace, backend["name"])
+            if service is None:
+                yield f"{ingress}: there is no Service {backend['name']}"
+                continue
+            wanted = backend["port"].get("name", backend["port"].get("number"))
+            if not any(wanted in (port.get("name"), port["port"]) for port in service.spec["ports"]):
+                yield f"{ingress}: Service {backend['name']} has no port {wanted}"
+
+
+def _backends(spec: Json) -> Iterator[Json]:
+    if "defaultBackend" in spec:
+        yield spec["defaultBackend"]["service"]
+    for rule in spec.get("rules", ()):
+        for path in rule["http"]["paths"]:
+            yield path["backend"]["service"]
+
+
+def _references(pod: Pod) -> Iterator[tuple[str, Json, list[str]]]:
+    """Kind, reference, and the keys that must be there, of every ConfigMap and Secret."""
+    places = [source for volume in pod.spec.get("volumes", ()) for source in _sources(volume)]
+    for container in pod.containers:
+        places += container.data.get("envFrom", ())
+        places += [variable.get("valueFrom", {}) for variable in container.data.get("env", ())]
+    for place in places:
+        for field, reference in place.items():
+            if kind := KINDS.get(field):
+                keys = [item["key"] for item in reference.get("items", ())]
+                yield kind, reference, [reference["key"]] if "key" in reference else keys
+
+
+def _sources(volume: Json) -> list[Json]:
+    return [volume, *volume.get("projected", {}).get("sources", ())]
+
+
+def _files(pod: Pod, container: Container) -> Iterator[str]:
+    folders = {mount["mountPath"]: mount["name"] for mount in container.data.get("volumeMounts", ())}
+    for name, path in container.environment.items():
+        if not name.endswith("_FILE"):
+            continue
+        folder, _, file = path.rpartition("/")
+        if folder not in folders:
+            yield f"{pod.owner}: {name} is {path}, where nothing is mounted"
+        elif file not in _paths(pod, folders[folder]):
+            yield f"{pod.owner}: {name} is {path}, which the volume {folders[folder]} does not hold"
+
+
+def _paths(pod: Pod, volume_name: str) -> set[str]:
+    """File names in a projected volume; a source must list its items."""
+    volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == volume_name)
+    sources = [source[kind] for source in _sources(volume)[1:] for kind in source]
+    return {item["path"] for source in sources for item in source.get("items", ())}

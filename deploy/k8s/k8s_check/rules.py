@@ -1,0 +1,23 @@
+"""The list of rules; the name of each is that of its function."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from k8s_check import environment, network, pods, references, scaling, services
+from k8s_check.model import Manifests
+
+Rule = Callable[[Manifests], Iterator[str]]
+
+RULES: Final[tuple[Rule, ...]] = (
+    services.duplicates, services.selectors, services.services, services.addresses, services.monitors,
+    references.configuration, references.accounts, references.volumes, references.backends,
+    pods.isolation, pods.restricted, pods.images, pods.resources, pods.probes, pods.drain, pods.patience, pods.journals,
+    network.default_deny, network.peers, network.both_ends, network.routes, network.entrances,
+    scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread,
+    environment.settings,
+)  # fmt: skip  # a group a line
+
+
+def problems(manifests: Manifests) -> list[str]:
+    """What is wrong, each line with the rule that says so."""
+    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(manifests)]
