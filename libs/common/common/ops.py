@@ -24,12 +24,15 @@ class Readiness:
     """Named checks of one process; red only when the process itself cannot answer."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
+    starting: bool = False
     draining: bool = False
 
     async def report(self) -> tuple[State, dict[str, State]]:
         """Run all checks at once. One that hangs or raises counts as degraded: not to know is not to be gone."""
         states = await asyncio.gather(*(_bounded(name, check) for name, check in self.checks.items()))
         named: dict[str, State] = dict(zip(self.checks, states, strict=True))
+        if self.starting:
+            named["starting"] = "failed"
         if self.draining:
             named["draining"] = "failed"
         return worst(named.values()), named

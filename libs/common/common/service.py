@@ -156,12 +156,14 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
         service.ops(ops_app)
     ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S)
     runner = create_runner(service)
+    service.readiness.starting = True
     try:
         _allow_open_files()
         await ops.setup()
         await _listen(ops, service.listen.host, service.listen.ops_port)
         await runner.setup()
         await _listen(runner, service.listen.host, service.listen.port)
+        service.readiness.starting = False
         log.info("listening", host=service.listen.host, port=service.listen.port, ops_port=service.listen.ops_port)
         _calm_collector()
         await stop.wait()

@@ -1,5 +1,6 @@
 """A whole service process: how it starts, what stops it, and with which words and status it ends."""
 
+import asyncio
 import http.client
 import os
 import signal
@@ -9,11 +10,17 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from common.ops import Readiness
+from common.service import Listen, Service, serve
 
 PROBE = """
 import asyncio, sys
@@ -154,6 +161,40 @@ def test_sigterm__drains_the_request_in_flight_then_exits_0(probe: Probe, runnin
     assert running.returncode == 0
 
 
+async def test_service_that_does_not_listen_yet__is_alive_but_not_ready(free_port: Callable[[], int]) -> None:
+    opened, stop = asyncio.Event(), asyncio.Event()
+
+    async def resources(_app: web.Application) -> AsyncIterator[None]:
+        await opened.wait()
+        yield
+
+    app = web.Application()
+    app.cleanup_ctx.append(resources)
+    listen = Listen("127.0.0.1", free_port(), free_port())
+    service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s=1.0)
+    async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession(f"http://127.0.0.1:{listen.ops_port}") as ops:
+        tasks.create_task(serve(service, stop=stop))
+        assert await answer(ops, "/livez") == (200, {"status": "ok"})
+        assert await answer(ops, "/readyz") == (503, {"status": "failed", "checks": {"starting": "failed"}})
+        opened.set()
+        while (await answer(ops, "/readyz"))[0] != 200:
+            await asyncio.sleep(0.01)
+        async with aiohttp.ClientSession() as public, public.get(f"http://127.0.0.1:{listen.port}/") as response:
+            assert response.status == 404
+        stop.set()
+
+
+async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
+    """Tried again while nobody listens."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                async with ops.get(path) as response:
+                    return response.status, await response.json()
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.01)
+
+
 def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
     process = probe.start(SLUICE_DRAIN_S="0.2")
     wait_for(process, "listening")
@@ -230,8 +271,6 @@ def test_help_and_version__need_no_settings(probe: Probe) -> None:
 
 
 def test_port_base__gives_each_service_its_ports() -> None:
-    from common.service import Listen
-
     assert Listen.at(2, 8000, "127.0.0.1", None, None) == Listen("127.0.0.1", 8002, 9002)
     assert Listen.at(2, 8000, "127.0.0.1", 1, None) == Listen("127.0.0.1", 1, 9002)
 
