@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from k8s_check.model import Container, Json, Manifests, Pod
+from k8s_check.model import Container, Json, Manifests, Pod, Resource
 
 KINDS: Final = {
     "configMap": "ConfigMap",
@@ -24,8 +24,8 @@ def configuration(manifests: Manifests) -> Iterator[str]:
             if found is None and not reference.get("optional"):
                 yield f"{pod.owner}: there is no {kind} {name}"
             elif found is not None and not reference.get("optional"):
-                held = {**(found.data.get("data") or {}), **(found.data.get("stringData") or {})}
-                yield from (f"{pod.owner}: {kind} {name} has no key {key}" for key in keys if key not in held)
+                missing = [key for key in keys if key not in keys_of(found)]
+                yield from (f"{pod.owner}: {kind} {name} has no key {key}" for key in missing)
 
 
 def accounts(manifests: Manifests) -> Iterator[str]:
@@ -46,7 +46,7 @@ def volumes(manifests: Manifests) -> Iterator[str]:
         yield from (f"{pod.owner}: volumeMount {name} has no volume" for name in sorted(mounted - declared))
         yield from (f"{pod.owner}: volume {name} is never mounted" for name in sorted(declared - mounted))
         for container in pod.containers:
-            yield from _files(pod, container)
+            yield from _files(manifests, pod, container)
 
 
 def backends(manifests: Manifests) -> Iterator[str]:
@@ -65,6 +65,11 @@ def backends(manifests: Manifests) -> Iterator[str]:
                 yield f"{ingress}: Service {backend['name']} has no port {wanted}"
 
 
+def keys_of(resource: Resource) -> set[str]:
+    """Of a ConfigMap or a Secret."""
+    return {*(resource.data.get("data") or {}), *(resource.data.get("stringData") or {})}
+
+
 def _backends(spec: Json) -> Iterator[Json]:
     if "defaultBackend" in spec:
         yield spec["defaultBackend"]["service"]
@@ -75,7 +80,7 @@ def _backends(spec: Json) -> Iterator[Json]:
 
 def _references(pod: Pod) -> Iterator[tuple[str, Json, list[str]]]:
     """Kind, reference, and the keys that must be there, of every ConfigMap and Secret."""
-    places = [source for volume in pod.spec.get("volumes", ()) for source in _sources(volume)]
+    places: list[Json] = list(pod.spec.get("volumes", ()))
     for container in pod.containers:
         places += container.data.get("envFrom", ())
         places += [variable.get("valueFrom", {}) for variable in container.data.get("env", ())]
@@ -86,11 +91,7 @@ def _references(pod: Pod) -> Iterator[tuple[str, Json, list[str]]]:
                 yield kind, reference, [reference["key"]] if "key" in reference else keys
 
 
-def _sources(volume: Json) -> list[Json]:
-    return [volume, *volume.get("projected", {}).get("sources", ())]
-
-
-def _files(pod: Pod, container: Container) -> Iterator[str]:
+def _files(manifests: Manifests, pod: Pod, container: Container) -> Iterator[str]:
     folders = {mount["mountPath"]: mount["name"] for mount in container.data.get("volumeMounts", ())}
     for name, path in container.environment.items():
         if not name.endswith("_FILE"):
@@ -98,12 +99,12 @@ def _files(pod: Pod, container: Container) -> Iterator[str]:
         folder, _, file = path.rpartition("/")
         if folder not in folders:
             yield f"{pod.owner}: {name} is {path}, where nothing is mounted"
-        elif file not in _paths(pod, folders[folder]):
+        elif file not in _held(manifests, pod, folders[folder]):
             yield f"{pod.owner}: {name} is {path}, which the volume {folders[folder]} does not hold"
 
 
-def _paths(pod: Pod, volume_name: str) -> set[str]:
-    """File names in a projected volume; a source must list its items."""
-    volume = next(volume for volume in pod.spec["volumes"] if volume["name"] == volume_name)
-    sources = [source[kind] for source in _sources(volume)[1:] for kind in source]
-    return {item["path"] for source in sources for item in source.get("items", ())}
+def _held(manifests: Manifests, pod: Pod, volume: str) -> set[str]:
+    """The file names in a volume made of a Secret, which are its keys."""
+    names = [v["secret"]["secretName"] for v in pod.spec["volumes"] if v["name"] == volume and "secret" in v]
+    found = [manifests.find("Secret", pod.namespace, name) for name in names]
+    return {key for secret in found if secret for key in keys_of(secret)}

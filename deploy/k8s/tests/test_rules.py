@@ -47,17 +47,18 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("monitors", "matches no workload", [("PodMonitor/sluice", "spec.selector.matchExpressions.0.values", ["egde"])]),
     ("configuration", "there is no ConfigMap egde", [(EDGE, f"{BOX}.envFrom.1.configMapRef.name", "egde")]),
     ("configuration", "there is no Secret sluice-redis", [("Secret/sluice-redis", "metadata.name", "redis")]),
-    ("configuration", "Secret sluice-edge has no key edge-admin-token", [
-        ("Secret/sluice-edge", "stringData", {"token": "x"})]),
+    ("configuration", "Secret sluice-edge has no key token", [
+        (EDGE, f"{BOX}.env.0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "sluice-edge", "key": "token"}}})]),
     ("configuration", "there is no Secret other", [
         (EDGE, f"{BOX}.env.0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "other", "key": "a"}}})]),
     ("accounts", "there is no ServiceAccount edge", [("ServiceAccount/edge", "metadata.name", "other")]),
     ("accounts", "runs as the default ServiceAccount", [(EDGE, f"{POD}.serviceAccountName", None)]),
-    ("volumes", "volumeMount jornal has no volume", [(EDGE, f"{BOX}.volumeMounts.2.name", "jornal")]),
-    ("volumes", "volume tmp is never mounted", [(EDGE, f"{BOX}.volumeMounts.1", None)]),
-    ("volumes", "which the volume secrets does not hold", [
-        (EDGE, f"{BOX}.env.0.value", "/run/secrets/sluice/database")]),
+    ("volumes", "volumeMount jornal has no volume", [(EDGE, f"{BOX}.volumeMounts.5.name", "jornal")]),
+    ("volumes", "volume tmp is never mounted", [(EDGE, f"{BOX}.volumeMounts.4", None)]),
+    ("volumes", "which the volume sluice-postgres does not hold", [
+        (EDGE, f"{BOX}.env.0.value", "/run/secrets/sluice-postgres/database")]),
     ("volumes", "where nothing is mounted", [(EDGE, f"{BOX}.env.0.value", "/run/secrets/database-url")]),
+    ("volumes", "which the volume sluice-edge does not hold", [("Secret/sluice-edge", "stringData", {"token": "x"})]),
     ("backends", "there is no Service egde", [
         ("Ingress/edge", "spec.rules.0.http.paths.0.backend.service.name", "egde")]),
     ("backends", "Service edge has no port https", [
@@ -66,7 +67,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("isolation", "automountServiceAccountToken", [(EDGE, f"{POD}.automountServiceAccountToken", None)]),
     ("isolation", "enableServiceLinks", [("Job/migrate-edge", f"{POD}.enableServiceLinks", True)]),
     ("isolation", "hostNetwork", [(EDGE, f"{POD}.hostNetwork", True)]),
-    ("isolation", "is a folder of the host", [(EDGE, f"{POD}.volumes.1", {"name": "tmp", "hostPath": {"path": "/"}})]),
+    ("isolation", "is a folder of the host", [(EDGE, f"{POD}.volumes.4", {"name": "tmp", "hostPath": {"path": "/"}})]),
     ("restricted", "runAsNonRoot", [(EDGE, f"{POD}.securityContext.runAsNonRoot", None)]),
     ("restricted", "runAsUser", [(EDGE, f"{BOX}.securityContext.runAsUser", 0)]),
     ("restricted", "seccompProfile", [(EDGE, f"{POD}.securityContext.seccompProfile.type", "Unconfined")]),
@@ -91,7 +92,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("ConfigMap/edge", "data.SLUICE_DRAIN_S", "30")]),
     ("journals", "no volume at EVENTS_JOURNAL_DIR", [
         ("ConfigMap/inference", "data.EVENTS_JOURNAL_DIR", "/tmp/journal")]),
-    ("journals", "is not larger than EVENTS_JOURNAL_MAX_BYTES", [(EDGE, f"{POD}.volumes.2.emptyDir.sizeLimit", "1Gi")]),
+    ("journals", "is not larger than EVENTS_JOURNAL_MAX_BYTES", [(EDGE, f"{POD}.volumes.5.emptyDir.sizeLimit", "1Gi")]),
     ("journals", "can fill the whole ephemeral-storage limit", [
         (EDGE, f"{BOX}.resources.limits.ephemeral-storage", "1200Mi")]),
     ("default_deny", "no policy denies Egress by default", [
