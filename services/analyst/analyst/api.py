@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from analyst import examples
 from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Measured, Parameters
 from analyst.archive import Archive, ArchiveUnavailable
 from analyst.attempts import QuotaUnavailable, Slot
@@ -20,8 +21,8 @@ from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
 from analyst.report import FallbackReason, Past, Report
-from common.contracts import AggregateRequest, AnalystHealth
-from common.openapi import operation
+from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
+from common.openapi import Header, operation
 from common.problems import FieldError, Problem, unavailable
 from common.requests import RequestContext
 from common.web import ErrorTable, context
@@ -33,6 +34,10 @@ LONGEST: Final = timedelta(days=7)
 REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+CACHE_HEADERS: Final = (
+    Header("X-Cache", "HIT, MISS or STALE.", "HIT"),
+    Header(hdrs.AGE, "How many seconds old the report is.", "42"),
+)
 NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "cache_unavailable"})
 
 T = TypeVar("T")
@@ -87,7 +92,7 @@ class Page(BaseModel):
 class ReportPath(BaseModel):
     """Which report."""
 
-    report_id: Annotated[str, Field(pattern=REPORT_ID)]
+    report_id: Annotated[str, Field(pattern=REPORT_ID, examples=[examples.REPORT.report_id])]
 
 
 class Invalidated(BaseModel):
@@ -126,7 +131,13 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     """POST /analyze/performance, DELETE /analyze/cache, GET /analyze/reports, one of them, and /analyze/health."""
 
     @operation(
-        body=AnalysisRequest, response=Report, media=(JSON, MARKDOWN), errors=(429, 502, 503, 504), tag="analyst"
+        body=AnalysisRequest,
+        response=Report,
+        media={MARKDOWN: to_markdown(examples.REPORT)},
+        errors=(429, 502, 503, 504),
+        tag="analyst",
+        examples=[AnalysisRequest(window="1h"), examples.REPORT],
+        sends=CACHE_HEADERS,
     )
     async def analyze_performance(request: web.Request, body: AnalysisRequest) -> web.StreamResponse:
         """Report on the service's performance in a window.
@@ -143,12 +154,18 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
             headers |= _quota_headers(doorway.quota, doorway.quota.last)
         return _response(answer.report, request, headers)
 
-    @operation(response=Invalidated, errors=(503, 504), tag="analyst")
+    @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
         """Drop all cached reports; what is being computed now is not kept."""
         return Invalidated(deleted=await _within(doorway, context(request), doorway.invalidate()))
 
-    @operation(query=PageRequest, response=Page, errors=(401, 503, 504), tag="analyst")
+    @operation(
+        query=PageRequest,
+        response=Page,
+        errors=(503, 504),
+        tag="analyst",
+        examples=[Page(reports=[examples.PAST], next_cursor=None)],
+    )
     async def list_reports(request: web.Request, query: PageRequest) -> Page:
         """List past reports, the newest first."""
         page = _archive(doorway).page(query.cursor, query.limit + 1)
@@ -156,7 +173,14 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         reports = found[: query.limit]
         return Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
 
-    @operation(path=ReportPath, response=Report, media=(JSON, MARKDOWN), errors=(401, 404, 503, 504), tag="analyst")
+    @operation(
+        path=ReportPath,
+        response=Report,
+        media={MARKDOWN: to_markdown(examples.REPORT)},
+        errors=(404, 503, 504),
+        tag="analyst",
+        examples=[examples.REPORT],
+    )
     async def get_report(request: web.Request, path: ReportPath) -> web.StreamResponse:
         """Get a past report as it was made."""
         report = await _within(doorway, context(request), _archive(doorway).get(path.report_id))
@@ -164,7 +188,11 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
             raise Problem(404, "No such report is kept.")
         return _response(report, request, {})
 
-    @operation(response=AnalystHealth, tag="analyst")
+    @operation(
+        response=AnalystHealth,
+        tag="analyst",
+        examples=[AnalystHealth(status="ok", model=ModelHealth(name="gemini-2.5-flash-lite", state="ok"))],
+    )
     async def get_analyst_health(_request: web.Request) -> AnalystHealth:
         """Say what this replica last saw of the model; asks nobody."""
         model = doorway.model

@@ -29,11 +29,11 @@ from analyst.report import Draft, Report
 from analyst.settings import AnalystSettings
 from analyst.telemetry import AnalystMetrics
 from common import postgres
-from common.openapi import add_specification
 from common.ops import Check, Readiness, State
 from common.redis import REDIS_ERRORS, create_client
 from common.requests import uuid7
 from common.service import Service, StartError
+from common.specification import add_specification
 from common.tasks import end
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
@@ -105,7 +105,12 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
             retry_after_s=settings.analyst_negative_ttl_s,
         ),
     )
-    add_specification(app, title="Sluice analyst", version=version("sluice-analyst"))
+    add_specification(
+        app,
+        title="Sluice analyst",
+        version=version("sluice-analyst"),
+        description="Reports on the performance, whose figures are looked up and never written by a model.",
+    )
     readiness = Readiness(_checks(app, redis, model, settings))
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
 

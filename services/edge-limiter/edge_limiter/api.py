@@ -7,14 +7,16 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
-from common.openapi import operation, specification
+from common.contracts import ModelHealth
+from common.openapi import operation
 from common.problems import Problem
+from common.specification import specification
 from common.web import ErrorTable
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.admin import TokenNotSet, TokenRequired
 from edge_limiter.docs import add_docs
 from edge_limiter.documents import Documents
-from edge_limiter.health import Health, HealthReport
+from edge_limiter.health import Health, HealthReport, Part
 from edge_limiter.proxy import Proxy
 from edge_limiter.routing import BadTarget, Route
 
@@ -32,6 +34,20 @@ ERRORS: Final[ErrorTable] = {
         403, "This needs an admin token, and the edge is reachable from other machines: set EDGE_ADMIN_TOKEN."
     ),
 }
+
+
+DESCRIPTION: Final = """\
+Text classification behind exact limits.
+
+**Every request** may carry `X-Request-ID` (kept, if it is well-formed), `traceparent` (W3C) and `X-Request-Timeout-Ms`:
+how long you will wait; what cannot be done by then is refused with 504. **Every answer** carries `X-Request-ID`.
+
+**Every error** is a problem document (RFC 9457, `application/problem+json`); those of the Open Inference Protocol's
+routes under `/v2/` have that protocol's shape where the service itself answers.
+
+**Limits** count per client address. Answers of limited routes carry `RateLimit-Policy` and `RateLimit`, and the older
+`X-RateLimit-Limit`, `-Remaining` and `-Reset`; 429 says in `Retry-After` when to try again.
+"""
 
 
 class Endpoint(BaseModel):
@@ -66,7 +82,29 @@ class Edge:
 EDGE: Final = web.AppKey("edge", Edge)
 
 
-@operation(response=Info, tag="edge")
+_INFO: Final = Info(
+    name="sluice",
+    version=VERSION,
+    docs="/docs",
+    openapi="/openapi.json",
+    health="/health",
+    endpoints=[Endpoint(path="/predict", service="inference", methods=["POST"], policy="predict")],
+)
+_UP: Final = Part(status="ok", latency_ms=1.5)
+_HEALTHY: Final = Health(
+    status="ok",
+    database=_UP,
+    redis=_UP,
+    limits="exact",
+    upstreams={"inference": _UP, "metrics": _UP, "analyst": _UP},
+    model=ModelHealth(name="gemini-2.5-flash-lite", state="ok"),
+)
+_FAILED: Final = _HEALTHY.model_copy(
+    update={"status": "failed", "upstreams": {**_HEALTHY.upstreams, "inference": Part(status="down")}}
+)
+
+
+@operation(response=Info, tag="edge", examples=[_INFO])
 async def read_info(request: web.Request) -> Info:
     """What this service is, and what it offers."""
     endpoints = [_endpoint(route) for route in request.app[EDGE].proxy.routes.routes]
@@ -75,7 +113,7 @@ async def read_info(request: web.Request) -> Info:
     )
 
 
-@operation(response=Health, tag="edge", errors=(503,))
+@operation(response=Health, tag="edge", answers={503: _FAILED}, examples=[_HEALTHY])
 async def read_health(request: web.Request) -> web.Response:
     """Whether predictions can be answered, and the state of each part.
 
@@ -98,7 +136,9 @@ def add_routes(app: web.Application) -> dict[str, Any]:
     app.router.add_get("/health", read_health)
     app.router.add_get("/openapi.json", read_openapi)
     add_docs(app)
-    return specification(app, title="Sluice", version=VERSION, description="Text classification behind exact limits.")
+    document = specification(app, title="Sluice", version=VERSION, description=DESCRIPTION)
+    document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+    return document | {"tags": [{"name": "edge", "description": "What this is, and how it is."}]}
 
 
 async def _hide_version(_request: web.Request, response: web.StreamResponse) -> None:

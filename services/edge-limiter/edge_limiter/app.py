@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
             await stack.enter_async_context(_running(watch.run(), "policy file"))
         proxy = _proxy(parts, limiter, upstreams, refusals)
         app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
-        documents = Documents(parts.document, upstreams, _owner_of(parts.routes))
+        documents = Documents(parts.document, upstreams, parts.routes.match)
         app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
         app[DOOR] = create_door(parts.settings, parts.http, proxy)
         parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
@@ -287,14 +287,6 @@ def _analyst_health(exchange: Exchange) -> AskAnalyst:
             return AnalystHealth.model_validate_json(await answer.read())
 
     return ask
-
-
-def _owner_of(routes: RouteTable) -> Callable[[str], str | None]:
-    def owner_of(path: str) -> str | None:
-        route = routes.match("GET", path) or routes.match("POST", path)
-        return route.service if route else None
-
-    return owner_of
 
 
 @asynccontextmanager

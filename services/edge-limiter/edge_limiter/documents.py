@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from edge_limiter.exchange import Exchange, ExchangeError
-from edge_limiter.openapi_merge import merge
+from edge_limiter.openapi_merge import RouteOf, merge
 
 KEEP_S: Final = 60.0
 KEEP_INCOMPLETE_S: Final = 2.0
@@ -21,12 +21,12 @@ class Documents:
         self,
         own: dict[str, Any],
         upstreams: Mapping[str, Exchange],
-        owner_of: Callable[[str], str | None],
+        route_of: RouteOf,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = own
         self._upstreams = upstreams
-        self._owner_of = owner_of
+        self._route_of = route_of
         self._now = now
         self._lock = asyncio.Lock()
         self._kept = b""
@@ -38,7 +38,7 @@ class Documents:
             if not self._kept or self._now() >= self._keep_until:
                 found = await asyncio.gather(*map(_fetch, self._upstreams.values()))
                 named = {name: doc for name, doc in zip(self._upstreams, found, strict=True) if doc is not None}
-                self._kept = json.dumps(merge(self._own, named, self._owner_of)).encode()
+                self._kept = json.dumps(merge(self._own, named, self._route_of)).encode()
                 self._keep_until = self._now() + (KEEP_S if len(named) == len(found) else KEEP_INCOMPLETE_S)
             return self._kept
 

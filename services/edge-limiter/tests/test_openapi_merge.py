@@ -1,42 +1,102 @@
+from typing import Any
+
+from openapi_spec_validator import validate
+
 from edge_limiter.openapi_merge import merge
+from edge_limiter.routing import Route, RouteTable
 
-
-def document(path: str, schema: str, value: dict[str, object]) -> dict[str, object]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    operation = {"operationId": "read", "responses": {"200": {"description": "Success", "content": content}}}
-    return {"paths": {path: {"get": operation}}, "components": {"schemas": {schema: value}}}
-
-
-OWN: dict[str, object] = {
+Json = dict[str, Any]
+OWN: Json = {
     "openapi": "3.1.0",
-    "info": {},
-    "paths": {"/": {}},
-    "components": {"schemas": {"Problem": {}}},
+    "info": {"title": "Edge", "version": "1"},
+    "paths": {"/": {"get": {"operationId": "root", "responses": {"200": {"description": "Success"}}}}},
+    "components": {"schemas": {"ProblemDocument": {}}},
 }
+ROUTES = RouteTable(
+    [
+        Route("/metrics", "metrics", frozenset({"GET"}), prefix=True),
+        Route("/metrics", "metrics", frozenset({"PUT"}), prefix=True, needs_admin=True),
+        Route("/analyst", "analyst", prefix=True),
+        Route("/predict", "inference", policy="predict", cost="texts"),
+    ]
+)
 
 
-def owner_of(path: str) -> str | None:
-    return path.split("/")[1] or None
+def document(path: str, schema: str = "Count", value: Json | None = None, method: str = "get", **more: Any) -> Json:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    operation = {"operationId": "read", "responses": {"200": {"description": "Success", "content": content}}, **more}
+    return {
+        "info": {"description": "What it does."},
+        "paths": {path: {method: operation}},
+        "components": {"schemas": {schema: value or {"type": "object"}}},
+    }
+
+
+def merged(**services: Json) -> Json:
+    whole = merge(OWN, services, ROUTES.match)
+    validate(whole)
+    return whole
 
 
 def test_operations__are_tagged_by_service() -> None:
-    merged = merge(OWN, {"metrics": document("/metrics", "Count", {"type": "object"})}, owner_of)
-    operation = merged["paths"]["/metrics"]["get"]
+    whole = merged(metrics=document("/metrics"))
+    operation = whole["paths"]["/metrics"]["get"]
     assert (operation["tags"], operation["operationId"]) == (["metrics"], "metrics_read")
-    assert set(merged["paths"]) == {"/", "/metrics"}
+    assert set(whole["paths"]) == {"/", "/metrics"}
+    assert whole["tags"] == [{"name": "metrics", "description": "What it does."}]
 
 
 def test_schema_name_that_means_two_things__gets_its_service_in_front() -> None:
-    services = {
-        "metrics": document("/metrics", "Count", {"type": "object"}),
-        "analyst": document("/analyst", "Count", {"type": "array"}),
-    }
-    merged = merge(OWN, services, owner_of)
-    assert set(merged["components"]["schemas"]) == {"Problem", "Count", "AnalystCount"}
-    content = merged["paths"]["/analyst"]["get"]["responses"]["200"]["content"]
+    whole = merged(metrics=document("/metrics"), analyst=document("/analyst", value={"type": "array"}))
+    assert set(whole["components"]["schemas"]) == {"ProblemDocument", "Count", "AnalystCount"}
+    content = whole["paths"]["/analyst"]["get"]["responses"]["200"]["content"]
     assert content["application/json"]["schema"]["$ref"] == "#/components/schemas/AnalystCount"
 
 
-def test_path_that_the_edge_sends_elsewhere__is_left_out() -> None:
-    merged = merge(OWN, {"metrics": document("/internal", "Count", {})}, owner_of)
-    assert "/internal" not in merged["paths"]
+def test_operation_that_the_edge_sends_elsewhere__is_left_out() -> None:
+    whole = merged(metrics=document("/internal"), analyst=document("/metrics"), inference={"paths": {"/predict": {}}})
+    assert set(whole["paths"]) == {"/"}
+
+
+def test_refusals_of_the_edge__are_in_every_operation_of_a_service() -> None:
+    responses = merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]["responses"]
+    refusals = {"400", "403", "408", "414", "417", "429", "431", "500", "501", "502", "503", "504", "505"}
+    assert set(responses) == refusals | {"200"}
+    assert responses["502"] == {"$ref": "#/components/responses/Problem502"}
+
+
+def test_own_page__has_the_refusals_of_the_door_alone() -> None:
+    responses = merged()["paths"]["/"]["get"]["responses"]
+    assert set(responses) == {"200", "400", "408", "414", "417", "431", "500", "501", "505"}
+
+
+def test_body__adds_the_refusals_of_bodies() -> None:
+    body: Json = {"content": {"application/json": {"schema": {"type": "object"}}}}
+    put = merged(metrics=document("/metrics", method="put", requestBody=body))["paths"]["/metrics"]["put"]
+    post = merged(inference=document("/predict", method="post", requestBody=body))["paths"]["/predict"]["post"]
+    assert "413" in put["responses"] and "415" not in put["responses"]
+    assert {"413", "415"} <= set(post["responses"])
+
+
+def test_route_of_administrators__asks_for_the_token() -> None:
+    whole = merged(metrics=document("/metrics", method="put"))
+    operation = whole["paths"]["/metrics"]["put"]
+    assert operation["security"] == [{"adminToken": []}]
+    assert operation["responses"]["401"] == {"$ref": "#/components/responses/Problem401"}
+    assert whole["components"]["securitySchemes"]["adminToken"]["scheme"] == "bearer"
+    assert "security" not in merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]
+
+
+def test_limited_route__tells_its_limit_in_headers() -> None:
+    operation = merged(inference=document("/predict", method="post"))["paths"]["/predict"]["post"]
+    assert set(operation["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
+    limited = merged(metrics=document("/metrics"))["components"]["responses"]["Problem429"]
+    assert {"Retry-After", "RateLimit", "X-Request-ID"} <= set(limited["headers"])
+
+
+def test_error_in_a_shape_of_the_service__stands_beside_the_edges_problem() -> None:
+    own: Json = {"description": "No.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    responses: Json = {"200": {"description": "Success"}, "400": own}
+    operation = merged(inference=document("/predict", method="post", responses=responses))["paths"]["/predict"]["post"]
+    assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/problem+json"}
+    assert "X-Request-ID" in operation["responses"]["400"]["headers"]

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from common.openapi import operation
+from common.specification import EXAMPLE_ID
 from inference.calls import ANSWERING, MAX_CHARACTERS, MAX_TEXTS, UNSCORABLE, Text, caller
 from inference.engine import ModelCard
 from inference.jobs import ScoringFailed
@@ -105,7 +106,46 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/models", models)
 
 
-@operation(body=PredictRequest, response=PredictResponse, errors=(503, 504), tag="inference")
+_ANSWER: Final = PredictResponse(
+    label="POSITIVE",
+    score=0.9637638819531743,
+    scores={"NEGATIVE": 0.03623611804682561, "POSITIVE": 0.9637638819531743},
+    cached=False,
+    truncated=False,
+    model=ModelName(name="sluice-sentiment-minilm", revision="9680a671e92c"),
+    request_id=EXAMPLE_ID,
+    timing_ms=Timing(queue=0.56, inference=3.764, total=8.505),
+)
+_ANSWERS: Final = BatchResponse(
+    predictions=[Result.model_validate(_ANSWER.model_dump(include=set(Result.model_fields))), _FAILED],
+    model=_ANSWER.model,
+    request_id=EXAMPLE_ID,
+    timing_ms=_ANSWER.timing_ms,
+)
+_SERVED: Final = ModelsResponse(
+    models=[
+        Model(
+            name="sluice-sentiment-minilm",
+            revision="9680a671e92c",
+            labels=["NEGATIVE", "POSITIVE"],
+            engine="onnx",
+            device="cpu",
+            limits=Limits(max_tokens=512, max_characters=MAX_CHARACTERS, max_texts=MAX_TEXTS),
+            license="Apache-2.0",
+            training_data=["SST-2 training sentences and phrases (67,000)"],
+            known_weaknesses=["English only: other languages are scored, and the score means little."],
+        )
+    ]
+)
+
+
+@operation(
+    body=PredictRequest,
+    response=PredictResponse,
+    errors=(503, 504),
+    tag="inference",
+    examples=[PredictRequest(text="A wonderful film."), _ANSWER],
+)
 async def predict(request: web.Request, body: PredictRequest) -> PredictResponse:
     """Classify one text."""
     answering, asker = request.app[ANSWERING], caller(request)
@@ -120,7 +160,13 @@ async def predict(request: web.Request, body: PredictRequest) -> PredictResponse
     )
 
 
-@operation(body=BatchRequest, response=BatchResponse, errors=(503, 504), tag="inference")
+@operation(
+    body=BatchRequest,
+    response=BatchResponse,
+    errors=(503, 504),
+    tag="inference",
+    examples=[BatchRequest(texts=["A wonderful film.", "Dreadful."]), _ANSWERS],
+)
 async def predict_batch(request: web.Request, body: BatchRequest) -> BatchResponse:
     """Classify up to 64 texts; a text that can't be scored fails alone."""
     answering, asker = request.app[ANSWERING], caller(request)
@@ -134,7 +180,7 @@ async def predict_batch(request: web.Request, body: BatchRequest) -> BatchRespon
     )
 
 
-@operation(response=ModelsResponse, tag="inference")
+@operation(response=ModelsResponse, tag="inference", examples=[_SERVED])
 async def models(request: web.Request) -> ModelsResponse:
     """The model that answers: its labels, limits and known weaknesses."""
     card = request.app[ANSWERING].card

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from common import tasks
 from common.events import ClientHasher, EventPipe, open_event_pipe
 from common.journal import Journal
-from common.openapi import add_specification
 from common.ops import Check, Readiness, State
 from common.redis import create_client
 from common.service import Service, StartError
+from common.specification import add_specification
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 from inference import api, huggingface, oip
@@ -60,7 +60,7 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
         app,
         title="Sluice inference",
         version=version("sluice-inference"),
-        description="The Open Inference Protocol v2 is spoken too, under /v2, as its own specification says.",
+        description="Scores texts, in Sluice's own shape, in Hugging Face's and in the Open Inference Protocol's.",
     )
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
 

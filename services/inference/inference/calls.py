@@ -47,7 +47,13 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS), AfterValid
 class ModelPath(BaseModel):
     """Which model a path names; what it means is for `check_model` to say."""
 
-    model: str
+    model: Annotated[str, Field(examples=["sluice-sentiment-minilm"])]
+
+
+class VersionPath(ModelPath):
+    """Which model in which version."""
+
+    version: Annotated[str, Field(examples=["9680a671e92c"])]
 
 
 def caller(request: web.Request) -> Caller:

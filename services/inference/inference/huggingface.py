@@ -53,7 +53,15 @@ def add_routes(app: web.Application) -> None:
 
 
 @operation(
-    path=ModelPath, body=ClassificationRequest, response=Classifications, errors=(404, 503, 504), tag="inference"
+    path=ModelPath,
+    body=ClassificationRequest,
+    response=Classifications,
+    errors=(404, 503, 504),
+    tag="inference",
+    examples=[
+        ClassificationRequest(inputs=["A wonderful film."], parameters=ClassificationParameters(top_k=1)),
+        Classifications([[LabelScore(label="POSITIVE", score=0.9637638819531743)]]),
+    ],
 )
 async def classify(request: web.Request, path: ModelPath, body: ClassificationRequest) -> Classifications:
     """Classify texts in the shape of Hugging Face's text-classification task.

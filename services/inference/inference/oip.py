@@ -4,71 +4,84 @@
 """
 
 import json
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from common.openapi import operation
 from common.problems import CONTENT_TYPE
-from inference import tensors
-from inference.calls import ANSWERING, READINESS, check_model, predictions, served_name
+from inference import oip_models, tensors
+from inference.calls import ANSWERING, READINESS, ModelPath, VersionPath, check_model, predictions, served_name
 from inference.engine import ModelCard
+from inference.oip_models import Live, ModelMetadata, ModelReady, Ready, ServerMetadata, TensorMetadata
 
 _ROOT: Final = "/v2"
-_MODELS: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+_MODELS: Final = {"/v2/models/{model}": ModelPath, "/v2/models/{model}/versions/{version}": VersionPath}
+_about = partial(operation, tag="inference", validates=False)
 
 
 def add_routes(app: web.Application) -> None:
-    """Its answers are described by the protocol's own specification, so they are not in ours."""
     app.middlewares.insert(0, _shape_errors)
     app.router.add_get(_ROOT, server)
     app.router.add_get(f"{_ROOT}/health/live", live)
     app.router.add_get(f"{_ROOT}/health/ready", ready)
-    for path in _MODELS:
-        app.router.add_get(path, model)
-        app.router.add_get(f"{path}/ready", model_ready)
-        app.router.add_post(f"{path}/infer", infer)
+    for root, path in _MODELS.items():
+        about = partial(_about, path=path)
+        app.router.add_get(root, about(**oip_models.MODEL)(model))
+        app.router.add_get(f"{root}/ready", about(**oip_models.MODEL_READY)(model_ready))
+        app.router.add_post(f"{root}/infer", about(**oip_models.INFER)(infer))
 
 
-async def server(_request: web.Request) -> web.Response:
-    return web.json_response(
-        {"name": "sluice", "version": version("sluice-inference"), "extensions": ["binary_tensor_data"]}
-    )
+@_about(**oip_models.SERVER)
+async def server(_request: web.Request) -> ServerMetadata:
+    """The server, in the Open Inference Protocol."""
+    return ServerMetadata(name="sluice", version=version("sluice-inference"), extensions=["binary_tensor_data"])
 
 
-async def live(_request: web.Request) -> web.Response:
-    return web.json_response({"live": True})
+@_about(**oip_models.LIVE)
+async def live(_request: web.Request) -> Live:
+    """Whether the server is alive, in the Open Inference Protocol."""
+    return Live(live=True)
 
 
+@_about(**oip_models.READY)
 async def ready(request: web.Request) -> web.Response:
-    return await _readiness(request, {})
+    """Whether the server can answer, in the Open Inference Protocol."""
+    is_ready = await _is_ready(request)
+    return _readiness(Ready(ready=is_ready))
 
 
 async def model_ready(request: web.Request) -> web.Response:
-    return await _readiness(request, {"name": served_name(_card(request))})
-
-
-async def model(request: web.Request) -> web.Response:
+    """Whether the model can answer, in the Open Inference Protocol."""
     card = _card(request)
-    return web.json_response(
-        {
-            "name": served_name(card),
-            "versions": [card.revision],
-            "platform": f"sluice_{card.engine}",
-            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-            "outputs": [
-                {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                {"name": "score", "datatype": "FP32", "shape": [-1]},
-                {"name": "scores", "datatype": "FP32", "shape": [-1, len(card.labels)]},
-            ],
-        }
+    return _readiness(ModelReady(name=served_name(card), ready=await _is_ready(request)))
+
+
+async def model(request: web.Request) -> ModelMetadata:
+    """The model, its inputs and outputs, in the Open Inference Protocol."""
+    card = _card(request)
+    return ModelMetadata(
+        name=served_name(card),
+        versions=[card.revision],
+        platform=f"sluice_{card.engine}",
+        inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
+        outputs=[
+            TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
+            TensorMetadata(name="score", datatype="FP32", shape=[-1]),
+            TensorMetadata(name="scores", datatype="FP32", shape=[-1, len(card.labels)]),
+        ],
     )
 
 
 async def infer(request: web.Request) -> web.Response:
-    """Classify the texts of the input tensor; one that can't be scored fails the request: the protocol has no place
-    for the error of a single text."""
+    """Classify the texts of the input tensor, in the Open Inference Protocol.
+
+    One that can't be scored fails the request: the protocol has no place for the error of a single text. The binary
+    tensor data extension is understood in both directions.
+    """
     card = _card(request)
     asked, texts = tensors.read(await request.read(), request.headers.get(tensors.JSON_LENGTH))
     found = await predictions(request, texts)
@@ -88,10 +101,14 @@ def _card(request: web.Request) -> ModelCard:
     return card
 
 
-async def _readiness(request: web.Request, facts: dict[str, Any]) -> web.Response:
+async def _is_ready(request: web.Request) -> bool:
     state, _ = await request.app[READINESS].report()
-    is_ready = state != "failed"
-    return web.json_response({**facts, "ready": is_ready}, status=200 if is_ready else 503)
+    return state != "failed"
+
+
+def _readiness(answer: Ready) -> web.Response:
+    status = 200 if answer.ready else 503
+    return web.Response(status=status, body=answer.model_dump_json().encode(), content_type="application/json")
 
 
 @web.middleware

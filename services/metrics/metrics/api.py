@@ -10,9 +10,10 @@ from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
 from common.contracts import Aggregate, AggregateRequest, Alerts, Body, DriftReport, Filters, Window
-from common.openapi import operation
+from common.openapi import Header, operation
 from common.problems import Problem, unavailable
 from common.web import ErrorTable
+from metrics import examples
 from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, VersionConflict
 from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
 from metrics.rows_api import read_predictions
@@ -24,6 +25,10 @@ from metrics.windows import SECOND, Range, asked_range, asked_reference, span
 log = structlog.get_logger()
 
 RETRY_AFTER_S: Final = 2.0  # about what a restart of PostgreSQL takes
+
+
+ETAG: Final = Header("ETag", "The version of the thresholds.", '"7"')
+IF_MATCH: Final = Header("If-Match", "The ETag that was read, or `*` for any version.", "*")
 
 
 class Count(Body):
@@ -45,7 +50,7 @@ def routes() -> Iterable[web.RouteDef]:
     )
 
 
-@operation(response=Count, errors=(503, 504), tag="metrics")
+@operation(response=Count, errors=(503, 504), tag="metrics", examples=[Count(count=1_234_567)])
 async def count_predictions(request: web.Request) -> Count:
     """Count answered predictions.
 
@@ -55,7 +60,13 @@ async def count_predictions(request: web.Request) -> Count:
         return Count(count=await request.app[RESOURCES].rollups.count())
 
 
-@operation(body=AggregateRequest, response=Aggregate, errors=(503, 504), tag="metrics")
+@operation(
+    body=AggregateRequest,
+    response=Aggregate,
+    errors=(503, 504),
+    tag="metrics",
+    examples=[examples.ASKED, examples.AGGREGATE],
+)
 async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregate:
     """Aggregate predictions over a window.
 
@@ -70,7 +81,7 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
         return await request.app[RESOURCES].aggregates.answer(body)
 
 
-@operation(response=Thresholds, errors=(503, 504), tag="thresholds")
+@operation(response=Thresholds, errors=(503, 504), tag="thresholds", examples=[examples.THRESHOLDS], sends=[ETAG])
 async def read_thresholds(request: web.Request) -> web.Response:
     """Read the thresholds.
 
@@ -80,7 +91,15 @@ async def read_thresholds(request: web.Request) -> web.Response:
         return _document(await request.app[RESOURCES].thresholds.get())
 
 
-@operation(body=Thresholds, response=Thresholds, errors=(412, 428, 503, 504), tag="thresholds")
+@operation(
+    body=Thresholds,
+    response=Thresholds,
+    errors=(412, 428, 503, 504),
+    tag="thresholds",
+    examples=[examples.THRESHOLDS],
+    takes=[IF_MATCH],
+    sends=[ETAG],
+)
 async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.Response:
     """Replace all thresholds.
 
@@ -97,7 +116,7 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
             raise Problem(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
 
 
-@operation(response=Alerts, errors=(503, 504), tag="thresholds")
+@operation(response=Alerts, errors=(503, 504), tag="thresholds", examples=[examples.ALERTS])
 async def read_alerts(request: web.Request) -> Alerts:
     """List alerts: firing, pending, and the last that were resolved.
 
@@ -126,7 +145,7 @@ class DriftQuery(Body):
         return asked, asked_reference(asked, self.reference, self.reference_end)
 
 
-@operation(query=DriftQuery, response=DriftReport, errors=(503, 504), tag="metrics")
+@operation(query=DriftQuery, response=DriftReport, errors=(503, 504), tag="metrics", examples=[examples.DRIFT])
 async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftReport:
     """Compare labels, confidence and text lengths with those of another time.
 

@@ -16,11 +16,11 @@ from redis.asyncio import Redis
 
 from common import postgres, tasks
 from common.client import create_session
-from common.openapi import add_specification
 from common.ops import Check, Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool
 from common.redis import REDIS_ERRORS, create_client
 from common.service import Service, StartError
+from common.specification import add_specification
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 from metrics.aggregates import Aggregates
@@ -61,7 +61,12 @@ def create_service(settings: MetricsSettings) -> Service:
     readiness = Readiness({"start": _not_started})
     app = create_app(Door(HttpMetrics(registry), errors=ERRORS, default_timeout_s=settings.metrics_request_timeout_s))
     app.add_routes(routes())
-    add_specification(app, title="Sluice metrics", version=version("sluice-metrics"))
+    add_specification(
+        app,
+        title="Sluice metrics",
+        version=version("sluice-metrics"),
+        description="What was predicted: counts, aggregates, drift, thresholds, alerts and single predictions.",
+    )
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:

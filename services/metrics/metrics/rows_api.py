@@ -19,6 +19,7 @@ from common.contracts import (
     Window,
 )
 from common.openapi import operation
+from metrics import examples
 from metrics.resources import RESOURCES, deadline, fields_of_query
 from metrics.windows import SECOND, Range, asked_range, span
 
@@ -56,7 +57,11 @@ class PredictionsQuery(Body):
     response=PredictionPage,
     errors=(503, 504),
     tag="predictions",
-    media=("application/json", CSV, NDJSON),
+    media={
+        CSV: examples.PREDICTIONS_CSV,
+        NDJSON: examples.PREDICTIONS_NDJSON,
+    },
+    examples=[examples.PREDICTIONS],
 )
 async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse | PredictionPage:
     """Read single predictions, newest first.

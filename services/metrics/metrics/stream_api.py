@@ -5,8 +5,9 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from common.contracts import Aggregate, Body, Window
+from common.contracts import Body, Window
 from common.openapi import operation
+from metrics.examples import EVENT
 from metrics.resources import RESOURCES
 
 STALL_S: Final = 30.0  # a reader that takes nothing for so long is given up
@@ -18,7 +19,7 @@ class StreamQuery(Body):
     window: Window = "15m"
 
 
-@operation(query=StreamQuery, response=Aggregate, errors=(503,), tag="metrics", media=("text/event-stream",))
+@operation(query=StreamQuery, errors=(503,), tag="metrics", media={"text/event-stream": EVENT})
 async def stream_aggregates(request: web.Request, *, query: StreamQuery) -> web.StreamResponse:
     """Follow the aggregates of a window.
 
