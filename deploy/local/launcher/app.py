@@ -122,7 +122,7 @@ def _say_stores(servers: list[Server], console: Console, started: float) -> None
 
 
 def _say_ready(system: System, filled: Mapping[str, str], console: Console, seconds: float, is_first: bool) -> None:
-    console.say("ready", url=system.url, seconds=round(seconds, 1))
+    console.say("ready", url=system.url, dashboard=f"{system.url}/dashboard", seconds=round(seconds, 1))
     if is_first and not environment.is_given(system.user, "EDGE_ADMIN_TOKEN"):
         console.say("admin token made; shown this once", token=filled["EDGE_ADMIN_TOKEN"])
     console.plain(_TRY.format(url=system.url))

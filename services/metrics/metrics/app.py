@@ -26,9 +26,11 @@ from common.web import Door, create_app
 from metrics.aggregates import Aggregates
 from metrics.alert_store import AlertStore
 from metrics.api import ERRORS, routes
+from metrics.assets import Assets, read_assets
 from metrics.consumer import Consumer
+from metrics.dashboard_api import add_dashboard
 from metrics.database import Database
-from metrics.errors import StoreUnavailable
+from metrics.errors import AssetDamaged, StoreUnavailable
 from metrics.evaluator import Evaluator
 from metrics.ledger import Ledger
 from metrics.live import Live
@@ -67,6 +69,7 @@ def create_service(settings: MetricsSettings) -> Service:
         version=version("sluice-metrics"),
         description="What was predicted: counts, aggregates, drift, thresholds, alerts and single predictions.",
     )
+    add_dashboard(app, _assets())
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
@@ -79,6 +82,13 @@ def create_service(settings: MetricsSettings) -> Service:
     app.cleanup_ctx.append(resources)
     app.on_shutdown.append(end_streams)
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+
+
+def _assets() -> Assets:
+    try:
+        return read_assets()
+    except AssetDamaged as error:
+        raise StartError(f"{error} of the package youplot is not the one that the dashboard was made with") from error
 
 
 async def _open(

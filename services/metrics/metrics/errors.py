@@ -28,3 +28,7 @@ class VersionConflict(Exception):
 
 class TooManyFollowers(Exception):
     """The live stream has as many followers as it takes."""
+
+
+class AssetDamaged(Exception):
+    """A file of the dashboard is not the one that this service was made with; the message names it."""

@@ -1,0 +1,83 @@
+// Alerts: what fires now and what is about to, then the history; and the one-line verdict that follows from them.
+
+import { h, notice, panelHead, renderOnce } from "./dom.js";
+import { dateTime, duration, metricValue } from "./format.js";
+import { sentence } from "./rules.js";
+
+const HISTORY = 20;
+
+export class Alerts {
+  /** `follow(metric)` shows the plot of a metric. */
+  constructor(place, follow) {
+    this.follow = follow;
+    this.list = h("div", {}, h("p", { class: "muted" }, "Loading…"));
+    place.append(panelHead("alerts-title", "Alerts", "Judged every few seconds, whether this page is open or not."), this.list);
+  }
+
+  show({ alerts, evaluated_at: evaluatedAt }) {
+    const open = alerts.filter((alert) => alert.state !== "resolved");
+    const past = alerts.filter((alert) => alert.state === "resolved");
+    renderOnce(this.list, [open, past.slice(0, HISTORY), past.length, evaluatedAt === null], () => [
+      open.length ? h("ul", { class: "rows" }, open.map((alert) => this.row(alert))) : quiet(evaluatedAt),
+      past.length ? history(past) : null,
+    ]);
+  }
+
+  showTrouble(trouble) {
+    renderOnce(this.list, ["trouble", trouble.detail], () => notice("bad", "Alerts are not known now.", trouble.detail));
+  }
+
+  row(alert) {
+    const { rule, state, value } = alert;
+    return h(
+      "li",
+      { "data-alert": rule.name, "data-state": state },
+      h("span", { class: "badge", "data-kind": state === "firing" ? rule.severity : "pending" }, state),
+      h(
+        "div",
+        { class: "grow" },
+        h("strong", {}, rule.name),
+        h("p", { class: "muted" }, `${sentence(rule)}. Since ${dateTime(alert.firing_at ?? alert.pending_at)}.`),
+      ),
+      h("span", { class: "figure" }, metricValue(rule.metric, value)),
+      h("button", { type: "button", class: "quiet", "aria-label": `Show the plot of ${rule.name}`, onclick: () => this.follow(rule.metric) }, "Plot"),
+    );
+  }
+}
+
+/** `{state, text}` for the top of the page. */
+export function verdictOf(aggregate, alerts) {
+  const firing = alerts.filter((alert) => alert.state === "firing");
+  const pending = alerts.filter((alert) => alert.state === "pending");
+  if (firing.length) {
+    const names = firing.map((alert) => alert.rule.name).join(", ");
+    return { state: firing.some((alert) => alert.rule.severity === "critical") ? "critical" : "warning", text: `Firing: ${names}` };
+  }
+  if (pending.length) return { state: "pending", text: `Watching: ${pending.map((alert) => alert.rule.name).join(", ")}` };
+  if (!aggregate.requests) return { state: "empty", text: "No traffic in this window" };
+  return { state: "ok", text: "All within limits" };
+}
+
+function quiet(evaluatedAt) {
+  return h("p", { class: "empty" }, evaluatedAt === null ? "No rule has been judged yet." : "Nothing fires. A rule that stays broken appears here.");
+}
+
+function history(past) {
+  const shown = past.slice(0, HISTORY);
+  const row = ({ rule, value, firing_at: from, resolved_at: to }) =>
+    h(
+      "tr",
+      { "data-resolved": rule.name },
+      h("th", { scope: "row" }, rule.name),
+      h("td", {}, dateTime(from)),
+      h("td", {}, duration((Date.parse(to) - Date.parse(from)) / 1000)),
+      h("td", {}, metricValue(rule.metric, value)),
+    );
+  const heads = ["Resolved", "Fired at", "Lasted", "Last value"].map((head) => h("th", { scope: "col" }, head));
+  const more = past.length > HISTORY ? `, the latest ${HISTORY} of ${past.length}` : "";
+  return h(
+    "div",
+    { class: "scroll history", tabindex: "0", role: "region", "aria-label": "Resolved alerts" },
+    h("table", {}, h("caption", {}, `History${more}`), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, shown.map(row))),
+  );
+}

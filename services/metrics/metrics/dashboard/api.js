@@ -1,0 +1,60 @@
+// Requests to this origin; every failure becomes a Trouble that can be shown, with the fields that are wrong.
+
+import { askToken, forgetToken, keptToken } from "./token.js";
+
+const TIMEOUT_MS = 30_000;
+
+/** `status` is 0 when no answer came. `errors` are `{field, message}`. */
+export class Trouble extends Error {
+  constructor(status, title, detail, errors = [], waitS = null) {
+    super(detail ?? title);
+    Object.assign(this, { status, title, detail, errors, waitS });
+  }
+}
+
+/** Ask, and answer `{body, headers, status}`; `accept` lists statuses besides 2xx whose JSON body is an answer. */
+export async function ask(method, path, { body, headers = {}, accept = [] } = {}) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+      credentials: "omit",
+      cache: "no-store",
+    });
+  } catch {
+    throw new Trouble(0, "No answer", "The server cannot be reached, or took too long.");
+  }
+  const document = await response.json().catch(() => null);
+  if (!response.ok && !(accept.includes(response.status) && document?.status !== response.status)) throw problem(response, document);
+  if (document === null) throw new Trouble(response.status, "Not understood", "The answer was not JSON.");
+  return { body: document, headers: response.headers, status: response.status };
+}
+
+/** Like `ask`, with the admin token; asks the reader for it when the server does. Null when the reader declines. */
+export async function askAsAdmin(method, path, options = {}) {
+  for (let wasRefused = false; ; wasRefused = true) {
+    const token = keptToken();
+    const authorization = token ? { Authorization: `Bearer ${token}` } : {};
+    try {
+      return await ask(method, path, { ...options, headers: { ...options.headers, ...authorization } });
+    } catch (trouble) {
+      if (trouble.status !== 401) throw trouble;
+      forgetToken();
+      if (!(await askToken(wasRefused || Boolean(token)))) return null;
+    }
+  }
+}
+
+function problem(response, document) {
+  const wait = Number.parseInt(response.headers.get("Retry-After"), 10);
+  return new Trouble(
+    response.status,
+    document?.title ?? `Status ${response.status}`,
+    document?.detail,
+    document?.errors ?? [],
+    Number.isNaN(wait) ? null : wait,
+  );
+}

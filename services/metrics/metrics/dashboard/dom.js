@@ -1,0 +1,55 @@
+// Elements out of code, never out of text: what the server sends cannot become markup.
+
+/** `h("p", {class: "muted", onclick: f, vars: {"--share": "40%"}}, "text", child)`; null and false children are left out. */
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "vars") setVars(element, value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Custom properties through the object model, which a strict policy allows. */
+export function setVars(element, vars) {
+  for (const [name, value] of Object.entries(vars)) element.style.setProperty(name, value);
+}
+
+export const byId = (id) => document.getElementById(id);
+
+/** Write only what changed, so that a screen reader's place and a selection survive an update. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Replace the children unless `key` is what it was the last time. */
+export function renderOnce(element, key, make) {
+  const text = JSON.stringify(key);
+  if (element.renderedKey === text) return;
+  element.renderedKey = text;
+  element.replaceChildren(...[make()].flat().filter(Boolean));
+}
+
+/** Bring an element into view and give it the focus. */
+export function goTo(element) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  element.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+  element.focus({ preventScroll: true });
+}
+
+/** A heading row: the title, an optional note, and what belongs at its end. */
+export function panelHead(id, title, note, ...end) {
+  return h(
+    "div",
+    { class: "panel-head" },
+    h("div", {}, h("h2", { id }, title), note ? h("p", { class: "muted" }, note) : null),
+    ...end,
+  );
+}
+
+export function notice(kind, title, detail, ...more) {
+  return h("div", { class: "notice", "data-kind": kind }, h("strong", {}, title), detail ? h("p", {}, detail) : null, ...more);
+}

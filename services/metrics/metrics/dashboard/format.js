@@ -1,0 +1,72 @@
+// Numbers, times and names as people read them; a missing number is a dash.
+
+export const NONE = "–";
+
+const known = (format) => (value) => (value === null || value === undefined || Number.isNaN(value) ? NONE : format(value));
+const digits = (value, places) =>
+  value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+
+export const count = known((value) => value.toLocaleString("en"));
+export const rate = known((value) => (value === 0 ? "0" : value < 0.01 ? digits(value, 3) : digits(value, value < 10 ? 2 : value < 100 ? 1 : 0)));
+export const ms = known((value) =>
+  value >= 10_000 ? `${digits(value / 1000, 1)} s` : `${digits(value, value < 10 ? 2 : value < 100 ? 1 : 0)} ms`,
+);
+export const percent = known((value) => `${digits(value * 100, value !== 0 && Math.abs(value) < 0.1 ? 2 : 1)} %`);
+export const score = known((value) => digits(value, 3));
+
+/** Without the zeros that only keep columns straight: for limits and axes. */
+export const trimmed = (text) => text.replace(/\.(\d*?)0+(?!\d)/, (_, kept) => (kept ? `.${kept}` : ""));
+
+/** hh:mm:ss where the reader is. */
+export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
+
+export const dateTime = (time) =>
+  new Date(time).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${digits(seconds / 3600, seconds < 36_000 ? 1 : 0)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+export const WINDOWS = {
+  "5m": "5 minutes",
+  "15m": "15 minutes",
+  "1h": "hour",
+  "6h": "6 hours",
+  "24h": "24 hours",
+  "7d": "7 days",
+  "30d": "30 days",
+};
+
+const METRICS = {
+  requests: ["Requests", count],
+  predictions: ["Answered predictions", count],
+  throughput_per_s: ["Throughput", (value) => `${rate(value)} /s`],
+  error_rate: ["Error rate", percent],
+  limited_rate: ["Limited rate", percent],
+  "latency_ms.mean": ["Mean latency", ms],
+  "latency_ms.p50": ["p50 latency", ms],
+  "latency_ms.p90": ["p90 latency", ms],
+  "latency_ms.p95": ["p95 latency", ms],
+  "latency_ms.p99": ["p99 latency", ms],
+  "latency_ms.max": ["Maximum latency", ms],
+  "confidence.mean": ["Mean confidence", score],
+  "drift.labels": ["Label drift", score],
+  "drift.confidence": ["Confidence drift", score],
+  "drift.length": ["Length drift", score],
+};
+
+/** What a threshold rule may watch. */
+export const RULE_METRICS = Object.keys(METRICS);
+
+export const metricName = (metric) => METRICS[metric]?.[0] ?? metric;
+export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(value);
+
+/** A figure of a report, by its unit. */
+export function figureValue({ value, unit }) {
+  const formats = { count, per_s: (v) => `${rate(v)} /s`, share: percent, ms, ratio: (v) => `${digits(v, 2)}×`, score };
+  if (unit === "percent") return `${value > 0 ? "+" : ""}${digits(value, 1)} %`;
+  return (formats[unit] ?? rate)(value);
+}

@@ -1,0 +1,180 @@
+// One plot over time: canvas by uPlot, a legend that reads out values, and a table that says the same.
+
+import { h, setText } from "./dom.js";
+import { NONE, clock, dateTime, trimmed } from "./format.js";
+import { colour, onTheme } from "./theme.js";
+
+const HEIGHT = 220;
+const ROWS = 60; // of the table: a chart's worth
+const FAMILY = "Inter, system-ui, sans-serif";
+const DAY_S = 86_400;
+
+/** `spec`: id, title, hint, format, series of {label, colour, dash, width}. The element is `figure`. */
+export class Plot {
+  constructor(spec) {
+    this.spec = spec;
+    this.data = [[], ...spec.series.map(() => [])];
+    this.limits = [];
+    this.spans = [];
+    this.values = spec.series.map(() => h("span", { class: "legend-value" }, NONE));
+    this.at = h("span", { class: "muted legend-at" });
+    this.canvas = h("div", { class: "canvas", role: "img", "aria-label": `${spec.title}: loading` });
+    this.empty = h("p", { class: "empty", hidden: true }, spec.empty);
+    this.table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${spec.title} as a table` });
+    this.details = h("details", { ontoggle: () => this.fillTable() }, h("summary", {}, "Show as table"), this.table);
+    this.figure = h(
+      "figure",
+      { class: "panel plot", id: `plot-${spec.id}`, tabindex: "-1", "data-state": "loading", "aria-labelledby": `title-${spec.id}` },
+      h("figcaption", {}, h("h3", { id: `title-${spec.id}` }, spec.title), h("span", { class: "muted" }, spec.hint), this.at),
+      this.legend(),
+      h("div", { class: "stage" }, this.canvas, this.empty),
+      this.details,
+    );
+    new ResizeObserver(() => this.resize()).observe(this.canvas);
+    onTheme(() => this.chart?.redraw(false));
+  }
+
+  /** `limits` are [value, name] of rules that fire there; `spans` are [from, to] in which an alert was firing. */
+  show(times, columns, { limits = [], spans = [] } = {}) {
+    this.data = [times, ...columns];
+    this.limits = limits;
+    this.spans = spans;
+    const isEmpty = columns.every((column) => column.every((value) => value === null || value === 0));
+    this.figure.dataset.state = isEmpty ? "empty" : "ready";
+    this.empty.hidden = !isEmpty;
+    if (this.chart) this.chart.setData(this.data);
+    else this.create();
+    this.readOut();
+    this.describe(isEmpty);
+    this.fillTable();
+  }
+
+  /** Draw the eye to the plot, and to one of its lines (by label) if it is named. */
+  highlight(label) {
+    const place = this.spec.series.findIndex((one) => one.label === label);
+    if (place >= 0) this.chart?.setSeries(place + 1, { focus: true });
+    this.figure.classList.add("highlight");
+    clearTimeout(this.fading);
+    this.fading = setTimeout(() => {
+      this.figure.classList.remove("highlight");
+      this.chart?.setSeries(null, { focus: false });
+    }, 4000);
+  }
+
+  legend() {
+    const line = (one, i) =>
+      h("li", {}, h("span", { class: "swatch", "aria-hidden": "true", "data-dash": Boolean(one.dash), vars: { "--series": `var(${one.colour})` } }), one.label, this.values[i]);
+    return h("ul", { class: "legend" }, this.spec.series.map(line));
+  }
+
+  create() {
+    const width = this.canvas.clientWidth;
+    if (!width) return; // the observer calls when there is one
+    const axis = { stroke: () => colour("--muted"), font: `12px ${FAMILY}`, ticks: { show: false } };
+    const grid = { stroke: () => colour("--line"), width: 1 };
+    this.chart = new uPlot(
+      {
+        width,
+        height: HEIGHT,
+        padding: [12, 20, 0, 0],
+        legend: { show: false },
+        focus: { alpha: 0.2 },
+        cursor: { y: false, drag: { x: false, y: false }, sync: { key: "time" }, points: { size: 7 } },
+        scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
+        axes: [
+          { ...axis, grid: { show: false }, space: 64, size: 28, values: (_, ticks) => ticks.map((tick) => this.tick(tick)) },
+          { ...axis, grid, size: 64, space: 44, values: (_, ticks) => ticks.map((tick) => trimmed(this.spec.format(tick))) },
+        ],
+        series: [
+          {},
+          ...this.spec.series.map((one) => ({
+            label: one.label,
+            stroke: () => colour(one.colour),
+            width: one.width ?? 2,
+            dash: one.dash,
+            points: { size: 6, fill: () => colour(one.colour) },
+          })),
+        ],
+        hooks: { drawClear: [(chart) => this.drawSpans(chart)], draw: [(chart) => this.drawLimits(chart)], setCursor: [() => this.readOut()] },
+      },
+      this.data,
+      this.canvas,
+    );
+  }
+
+  resize() {
+    const width = this.canvas.clientWidth;
+    if (!this.chart) this.create();
+    else if (width && width !== this.chart.width) this.chart.setSize({ width, height: HEIGHT });
+  }
+
+  tick(seconds) {
+    const [times] = this.data;
+    const isLong = times.at(-1) - times[0] > 2 * DAY_S;
+    const time = new Date(seconds * 1000);
+    return isLong
+      ? time.toLocaleDateString("en-GB", { day: "numeric", month: "short" })
+      : time.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  }
+
+  readOut() {
+    const under = this.chart?.cursor.idx ?? null;
+    const [times, ...columns] = this.data;
+    const place = under ?? times.length - 1;
+    columns.forEach((column, i) => setText(this.values[i], this.spec.format(under === null ? latest(column) : column[place])));
+    setText(this.at, under === null || times[place] === undefined ? "" : clock(times[place] * 1000));
+  }
+
+  describe(isEmpty) {
+    const line = (one, i) => `${one.label} ${this.spec.format(latest(this.data[i + 1]))}`;
+    const text = isEmpty ? this.spec.empty : `latest ${this.spec.series.map(line).join(", ")}. The table below has every value.`;
+    this.canvas.setAttribute("aria-label", `${this.spec.title}: ${text}`);
+  }
+
+  fillTable() {
+    if (!this.details.open) return;
+    const [times, ...columns] = this.data;
+    const first = Math.max(0, times.length - ROWS);
+    const row = (time, i) =>
+      h("tr", {}, h("th", { scope: "row" }, dateTime(time * 1000)), columns.map((column) => h("td", {}, this.spec.format(column[first + i]))));
+    const head = h("tr", {}, h("th", { scope: "col" }, "Time"), this.spec.series.map((one) => h("th", { scope: "col" }, one.label)));
+    const rows = times.slice(first).map(row).reverse();
+    const note = first > 0 ? `${this.spec.title}: the latest ${ROWS} of ${times.length}` : this.spec.title;
+    this.table.replaceChildren(h("table", {}, h("caption", {}, note), h("thead", {}, head), h("tbody", {}, rows)));
+  }
+
+  drawSpans({ ctx, bbox, valToPos }) {
+    ctx.save();
+    ctx.fillStyle = colour("--span");
+    for (const [from, to] of this.spans) {
+      const left = Math.max(bbox.left, valToPos(from, "x", true));
+      const right = Math.min(bbox.left + bbox.width, valToPos(to, "x", true));
+      if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    }
+    ctx.restore();
+  }
+
+  drawLimits({ ctx, bbox, scales, valToPos }) {
+    ctx.save();
+    ctx.strokeStyle = colour("--bad");
+    ctx.lineWidth = devicePixelRatio;
+    ctx.setLineDash([2 * devicePixelRatio, 4 * devicePixelRatio]);
+    ctx.fillStyle = colour("--bad");
+    ctx.font = `${11 * devicePixelRatio}px ${FAMILY}`;
+    ctx.textAlign = "right";
+    for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max)) {
+      const y = Math.round(valToPos(limit, "y", true)) + 0.5;
+      ctx.fillText(name, bbox.left + bbox.width, y - 4 * devicePixelRatio);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+}
+
+function latest(column) {
+  for (let i = column.length - 1; i >= 0; i--) if (column[i] !== null && column[i] !== undefined) return column[i];
+  return null;
+}

@@ -1,0 +1,108 @@
+// The plots of the page, in order, and which of them shows a metric.
+
+import { byId, goTo } from "./dom.js";
+import { ms, percent, rate } from "./format.js";
+import { Plot } from "./plot.js";
+import { columnsOf } from "./series.js";
+import { Confidence, Drift, Labels } from "./shares.js";
+
+const TIMED = [
+  {
+    id: "throughput",
+    title: "Throughput",
+    hint: "requests per second",
+    format: rate,
+    empty: "No requests in this window.",
+    series: [
+      { label: "answered", colour: "--series-1" },
+      { label: "limited", colour: "--series-2", dash: [8, 4] },
+      { label: "errors", colour: "--series-3", dash: [2, 3] },
+    ],
+  },
+  {
+    id: "latency",
+    title: "Latency",
+    hint: "of answered predictions",
+    format: ms,
+    empty: "No answered predictions in this window.",
+    series: [
+      { label: "p50", colour: "--series-4" },
+      { label: "p95", colour: "--series-1", dash: [8, 4] },
+      { label: "p99", colour: "--series-5", dash: [2, 3] },
+    ],
+  },
+  {
+    id: "rates",
+    title: "Errors and limits",
+    hint: "share of requests",
+    format: percent,
+    empty: "No errors, nothing limited.",
+    series: [
+      { label: "errors", colour: "--series-3" },
+      { label: "limited", colour: "--series-2", dash: [8, 4] },
+    ],
+  },
+];
+
+const LINES = {
+  "latency_ms.p50": "p50",
+  "latency_ms.p95": "p95",
+  "latency_ms.p99": "p99",
+  predictions: "answered",
+  throughput_per_s: "answered",
+  error_rate: "errors",
+  limited_rate: "limited",
+};
+
+export class Plots {
+  constructor(place) {
+    this.timed = TIMED.map((spec) => new Plot(spec));
+    this.shares = [new Labels(), new Confidence(), new Drift()];
+    place.append(...[...this.timed, ...this.shares].map((plot) => plot.figure));
+  }
+
+  show(aggregate, alerts) {
+    const columns = columnsOf(aggregate);
+    for (const plot of this.timed) {
+      const { times, columns: lines } = columns[plot.spec.id];
+      plot.show(times, lines, { limits: limitsOf(aggregate, plot.spec.id), spans: spansOf(alerts, plot.spec.id) });
+    }
+    const [labels, confidence] = this.shares;
+    labels.show(aggregate);
+    confidence.show(aggregate);
+  }
+
+  showDrift(report, trouble) {
+    this.shares[2].show(report, trouble);
+  }
+
+  /** Go to what shows `metric` and light it up; to the thresholds when nothing does. */
+  follow(metric) {
+    const id = plotOf(metric);
+    const plot = [...this.timed, ...this.shares].find((one) => one.figure.id === `plot-${id}`);
+    goTo(plot?.figure ?? byId("thresholds"));
+    plot?.highlight(LINES[metric]);
+  }
+}
+
+/** The id of the plot that shows a metric of a report or a rule. */
+export function plotOf(metric) {
+  if (/^(requests|predictions|throughput_per_s)$/.test(metric)) return "throughput";
+  if (metric.startsWith("latency_ms.")) return "latency";
+  if (/^(error_rate|limited_rate)$|^errors\./.test(metric)) return "rates";
+  if (metric.startsWith("label_share.")) return "labels";
+  if (metric.startsWith("confidence.")) return "confidence";
+  return metric.startsWith("drift.") ? "drift" : null;
+}
+
+function limitsOf(aggregate, id) {
+  const shown = id === "throughput" ? ["throughput_per_s"] : Object.keys(LINES);
+  const rules = aggregate.thresholds.map((state) => state.rule);
+  return rules.filter((rule) => plotOf(rule.metric) === id && shown.includes(rule.metric)).map((rule) => [rule.above ?? rule.below, rule.name]);
+}
+
+function spansOf(alerts, id) {
+  return alerts
+    .filter((alert) => alert.firing_at && plotOf(alert.rule.metric) === id)
+    .map((alert) => [Date.parse(alert.firing_at) / 1000, alert.resolved_at ? Date.parse(alert.resolved_at) / 1000 : Date.now() / 1000]);
+}

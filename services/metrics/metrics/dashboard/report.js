@@ -1,0 +1,121 @@
+// The performance report: what it says, who wrote it, and each figure it rests on, linked to the plot that shows it.
+
+import { Trouble, ask } from "./api.js";
+import { h, notice, panelHead } from "./dom.js";
+import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
+
+const LONGEST = "7d"; // what the analyst takes
+const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "change", threshold: "limit" };
+const REASONS = {
+  no_key: "no GEMINI_API_KEY is set",
+  cache_unavailable: "the cache is away",
+  ungrounded: "the model's draft did not match the data",
+  quota: "the quota of calls is used up",
+  blocked: "the model refused",
+  model_not_found: "the model is not known",
+  upstream: "the model's service failed",
+  timeout: "the model was too slow",
+};
+
+export class ReportPanel {
+  /** `follow(metric)` shows the plot of a metric; `metricOf(rule)` is the metric of the rule of that name. */
+  constructor(place, { window, follow, metricOf }) {
+    Object.assign(this, { window, follow, metricOf });
+    this.button = h("button", { type: "button", class: "primary", onclick: () => this.load() }, "Write report");
+    this.body = h(
+      "div",
+      { id: "report-body", "aria-live": "polite" },
+      h("p", { class: "empty" }, "Reads the window you chose and says what changed, what is wrong and what to do. Every figure is looked up, never made up."),
+    );
+    place.append(panelHead("report-title", "Performance report", null, this.button), this.body);
+  }
+
+  async load() {
+    const asked = this.window();
+    const window = asked === "30d" ? LONGEST : asked;
+    this.button.disabled = true;
+    this.body.setAttribute("aria-busy", "true");
+    this.body.replaceChildren(h("p", { class: "muted" }, "Writing…"), h("div", { class: "skeleton" }), h("div", { class: "skeleton" }));
+    try {
+      const { body } = await ask("POST", "/analyze/performance", { body: { window } });
+      this.body.replaceChildren(...this.lay(body, asked === window ? null : `Reports reach back ${WINDOWS[LONGEST]} at most.`));
+    } catch (trouble) {
+      if (!(trouble instanceof Trouble)) throw trouble;
+      const wait = trouble.waitS ? ` Try again in ${trouble.waitS} s.` : "";
+      this.body.replaceChildren(notice("bad", trouble.title, `${trouble.detail ?? ""}${wait}`));
+    }
+    this.body.removeAttribute("aria-busy");
+    this.button.disabled = false;
+    this.button.textContent = "Write again";
+  }
+
+  lay(report, remark) {
+    const figures = new Map(report.figures.map((figure) => [figure.id, figure]));
+    return [
+      h("p", { class: "byline muted" }, h("span", { class: "badge", "data-kind": kindOf(report.status) }, report.status.replace("_", " ")), ` ${byline(report)}`),
+      remark ? h("p", { class: "muted" }, remark) : null,
+      h("p", { class: "lead" }, report.summary),
+      this.evidence(onlyInSummary(report), figures),
+      report.findings.length ? h("h3", {}, "Findings") : null,
+      report.findings.length ? h("ul", { class: "findings" }, report.findings.map((one) => this.finding(one, figures))) : null,
+      report.recommendations.length ? h("h3", {}, "What to do") : null,
+      report.recommendations.length ? h("ol", { class: "findings" }, report.recommendations.map((one) => this.recommendation(one, figures))) : null,
+      report.limitations.length ? h("p", { class: "muted" }, `Limits of this report: ${report.limitations.join(" ")}`) : null,
+    ].filter(Boolean);
+  }
+
+  finding({ title, severity, detail, evidence }, figures) {
+    return h(
+      "li",
+      { "data-kind": severity },
+      h("p", {}, h("span", { class: "badge", "data-kind": severity }, severity), " ", h("strong", {}, title)),
+      h("p", {}, detail),
+      this.evidence(evidence, figures),
+    );
+  }
+
+  recommendation({ action, priority, rationale, evidence }, figures) {
+    return h("li", {}, h("p", {}, h("strong", {}, action), h("span", { class: "muted" }, ` ${priority} priority`)), h("p", {}, rationale), this.evidence(evidence, figures));
+  }
+
+  evidence(ids, figures) {
+    const chip = (figure) =>
+      h(
+        "li",
+        {},
+        h(
+          "button",
+          { type: "button", class: "chip", "data-metric": figure.metric, title: `${figure.method}${figure.n === null ? "" : `, n = ${count(figure.n)}`}`, onclick: () => this.follow(this.shown(figure.metric)) },
+          h("span", { class: "muted" }, [this.name(figure.metric), READINGS[figure.window]].filter(Boolean).join(", ")),
+          ` ${figureValue(figure)}`,
+        ),
+      );
+    return h("ul", { class: "chips", "aria-label": "Evidence" }, ids.map((id) => figures.get(id)).filter(Boolean).map(chip));
+  }
+
+  /** A rule's figure is that of the metric it watches. */
+  shown(metric) {
+    return metric.startsWith("rule.") ? (this.metricOf(metric.slice("rule.".length)) ?? metric) : metric;
+  }
+
+  name(metric) {
+    const label = metric.startsWith("label_share.") ? `share of ${metric.slice("label_share.".length)}` : null;
+    return label ?? metricName(this.shown(metric));
+  }
+}
+
+/** Ids of figures that no finding and no recommendation names. */
+function onlyInSummary({ figures, findings, recommendations }) {
+  const named = new Set([...findings, ...recommendations].flatMap((one) => one.evidence));
+  return figures.map((figure) => figure.id).filter((id) => !named.has(id));
+}
+
+function kindOf(status) {
+  return { healthy: "ok", degraded: "warning", critical: "critical", insufficient_data: "unknown" }[status] ?? "unknown";
+}
+
+function byline({ source, model, fallback_reason: reason, generated_at: at, windows, cache }) {
+  const author = source === "ai" ? `Written by ${model}` : `Written by rules${reason ? `, because ${REASONS[reason] ?? reason}` : ""}`;
+  const window = windows.name ? `, on the last ${WINDOWS[windows.name]}` : "";
+  return `${author}, at ${clock(at)}${window}${cache === "miss" ? "" : `, ${cache === "hit" ? "kept from before" : "stale"}`}.`;
+}

@@ -1,0 +1,129 @@
+// The form of one threshold rule, in a dialog; what the server finds wrong is said beside the field it names.
+
+import { h } from "./dom.js";
+import { RULE_METRICS, WINDOWS, metricName } from "./format.js";
+import { side } from "./rules.js";
+
+const WINDOW_NAMES = Object.keys(WINDOWS);
+const NEW = { name: "", metric: "latency_ms.p95", above: 500, for_s: 60, keep_firing_for_s: 0, min_samples: 20, window: "5m", severity: "warning" };
+
+const FIELDS = [
+  { name: "name", label: "Name", help: "lower-case letters, digits, . _ -" },
+  { name: "metric", label: "Metric", options: RULE_METRICS.map((metric) => [metric, metricName(metric)]) },
+  { name: "side", label: "Fires when it is", options: [["above", "above"], ["below", "below"]] },
+  { name: "limit", label: "Limit", number: true, help: "ms for latency, 0 to 1 for rates" },
+  { name: "resolve_at", label: "Resolves at", number: true, help: "empty: at the limit" },
+  { name: "window", label: "Measured over", options: WINDOW_NAMES.map((name) => [name, name]) },
+  { name: "for_s", label: "Must last, s", number: true },
+  { name: "keep_firing_for_s", label: "Must be well for, s", number: true },
+  { name: "min_samples", label: "At least samples", number: true },
+  { name: "severity", label: "Severity", options: ["info", "warning", "critical"].map((name) => [name, name]) },
+  { name: "reference", label: "Compared with (drift)", options: [["", "24h before"], ...WINDOW_NAMES.map((name) => [name, `${name} before`])] },
+];
+
+/**
+ * Edit `rule` (null: a new one). `save(rule)` is called with what was entered, or with null to delete; it answers
+ * `{done, errors, detail}`, the errors' fields being relative to the rule. Resolves when the dialog is closed.
+ */
+export function editRule(rule, save) {
+  return new Promise((resolve) => {
+    const inputs = new Map(FIELDS.map((field) => [field.name, control(field, valuesOf(rule ?? NEW)[field.name])]));
+    const summary = h("p", { class: "error", role: "alert", hidden: true });
+    const submit = h("button", { class: "primary" }, "Save");
+    const form = h(
+      "form",
+      { novalidate: true, onsubmit: (event) => (event.preventDefault(), send(read(inputs))) },
+      h("h2", { id: "rule-title" }, rule ? `Edit ${rule.name}` : "New threshold"),
+      summary,
+      h("div", { class: "fields" }, FIELDS.map((field) => wrapped(field, inputs.get(field.name)))),
+      h(
+        "div",
+        { class: "actions" },
+        rule ? h("button", { type: "button", class: "danger", onclick: () => send({ rule: null, errors: [] }) }, "Delete") : null,
+        h("span", { class: "grow" }),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        submit,
+      ),
+    );
+    const dialog = h("dialog", { "aria-labelledby": "rule-title", onclose: () => (dialog.remove(), resolve()) }, form);
+
+    async function send({ rule: entered, errors }) {
+      mark(inputs, summary, errors);
+      if (errors.length) return;
+      submit.disabled = true;
+      const answer = await save(entered);
+      submit.disabled = false;
+      if (answer.done) dialog.close();
+      else mark(inputs, summary, answer.errors, answer.detail);
+    }
+
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+function valuesOf(rule) {
+  return { ...rule, side: side(rule), limit: rule.above ?? rule.below };
+}
+
+function control(field, value) {
+  const shared = { id: `rule-${field.name}`, name: field.name, "aria-describedby": `rule-${field.name}-help` };
+  if (field.options) {
+    const option = ([key, text]) => h("option", { value: key, selected: key === (value ?? "") }, text);
+    return h("select", shared, field.options.map(option));
+  }
+  const input = h("input", { ...shared, autocomplete: "off", ...(field.number ? { inputmode: "decimal" } : { spellcheck: "false" }) });
+  input.value = value ?? "";
+  return input;
+}
+
+function wrapped(field, input) {
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: input.id }, field.label),
+    input,
+    h("p", { class: "help", id: `${input.id}-help`, "data-help": field.help ?? "" }, field.help ?? ""),
+  );
+}
+
+function read(inputs) {
+  const errors = [];
+  const text = (name) => inputs.get(name).value.trim();
+  const number = (name) => {
+    const value = text(name) === "" ? undefined : Number(text(name).replace(",", "."));
+    if (Number.isNaN(value)) errors.push({ field: name, message: "Must be a number." });
+    return value;
+  };
+  const rule = {
+    name: text("name"),
+    metric: text("metric"),
+    [text("side")]: number("limit"),
+    resolve_at: number("resolve_at"),
+    for_s: number("for_s"),
+    keep_firing_for_s: number("keep_firing_for_s"),
+    min_samples: number("min_samples"),
+    window: text("window"),
+    severity: text("severity"),
+    reference: text("reference") || undefined,
+  };
+  if (text("limit") === "") errors.push({ field: "limit", message: "Give a number." });
+  return { rule, errors };
+}
+
+/** Say what is wrong where it is wrong; what belongs to no field stands on top. The first wrong field gets the focus. */
+function mark(inputs, summary, errors, detail = "") {
+  const named = errors.map(({ field, message }) => ({ field: field === "above" || field === "below" ? "limit" : field, message }));
+  for (const [name, input] of inputs) {
+    const found = named.find((error) => error.field === name);
+    const help = document.getElementById(`${input.id}-help`);
+    help.textContent = found ? found.message : help.dataset.help;
+    help.classList.toggle("error", Boolean(found));
+    if (found) input.setAttribute("aria-invalid", "true");
+    else input.removeAttribute("aria-invalid");
+  }
+  const elsewhere = named.filter((error) => !inputs.has(error.field)).map((error) => error.message);
+  summary.textContent = elsewhere.join(" ") || (named.length ? "" : detail);
+  summary.hidden = summary.textContent === "";
+  inputs.get(named.find((error) => inputs.has(error.field))?.field)?.focus();
+}

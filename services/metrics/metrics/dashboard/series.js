@@ -1,0 +1,30 @@
+// An aggregate's series as columns to plot: times in seconds, and one array per line.
+
+const SHORTEST_S = 5; // of a bucket that has only begun, less than this says nothing about a rate
+
+/** `{times, columns}` for each plot by its id. */
+export function columnsOf(aggregate) {
+  const { series } = aggregate;
+  const times = series.map((point) => Date.parse(point.at) / 1000);
+  const covered = coveredSeconds(times, aggregate.range);
+  const perSecond = (field) => series.map((point, i) => (covered[i] < SHORTEST_S ? null : point[field] / covered[i]));
+  const share = (part, whole) => series.map((point) => (whole(point) ? part(point) / whole(point) : null));
+  return {
+    throughput: { times, columns: ["predictions", "rate_limited", "errors"].map(perSecond) },
+    latency: { times, columns: ["p50", "p95", "p99"].map((field) => series.map((point) => point[field] ?? null)) },
+    rates: {
+      times,
+      columns: [
+        share((point) => point.errors, (point) => point.requests - point.rate_limited),
+        share((point) => point.rate_limited, (point) => point.requests),
+      ],
+    },
+  };
+}
+
+/** The first and the last bucket are cut by the range: how much of each lies in it. */
+function coveredSeconds(times, range) {
+  const start = Date.parse(range.start) / 1000;
+  const end = Date.parse(range.end) / 1000;
+  return times.map((time, i) => Math.min(times[i + 1] ?? end, end) - Math.max(time, start));
+}

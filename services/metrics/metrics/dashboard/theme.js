@@ -1,0 +1,50 @@
+// Light, dark or the system's choice, and the colours of the moment for what is drawn on a canvas.
+
+const NAMES = ["system", "light", "dark"];
+const KEY = "sluice-theme";
+const listeners = new Set();
+const colours = new Map();
+
+/** Let the button go round the three. */
+export function startTheme(button) {
+  let name = document.documentElement.dataset.theme ?? "system";
+  const show = () => {
+    button.textContent = { system: "Theme: auto", light: "Theme: light", dark: "Theme: dark" }[name];
+  };
+  button.addEventListener("click", () => {
+    name = NAMES[(NAMES.indexOf(name) + 1) % NAMES.length];
+    if (name === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+    try {
+      localStorage.setItem(KEY, name);
+    } catch {
+      // it lasts as long as the page
+    }
+    show();
+    changed();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+  show();
+}
+
+/** Call `listener` when colours may have changed. */
+export function onTheme(listener) {
+  listeners.add(listener);
+}
+
+/** The colour that a custom property stands for now. */
+export function colour(name) {
+  if (!colours.has(name)) {
+    const probe = document.createElement("i");
+    probe.style.color = `var(${name})`;
+    document.body.append(probe);
+    colours.set(name, getComputedStyle(probe).color);
+    probe.remove();
+  }
+  return colours.get(name);
+}
+
+function changed() {
+  colours.clear();
+  for (const listener of listeners) listener();
+}

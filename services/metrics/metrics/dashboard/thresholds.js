@@ -1,0 +1,101 @@
+// The thresholds panel: where each rule stands, and its editor, which never overwrites a version it has not seen.
+
+import { Trouble, ask, askAsAdmin } from "./api.js";
+import { resolveConflict } from "./conflict.js";
+import { h, notice, panelHead, renderOnce, setText } from "./dom.js";
+import { metricValue } from "./format.js";
+import { editRule } from "./rule_form.js";
+import { sentence, withRule } from "./rules.js";
+import { forgetToken, keptToken, onToken } from "./token.js";
+
+const PATH = "/metrics/thresholds";
+
+export class Thresholds {
+  constructor(place, onSaved) {
+    this.onSaved = onSaved;
+    this.list = h("div", { "data-list": true }, h("p", { class: "muted" }, "Loading…"));
+    this.said = h("p", { class: "muted", role: "status" });
+    const forget = h("button", { type: "button", class: "quiet", onclick: forgetToken, hidden: !keptToken() }, "Forget token");
+    onToken((isKept) => (forget.hidden = !isKept));
+    const add = h("button", { type: "button", class: "quiet", onclick: () => this.edit(null) }, "Add");
+    place.append(panelHead("thresholds-title", "Thresholds", "An alert fires when a rule stays broken.", forget, add), this.list, this.said);
+  }
+
+  /** `states` are those of the live aggregate. */
+  show(states) {
+    const key = states.map(({ rule, current, breached }) => [rule, metricValue(rule.metric, current), breached]);
+    renderOnce(this.list, key, () => {
+      if (!states.length) return h("p", { class: "empty" }, "No rules. Add one to be told when a figure leaves its range.");
+      return h("ul", { class: "rows" }, states.map((state) => this.row(state)));
+    });
+  }
+
+  row({ rule, current, breached }) {
+    const [kind, word] = breached === null ? ["unknown", "too few"] : breached ? [rule.severity, "broken"] : ["ok", "within"];
+    return h(
+      "li",
+      { "data-rule": rule.name },
+      h("span", { class: "badge", "data-kind": kind }, word),
+      h("div", { class: "grow" }, h("strong", {}, rule.name), h("p", { class: "muted" }, sentence(rule))),
+      h("span", { class: "figure" }, metricValue(rule.metric, current)),
+      h("button", { type: "button", class: "quiet", "aria-label": `Edit ${rule.name}`, onclick: () => this.edit(rule.name) }, "Edit"),
+    );
+  }
+
+  async edit(name) {
+    try {
+      let read = await this.read();
+      const rule = name === null ? null : (read.rules.find((one) => one.name === name) ?? null);
+      await editRule(rule, async (entered) => {
+        const answer = await this.save(read, name ?? entered.name, entered);
+        read = answer.read ?? read;
+        return answer;
+      });
+    } catch (trouble) {
+      if (!(trouble instanceof Trouble)) throw trouble;
+      this.list.renderedKey = null;
+      this.list.replaceChildren(notice("bad", "The thresholds cannot be read now.", trouble.detail));
+    }
+  }
+
+  async read() {
+    const { body, headers } = await ask("GET", PATH);
+    return { rules: body.rules, etag: headers.get("ETag") };
+  }
+
+  /** Write `rule` (null: nothing) in place of the one named `name`; a conflict is put to the reader. */
+  async save(read, name, rule) {
+    const rules = withRule(read.rules, name, rule);
+    try {
+      const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
+      if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token." };
+      setText(this.said, `Saved version ${versionOf(answer.headers.get("ETag"))}.`);
+      this.onSaved();
+      return { done: true };
+    } catch (trouble) {
+      if (trouble.status === 412) return this.conflict(read, name, rule);
+      if (!(trouble instanceof Trouble)) throw trouble;
+      return { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule) };
+    }
+  }
+
+  async conflict(read, name, rule) {
+    const newest = await this.read();
+    const choice = await resolveConflict({ name, base: read.rules, theirs: newest.rules, mine: rule, version: versionOf(newest.etag) });
+    if (choice === "mine") return this.save(newest, name, rule);
+    setText(this.said, `Kept version ${versionOf(newest.etag)}.`);
+    this.onSaved();
+    return { done: true };
+  }
+}
+
+const versionOf = (etag) => etag.replaceAll('"', "");
+
+/** The server names `rules.2.resolve_at`; the form knows `resolve_at`. */
+function errorsOf(trouble, rules, rule) {
+  const prefix = `rules.${rules.indexOf(rule)}.`;
+  return trouble.errors.map(({ field, message }) => ({
+    field: field.startsWith(prefix) ? field.slice(prefix.length) : "",
+    message: message.replace(/^Value error, /, ""),
+  }));
+}

@@ -1,0 +1,72 @@
+// The admin token: asked for in a dialog, kept for this tab only, sent nowhere but in Authorization.
+
+import { h } from "./dom.js";
+
+const KEY = "sluice-admin-token";
+const listeners = new Set();
+let memory = "";
+
+export function keptToken() {
+  try {
+    return sessionStorage.getItem(KEY) ?? memory;
+  } catch {
+    return memory; // storage is forbidden
+  }
+}
+
+export function forgetToken() {
+  keep("");
+}
+
+/** Call `listener` whenever a token is kept or forgotten. */
+export function onToken(listener) {
+  listeners.add(listener);
+}
+
+/** Show the dialog; resolves to whether a token was given. */
+export function askToken(wasRefused) {
+  return new Promise((resolve) => {
+    const input = h("input", { id: "token", type: "password", autocomplete: "off", required: true, "aria-describedby": "token-help" });
+    const dialog = h(
+      "dialog",
+      { "aria-labelledby": "token-title", class: "narrow" },
+      h(
+        "form",
+        { method: "dialog" },
+        h("h2", { id: "token-title" }, "Admin token"),
+        wasRefused ? h("p", { class: "error", role: "alert" }, "That token was refused.") : null,
+        h("div", { class: "field" }, h("label", { for: "token" }, "Token"), input),
+        h(
+          "p",
+          { class: "muted", id: "token-help" },
+          "Changing thresholds needs EDGE_ADMIN_TOKEN, which `make run` prints at its first start. It is kept in this tab until you close it.",
+        ),
+        h(
+          "div",
+          { class: "actions" },
+          h("button", { type: "button", class: "quiet", onclick: () => dialog.close("cancel") }, "Cancel"),
+          h("button", { class: "primary", value: "ok" }, "Use token"),
+        ),
+      ),
+    );
+    dialog.addEventListener("close", () => {
+      const isGiven = dialog.returnValue === "ok" && input.value.trim() !== "";
+      if (isGiven) keep(input.value.trim());
+      dialog.remove();
+      resolve(isGiven);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+function keep(token) {
+  memory = token;
+  try {
+    if (token) sessionStorage.setItem(KEY, token);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // memory alone holds it
+  }
+  for (const listener of listeners) listener(Boolean(token));
+}
