@@ -26,7 +26,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: k8s-check tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## explain every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -101,9 +101,13 @@ bench-inference: ## inference beside its peers, in one run (installs them below 
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_inference.py $(ARGS)
 
-bench-edge: ## the edge beside nginx, HAProxy and others, in one run
+bench-edge: ## the edge beside nginx, HAProxy and others, in one run (installs slowapi below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_edge.py $(ARGS)
+
+bench-limiter: ## the limiter alone beside others, in one run (installs them below .cache)
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_limiter.py $(ARGS)
 
 bench-metrics: ## ingestion and aggregates over ten million rows (5 GB of disk)
 	$(call set_up,dev,.venv)

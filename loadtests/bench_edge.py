@@ -1,9 +1,9 @@
 """The edge beside its peers, in one run: requests/s and CPU per request, medians of interleaved rounds.
 
-    python loadtests/bench_edge.py [--rounds 5] [--seconds 4] [--connections 64] [--slowapi-python PATH]
+    python loadtests/bench_edge.py [--rounds 5] [--seconds 4] [--connections 64]
 
 Everything is one process on this machine: 20,000 identities, nothing refused. nginx and HAProxy run when they are
-installed, FastAPI with slowapi when PATH is a Python that has `fastapi slowapi redis uvicorn[standard] httpx`.
+installed; FastAPI with slowapi is installed below .cache.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from edge.install import python_of
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -50,6 +52,7 @@ class Contender:
 
     name: str
     port: int
+    ops_port: int
     process: "subprocess.Popen[bytes]"
     rounds: list[dict[str, float]] = field(default_factory=list)
 
@@ -70,9 +73,11 @@ def main() -> None:
         migrate("edge_limiter", postgres.url())
         upstream = next(ports)
         contenders = []
-        for name, command, environment in _commands(options, ports, upstream, folder, postgres, valkey):
+        for name, command, environment in _commands(ports, upstream, folder, postgres, valkey):
             port = int(environment.pop("BENCH_PORT"))
-            contenders.append(Contender(name, port, stack.enter_context(_running(command, environment, port))))
+            ops_port = int(environment.get("EDGE_OPS_PORT", 0))
+            process = stack.enter_context(_running(command, environment, port))
+            contenders.append(Contender(name, port, ops_port, process))
         assert postgres.process is not None
         database = functools.partial(_cpu_s, postgres.process.pid)
         strict = contenders.pop()
@@ -84,7 +89,7 @@ def main() -> None:
 
 
 def _commands(
-    options: argparse.Namespace, ports: Iterator[int], upstream: int, folder: Path, postgres: Postgres, valkey: Valkey
+    ports: Iterator[int], upstream: int, folder: Path, postgres: Postgres, valkey: Valkey
 ) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     python, origin = sys.executable, f"http://127.0.0.1:{upstream}"
     yield "upstream", [python, str(HERE / "upstream.py"), str(upstream)], {"BENCH_PORT": str(upstream)}
@@ -94,10 +99,9 @@ def _commands(
         yield "nginx", ["nginx", "-c", str(config), "-p", str(folder)], {"BENCH_PORT": str(port)}
     port = next(ports)
     yield "plain", [python, str(HERE / "plain_proxy.py"), str(port), origin], {"BENCH_PORT": str(port)}
-    if options.slowapi_python:
-        port = next(ports)
-        command = [options.slowapi_python, str(HERE / "slowapi_app.py"), str(port), origin, valkey.url()]
-        yield "slowapi", command, {"BENCH_PORT": str(port)}
+    port = next(ports)
+    command = [str(python_of("slowapi")), str(HERE / "slowapi_app.py"), str(port), origin, valkey.url()]
+    yield "slowapi", command, {"BENCH_PORT": str(port)}
     if shutil.which("haproxy"):
         port = next(ports)
         config = _config("haproxy.cfg", folder, PORT=port, UPSTREAM=upstream)
@@ -213,16 +217,26 @@ def _print_flood(
     strict: Contender, ours: Contender, options: argparse.Namespace, database: Callable[[], float]
 ) -> None:
     """A thousand addresses far above their limit: after the first refusals nothing may reach the database."""
-    _load(strict.port, options.seconds, options.connections, BLOCKED)
-    cpu, stored = strict.cpu_s(), database()
+    while set(_load(strict.port, options.seconds, options.connections, BLOCKED)["statuses"]) != {"429"}:
+        pass
+    cpu, stored, statements = strict.cpu_s(), database(), _statements(strict)
     result = _load(strict.port, options.seconds, options.connections, BLOCKED)
+    if set(result["statuses"]) != {"429"} or _statements(strict) != statements:
+        raise SystemExit(f"the flood reached the database: {result['statuses']}")
     answered = result["requests"]
     edge_us, stored_us = ((now - then) / answered * 1e6 for now, then in ((strict.cpu_s(), cpu), (database(), stored)))
     print(
-        f"\nFlood of {BLOCKED:,} blocked addresses: {result['per_second']:,.0f} refusals/s ({result['statuses']}), "
+        f"\nFlood of {BLOCKED:,} blocked addresses: {result['per_second']:,.0f} refusals/s, no statement, "
         f"{edge_us:.0f} µs CPU each, PostgreSQL {stored_us:.1f} µs each; "
         f"{result['per_second'] / _median(ours, 'per_second'):.1f} times the proxied throughput."
     )
+
+
+def _statements(edge: Contender) -> float:
+    """How many the edge's limiter has sent to PostgreSQL so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.ops_port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("sluice_edge_batch_keys_count"))
 
 
 def _options() -> argparse.Namespace:
@@ -230,7 +244,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--slowapi-python", default="", help="a Python with fastapi, slowapi, redis, uvicorn and httpx")
     return parser.parse_args()
 
 
