@@ -5,10 +5,12 @@ key in the process, then a lease per key in the store, taken in the same atomic 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
+
+from analyst.wakeups import Ended, Wakeups
 
 State = Literal["HIT", "STALE", "REFRESH", "LEAD", "WAIT", "FAILED"]
 
@@ -56,12 +58,13 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The store's answer. `payload` also comes with LEAD when a copy past its time is kept."""
+    """The store's answer. `payload` also comes with LEAD when a copy past its time is kept, `owner` with WAIT."""
 
     state: State
     payload: str | None = None
     age_s: float = 0.0
     lease_s: float = 0.0
+    owner: str = ""
     failure: str = ""
 
 
@@ -126,7 +129,7 @@ class Flights:
         self._on_error = on_error
         self._flights: dict[str, asyncio.Task[Served]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._woken: dict[str, set[asyncio.Event]] = {}
+        self._wakeups = Wakeups()
         self.waiting = 0
 
     async def get(self, key: str, compute: Compute) -> Served:
@@ -143,19 +146,18 @@ class Flights:
         finally:
             self.waiting -= 1
 
-    def wake(self, key: str) -> None:
-        """A flight for `key` ended somewhere: its waiters look again."""
-        for event in self._woken.get(key, ()):
-            event.set()
+    def wake(self, key: str, ended: Ended) -> None:
+        """A flight for `key` ended somewhere: its waiters take the result, or look again."""
+        self._wakeups.tell(key, ended)
 
-    def wake_all(self) -> None:  # messages may have been missed
-        for key in self._woken:
-            self.wake(key)
+    def wake_all(self) -> None:
+        """Messages may have been missed: all waiters look again."""
+        self._wakeups.tell_all(Ended())
 
     def forget(self, key: str) -> None:
         """`key` was invalidated: who asks from now on gets nothing that was computed before."""
         self._flights.pop(key, None)
-        self.wake(key)
+        self.wake(key, Ended())
 
     def forget_all(self) -> None:
         for key in list(self._flights):
@@ -181,9 +183,8 @@ class Flights:
     async def _fly(self, key: str, compute: Compute) -> Served:
         token = self._new_token()
         deadline_s = self._now() + self._limits.wait_s
-        with self._listening(key) as woken:
-            while True:
-                woken.clear()
+        while True:
+            with self._wakeups.listening(key) as news:
                 try:
                     entered = await self._store.enter(key, token, self._limits.lease_s)
                 except StoreUnavailable:
@@ -199,7 +200,9 @@ class Flights:
                     case "FAILED":
                         raise FlightFailed(entered.failure)
                     case "WAIT":
-                        await self._wait(woken, entered.lease_s, deadline_s)
+                        ended = await self._news(news, entered.lease_s, deadline_s)
+                        if ended.payload is not None and ended.token == entered.owner:  # not of a flight before
+                            return Served(ended.payload, "hit")
 
     async def _fly_alone(self, compute: Compute) -> Served:
         """Without a store: still one flight per process and key, nothing kept, nothing spent."""
@@ -209,14 +212,15 @@ class Flights:
         except TimeoutError as error:
             raise FlightFailed("timeout") from error
 
-    async def _wait(self, woken: asyncio.Event, lease_s: float, deadline_s: float) -> None:
-        """Until a message, or until the leader's lease would have ended: it may be dead."""
+    async def _news(self, news: asyncio.Future[Ended], lease_s: float, deadline_s: float) -> Ended:
+        """What a message tells, or nothing when the leader's lease would have ended: it may be dead."""
         left_s = deadline_s - self._now()
         if left_s <= 0:
             raise FlightFailed("timeout")
         with suppress(TimeoutError):
             async with asyncio.timeout(min(left_s, lease_s + self._uniform(*WAKE_JITTER_S))):
-                await woken.wait()
+                return await news
+        return Ended()
 
     async def _lead(self, key: str, token: str, compute: Compute, kept: Entered) -> Served:
         try:
@@ -280,19 +284,6 @@ class Flights:
             await asyncio.sleep(self._limits.lease_s / 3)
             with suppress(StoreUnavailable):
                 held = await self._store.renew(key, token, self._limits.lease_s)
-
-    @contextmanager
-    def _listening(self, key: str) -> Iterator[asyncio.Event]:
-        """An event that `wake` sets; there before the first look, so that no message falls between."""
-        event = asyncio.Event()
-        events = self._woken.setdefault(key, set())
-        events.add(event)
-        try:
-            yield event
-        finally:
-            events.discard(event)
-            if not events and self._woken.get(key) is events:
-                del self._woken[key]
 
 
 def _served(entered: Entered) -> Served:

@@ -15,13 +15,15 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from analyst.flight import Entered, Lifetime, StoreUnavailable
-from analyst.scripts import Script, heed_cancellation, load_script
+from analyst.scripts import Script, heed_cancellation, load_all, load_script
+from analyst.wakeups import Ended
 from common.redis import REDIS_ERRORS
 
 log = structlog.get_logger()
 
 PREFIX: Final = "analyst:report:"
 CHANNEL: Final = "analyst:flights"
+DONE: Final = "done "
 ENDED: Final = "ended "
 INVALIDATED: Final = "invalidated "
 _SCAN_PAGE: Final = 500
@@ -44,7 +46,7 @@ class RedisFlightStore:
     async def enter(self, key: str, token: str, lease_s: float) -> Entered:
         state, payload, number_ms = await self._enter([_entry(key), _lease(key)], [token, _ms(lease_s)])
         if state == "WAIT":
-            return Entered("WAIT", lease_s=max(0, number_ms) / 1000)
+            return Entered("WAIT", lease_s=max(0, number_ms) / 1000, owner=payload)
         if state == "FAILED":
             return Entered("FAILED", failure=payload)
         return Entered(state, payload, age_s=max(0, number_ms) / 1000)
@@ -52,7 +54,7 @@ class RedisFlightStore:
     async def commit(self, key: str, token: str, payload: str, lifetime: Lifetime) -> bool:
         times = [_ms(lifetime.fresh_s), _ms(lifetime.serve_s), _ms(lifetime.keep_s)]
         keys = [_entry(key), _lease(key)]
-        return bool(await self._commit(keys, [token, payload, *times, CHANNEL, ENDED + key]))
+        return bool(await self._commit(keys, [token, payload, *times, CHANNEL, DONE + key]))
 
     async def fail(self, key: str, token: str, code: str, retry_s: float) -> bool:
         keys = [_entry(key), _lease(key)]
@@ -94,16 +96,19 @@ class RedisFlightStore:
 class Listener:
     """Who is told: of a key that ended, of one that was invalidated, and that messages may have been missed."""
 
-    ended: Callable[[str], None]
+    ended: Callable[[str, Ended], None]
     invalidated: Callable[[str], None]
     missed: Callable[[], None]
 
 
 async def listen(redis: Redis, listener: Listener, uniform: Callable[[float, float], float]) -> None:
-    """Subscribe until cancelled. A Redis that is away is logged once and tried again at random intervals."""
+    """Load the scripts and subscribe, until cancelled. A Redis that is away is logged once and tried again at random
+    intervals.
+    """
     connected = True
     while True:
         try:
+            await load_all(redis)
             async with redis.pubsub() as channel:
                 await channel.subscribe(CHANNEL)
                 async for message in _messages(channel):
@@ -139,8 +144,11 @@ def _tell(listener: Listener, message: dict[str, Any]) -> None:
         listener.missed()
     elif message["type"] == "message":
         text: str = message["data"]
-        if text.startswith(ENDED):
-            listener.ended(text.removeprefix(ENDED))
+        if text.startswith(DONE):
+            key, token, payload = text.removeprefix(DONE).split(" ", 2)
+            listener.ended(key, Ended(token, payload))
+        elif text.startswith(ENDED):
+            listener.ended(text.removeprefix(ENDED), Ended())
         elif text.startswith(INVALIDATED):
             listener.invalidated(text.removeprefix(INVALIDATED))
 

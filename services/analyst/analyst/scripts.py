@@ -1,30 +1,46 @@
 """Runs this package's Lua scripts on Redis; decides nothing. Each script may run twice, so each must bear that."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
 
 Script = Callable[[list[str], list[str]], Awaitable[Any]]
 
 
 def load_script(redis: Redis, name: str) -> Script:
     """`lua/<name>.lua` as a function of its KEYS and ARGV. It raises REDIS_ERRORS."""
-    script = redis.register_script(resources.files("analyst").joinpath(f"lua/{name}.lua").read_text())
+    source = _scripts()[name]
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    async def once(keys: list[str], args: list[str]) -> Any:
+        try:
+            return await redis.evalsha(sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await redis.eval(source, len(keys), *keys, *args)
 
     async def run(keys: list[str], args: list[str]) -> Any:
         try:
             try:
-                return await script(keys=keys, args=args)
+                return await once(keys, args)
             except RedisConnectionError:  # a pooled connection from before a restart
-                return await script(keys=keys, args=args)
+                return await once(keys, args)
         finally:
             heed_cancellation()
 
     return run
+
+
+async def load_all(redis: Redis) -> None:
+    """Send every script, so that none is sent when somebody waits for it. Raises REDIS_ERRORS."""
+    for source in _scripts().values():
+        await redis.script_load(source)
+        heed_cancellation()
 
 
 def heed_cancellation() -> None:
@@ -34,3 +50,8 @@ def heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def _scripts() -> dict[str, str]:
+    folder = resources.files("analyst").joinpath("lua")
+    return {file.name.removesuffix(".lua"): file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}

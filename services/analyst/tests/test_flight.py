@@ -15,6 +15,7 @@ from analyst.flight import (
     Served,
     StoreUnavailable,
 )
+from analyst.wakeups import Ended
 
 LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=3, compute_s=10, wait_s=20, max_flights=10)
 
@@ -24,6 +25,7 @@ class MemoryStore:
     """A store of one process, with a clock to move."""
 
     now_s: float = 0.0
+    looks: int = 0
     is_away: bool = False
     entries: dict[str, tuple[str, float, Lifetime]] = field(default_factory=dict)
     failures: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -33,6 +35,7 @@ class MemoryStore:
     async def enter(self, key: str, token: str, lease_s: float) -> Entered:
         if self.is_away:
             raise StoreUnavailable("away")
+        self.looks += 1
         payload, stored_s, lifetime = self.entries.get(key, (None, 0.0, Lifetime(0, 0, 0)))
         age_s = self.now_s - stored_s
         code, retry_at_s = self.failures.get(key, ("", 0.0))
@@ -43,7 +46,9 @@ class MemoryStore:
         usable = payload is not None and age_s < lifetime.serve_s
         if self.leases.setdefault(key, token) == token:
             return Entered("REFRESH" if usable else "LEAD", payload, age_s)
-        return Entered("STALE", payload, age_s) if usable else Entered("WAIT", lease_s=lease_s)
+        if usable:
+            return Entered("STALE", payload, age_s)
+        return Entered("WAIT", lease_s=lease_s, owner=self.leases[key])
 
     async def commit(self, key: str, token: str, payload: str, lifetime: Lifetime) -> bool:
         if self.is_away:
@@ -252,7 +257,7 @@ async def test_waiter__gives_up_after_its_time(flights: Flights, store: MemorySt
     asked = asyncio.create_task(flights.get("key", finished(Computed("never"))))
     await _turns()
     store.now_s = LIMITS.wait_s
-    flights.wake("key")
+    flights.wake("key", Ended())
     with pytest.raises(FlightFailed, match="timeout"):
         await asked
 
@@ -266,12 +271,36 @@ async def test_waiter__looks_again_when_woken(flights: Flights, store: MemorySto
     assert await asked == Served("theirs", "hit", 0)
 
 
+async def test_waiter_told_the_result_it_waits_for__takes_it_without_another_look(
+    flights: Flights, store: MemoryStore
+) -> None:
+    store.leases["key"] = "another process"
+    asked = asyncio.create_task(flights.get("key", finished(Computed("never"))))
+    await _turns()
+    flights.wake("key", Ended("another process", "theirs"))
+    assert await asked == Served("theirs", "hit", 0)
+    assert store.looks == 1
+
+
+async def test_waiter_told_the_result_of_another_flight__looks_again(flights: Flights, store: MemoryStore) -> None:
+    """It may have been invalidated before the waiter asked, and the message may be late."""
+    store.leases["key"] = "another process"
+    asked = asyncio.create_task(flights.get("key", finished(Computed("never"))))
+    await _turns()
+    flights.wake("key", Ended("an earlier flight", "before"))
+    await _turns()
+    assert not asked.done()
+    assert store.looks == 2
+    flights.wake("key", Ended("another process", "after"))
+    assert await asked == Served("after", "hit", 0)
+
+
 async def test_leader_elsewhere_dies__a_waiter_leads_after_the_lease(flights: Flights, store: MemoryStore) -> None:
     store.leases["key"] = "another process"
     asked = asyncio.create_task(flights.get("key", finished(Computed("report"))))
     await _turns()
     del store.leases["key"]
-    flights.wake("key")
+    flights.wake("key", Ended())
     assert await asked == Served("report", "miss")
 
 

@@ -1,6 +1,6 @@
 -- Look at the entry and take the lease in one step. The lease of the same token counts as taken:
 -- a command that timed out at the client may have run, and may be sent again.
--- KEYS entry, lease; ARGV token, lease_ms -> {state, payload, age_ms or lease_ms}
+-- KEYS entry, lease; ARGV token, lease_ms -> {state, payload or failure or owner, age_ms or lease_ms}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local entry = redis.call('HMGET', KEYS[1],
@@ -22,4 +22,4 @@ if not owner or owner == ARGV[1] then
   return {'LEAD', payload, age}
 end
 if usable then return {'STALE', payload, age} end
-return {'WAIT', false, redis.call('PTTL', KEYS[2])}
+return {'WAIT', owner, redis.call('PTTL', KEYS[2])}
