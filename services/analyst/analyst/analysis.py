@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from analyst.rendering import number, render
 from analyst.report import (
     PROMPT_VERSION,
     SCHEMA_VERSION,
+    CacheState,
     Draft,
     FallbackReason,
     Grounding,
@@ -31,6 +33,8 @@ from common.contracts import Aggregate, DriftReport, Window
 DRAFTS: Final = 2
 """A model's draft, and one repair."""
 LAG_WORTH_SAYING_S: Final = 60.0
+READ_KEPT: Final = 32
+"""Payloads that are kept parsed: most requests are for the same few."""
 
 METRICS_UNAVAILABLE: Final = "metrics_unavailable"
 METRICS_BROKEN: Final = "metrics_broken"
@@ -102,9 +106,10 @@ class Drafted:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A report, its age in the cache, and whether somebody else's request had it computed."""
+    """A report, also as JSON, its age in the cache, and whether somebody else's request had it computed."""
 
     report: Report
+    body: bytes
     age_s: float
     is_shared: bool
 
@@ -147,6 +152,7 @@ class Analyst:
         self._new_id = new_id
         self._observe = observe
         self._on_refused = on_refused
+        self._read = lru_cache(maxsize=READ_KEPT)(_read)
 
     @property
     def has_model(self) -> bool:
@@ -166,11 +172,8 @@ class Analyst:
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
         served = await self._flights.get(key, compute)
-        try:
-            report = Report.model_validate_json(served.payload)
-        except ValidationError as error:
-            raise FlightFailed("corrupt") from error
-        return Answer(report.model_copy(update={"cache": served.cache}), served.age_s, is_shared)
+        report, body = self._read(served.payload, served.cache)
+        return Answer(report, body, served.age_s, is_shared)
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
         measured = await fetch()
@@ -270,6 +273,15 @@ def limitations(facts: Facts) -> list[str]:
         lag = timedelta(seconds=round(facts.lag_s))
         found.append(f"Ingestion is behind by {lag}: the newest predictions are missing.")
     return found
+
+
+def _read(payload: str, cache: CacheState) -> tuple[Report, bytes]:
+    """The report as it is answered, and its JSON. Raises FlightFailed."""
+    try:
+        report = Report.model_validate_json(payload).model_copy(update={"cache": cache})
+    except ValidationError as error:
+        raise FlightFailed("corrupt") from error
+    return report, report.model_dump_json().encode()
 
 
 def _digest(measured: Measured) -> str:

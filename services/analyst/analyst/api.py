@@ -152,7 +152,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
         if answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
             headers |= _quota_headers(doorway.quota, doorway.quota.last)
-        return _response(answer.report, request, headers)
+        return _response(answer.report, answer.body, request, headers)
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
@@ -186,7 +186,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         report = await _within(doorway, context(request), _archive(doorway).get(path.report_id))
         if report is None:
             raise Problem(404, "No such report is kept.")
-        return _response(report, request, {})
+        return _response(report, report.model_dump_json().encode(), request, {})
 
     @operation(
         response=AnalystHealth,
@@ -264,11 +264,11 @@ async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any,
         raise Problem(504, "Not ready before the deadline; ask again.") from error
 
 
-def _response(report: Report, request: web.Request, headers: dict[str, str]) -> web.Response:
+def _response(report: Report, body: bytes, request: web.Request, headers: dict[str, str]) -> web.Response:
     headers |= {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
     if _prefers_markdown(request.headers.get(hdrs.ACCEPT, "")):
         return web.Response(text=to_markdown(report), content_type=MARKDOWN, charset="utf-8", headers=headers)
-    return web.Response(body=report.model_dump_json().encode(), content_type=JSON, headers=headers)
+    return web.Response(body=body, content_type=JSON, headers=headers)
 
 
 def _prefers_markdown(accept: str) -> bool:

@@ -134,6 +134,7 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Fligh
         compute_s=settings.analyst_timeout_s,
         wait_s=settings.analyst_timeout_s,
         max_flights=settings.analyst_max_flights,
+        near_s=settings.analyst_near_s,
     )
     return Flights(
         store,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
+from analyst.near import Near
 from analyst.wakeups import Ended, Wakeups
 
 State = Literal["HIT", "STALE", "REFRESH", "LEAD", "WAIT", "FAILED"]
@@ -36,7 +37,7 @@ class FlightsFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds: `ttl_s` a result is served, `stale_s` it is kept after that in case of errors."""
+    """Times in seconds: `ttl_s` served, `stale_s` kept after that in case of errors, `near_s` not looked up again."""
 
     ttl_s: float
     stale_s: float
@@ -45,6 +46,7 @@ class Limits:
     compute_s: float
     wait_s: float
     max_flights: int
+    near_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,13 @@ class Flights:
         self._flights: dict[str, asyncio.Task[Served]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wakeups = Wakeups()
+        self._near = Near(limits.near_s, now)
         self.waiting = 0
 
     async def get(self, key: str, compute: Compute) -> Served:
         """The result for `key`, computed at most once at a time. Raises FlightFailed and FlightsFull."""
+        if (copy := self._near.find(key)) is not None:
+            return Served(copy[0], "hit", copy[1])
         flight = self._flights.get(key)
         if flight is None:
             if len(self._tasks) >= self._limits.max_flights:
@@ -151,17 +156,19 @@ class Flights:
         self._wakeups.tell(key, ended)
 
     def wake_all(self) -> None:
-        """Messages may have been missed: all waiters look again."""
+        """Messages may have been missed: everybody looks again."""
+        self._near.forget_all()
         self._wakeups.tell_all(Ended())
 
     def forget(self, key: str) -> None:
         """`key` was invalidated: who asks from now on gets nothing that was computed before."""
         self._flights.pop(key, None)
+        self._near.forget(key)
         self.wake(key, Ended())
 
     def forget_all(self) -> None:
-        for key in list(self._flights):
-            self.forget(key)
+        self._flights.clear()
+        self.wake_all()
 
     async def close(self) -> None:
         """Cancel what is in the air and wait until the leases are handed over."""
@@ -191,6 +198,8 @@ class Flights:
                     return await self._fly_alone(compute)
                 match entered.state:
                     case "HIT" | "STALE":
+                        if entered.state == "HIT" and not news.done():  # which may say that it was invalidated
+                            self._near.keep(key, entered.payload or "", entered.age_s)
                         return _served(entered)
                     case "REFRESH":
                         self._own(self._lead(key, token, compute, entered))

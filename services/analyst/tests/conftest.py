@@ -178,6 +178,7 @@ def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str)
         environ = {
             "ANALYST_METRICS_URL": metrics.url,
             "ANALYST_METRICS_TIMEOUT_S": "5",
+            "ANALYST_NEAR_S": "0",  # tests look at what the store says
             "REDIS_HOST": server.host,
             "REDIS_PORT": str(server.port),
             "REDIS_PASSWORD": server.password,

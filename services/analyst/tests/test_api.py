@@ -294,6 +294,18 @@ async def test_delete__drops_reports_and_says_how_many(client: Client, metrics: 
     assert (await _ask(client, window="1h")).headers["X-Cache"] == "MISS"
 
 
+async def test_delete__ends_what_replicas_keep_close(open_client: OpenClient, metrics: Any) -> None:
+    here, there = [await open_client(ANALYST_NEAR_S="60") for _ in range(2)]
+    made = [(await _report(await _ask(client))).report_id for client in (here, there, here, there)]
+    assert len(set(made)) == 1
+    await here.delete("/analyze/cache")
+    new = (await _report(await _ask(here))).report_id
+    assert new != made[0]
+    async with asyncio.timeout(5):  # the message is on its way
+        while (await _report(await _ask(there))).report_id != new:
+            pass
+
+
 async def test_delete_in_flight__what_was_being_made_is_not_kept(client: Client, metrics: Any) -> None:
     metrics.gate.clear()
     before = asyncio.create_task(_ask(client))

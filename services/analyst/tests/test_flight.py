@@ -1,6 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -313,6 +313,71 @@ async def test_close__hands_leases_over(flights: Flights, store: MemoryStore) ->
     assert not store.leases
     with pytest.raises(asyncio.CancelledError):
         await asked
+
+
+# ---- fresh results close by
+
+
+@pytest.fixture
+async def near(store: MemoryStore, errors: list[BaseException]) -> AsyncIterator[Flights]:
+    """Flights of a process that keeps fresh results for a second."""
+    flights = Flights(
+        store,
+        replace(LIMITS, near_s=1),
+        now=lambda: store.now_s,
+        uniform=min,
+        new_token=lambda: "t",
+        on_error=errors.append,
+    )
+    await flights.get("key", finished(Computed("report")))
+    yield flights
+    await flights.close()
+
+
+async def test_fresh_result__is_looked_up_once_a_second(near: Flights, store: MemoryStore) -> None:
+    never = finished(Computed("never"))
+    looks = store.looks
+    store.now_s = 5.0
+    assert await near.get("key", never) == Served("report", "hit", 5.0)
+    store.now_s = 5.9
+    assert await near.get("key", never) == Served("report", "hit", 5.9)
+    assert store.looks == looks + 1
+    store.now_s = 6.0
+    await near.get("key", never)
+    assert store.looks == looks + 2
+
+
+@pytest.mark.parametrize("forget", [lambda flights: flights.forget("key"), Flights.forget_all, Flights.wake_all])
+async def test_fresh_result__is_not_kept_past_an_invalidation_or_a_gap_in_messages(
+    near: Flights, store: MemoryStore, forget: Callable[[Flights], None]
+) -> None:
+    await near.get("key", finished(Computed("never")))
+    store.entries.clear()
+    forget(near)
+    assert (await near.get("key", finished(Computed("new")))).payload == "new"
+
+
+async def test_result_read_before_an_invalidation__is_not_kept_after_it(near: Flights, store: MemoryStore) -> None:
+    look = store.enter
+
+    async def slow_look(key: str, token: str, lease_s: float) -> Entered:
+        entered = await look(key, token, lease_s)
+        near.forget_all()  # heard before the store's answer is
+        return entered
+
+    store.enter = slow_look  # type: ignore[method-assign]  # the store of this test alone
+    assert (await near.get("key", finished(Computed("never")))).payload == "report"
+    store.entries.clear()
+    store.enter = look  # type: ignore[method-assign]
+    assert (await near.get("key", finished(Computed("new")))).payload == "new"
+
+
+async def test_stale_result__is_never_kept_close(near: Flights, store: MemoryStore) -> None:
+    store.now_s = LIMITS.ttl_s - 1
+    store.leases["key"] = "another process"
+    for _ in range(2):
+        assert (await near.get("key", finished(Computed("never")))).cache == "stale"
+    del store.leases["key"]
 
 
 async def test_request_after_an_invalidation__joins_no_earlier_flight(flights: Flights, store: MemoryStore) -> None:
