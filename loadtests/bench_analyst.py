@@ -158,9 +158,8 @@ async def _steady(port: int, state: Path, seconds: float, analyst: psutil.Proces
     before = sum(analyst.cpu_times()[:2])
     found = (await _load(port, state, ["1h"], RATE, seconds))["200"]
     cpu_ms = 1000 * (sum(analyst.cpu_times()[:2]) - before) / found["count"]
-    print(
-        f"\n| cached answers at {RATE} a second | requests | p50 | p95 | p99 | CPU an answer |\n|---|---|---|---|---|---|"
-    )
+    print(f"\n| cached answers at {RATE} a second | requests | p50 | p95 | p99 | CPU an answer |")
+    print("|---|---|---|---|---|---|")
     cells = (f"{found[share]:.1f} ms" for share in ("p50_ms", "p95_ms", "p99_ms"))
     print(f"| one analyst, the 1h report | {found['count']:,} | {' | '.join(cells)} | {cpu_ms:.2f} ms |")
 

@@ -274,6 +274,7 @@ async def test_leading_replica_stops__a_waiter_leads_at_once(open_flights: OpenF
     async with asyncio.timeout(5):
         assert await asked == Served("report", "miss")
         await first
+    assert (lost.runs, computation.runs) == (1, 1)
 
 
 async def test_computation_longer_than_the_lease__keeps_it(open_flights: OpenFlights, redis: Redis) -> None:
@@ -305,6 +306,7 @@ async def test_invalidation_in_flight__stores_nothing_and_joins_nobody(
     after.finish.set()
     assert (await new).payload == "after"
     assert await redis.hget(ENTRY, "payload") == "after"
+    assert (before.runs, after.runs) == (1, 1)
 
 
 async def test_invalidation_elsewhere__is_heard(open_flights: OpenFlights, store: RedisFlightStore) -> None:

@@ -35,7 +35,7 @@ async def _granted_us(url: str, seed: int) -> list[int]:
 
 
 async def test_four_processes__never_exceed_the_limit_in_any_trailing_window(redis_url: str) -> None:
-    """Clients' clocks cannot matter: none is sent. The oracle counts every trailing window in Redis's time."""
+    """The processes' clocks are up to 90 s apart. The oracle counts every trailing window in Redis's time."""
     granted = sorted(
         t for ts in await asyncio.gather(*(_granted_us(redis_url, n) for n in range(PROCESSES))) for t in ts
     )

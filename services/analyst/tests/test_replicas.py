@@ -106,7 +106,7 @@ async def _commands(valkey: Valkey) -> int:
     """What the clients sent; commands inside the scripts are not counted."""
     async with Redis.from_url(valkey.url(), decode_responses=True) as redis:
         stats = await redis.info("commandstats")
-    counted = ("evalsha", "script|load", "subscribe", "ping", "hello", "auth", "client|setinfo")
+    counted = ("evalsha", "eval", "script|load", "subscribe", "ping", "hello", "auth", "client|setinfo")
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in counted)
 
 
