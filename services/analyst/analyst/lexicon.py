@@ -114,12 +114,15 @@ TO: Final = re.compile(r"\b(?:to|at|reach(?:ed|es|ing)?) (?:about |around |rough
 FROM_TO: Final = re.compile(r"\bfrom \{(e[0-9]{1,3})\} to \{(e[0-9]{1,3})\}", re.IGNORECASE)
 
 NO_DRIFT: Final = _words(
-    r"(?:no|without|free of) (?:any )?(?:\w+ ){0,2}drift", r"(?:did|do|does|has|have) not drift(?:ed)?"
+    r"(?:no|without|free of|hardly any|little|negligible) (?:any )?(?:\w+ ){0,2}drift",
+    r"(?:did|do|does|has|have) not drift(?:ed)?|nothing (?:has )?drifted|drift: none",
+    r"drift (?:is|was|remains|stays) (?:absent|none|low|small|negligible)",
 )
 DRIFTED: Final = _words(
     r"drift(?:ed|s away|ing)",
     r"there is (?:\w+ ){0,2}drift",
     r"(?:shows?|showed|strong|clear|marked|severe) (?:\w+ )?drift",
+    r"drift (?:is|was) (?:severe|high|strong|large|significant|clear|present|detected|found|seen)",
 )
 
 # ---- claims about the whole, and about causes
