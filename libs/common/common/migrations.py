@@ -17,12 +17,12 @@ from common.service import StartError
 CONNECT_TIMEOUT_S: Final = 10.0
 
 
-def migrate(dsn: str, *, package: str, schema: str) -> None:
-    """See `common.postgres.migrate`."""
-    asyncio.run(_migrate(dsn, package, schema))
+def migrate(dsn: str, *, package: str, schema: str, revision: str = "head") -> None:
+    """See `common.postgres.migrate`; an older `revision` is for tests of the ones after it."""
+    asyncio.run(_migrate(dsn, package, schema, revision))
 
 
-async def _migrate(dsn: str, package: str, schema: str) -> None:
+async def _migrate(dsn: str, package: str, schema: str, revision: str) -> None:
     opened = await _connect(dsn)
 
     async def given() -> "asyncpg.Connection[asyncpg.Record]":
@@ -31,7 +31,7 @@ async def _migrate(dsn: str, package: str, schema: str) -> None:
     engine = create_async_engine("postgresql+asyncpg://", async_creator=given, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade, package, schema)
+            await connection.run_sync(_upgrade, package, schema, revision)
     finally:
         await engine.dispose()
 
@@ -45,7 +45,7 @@ async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
         raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {reason}") from error
 
 
-def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str) -> None:
+def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str, revision: str) -> None:
     lock = zlib.crc32(f"sluice-migrate-{schema}".encode())
     connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
     connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
@@ -54,7 +54,7 @@ def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str) -> No
     config.set_main_option("script_location", str(files(package) / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def run_env() -> None:

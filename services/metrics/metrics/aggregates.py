@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from common.contracts import Aggregate, AggregateRequest, DriftReport, Filters, Group, GroupBy, ThresholdState
 from metrics.drift import drifts
-from metrics.histogram import SCORE
 from metrics.rollups import Rollups, Snapshot
-from metrics.standing import stand, tallies
+from metrics.standing import Standing, tallies
 from metrics.tally import Source, Tally
 from metrics.threshold_store import newest
 from metrics.windows import SECOND, Range, asked_bucket, asked_range, cover, slots
@@ -40,9 +39,10 @@ class Aggregates:
             rules = (await newest(snapshot.connection)).document.rules
             raw_from = await snapshot.raw_from()
             sheet = _Sheet(request, asked.aligned_before(raw_from), bucket_s, raw_from)
-            await self._fill(sheet, snapshot, raw_from)
-            states = await stand(snapshot, rules, now_us)
-        return sheet.aggregate(states, lag_s)
+            standing = Standing(rules, now_us, raw_from)
+            sums = [Tally() for _ in standing.ranges]
+            await self._fill(sheet, standing.ranges, sums, snapshot, raw_from)
+        return sheet.aggregate(standing.states(sums), lag_s)
 
     async def drift(self, range: Range, reference: Range, filters: Filters) -> DriftReport:
         """How far the predictions of `range` moved from those of `reference`. Raises StoreUnavailable."""
@@ -54,13 +54,18 @@ class Aggregates:
         found = drifts(now, before)._asdict()
         return DriftReport(range=ranges[0].body(), reference=ranges[1].body(), lag_s=lag_s, **found)
 
-    async def _fill(self, sheet: "_Sheet", snapshot: Snapshot, raw_from: int) -> None:
+    async def _fill(
+        self, sheet: "_Sheet", ranges: Sequence[Range], sums: Sequence[Tally], snapshot: Snapshot, raw_from: int
+    ) -> None:
+        """One read for everything: the sheet, and the sum over each of `ranges`."""
         predictions = [0] * len(sheet.sections)
-        pieces = [
-            p for section in sheet.sections for i, cut in enumerate(section.cuts, section.slot) for p in cover(i, cut)
-        ]
-        for row in await snapshot.rows(pieces):
-            predictions[sheet.section_of(row.slot)] += row.is_of_predictions * row.n
+        cuts = [cut for section in sheet.sections for cut in section.cuts]
+        pieces = [piece for slot, range in enumerate([*cuts, *ranges]) for piece in cover(slot, range)]
+        for row in await snapshot.rows(pieces, sheet.details):
+            if row.slot >= len(cuts):
+                sums[row.slot - len(cuts)].add(row)
+                continue
+            predictions[sheet.section_of(row.slot)] += row.singles
             for tally in sheet.tallies(row.slot, row.source):
                 tally.add(row)
         few = {
@@ -71,11 +76,6 @@ class Aggregates:
         for one in await snapshot.answered(few):
             for tally in sheet.tallies(sheet.sections[one.place].slot_at(one.at_us), one.source):
                 tally.add_exact(one.latency_us)
-
-
-def _tally() -> Tally:
-    """With the histograms that a summary shows."""
-    return Tally(SCORE + 1)
 
 
 class _Section(NamedTuple):
@@ -95,11 +95,12 @@ class _Sheet:
     def __init__(self, request: AggregateRequest, range: Range, bucket_s: int, raw_from: int) -> None:
         self._filters = request.filters
         self._group_by: list[GroupBy] = list(dict.fromkeys(request.group_by))
+        self.details = {*self._group_by, *request.filters.model_dump(exclude_none=True)}
         self._bucket_us = bucket_s * SECOND
         cuts = slots(range, bucket_s)
         before = range.before().aligned_before(raw_from)
         self.sections = [_Section(range, cuts, 0), _Section(before, [before], len(cuts))]
-        self._slots = [_tally() for _ in (*cuts, before)]
+        self._slots = [Tally() for _ in (*cuts, before)]
         self._groups: dict[tuple[str, ...], Tally] = {}
 
     def section_of(self, slot: int) -> int:
@@ -111,13 +112,13 @@ class _Sheet:
             return []
         found = [self._slots[slot]]
         if self._group_by and not self.section_of(slot):
-            found.append(self._groups.setdefault(source.group(self._group_by), _tally()))
+            found.append(self._groups.setdefault(source.group(self._group_by), Tally()))
         return found
 
     def aggregate(self, states: list[ThresholdState], lag_s: float | None) -> Aggregate:
         current, previous = self.sections
         points = self._slots[: len(current.cuts)]
-        total = _tally()
+        total = Tally()
         for tally in points:
             total.merge(tally)
         return Aggregate(

@@ -1,23 +1,53 @@
-"""Sparse histograms: what their bins stand for, and percentiles with a known error; it stores nothing.
+"""Histograms as whole numbers: what their bins stand for, and percentiles with a known error; it stores nothing.
 
-A histogram maps a bin to a count, so merging is adding: any order gives the same result. A rollup row keeps four of
-them in one array, the bin numbers of each starting at a multiple of STRIDE (the SQL function `bins_of` fills it).
-The latency grid is DDSketch's (Masson, Rim and Lee, 2019) with γ = 2^(1/32): bin i holds (γ^(i-1), γ^i] µs.
+Bin i is the i-th group of bits of the number (in PostgreSQL: of decimal digits), so merging histograms is adding
+numbers, and any order gives the same result. The latency grid is DDSketch's (Masson, Rim and Lee, 2019) with
+γ = 2^(1/32): bin i holds (γ^(i-1), γ^i] µs. Each bin has room for 10^12.
 """
 
 import math
+import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
-STRIDE: Final = 1024
-LATENCY, SCORE, MARGIN, CHARACTERS = range(4)
-"""Which histogram a bin number belongs to, and where its bins start: `number // STRIDE`, `number % STRIDE`."""
+LATENCY, SCORE, CHARACTERS = range(3)
+"""Which of a row's histograms is which."""
 
 GAMMA: Final = 2 ** (1 / 32)
 RELATIVE_ERROR: Final = (GAMMA - 1) / (GAMMA + 1)
 """How far `sketch_us` may be from any latency in its bin, as a share of that latency: 1.083 %."""
+
+BIN_BITS: Final = 48
+_BIN_BYTES: Final = BIN_BITS // 8
+_DIGIT_BITS: Final = 16
+_BINS_MAX: Final = 1024
+_LAST_DIGITS: Final[int] = sum(0xFFFF << BIN_BITS * bin for bin in range(_BINS_MAX))
+
+
+def read(sent: bytes) -> int:
+    """The histogram that PostgreSQL keeps as a numeric, three digits of its base 10000 a bin, as it sends one."""
+    digits, first_power = struct.unpack_from(">hh", sent)
+    number: int = int.from_bytes(sent[8:], "big") << _DIGIT_BITS * (first_power + 1 - digits)
+    high, middle = number >> 2 * _DIGIT_BITS, number >> _DIGIT_BITS
+    return (high & _LAST_DIGITS) * 10_000**2 + (middle & _LAST_DIGITS) * 10_000 + (number & _LAST_DIGITS)
+
+
+def spread(histogram: int) -> tuple[range, tuple[int, ...]]:
+    """The bins from the first to the last that is not empty, and their counts."""
+    first = ((histogram & -histogram).bit_length() - 1) // BIN_BITS if histogram else 0
+    filled = histogram >> first * BIN_BITS
+    n = -(-filled.bit_length() // BIN_BITS)
+    packed, wide = filled.to_bytes(n * _BIN_BYTES, "little"), bytearray(n * 8)
+    for byte in range(_BIN_BYTES):
+        wide[byte::8] = packed[byte::_BIN_BYTES]
+    return range(first, first + n), struct.unpack(f"<{n}Q", wide)
+
+
+def bins(histogram: int) -> dict[int, int]:
+    """The counts of the bins that are not empty, in order."""
+    return {bin: n for bin, n in zip(*spread(histogram), strict=True) if n}
 
 
 def sketch_us(bin: int) -> float:
@@ -25,10 +55,12 @@ def sketch_us(bin: int) -> float:
     return 2 * GAMMA**bin / (GAMMA + 1)
 
 
-def percentiles(histogram: Mapping[int, int], *shares: float) -> list[int]:
-    """The bin of the value at each share, by the definition of percentile_disc. Raises on no values."""
-    bins = sorted(histogram)
-    if not bins:
+def percentiles(values: Sequence[int], counts: Iterable[int], *shares: float) -> list[int]:
+    """The value at each share of all that are counted, by the definition of percentile_disc; `values` ascend.
+
+    Raises on no values.
+    """
+    cumulated = list(accumulate(counts))
+    if not cumulated:
         raise ValueError("no values")
-    cumulated = list(accumulate(histogram[bin] for bin in bins))
-    return [bins[bisect_left(cumulated, math.ceil(share * cumulated[-1]))] for share in shares]
+    return [values[bisect_left(cumulated, math.ceil(share * cumulated[-1]))] for share in shares]

@@ -22,7 +22,7 @@ _MATCHES: Final = """
 _PAGE: Final = f"""
 WITH minute AS (
     SELECT at, sum(n) AS n FROM rollup
-    WHERE width_s = 60 AND at >= date_bin('1 minute', $1, 'epoch') AND at <= $2 AND bins <> '{{}}'
+    WHERE width_s = 60 AND at >= date_bin('1 minute', $1, 'epoch') AND at <= $2 AND latency_bins > 0
       AND {_MATCHES} AND ($8::text IS NULL OR label = $8)
     GROUP BY at ORDER BY at DESC LIMIT $4 + 1
 ), enough AS (

@@ -1,40 +1,57 @@
 """Reads what happened, from rollups and, at ragged edges, from single events; it never writes."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import asyncpg
+
 from metrics.database import Connection, Database
+from metrics.histogram import read
 from metrics.rollup_sql import CELLS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS
 from metrics.tally import Row, Source
 from metrics.windows import RAW, Piece, Range, as_time, as_us
 
-_ROW: Final = "model, route, outcome, label, latency_max_us, n, latency_sum_us, scored, score_sum_ppm, bins, counts"
+# As `Row` has them: histograms only of what was answered.
+_FIGURES: Final = ", ".join(
+    (
+        "max(latency_max_us), sum(n)::bigint, coalesce(sum(n) FILTER (WHERE latency_bins > 0), 0)::bigint",
+        *(f"sum({name})::bigint" for name in ("latency_sum_us", "scored", "score_sum_ppm")),
+        *(
+            f"numeric_send(sum({name}) FILTER (WHERE outcome = 'ok'))"
+            for name in ("latency_bins", "score_bins", "character_bins")
+        ),
+    )
+)
 
 _COUNT: Final = "SELECT coalesce(sum(n), 0)::bigint FROM rollup WHERE width_s = 86400 AND outcome = 'ok'"
 
 # OFFSET 0 keeps the planner from joining by width or time alone: each piece is one short walk along an index.
 _ROWS: Final = f"""
 WITH event AS (
-    SELECT slot, single.*
-    FROM unnest($5::integer[], $6::timestamptz[], $7::timestamptz[]) AS piece (slot, first, after)
+    SELECT place, single.*
+    FROM unnest($5::timestamptz[], $6::timestamptz[]) WITH ORDINALITY AS piece (first, after, place)
     CROSS JOIN LATERAL (
         SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= first AND at < after
         UNION ALL SELECT {FACTS_OF_COUNTERS} FROM counter_event WHERE at >= first AND at < after
         OFFSET 0
     ) AS single
 ), fact AS (
-    SELECT slot AS width_s, 'epoch'::timestamptz AS at, model, route, outcome, label, n, latency_us, score, characters,
+    SELECT place AS width_s, 'epoch'::timestamptz AS at, model, route, outcome, label, n, latency_us, score, characters,
            bins
     FROM event
 ), {CELLS}
-SELECT slot, {_ROW}
-FROM unnest($1::integer[], $2::integer[], $3::timestamptz[], $4::timestamptz[]) AS piece (slot, width_s, first, after)
+SELECT slot, CASE WHEN $9 THEN model ELSE '' END, CASE WHEN $10 THEN route ELSE '' END, outcome, label, {_FIGURES}
+FROM unnest($1::integer[], $2::integer[], $3::timestamptz[], $4::timestamptz[]) AS piece (slot, width, first, after)
 CROSS JOIN LATERAL (
-    SELECT * FROM rollup WHERE rollup.width_s = piece.width_s AND at >= first AND at < after OFFSET 0
-) AS part
-UNION ALL SELECT width_s, {_ROW} FROM rolled
+    SELECT * FROM rollup WHERE rollup.width_s = width AND at >= first AND at < after OFFSET 0
+) AS stored
+GROUP BY 1, 2, 3, 4, 5
+UNION ALL
+SELECT slot, model, route, outcome, label, {_FIGURES}
+FROM unnest($7::integer[], $8::bigint[]) AS shared (slot, place) JOIN cell ON width_s = place
+GROUP BY 1, 2, 3, 4, 5
 """
 
 _LATENCIES: Final = """
@@ -66,19 +83,26 @@ class Snapshot:
         kept_from = await self.connection.fetchval("SELECT max(kept_from) FROM retention")
         return as_us(kept_from) if kept_from else 0
 
-    async def rows(self, pieces: Sequence[Piece]) -> list[Row]:
-        """What happened in each piece."""
+    async def rows(self, pieces: Sequence[Piece], details: Container[str] = ()) -> list[Row]:
+        """What happened in each slot; sources are told apart by model and route only if `details` names these.
+
+        Only answered predictions have histograms.
+        """
         rolled = [piece for piece in pieces if piece.width_s != RAW]
         single = [piece for piece in pieces if piece.width_s == RAW]
+        edges = list(dict.fromkeys(map(_range, single)))  # many ranges end now
         records = await self.connection.fetch(
             _ROWS,
             [piece.slot for piece in rolled],
             [piece.width_s for piece in rolled],
             *_bounds(rolled),
+            *_bounds(edges),
             [piece.slot for piece in single],
-            *_bounds(single),
+            [edges.index(_range(piece)) + 1 for piece in single],
+            "model" in details,
+            "route" in details,
         )
-        return [Row(record[0], Source(*record[1:5]), *record[5:]) for record in records]
+        return [_row(record) for record in records]
 
     async def answered(self, ranges: Mapping[int, Range]) -> Iterable[Answered]:
         """Every answered prediction in each of the ranges: ask only when they are few."""
@@ -86,6 +110,19 @@ class Snapshot:
             return ()
         records = await self.connection.fetch(_LATENCIES, list(ranges), *_bounds(list(ranges.values())))
         return (Answered(record[0], as_us(record[1]), record[2], Source(*record[3:])) for record in records)
+
+
+def _row(record: asyncpg.Record) -> Row:
+    slot, model, route, outcome, label, latency_max_us, n, singles, latency_sum_us, scored, score_sum_ppm, *sent = (
+        record
+    )
+    histograms = [read(histogram) if histogram else 0 for histogram in sent]
+    source = Source(model, route, outcome, label)
+    return Row(slot, source, latency_max_us, n, singles, latency_sum_us, scored, score_sum_ppm, histograms)
+
+
+def _range(piece: Piece) -> Range:
+    return Range(piece.start, piece.end)
 
 
 def _bounds(ranges: Sequence[Piece | Range]) -> tuple[list[datetime], list[datetime]]:

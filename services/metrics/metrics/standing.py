@@ -14,31 +14,45 @@ DEFAULT_REFERENCE: Final[Window] = "24h"
 _EVERYTHING: Final = Filters()
 
 
+class Standing:
+    """Where rules stand, once the sums over `ranges` are known: each over its own window up to now.
+
+    Percentiles are estimates, so that it is quick always.
+    """
+
+    def __init__(self, rules: Sequence[ThresholdRule], now_us: int, raw_from: int) -> None:
+        self._windows = {rule: last(WINDOW_S[rule.window], now_us).aligned_before(raw_from) for rule in rules}
+        self._references = {
+            rule: asked_reference(self._windows[rule], rule.reference or DEFAULT_REFERENCE)
+            for rule in rules
+            if rule.metric.startswith("drift.")
+        }
+        self.ranges = sorted({*self._windows.values(), *self._references.values()})
+
+    def states(self, sums: Sequence[Tally]) -> list[ThresholdState]:
+        """Takes a sum for each of `ranges`."""
+        over = dict(zip(self.ranges, sums, strict=True))
+        return [
+            judge(
+                rule,
+                over[window].summary(window),
+                drifts(over[window], over[self._references[rule]]) if rule in self._references else None,
+            )
+            for rule, window in self._windows.items()
+        ]
+
+
 async def stand(snapshot: Snapshot, rules: Sequence[ThresholdRule], now_us: int) -> list[ThresholdState]:
-    """Where each rule stands, over its own window up to now. Percentiles are estimates, so that it is quick always."""
-    raw_from = await snapshot.raw_from()
-    windows = {rule: last(WINDOW_S[rule.window], now_us).aligned_before(raw_from) for rule in rules}
-    references = {
-        rule: asked_reference(windows[rule], rule.reference or DEFAULT_REFERENCE)
-        for rule in rules
-        if rule.metric.startswith("drift.")
-    }
-    ranges = sorted({*windows.values(), *references.values()})
-    sums = dict(zip(ranges, await tallies(snapshot, ranges), strict=True))
-    return [
-        judge(
-            rule,
-            sums[windows[rule]].summary(windows[rule]),
-            drifts(sums[windows[rule]], sums[references[rule]]) if rule in references else None,
-        )
-        for rule in rules
-    ]
+    """Where each rule stands."""
+    standing = Standing(rules, now_us, await snapshot.raw_from())
+    return standing.states(await tallies(snapshot, standing.ranges))
 
 
 async def tallies(snapshot: Snapshot, ranges: Sequence[Range], filters: Filters = _EVERYTHING) -> list[Tally]:
     """The sum over each range, with estimated percentiles."""
     sums = [Tally() for _ in ranges]
-    for row in await snapshot.rows([piece for place, range in enumerate(ranges) for piece in cover(place, range)]):
+    pieces = [piece for place, range in enumerate(ranges) for piece in cover(place, range)]
+    for row in await snapshot.rows(pieces, filters.model_dump(exclude_none=True)):
         if row.source.matches(filters):
             sums[row.slot].add(row)
     return sums

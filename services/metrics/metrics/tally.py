@@ -1,8 +1,7 @@
 """Adds up rollup rows and turns the sums into the bodies of the contract; it reads no storage."""
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from common.contracts import (
@@ -15,7 +14,7 @@ from common.contracts import (
     SeriesPoint,
     Summary,
 )
-from metrics.histogram import LATENCY, RELATIVE_ERROR, SCORE, STRIDE, percentiles, sketch_us
+from metrics.histogram import LATENCY, RELATIVE_ERROR, SCORE, bins, percentiles, sketch_us, spread
 from metrics.windows import Range, as_time
 
 ANSWERED: Final = "ok"
@@ -43,33 +42,26 @@ class Source(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one source did in one slot."""
+    """What one source did in one slot; `singles` of the `n` are predictions, with a row of their own each."""
 
     slot: int
     source: Source
     latency_max_us: int
     n: int
+    singles: int
     latency_sum_us: int
     scored: int
     score_sum_ppm: int
-    bins: Sequence[int]
-    counts: Sequence[int]
-
-    @property
-    def is_of_predictions(self) -> bool:
-        """Not of counters, which have no latency."""
-        return bool(self.bins)
+    histograms: Sequence[int]
 
 
 class Tally:
     """The sum of rows. Percentiles are exact once `add_exact` has told the latency of every answered prediction."""
 
-    def __init__(self, histograms: int = 4) -> None:
-        """`histograms` says how many of the four to keep: a month has many bins that no summary shows."""
-        self._until = histograms * STRIDE
+    def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.labels: Counter[str] = Counter()
-        self._bins: dict[int, int] = defaultdict(int)
+        self._histograms = [0, 0, 0]
         self._exact_us: dict[int, int] = defaultdict(int)
         self._exact_n = 0
         self._latency_sum_us = 0
@@ -103,14 +95,7 @@ class Tally:
         self._latency_max_us = max(self._latency_max_us, row.latency_max_us)
         self._scored += row.scored
         self._score_sum_ppm += row.score_sum_ppm
-        until = bisect_left(row.bins, self._until)
-        added = zip(row.bins[:until], row.counts, strict=False)
-        if not self._bins:
-            self._bins.update(added)
-            return
-        bins = self._bins
-        for bin, n in added:
-            bins[bin] += n
+        self._merge(row.histograms)
 
     def add_exact(self, latency_us: int) -> None:
         """The latency of one of the answered predictions that `add` counted."""
@@ -121,28 +106,29 @@ class Tally:
         """Count all that `other` counted."""
         self.outcomes.update(other.outcomes)
         self.labels.update(other.labels)
-        for mine, theirs in ((self._bins, other._bins), (self._exact_us, other._exact_us)):
-            for bin, n in theirs.items():
-                mine[bin] += n
+        self._merge(other._histograms)
+        for latency_us, n in other._exact_us.items():
+            self._exact_us[latency_us] += n
         self._exact_n += other._exact_n
         self._latency_sum_us += other._latency_sum_us
         self._latency_max_us = max(self._latency_max_us, other._latency_max_us)
         self._scored += other._scored
         self._score_sum_ppm += other._score_sum_ppm
 
-    def histogram(self, which: int) -> Mapping[int, int]:
-        """One of the four histograms, its bins numbered from 0."""
-        start = which * STRIDE
-        return {bin - start: n for bin, n in self._bins.items() if start <= bin < start + STRIDE}
+    def histogram(self, which: int) -> dict[int, int]:
+        """The bins of one of the histograms."""
+        return bins(self._histograms[which])
 
     def percentiles_ms(self, *shares: float) -> list[float | None]:
         """Null where nothing was answered."""
         if not self.predictions:
             return [None for _ in shares]
         if self._is_exact:
-            return [latency_us / 1000 for latency_us in percentiles(self._exact_us, *shares)]
-        bins = percentiles(self.histogram(LATENCY), *shares)
-        return [min(sketch_us(bin), self._latency_max_us) / 1000 for bin in bins]
+            values = sorted(self._exact_us)
+            found = percentiles(values, map(self._exact_us.__getitem__, values), *shares)
+            return [latency_us / 1000 for latency_us in found]
+        found = percentiles(*spread(self._histograms[LATENCY]), *shares)
+        return [min(sketch_us(bin), self._latency_max_us) / 1000 for bin in found]
 
     def latency(self) -> Latency:
         p50, p90, p95, p99 = self.percentiles_ms(0.5, 0.9, 0.95, 0.99)
@@ -188,6 +174,9 @@ class Tally:
             p99=p99,
         )
 
+    def _merge(self, histograms: Sequence[int]) -> None:
+        self._histograms = [mine + theirs for mine, theirs in zip(self._histograms, histograms, strict=True)]
+
     @property
     def _is_exact(self) -> bool:
         return self._exact_n == self.predictions
@@ -198,4 +187,5 @@ class Tally:
 
     def _confidence(self) -> Confidence:
         mean = self._score_sum_ppm / 1_000_000 / self._scored if self._scored else None
-        return Confidence(mean=mean, histogram=[self._bins.get(SCORE * STRIDE + tenth, 0) for tenth in range(10)])
+        tenths = self.histogram(SCORE)
+        return Confidence(mean=mean, histogram=[tenths.get(tenth, 0) for tenth in range(10)])

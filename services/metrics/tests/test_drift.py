@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from common.contracts import Drift
 from metrics.drift import drifts
+from metrics.histogram import BIN_BITS
 from metrics.tally import Row, Source, Tally
-
-SCORES, LENGTHS = 1024, 3072
 
 
 def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | None = None) -> Tally:
@@ -20,7 +19,7 @@ def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | Non
     for place, label in enumerate(labels):
         score, length = (scores or [7] * len(labels))[place], (lengths or [20] * len(labels))[place]
         source = Source("m", "/predict", "ok", label)
-        total.add(Row(0, source, 1, 1, 1, 1, 1, [1, SCORES + score, LENGTHS + length], [1, 1, 1]))
+        total.add(Row(0, source, 1, 1, 1, 1, 1, 1, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length]))
     return total
 
 
@@ -28,7 +27,7 @@ def weighted(**labels: int) -> Tally:
     """So many answered predictions of each label."""
     total = Tally()
     for label, n in labels.items():
-        total.add(Row(0, Source("m", "/predict", "ok", label), 1, n, n, n, n, [1], [n]))
+        total.add(Row(0, Source("m", "/predict", "ok", label), 1, n, n, n, n, n, [n, 0, 0]))
     return total
 
 

@@ -2,15 +2,17 @@
 
 import math
 import random
+import struct
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.histogram import GAMMA, RELATIVE_ERROR, percentiles, sketch_us
+from metrics.histogram import BIN_BITS, GAMMA, RELATIVE_ERROR, bins, percentiles, read, sketch_us, spread
 
+histograms = st.dictionaries(st.integers(0, 1023), st.integers(1, 10**12 - 1))
 SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 
 
@@ -45,17 +47,38 @@ def test_sketch_percentile__is_within_the_stated_error_of_percentile_disc(
 ) -> None:
     rng = random.Random(seed)
     values = [distribution(rng) for _ in range(n)]
-    sketch = Counter(map(bin_of, values))
-    for share, bin in zip(SHARES, percentiles(sketch, *SHARES), strict=True):
+    sketch = sum(1 << BIN_BITS * bin_of(value) for value in values)
+    for share, bin in zip(SHARES, percentiles(*spread(sketch), *SHARES), strict=True):
         exact = percentile_disc(values, share)
         assert abs(sketch_us(bin) - exact) <= exact * (RELATIVE_ERROR + 1e-9)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1), min_size=1), st.sampled_from(SHARES))
 def test_percentile_of_exact_values__is_percentile_disc(values: list[int], share: float) -> None:
-    assert percentiles(Counter(values), share) == [percentile_disc(values, share)]
+    assert percentiles(sorted(values), [1] * len(values), share) == [percentile_disc(values, share)]
 
 
 def test_percentile_of_nothing__raises() -> None:
     with pytest.raises(ValueError, match="no values"):
-        percentiles({}, 0.5)
+        percentiles(*spread(0), 0.5)
+
+
+def as_sent(histogram: dict[int, int]) -> bytes:
+    """As PostgreSQL sends a numeric: its digits of base 10000 without outer zeros, and the power of the first."""
+    counts = (histogram.get(bin, 0) for bin in range(max(histogram, default=0), -1, -1))
+    digits = [digit for n in counts for digit in (n // 10_000**2, n // 10_000 % 10_000, n % 10_000)]
+    first = next((place for place, digit in enumerate(digits) if digit), len(digits))
+    power = max(len(digits) - first - 1, 0)
+    digits = digits[first:]
+    while digits and not digits[-1]:
+        digits.pop()
+    return struct.pack(f">hhHH{len(digits)}H", len(digits), power, 0, 0, *digits)
+
+
+@settings(deadline=None)
+@given(st.lists(histograms, max_size=5))
+def test_histograms_as_sent__add_up_bin_by_bin(some: list[dict[int, int]]) -> None:
+    total = Counter[int]()
+    for one in some:
+        total.update(one)
+    assert bins(sum(read(as_sent(one)) for one in some)) == dict(sorted(total.items()))

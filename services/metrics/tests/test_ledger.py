@@ -3,8 +3,8 @@
 import asyncio
 import math
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,16 +87,8 @@ async def test_writers_of_the_same_events_at_once__neither_deadlock_nor_count_tw
     ]
 
 
-def bins_of(event: Any) -> list[int]:
-    bins = [
-        math.ceil(math.log(max(event.latency_us, 1)) * (32 / math.log(2))),
-        3072 + math.ceil(math.log(max(event.characters, 1)) * (4 / math.log(2))),
-    ]
-    if event.score is not None:
-        bins.append(1024 + min(int(event.score * 10), 9))
-    if event.margin is not None:
-        bins.append(2048 + min(int(event.margin * 10), 9))
-    return bins
+def in_bins(bins: Iterable[int]) -> int:
+    return sum(10 ** (12 * bin) for bin in bins)
 
 
 def recomputed(events: list[Any]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
@@ -114,7 +106,7 @@ def summed(group: list[Any]) -> tuple[Any, ...]:
     counters = [event for event in group if isinstance(event, CounterEvent)]
     texts = [event for event in group if not isinstance(event, CounterEvent)]
     scores = [event.score for event in texts if event.score is not None]
-    bins = Counter(bin for event in texts for bin in bins_of(event))
+    margins = [event.margin for event in texts if event.margin is not None]
     return (
         sum(event.n for event in counters) + len(texts),
         max((event.latency_us for event in texts), default=0),
@@ -122,7 +114,10 @@ def summed(group: list[Any]) -> tuple[Any, ...]:
         len(scores),
         sum(round(score * 1_000_000) for score in scores),
         sum(event.characters for event in texts),
-        sorted(bins.items()),
+        in_bins(math.ceil(math.log(max(event.latency_us, 1)) * (32 / math.log(2))) for event in texts),
+        in_bins(min(int(score * 10), 9) for score in scores),
+        in_bins(min(int(margin * 10), 9) for margin in margins),
+        in_bins(math.ceil(math.log(max(event.characters, 1)) * (4 / math.log(2))) for event in texts),
     )
 
 
@@ -167,10 +162,10 @@ async def test_rollups__are_what_the_raw_events_add_up_to(
     for start in range(0, len(sent), 9):
         await ledger.write(sent[start : start + 9])
     stored = {
-        row[:6]: (*row[6:-2], list(zip(*row[-2:], strict=True)))
+        row[:6]: row[6:]
         for row in await rows(
             "SELECT width_s, at, model, route, outcome, label, n, latency_max_us, latency_sum_us, scored, "
-            "score_sum_ppm, characters_sum, bins, counts FROM rollup"
+            "score_sum_ppm, characters_sum, latency_bins, score_bins, margin_bins, character_bins FROM rollup"
         )
     }
     assert stored == recomputed(events)

@@ -53,8 +53,8 @@ async def test_rollups_as_written__are_equal(filled: None, database: Database, r
         "DELETE FROM rollup WHERE width_s = 3600",
         "DELETE FROM rollup",
         "UPDATE rollup SET n = n + 1 WHERE width_s = 86400",
-        "UPDATE rollup SET counts[1] = counts[1] + 1 WHERE width_s = 60 AND cardinality(counts) > 0",
-        "INSERT INTO rollup SELECT at, width_s, 0, 1, 0, 0, 0, 0, 'x', '', 'ok', '', '{}', '{}' FROM rollup LIMIT 1",
+        "UPDATE rollup SET latency_bins = latency_bins + 1 WHERE width_s = 60 AND latency_bins > 0",
+        "INSERT INTO rollup SELECT at, width_s, 0, 1, 0, 0, 0, 0, 'x', '', 'ok', '', 0, 0, 0, 0 FROM rollup LIMIT 1",
     ],
 )
 async def test_damaged_rollups__are_found_and_rebuilt_as_they_were(

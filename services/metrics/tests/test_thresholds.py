@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.contracts import Outcome, Summary, ThresholdRule
+from metrics.histogram import BIN_BITS
 from metrics.tally import Row, Source, Tally
 from metrics.thresholds import DEFAULT, Thresholds, judge
 from metrics.windows import Range
@@ -17,7 +18,9 @@ def summary(**counts: int) -> Summary:
     tally = Tally()
     for name, n in counts.items():
         outcome = cast(Outcome, name)
-        tally.add(Row(0, Source("m", "/predict", outcome, "POSITIVE"), 9_000, n, 9_000 * n, n, 700_000 * n, [421], [n]))
+        latencies = n << BIN_BITS * 421
+        source = Source("m", "/predict", outcome, "POSITIVE")
+        tally.add(Row(0, source, 9_000, n, n, 9_000 * n, n, 700_000 * n, [latencies, 0, 0]))
     return tally.summary(MINUTE)
 
 

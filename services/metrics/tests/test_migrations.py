@@ -1,0 +1,51 @@
+"""What an older version stored means the same to the newest."""
+
+import asyncio
+
+from common.migrations import migrate
+from common.postgres import create_pool
+from metrics.database import Database
+from metrics.rebuild import rebuild
+
+EVENTS = """
+INSERT INTO prediction (at, event_id, latency_us, queue_us, compute_us, tokens, characters, score, margin, cached,
+                        truncated, route, outcome, model, revision, label, request_id)
+SELECT 'epoch'::timestamptz + make_interval(days => 20000, secs => n), gen_random_uuid(), n * n, 0, 0, 0, n,
+       CASE WHEN n % 3 > 0 THEN (n % 101) / 100.0 END, NULL, false, false, '/predict', 'ok', 'm', '1', 'P', 'r'
+FROM generate_series(0, 300) AS n
+"""
+ROLLUPS = """
+WITH hit AS (
+    SELECT width_s, date_bin(make_interval(secs => width_s), at, 'epoch') AS at, bin, count(*) AS n
+    FROM prediction, unnest('{60,3600,86400}'::integer[]) AS width_s,
+         LATERAL unnest(bins_of(latency_us, score, margin, characters)) AS bin
+    WHERE bin IS NOT NULL GROUP BY 1, 2, 3
+)
+INSERT INTO rollup
+SELECT date_bin(make_interval(secs => width_s), at, 'epoch') AS start, width_s, max(latency_us), count(*),
+       sum(latency_us), count(score), coalesce(sum(round(score::float8 * 1000000)), 0), sum(characters),
+       'm', '/predict', 'ok', 'P',
+       (SELECT array_agg(bin ORDER BY bin) FROM hit WHERE hit.width_s = width.width_s
+        AND hit.at = date_bin(make_interval(secs => width.width_s), min(prediction.at), 'epoch')),
+       (SELECT array_agg(n ORDER BY bin) FROM hit WHERE hit.width_s = width.width_s
+        AND hit.at = date_bin(make_interval(secs => width.width_s), min(prediction.at), 'epoch'))
+FROM prediction, unnest('{60,3600,86400}'::integer[]) AS width (width_s) GROUP BY start, width_s
+"""
+
+
+async def execute(url: str, *statements: str) -> None:
+    async with create_pool(url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+        for statement in statements:
+            await pool.execute(statement)
+
+
+async def are_equal(url: str) -> bool:
+    async with create_pool(url, schema="metrics", application="test", size=2, timeout_s=20) as pool:
+        return await rebuild(Database(pool, 20), check_only=True)
+
+
+def test_rollups_of_arrays__become_equal_to_their_events(database_url: str) -> None:
+    migrate(database_url, package="metrics", schema="metrics", revision="0005")
+    asyncio.run(execute(database_url, EVENTS, ROLLUPS))
+    migrate(database_url, package="metrics", schema="metrics")
+    assert asyncio.run(are_equal(database_url))
