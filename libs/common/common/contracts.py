@@ -2,7 +2,16 @@
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 STREAM: Final = "{predictions}"
 DEAD_LETTERS: Final = "{predictions}:dead"
@@ -196,17 +205,25 @@ class ThresholdRule(Body):
     ] = None
     severity: Literal["info", "warning", "critical"] = "warning"
 
+    @field_validator("resolve_at")
+    @classmethod
+    def _is_healthy(cls, value: float | None, info: ValidationInfo) -> float | None:
+        above, below = info.data.get("above"), info.data.get("below")
+        if value is not None and ((above is not None and value > above) or (below is not None and value < below)):
+            raise ValueError("it must lie on the healthy side of the limit")
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _is_of_drift(cls, value: Window | None, info: ValidationInfo) -> Window | None:
+        if value is not None and not info.data.get("metric", "drift.").startswith("drift."):
+            raise ValueError("it is for drift metrics only")
+        return value
+
     @model_validator(mode="after")
     def _one_direction(self) -> Self:
         if (self.above is None) == (self.below is None):
             raise ValueError("set exactly one of above and below")
-        if self.resolve_at is not None:
-            too_high = self.above is not None and self.resolve_at > self.above
-            too_low = self.below is not None and self.resolve_at < self.below
-            if too_high or too_low:
-                raise ValueError("resolve_at must lie on the healthy side of the limit")
-        if self.reference is not None and not self.metric.startswith("drift."):
-            raise ValueError("reference is for drift metrics only")
         return self
 
 

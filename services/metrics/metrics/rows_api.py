@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
@@ -27,7 +28,9 @@ EXPORT_ROWS: Final = 5_000  # in memory at once
 STALL_S: Final = 60.0  # a reader that takes nothing for so long is given up
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
+_JSON: Final = "application/json"
 _COLUMNS: Final = tuple(StoredPrediction.model_fields)
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 _NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL takes none
 
 
@@ -67,7 +70,8 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
     """Read single predictions, newest first.
 
     JSON comes in pages of `limit`. With `Accept: text/csv` or `application/x-ndjson` all that match from `cursor` on
-    are streamed, whatever `limit` says; an export that breaks off half-way ends without its closing chunk.
+    are streamed, whatever `limit` says; an export that breaks off half-way ends without its closing chunk. In CSV
+    a text that a spreadsheet would run as a formula begins with an apostrophe; the other two have it as it is.
     """
     with fields_of_query():
         asked = query.range(int(time.time() * SECOND))
@@ -91,14 +95,20 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
 
 
 def _wanted(request: web.Request) -> str | None:
-    """The export that the client prefers; None for JSON."""
+    """The export that the client prefers; None for JSON, also where it takes neither."""
+    quality = {media: 0.0 for media in (_JSON, CSV, NDJSON)}
     for part in request.headers.get(hdrs.ACCEPT, "").split(","):
-        media = part.partition(";")[0].strip().lower()
-        if media in (CSV, NDJSON):
-            return media
-        if media == "application/json":
-            return None
-    return None
+        media, *parameters = (word.strip().lower() for word in part.split(";"))
+        if media in quality:
+            quality[media] = max((_quality(word) for word in parameters if word.startswith("q=")), default=1.0)
+    found = max(quality, key=quality.__getitem__)
+    return None if found == _JSON else found
+
+
+def _quality(parameter: str) -> float:
+    """Between 0 and 1; what makes no sense is least."""
+    match = re.fullmatch(r"q=(0(\.[0-9]*)?|1(\.0*)?)", parameter, re.ASCII)
+    return float(match[1]) if match else 0.0
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:
@@ -119,5 +129,7 @@ def _ndjson(rows: Sequence[StoredPrediction]) -> bytes:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
     return isoformat() if isoformat else value

@@ -1,8 +1,8 @@
 """Threshold rules: the document they form, the one in force until somebody writes another, and where a rule stands."""
 
-from typing import Annotated, Final, Self
+from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
@@ -13,12 +13,13 @@ class Thresholds(Body):
 
     rules: Annotated[list[ThresholdRule], Field(max_length=100)]
 
-    @model_validator(mode="after")
-    def _named_apart(self) -> Self:
-        names = [rule.name for rule in self.rules]
+    @field_validator("rules")
+    @classmethod
+    def _named_apart(cls, rules: list[ThresholdRule]) -> list[ThresholdRule]:
+        names = [rule.name for rule in rules]
         if len(set(names)) != len(names):
             raise ValueError("rules must have different names")
-        return self
+        return rules
 
 
 DEFAULT: Final = Thresholds(

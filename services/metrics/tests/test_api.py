@@ -191,10 +191,11 @@ async def test_second_write__needs_the_version_it_replaces(client: Client, if_ma
 BAD_RULES: list[tuple[list[Any], str]] = [
     ([RULE | {"metric": "luck"}], "rules.0.metric"),
     ([RULE | {"below": 1.0}], "rules.0"),
-    ([RULE | {"resolve_at": 101.0}], "rules.0"),
+    ([RULE | {"resolve_at": 101.0}], "rules.0.resolve_at"),
     ([RULE | {"window": "2h"}], "rules.0.window"),
     ([RULE | {"above": float("nan")}], "rules.0.above"),
-    ([RULE, RULE], ""),
+    ([RULE | {"reference": "1h"}], "rules.0.reference"),
+    ([RULE, RULE], "rules"),
 ]
 
 
@@ -306,6 +307,34 @@ async def test_export__holds_every_matching_row(
     rows = list(csv.DictReader(io.StringIO(text, newline=""))) if media == "text/csv" else ndjson(text)
     assert [row["id"] for row in rows] == [event.id for event in events if event.label == "P"]
     assert {row["text"] for row in rows} == {'a "b",\nc'}
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("text/csv;q=0, application/json", "application/json"),
+        ("application/json;q=0.5, text/csv", "text/csv"),
+        ("text/csv;q=0.5, application/x-ndjson;Q=0.7", "application/x-ndjson"),
+        ("text/csv;q=lots", "application/json"),
+        ("text/html, */*;q=0.8", "application/json"),
+    ],
+)
+async def test_export__is_the_one_that_the_client_prefers(client: Client, accept: str, media: str) -> None:
+    response = await client.get("/metrics/predictions", headers={"Accept": accept})
+    assert (response.status, response.content_type) == (200, media)
+
+
+async def test_formula_in_a_text__does_not_run_in_a_spreadsheet(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    texts = ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", "1=1", ""]
+    await ingested(*(prediction(at_us=now_us - n, text=text) for n, text in enumerate(texts)))
+    exported = {}
+    for media in ("text/csv", "application/x-ndjson"):
+        exported[media] = await (await client.get("/metrics/predictions", headers={"Accept": media})).text()
+    lines = csv.DictReader(io.StringIO(exported["text/csv"], newline=""))
+    assert [line["text"] for line in lines] == [*(f"'{text}" for text in texts[:6]), *texts[6:]]
+    assert [line["text"] for line in ndjson(exported["application/x-ndjson"])] == texts
 
 
 def ndjson(text: str) -> list[dict[str, Any]]:
