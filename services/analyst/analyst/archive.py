@@ -22,14 +22,14 @@ MAX_WAITING: Final = 256
 CONNECTIONS: Final = 2
 PURGE_S: Final = 3600.0
 
-_KEEP: Final = "INSERT INTO report (id, generated_at, document) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
-_GET: Final = "SELECT document FROM report WHERE id = $1"
-_PURGE: Final = "DELETE FROM report WHERE generated_at < now() - $1::interval"
+_KEEP: Final = "INSERT INTO analyst.report (id, generated_at, document) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+_GET: Final = "SELECT document FROM analyst.report WHERE id = $1"
+_PURGE: Final = "DELETE FROM analyst.report WHERE generated_at < now() - $1::interval"
 _PAGE: Final = """
     SELECT id::text AS report_id, generated_at, document #>> '{windows,name}' AS "window",
            document->>'status' AS status, document->>'source' AS source,
            document->>'fallback_reason' AS fallback_reason, document->>'model' AS model, document->>'summary' AS summary
-    FROM report WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
+    FROM analyst.report WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
 """
 
 
@@ -78,7 +78,7 @@ class Archive:
 
     async def state(self) -> State:
         try:
-            await self._pool.fetchval("SELECT 1 FROM report LIMIT 1")
+            await self._pool.fetchval("SELECT 1 FROM analyst.report LIMIT 1")
         except POSTGRES_ERRORS:
             return "degraded"
         return "ok"

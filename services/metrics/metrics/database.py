@@ -1,8 +1,12 @@
-"""The way to PostgreSQL: bounded waits for a connection, and driver errors as this service's own; it knows no table."""
+"""The way to PostgreSQL: bounded waits for a connection, and driver errors as this service's own; it knows no table.
+
+Every statement runs in a transaction that names the schema itself: a pooler such as PgBouncer hands each transaction
+to another session, and forgets what the client asked of its own.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -11,6 +15,11 @@ from common.postgres import POSTGRES_ERRORS
 from metrics.errors import RowRefused, StoreUnavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+_SCHEMA: Final = "SET LOCAL search_path TO metrics"
+# A plan for the values at hand looks at every partition first, and compiling one pays for hours of work only: either
+# takes longer than most of the reads.
+_QUICK_PLANS: Final = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off"
 
 
 class Database:
@@ -21,34 +30,30 @@ class Database:
         self._timeout_s = timeout_s
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside any transaction."""
-        try:
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
-                with _ended_when_broken(connection):
-                    yield connection
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            raise RowRefused(type(error).__name__) from error
-        except (*POSTGRES_ERRORS, asyncpg.InternalClientError) as error:
-            raise StoreUnavailable(type(error).__name__) from error
-
-    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction that commits unless the block raises."""
-        async with self.connection() as connection, connection.transaction():
+        async with self._begun() as connection:
+            await connection.execute(_SCHEMA)
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """A read-only connection whose statements all see the same moment."""
-        async with (
-            self.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            # A plan for the values at hand looks at every partition first, and compiling one pays for hours of work
-            # only: either takes longer than most of the reads.
-            await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off")
+        async with self._begun(isolation="repeatable_read", readonly=True) as connection:
+            await connection.execute(f"{_SCHEMA}; {_QUICK_PLANS}")
             yield connection
+
+    @asynccontextmanager
+    async def _begun(self, **mode: Any) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                with _ended_when_broken(connection):
+                    async with connection.transaction(**mode):
+                        yield connection
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            raise RowRefused(type(error).__name__) from error
+        except (*POSTGRES_ERRORS, asyncpg.InternalClientError) as error:
+            raise StoreUnavailable(type(error).__name__) from error
 
 
 @contextmanager

@@ -37,28 +37,28 @@ class Outbox:
 
     async def take(self, now_us: int) -> Waiting | None:
         """One that is due; nobody else gets it until the lease is over."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             record = await connection.fetchrow(_TAKE, as_time(now_us), as_time(now_us + self._lease_us))
         return Waiting(*record) if record else None
 
     async def sent(self, waiting: Waiting) -> None:
         """A receiver took it."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute("DELETE FROM notification WHERE id = $1", waiting.id)
 
     async def put_off(self, waiting: Waiting, until_us: int) -> None:
         """Try again then."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute("UPDATE notification SET due_at = $2 WHERE id = $1", waiting.id, as_time(until_us))
 
     async def give_up(self, before_us: int) -> int:
         """Drop what has waited since `before_us`; returns how many that were."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             done = await connection.execute("DELETE FROM notification WHERE created_at < $1", as_time(before_us))
         return int(done.removeprefix("DELETE "))
 
     async def size(self) -> int:
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             return int(await connection.fetchval("SELECT count(*) FROM notification"))
 
 

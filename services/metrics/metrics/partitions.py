@@ -52,7 +52,7 @@ class Partitions:
 
     async def _days(self, table: str) -> tuple[set[date], set[date]]:
         """Days that have a partition, and days of which the default partition has rows."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             return await _partitioned(connection, table), {
                 row[0]
                 for row in await connection.fetch(f"SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM {table}_default")
@@ -94,7 +94,7 @@ class Partitions:
             )
 
     async def _state(self, today: date) -> PartitionState:
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             days = [await _partitioned(connection, table) for table in TABLES]
             default_rows = 0
             for table in TABLES:

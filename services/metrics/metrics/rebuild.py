@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
 
 async def complete_days(database: Database) -> list[date]:
     """The days of which every event is kept, oldest first."""
-    async with database.connection() as connection:
+    async with database.transaction() as connection:
         kept_from = await connection.fetchval("SELECT max(kept_from) FROM retention")
         records = await connection.fetch(
             "SELECT (at AT TIME ZONE 'UTC')::date FROM rollup WHERE width_s = 86400 "

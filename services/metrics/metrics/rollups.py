@@ -137,7 +137,7 @@ class Rollups:
 
     async def count(self) -> int:
         """Answered predictions since the beginning, exactly."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             return int(await connection.fetchval(_COUNT))
 
     @asynccontextmanager

@@ -27,7 +27,7 @@ class ThresholdStore:
         self._database = database
 
     async def get(self) -> Versioned:
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             return await newest(connection)
 
     async def replace(self, document: Thresholds, *, expected: frozenset[int] | None) -> Versioned:

@@ -133,7 +133,7 @@ def rows(database: Database) -> Callable[..., Any]:
     """Call it with SQL for the rows as tuples."""
 
     async def fetch(sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        async with database.connection() as connection:
+        async with database.transaction() as connection:
             return [tuple(row) for row in await connection.fetch(sql, *arguments)]
 
     return fetch

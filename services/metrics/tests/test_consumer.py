@@ -209,7 +209,7 @@ async def test_postgres_killed_and_started_again__loses_and_doubles_nothing(
             while await Rollups(database).count() < 400:
                 pass
             running.stop()
-        async with database.connection() as connection:
+        async with database.transaction() as connection:
             assert await connection.fetchval("SELECT count(*) FROM prediction") == 400
             counts = await connection.fetch("SELECT sum(n)::int AS n FROM rollup GROUP BY width_s")
         assert [row["n"] for row in counts] == [400, 400, 400]
