@@ -26,7 +26,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST))) k8s-check test-topologies tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
 
 help: ## explain every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,6 +122,11 @@ k8s-check: ## render the Kubernetes overlays, validate and cross-check them; nee
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
 	@PYTHONPATH=deploy/k8s .venv/bin/python -m k8s_check
 	@K8S_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests $(ARGS)
+
+test-topologies: ## run everything behind PgBouncer and on a Redis Cluster; needs the program pgbouncer
+	$(call set_up,dev,.venv)
+	@mkdir -p .cache/tmp
+	@TOPOLOGY_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n0 tests/topologies $(ARGS)
 
 tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
 	$(call set_up,tools,.venv)

@@ -1,14 +1,34 @@
 """The Redis client: one place for its address, its time limits, and no hidden retries."""
 
+from typing import Any, Self, cast
+
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError
 
 from common.settings import RedisSettings
 
-REDIS_ERRORS = (RedisError, OSError)
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 """What a Redis that is down, slow or restarting raises; TimeoutError is an OSError."""
+
+
+class _Cluster(RedisCluster):
+    """As lazy as the other client; and mends two faults of the library when many tasks share one that has to find its
+    nodes (again): they end each other's connections, and one that is ended while it opens raises AttributeError.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self.initialize()  # does nothing when it has looked
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except AttributeError as error:
+            raise RedisConnectionError("ended while it was opened") from error
 
 
 def create_client(settings: RedisSettings, *, timeout_s: float | None = None) -> Redis:
@@ -16,19 +36,32 @@ def create_client(settings: RedisSettings, *, timeout_s: float | None = None) ->
 
     The library's own retries are off (they made one GET take 8 s against a hung server): each caller decides.
     `timeout_s` overrides the settings' for callers that block, such as a stream reader.
+    The client of a cluster has the methods of the other, and finds the node of each key itself.
     """
     limit_s = timeout_s or settings.redis_timeout_s
-    return Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        db=settings.redis_db,
-        username=settings.redis_username or None,
-        password=settings.redis_password.get_secret_value() or None,
-        ssl=settings.redis_tls,
-        socket_timeout=limit_s,
-        socket_connect_timeout=min(limit_s, settings.redis_timeout_s),
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        protocol=3,
-        max_connections=64,
-    )
+    options: dict[str, Any] = {
+        "host": settings.redis_host,
+        "port": settings.redis_port,
+        "username": settings.redis_username or None,
+        "password": settings.redis_password.get_secret_value() or None,
+        "ssl": settings.redis_tls,
+        "socket_timeout": limit_s,
+        "socket_connect_timeout": min(limit_s, settings.redis_timeout_s),
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": True,
+        "protocol": 3,
+        "max_connections": 64,
+    }
+    if settings.redis_cluster:
+        return cast(Redis, _Cluster(**options, require_full_coverage=False))
+    return Redis(**options, db=settings.redis_db)
+
+
+async def run_id(redis: Redis, key: str) -> str:
+    """Changes when another server process holds `key`."""
+    if isinstance(redis, RedisCluster):
+        await redis.initialize()
+        info = await redis.info("server", target_nodes=redis.get_node_from_key(key))
+    else:
+        info = await redis.info("server")
+    return str(info["run_id"])

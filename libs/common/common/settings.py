@@ -66,6 +66,7 @@ class RedisSettings(BaseModel):
     redis_username: str = ""
     redis_password: SecretStr = SecretStr("")
     redis_tls: bool = False
+    redis_cluster: bool = False
     redis_timeout_s: Seconds = 2.0
 
 

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from common import tasks
 from common.contracts import EVENT_FIELD, STREAM
 from common.journal import Chunk, Journal
-from common.redis import REDIS_ERRORS
+from common.redis import REDIS_ERRORS, run_id
 
 log = structlog.get_logger()
 
@@ -132,13 +132,12 @@ class Shipper:
 
     async def _check(self) -> None:
         """Ship again what Redis forgot; only when it forgot nothing may old segments go."""
-        info = await self._redis.info("server")
-        run_id = str(info["run_id"])
-        if self._run_id not in (None, run_id):
+        current = await run_id(self._redis, STREAM)
+        if self._run_id not in (None, current):
             self._rewind("another server process")
         else:
             await self._compare_stream()
-        self._run_id = run_id
+        self._run_id = current
         self._check_at_s = self._now() + CHECK_S
         self._tidy()
 

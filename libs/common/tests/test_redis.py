@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from common.redis import REDIS_ERRORS, create_client
+from common.redis import REDIS_ERRORS, create_client, run_id
 from common.settings import RedisSettings
 from common.tasks import end
 from launcher.valkey import Valkey
@@ -85,3 +85,11 @@ async def someone_blocks(valkey: Valkey) -> bool:
         return int(clients["blocked_clients"]) > 0
     finally:
         await watching.aclose()
+
+
+async def test_absent_cluster__is_an_error_of_the_command_and_not_of_the_start(free_port: Callable[[], int]) -> None:
+    async with create_client(settings(free_port(), redis_cluster=True)) as redis:
+        with pytest.raises(REDIS_ERRORS):
+            await redis.ping()
+        with pytest.raises(REDIS_ERRORS):
+            await run_id(redis, "{predictions}")

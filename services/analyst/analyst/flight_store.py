@@ -108,6 +108,7 @@ async def listen(redis: Redis, listener: Listener, uniform: Callable[[float, flo
     connected = True
     while True:
         try:
+            await redis.initialize()  # the client of a cluster doesn't know its nodes before
             await load_all(redis)
             async with redis.pubsub() as channel:
                 await channel.subscribe(CHANNEL)
