@@ -26,7 +26,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST))) k8s-check test-topologies tools images up down test-compose smoke-gemini bench-inference bench-edge bench-metrics bench-analyst help run stop restart status logs dev infra test check torch test-torch model lock clean distclean
+.PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## explain every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -127,6 +127,11 @@ test-topologies: ## run everything behind PgBouncer and on a Redis Cluster; need
 	$(call set_up,dev,.venv)
 	@mkdir -p .cache/tmp
 	@TOPOLOGY_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n0 tests/topologies $(ARGS)
+
+test-pods: ## run the services' pods with podman, which must have their images; PODMAN_FLAGS="--runtime runc" where needed
+	$(call set_up,dev,.venv)
+	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
+	@POD_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests/pods $(ARGS)
 
 tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
 	$(call set_up,tools,.venv)

@@ -1,0 +1,99 @@
+"""`podman kube play` runs each service's pod of the dev overlay, without a network: its stores are away, and it serves.
+
+Podman knows neither fsGroup nor probes that ask HTTP: secrets are readable for all, and the test asks itself.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from k8s_check.__main__ import OVERLAYS, find_kustomize, render
+from k8s_check.model import Manifests, Pod
+
+PODMAN = ["podman", *os.environ.get("PODMAN_FLAGS", "").split()]
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle")
+SERVICES = ("edge", "inference", "metrics", "analyst")
+PREDICT = """
+import http.client as h, sys
+c = h.HTTPConnection("127.0.0.1", 8001, timeout=20)
+c.request("POST", "/predict", '{"text": "A thoughtful, moving film."}', {"Content-Type": "application/json"})
+sys.stdout.buffer.write(c.getresponse().read())
+"""
+PATIENCE_S = 120.0
+
+Play = Callable[[str], str]
+
+
+def podman(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PODMAN, *words], input=given, capture_output=True, text=True, check=False)
+
+
+def playable(manifests: Manifests, pod: Pod) -> str:
+    """The pod with all the ConfigMaps and Secrets, as documents for podman."""
+    spec: Any = json.loads(json.dumps(pod.spec))
+    for container in spec["containers"]:
+        for name in PROBES:
+            container.pop(name, None)
+    for volume in spec["volumes"]:
+        volume.get("secret", {}).pop("defaultMode", None)
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"sluice-{pod.owner.name}"}, "spec": spec}
+    configuration = [dict(resource.data) for resource in manifests.of("ConfigMap", "Secret")]
+    return str(yaml.safe_dump_all([*configuration, made]))
+
+
+@pytest.fixture(scope="module")
+def dev() -> Manifests:
+    kustomize = find_kustomize()
+    assert kustomize is not None
+    return Manifests(render(kustomize, OVERLAYS / "dev"))
+
+
+@pytest.fixture
+def play(dev: Manifests) -> Iterator[Play]:
+    """Call it with a service's name to start its pod; returns the container's name."""
+    played: list[str] = []
+
+    def start(name: str) -> str:
+        [pod] = [pod for pod in dev.pods if pod.owner.name == name and pod.owner.kind == "Deployment"]
+        played.append(playable(dev, pod))
+        done = podman("kube", "play", "--network", "none", "--replace", "-", given=played[-1])
+        assert done.returncode == 0, done.stderr
+        return f"sluice-{name}-{name}"
+
+    yield start
+    for documents in played:
+        podman("kube", "down", "--force", "-", given=documents)
+
+
+def ready(container: str) -> None:
+    """Wait until the image's own health check is content."""
+    deadline = time.monotonic() + PATIENCE_S
+    while podman("exec", container, "healthcheck.py").returncode:
+        assert time.monotonic() < deadline, podman("logs", container).stdout
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_pod__becomes_ready_without_its_stores(name: str, play: Play) -> None:
+    container = play(name)
+    ready(container)
+    assert podman("exec", container, "id", "-u").stdout.strip() == "10001"
+    assert podman("exec", container, "touch", "/opt/sluice/x").returncode  # its root is read-only
+    stopped = podman("stop", "--time", "60", container)
+    assert stopped.returncode == 0, stopped.stderr
+    assert podman("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "0"
+
+
+def test_inference_pod__answers_and_keeps_the_event(play: Play) -> None:
+    container = play("inference")
+    ready(container)
+    answer = podman("exec", container, "python", "-c", PREDICT)
+    assert json.loads(answer.stdout)["label"] == "POSITIVE", answer.stderr
+    kept = podman("exec", container, "sh", "-c", "cat /var/lib/sluice/journal/*/*").stdout
+    assert '"label":"POSITIVE"' in kept
