@@ -72,7 +72,7 @@ def resources(manifests: Manifests) -> Iterator[str]:
 
 
 def probes(manifests: Manifests) -> Iterator[str]:
-    """A service is probed on its ops port; liveness asks no dependency; named ports exist."""
+    """A service is probed on its ops port; what restarts it asks no dependency; named ports exist."""
     for pod, container in _containers(manifests):
         for name in PROBES:
             probe = container.data.get(name)
@@ -90,7 +90,7 @@ def _ops_probe(name: str, container: Container) -> Iterator[str]:
         return
     if container.ports[get["port"]] != container.ports[OPS_PORT]:
         yield f"{name} does not ask the ops port"
-    wanted = "/livez" if name == "livenessProbe" else "/readyz"
+    wanted = "/readyz" if name == "readinessProbe" else "/livez"
     if get.get("path") != wanted:
         yield f"{name} asks {get.get('path')} instead of {wanted}"
 

@@ -85,6 +85,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("probes", "asks port opps, which it does not have", [(EDGE, f"{BOX}.readinessProbe.httpGet.port", "opps")]),
     ("probes", "readinessProbe does not ask the ops port", [(EDGE, f"{BOX}.readinessProbe.httpGet.port", "http")]),
     ("probes", "asks /readyz instead of /livez", [(EDGE, f"{BOX}.livenessProbe.httpGet.path", "/readyz")]),
+    ("probes", "startupProbe asks /readyz instead of /livez", [(EDGE, f"{BOX}.startupProbe.httpGet.path", "/readyz")]),
     ("drain", "is less than the 82 s", [(EDGE, f"{POD}.terminationGracePeriodSeconds", 60)]),
     ("drain", "is less than the 117 s", [("ConfigMap/edge", "data.SLUICE_DRAIN_S", "100")]),
     ("drain", "no preStop sleep", [(EDGE, f"{BOX}.lifecycle", None)]),
