@@ -86,7 +86,7 @@ def reach(container: str, expected: int, url: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("place", "name"), enumerate(WITHOUT_STORES))
+@pytest.mark.parametrize(("place", "name"), list(enumerate(WITHOUT_STORES)))
 def test_pod__starts_and_stops_without_its_stores(place: int, name: str, play: Play) -> None:
     container = play(name)
     reach(container, 404, f"http://127.0.0.1:{8000 + place}/nowhere")
