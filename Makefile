@@ -117,6 +117,10 @@ bench-analyst: ## single flight beside its peers, and the cache (installs them b
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
 
+load: ## two minutes of 1,000 clients on a system of its own, judged; prints an HTML report
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/load.py $(ARGS)
+
 k8s-check: ## render the Kubernetes overlays, validate and cross-check them; needs kustomize or kubectl
 	$(call set_up,tools,.venv)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets

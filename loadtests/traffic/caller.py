@@ -1,0 +1,96 @@
+"""What all users of the load test share: an address and a kept connection of their own, and a record of each answer."""
+
+import itertools
+import math
+import random
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import sentences
+from locust import FastHttpUser
+from traffic.answers import Answer, AnswerLog, is_promised_refusal
+
+JSON: Final = "application/json"
+TEXTS: Final = tuple(sentences.generated(10_000))
+_FIRST_ADDRESS: Final = (198 << 24) | (18 << 16)  # 198.18.0.0/15 is set aside for benchmarks
+_ADDRESSES_A_WORKER: Final = 4_096
+_CALLERS_AN_OFFICE: Final = 10
+_LONGEST_PAUSE_S: Final = 30.0
+
+
+class Addresses:
+    """Hands out client addresses; the workers of a distributed run get different ones."""
+
+    def __init__(self, worker: int) -> None:
+        self._next = itertools.count(_FIRST_ADDRESS + worker % 32 * _ADDRESSES_A_WORKER + 1)
+        self._desks: list[str] = []
+
+    def new(self) -> str:
+        number = next(self._next)
+        return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
+
+    def shared(self) -> str:
+        """The same one for ten callers, then another."""
+        if not self._desks:
+            self._desks = [self.new()] * _CALLERS_AN_OFFICE
+        return self._desks.pop()
+
+
+class Caller(FastHttpUser):
+    """`policy` is the limit that `send` counts against. Each caller is one client on one connection."""
+
+    abstract = True
+    concurrency = 1
+    network_timeout = 30.0
+    connection_timeout = 10.0
+    policy = ""
+
+    def on_start(self) -> None:
+        self.address = self.pick_address(self.environment.sluice_addresses)
+
+    def pick_address(self, addresses: Addresses) -> str:
+        return addresses.new()
+
+    @property
+    def options(self) -> Any:
+        return self.environment.parsed_options
+
+    def pause_s(self, mean_s: float) -> float:
+        """Random, but shorter than the edge keeps an idle connection."""
+        return min(-mean_s * math.log(1 - random.random()), _LONGEST_PAUSE_S)
+
+    def headers(self) -> dict[str, str]:
+        header = self.options.address_header
+        return {header: self.address} if header else {}
+
+    def send(self, method: str, path: str, *, units: int = 1, expected: int = 200, **given: Any) -> Any:
+        """The response. A refusal by the limit is listed apart, and fails only when it is not what is promised."""
+        request_id = f"load-{uuid.uuid4().hex}"
+        headers = self.headers() | {"X-Request-ID": request_id} | given.pop("headers", {})
+        sent_s = time.time()
+        with self.client.request(method, path, headers=headers, catch_response=True, **given) as response:
+            status, well = response.status_code, True
+            if status == 429:
+                well = is_promised_refusal(response.headers, response.content)
+                response.request_meta["name"] += ", refused"
+                if well:
+                    response.success()
+                else:
+                    response.failure("429 without the promised problem document")
+            elif status == expected:
+                response.success()
+        self._record(response, request_id, units, sent_s, well)
+        return response
+
+    def _record(self, response: Any, request_id: str, units: int, sent_s: float, well: bool) -> None:
+        log: AnswerLog | None = self.environment.sluice_answers
+        if log is not None:
+            cache = (response.headers or {}).get("X-Cache", "")
+            found = (sent_s, time.time(), response.status_code, request_id, cache, well)
+            log.write(Answer(type(self).__name__, self.policy, self.address, units, *found))
+
+
+def open_log(folder: str, worker: int) -> AnswerLog | None:
+    return AnswerLog(Path(folder), f"answers-{worker}") if folder else None

@@ -1,0 +1,25 @@
+"""The users of the load test find no fault with the real system; the judge of what they saw is tested apart."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from system import System
+from traffic import answers
+
+LOADTESTS = Path(__file__).parents[1] / "loadtests"
+
+
+@pytest.mark.parametrize("shape", ["ramp", "soak", "spike"])
+def test_users_of_the_load_test__find_no_fault(system: System, tmp_path: Path, shape: str) -> None:
+    files = f"{LOADTESTS / 'locustfile.py'},{LOADTESTS / 'shapes' / shape}.py"
+    token = system.service("edge_limiter").environ()["EDGE_ADMIN_TOKEN"]
+    command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", system.url, "--only-summary"]
+    command += ["--users", "52", "--spawn-rate", "52", "--run-time", "2s", "--stop-timeout", "10", "--think-s", "1"]
+    command += ["--answers", str(tmp_path), "--admin-token", token]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr  # 1 when there was any failure
+    found = list(answers.read(tmp_path))
+    assert {"Predictor", "OfficeWorker", "BatchPredictor", "Analyst"} <= {one.user for one in found}
+    assert any(one.status == 200 and one.policy == "predict" for one in found)
