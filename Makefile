@@ -117,9 +117,17 @@ bench-analyst: ## single flight beside its peers, and the cache (installs them b
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
 
+bench-baseline: ## the whole system beside an afternoon's FastAPI service, in one run (installs it below .cache)
+	$(call set_up,dev,.venv)
+	@.venv/bin/python loadtests/bench_baseline.py $(ARGS)
+
 load: ## two minutes of 1,000 clients on a system of its own, judged; prints an HTML report
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/load.py $(ARGS)
+
+bench: ## every benchmark side by side, and their summary with plots in docs/benchmarks.md; goes on where it stopped
+	$(call set_up,tools,.venv)
+	@.venv/bin/python loadtests/bench.py $(ARGS)
 
 k8s-check: ## render the Kubernetes overlays, validate and cross-check them; needs kustomize or kubectl
 	$(call set_up,tools,.venv)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import aiohttp
 import psutil
+import results
 from aiohttp import web
 from redis import Redis
 
@@ -37,6 +38,7 @@ from analyst.report import Draft, Evidence  # noqa: E402
 
 CONTENDERS: Final = ("sluice", "redis-lock", "cashews", "aiocache")
 CROWDS: Final = ((150, 3), (1000, 4))
+KINDS: Final = {"calls": "calls", "commands": "Redis commands"}
 RATE: Final = 500
 MIX_RATE: Final = 100
 MIX_TTL_S: Final = 60
@@ -59,9 +61,12 @@ def main() -> None:
         print("| one report, a call of 1 s | requests | processes | calls | Redis commands | p50 | p99 | failed |")
         print("|---|---|---|---|---|---|---|---|")
         for requests, processes in CROWDS:
+            crowds = {}
             for contender in CONTENDERS:
                 python = sys.executable if contender == "sluice" else str(peers)
-                print(_row(contender, requests, processes, _crowd(server, python, contender, requests, processes)))
+                crowds[contender] = _crowd(server, python, contender, requests, processes)
+                print(_row(contender, requests, processes, crowds[contender]), flush=True)
+        results.save("analyst", [*_measured(requests, crowds)])
     with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "served", next(ports)) as server:
         asyncio.run(_served(server, [next(ports), next(ports)], Path(state), 5 if options.short else 20, options.mix_s))
 
@@ -84,17 +89,26 @@ def _crowd(server: Valkey, python: str, contender: str, requests: int, processes
     before = _commands(server)
     for process in crowd:
         _say(process, "go")
-    results = [json.loads(_line(process)) for process in crowd]
+    found = [json.loads(_line(process)) for process in crowd]
     commands = _commands(server) - before
     for process in crowd:
         _say(process, "bye")
         process.wait(30)
     return {
-        "calls": sum(result["calls"] for result in results),
-        "failed": sum(result["failed"] for result in results),
-        "seconds": sorted(second for result in results for second in result["seconds"]),
+        "calls": sum(result["calls"] for result in found),
+        "failed": sum(result["failed"] for result in found),
+        "seconds": sorted(second for result in found for second in result["seconds"]),
         "commands": commands,
     }
+
+
+def _measured(requests: int, crowds: dict[str, dict[str, Any]]) -> Iterator[results.Measure]:
+    """Of the largest crowd; each is seen once."""
+    for what in ("calls", "commands"):
+        counts = {contender: [float(found[what])] for contender, found in crowds.items()}
+        yield results.Measure(f"{KINDS[what]} for {requests:,} requests at once", "less", CONTENDERS[0], counts)
+    slowest = {contender: [_percentile(found["seconds"], 0.99)] for contender, found in crowds.items()}
+    yield results.Measure(f"p99 s of {requests:,} requests at once, a call of 1 s", "less", CONTENDERS[0], slowest)
 
 
 def _row(contender: str, requests: int, processes: int, found: dict[str, Any]) -> str:

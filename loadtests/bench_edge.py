@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
+import results
 from edge.install import python_of
 
 from launcher.ports import free_ports
@@ -44,6 +45,12 @@ CONTENDERS = {
     "haproxy": "(e) HAProxy, stick table",
     "ours": "(f) ours, exact limit in PostgreSQL",
 }
+
+KINDS: tuple[tuple[str, Literal["more", "less"], str, dict[str, float]], ...] = (
+    # what is measured, which is better, its name in a round, by what factor ours shall be better
+    ("requests/s", "more", "per_second", {"plain": 2.0, "nginx": 0.6}),
+    ("CPU µs of the process a request", "less", "cpu_us", {"plain": 2.4}),
+)
 
 
 @dataclass
@@ -84,6 +91,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender in contenders:
                 _measure(contender, options, database)
+        results.save("edge", [_measured(contenders, *kind) for kind in KINDS])
         _print(contenders, options)
         _print_flood(strict, contenders[-1], options, database)
 
@@ -185,6 +193,15 @@ def _measure(contender: Contender, options: argparse.Namespace, database: Callab
             "cpu_us": (contender.cpu_s() - cpu) / answered * 1e6,
             "database_us": (database() - stored) / answered * 1e6,
         }
+    )
+
+
+def _measured(
+    contenders: list[Contender], what: str, better: Literal["more", "less"], key: str, wanted: dict[str, float]
+) -> results.Measure:
+    rounds = {CONTENDERS[contender.name]: [one[key] for one in contender.rounds] for contender in contenders}
+    return results.Measure(
+        what, better, CONTENDERS["ours"], rounds, {CONTENDERS[name]: n for name, n in wanted.items()}
     )
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import results
 import sentences
 from peers import install, servers
 from peers.servers import Server
@@ -45,7 +46,7 @@ def main() -> None:
         texts = sentences.read(options.texts) if options.texts else sentences.generated(4000)
         file = place / "texts.txt"
         file.write_text("\n".join(texts), encoding="utf-8")
-        for peer in install.PACKAGES:
+        for peer in ("pipeline", "infinity", "litserve"):
             install.install(peer)
         install.make_model()
         running = open_until_end.enter_context(_running(place))
@@ -106,6 +107,8 @@ def _print_throughput(running: Sequence[Server], file: Path, gflop: float, optio
             rates[server.name].append(_rate(found, "200"))
             cpus[server.name].append(found["cpu"])
     peak = statistics.median(rates[running[0].name])
+    measure = results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
+    results.save("inference", [measure], install.versions("pipeline", ("fastapi", "transformers", "torch")))
     print(f"{options.connections} connections, one text a request; medians of {options.rounds} rounds:\n")
     print("| server | requests/s | rounds | sluice is | wanted | generator's CPU |\n|---|---:|---:|---:|---:|---:|")
     for name, found_rates in rates.items():

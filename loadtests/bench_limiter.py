@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import results
 from edge.install import python_of
 
 from launcher.ports import free_ports
@@ -64,6 +65,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender in contenders:
                 contender.rounds.append(contender.measure(options.seconds, contender.best))
+        results.save("limiter", [_measured(contenders)])
         _print(contenders, options)
 
 
@@ -85,6 +87,12 @@ def _contenders(peers: str, database: str, redis: str) -> list[Contender]:
             command(peers, theirs, "limits-async", redis), [1, 8, 32, 64], "4",
         ),
     ]  # fmt: skip
+
+
+def _measured(contenders: list[Contender]) -> results.Measure:
+    rounds = {contender.label: contender.rounds for contender in contenders}
+    wanted = {contender.label: float(contender.wanted) for contender in contenders if contender.wanted}
+    return results.Measure("decisions/s", "more", contenders[0].label, rounds, wanted)
 
 
 def _print(contenders: list[Contender], options: argparse.Namespace) -> None:

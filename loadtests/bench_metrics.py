@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import results
 import structlog
 import uvloop
 
@@ -55,11 +56,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder, ExitStack() as stopped:
         ports = free_ports(0, 1)
         print(setup(options.rows), flush=True)
-        report_ingestion(Path(folder), next(ports), next(ports), options.events)
+        ingestion = report_ingestion(Path(folder), next(ports), next(ports), options.events)
         server = Postgres(Path(folder) / "history", next(ports), settings=FOR_HISTORY)
         stopped.callback(server.kill)
         server.start()
-        uvloop.run(report_history(server, Path(folder), options))
+        history = uvloop.run(report_history(server, Path(folder), options))
+    results.save("metrics", [ingestion, history])
 
 
 def setup(rows: int) -> str:
@@ -72,7 +74,7 @@ def setup(rows: int) -> str:
     )
 
 
-def report_ingestion(folder: Path, postgres_port: int, valkey_port: int, n: int) -> None:
+def report_ingestion(folder: Path, postgres_port: int, valkey_port: int, n: int) -> results.Measure:
     """With the settings of production: every commit is on disk."""
     postgres, valkey = Postgres(folder / "postgres", postgres_port), Valkey(folder / "valkey", valkey_port)
     with ExitStack() as stopped:
@@ -92,9 +94,11 @@ def report_ingestion(folder: Path, postgres_port: int, valkey_port: int, n: int)
         rates = uvloop.run(run())
     for rate in rates:
         print(f"| {rate.name} | {rate.per_s:,.0f} events/s | {rates[0].per_s / rate.per_s:.2f}× |", flush=True)
+    rounds = {rate.name: [rate.per_s] for rate in rates}
+    return results.Measure("events/s into PostgreSQL", "more", rates[0].name, rounds)
 
 
-async def report_history(server: Postgres, folder: Path, options: argparse.Namespace) -> None:
+async def report_history(server: Postgres, folder: Path, options: argparse.Namespace) -> results.Measure:
     databases = Databases(server)
     large, small = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(2))
     filled_s = await large.fill(options.rows)
@@ -111,17 +115,23 @@ async def report_history(server: Postgres, folder: Path, options: argparse.Names
     error = max(abs((mine or 0) - truth) / truth for mine, truth in zip(found, exact, strict=True))
     print(f"| largest error of p50, p90, p95, p99 | {error:.3%} | bound {answer.latency_ms.relative_error:.3%} |")
     print(f"| count | {await large.count(options.rounds) * 1000:.2f} ms | {answer.predictions:,} |", flush=True)
+    ours = "aggregated, whole answer"
+    ms = {ours: [1000 * seconds], "percentile_cont over the raw rows": [1000 * raw_s]}
     if options.chdb_python:
         await large.copy_out(str(folder / "rows.csv"))
-        await asyncio.to_thread(report_clickhouse, options.chdb_python, folder / "rows.csv", options.rounds, seconds)
+        given = (options.chdb_python, folder / "rows.csv", options.rounds, seconds)
+        ms["chdb, aggregating view"] = [1000 * await asyncio.to_thread(report_clickhouse, *given)]
+    return results.Measure(f"ms for 30 days of {options.rows:,} rows", "less", ours, ms)
 
 
-def report_clickhouse(python: Path, rows: Path, rounds: int, seconds: float) -> None:
+def report_clickhouse(python: Path, rows: Path, rounds: int, seconds: float) -> float:
+    """The seconds that its view took."""
     command = [str(python), str(HERE / "clickhouse.py"), str(rows), str(rounds)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     name = f"chdb {found['version']}, aggregating view, the same 30 days"
     print(f"| {name} | {found['view_s'] * 1000:.1f} ms | we take {seconds / found['view_s']:.2f}× of it |")
     print(f"| chdb over its raw rows | {found['raw_s'] * 1000:.1f} ms | |")
+    return float(found["view_s"])
 
 
 if __name__ == "__main__":

@@ -59,9 +59,12 @@ def requests(options: argparse.Namespace) -> Iterator[bytes]:
     """Endless; every request is made before the clock starts."""
     pieces = options.body.encode().split(b"@")
     made = []
-    for text in options.texts.read_text(encoding="utf-8").splitlines():
+    for number, text in enumerate(options.texts.read_text(encoding="utf-8").splitlines()):
         body = json.dumps(text).encode().join(pieces)
         head = f"POST {options.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{options.header}"
+        if options.addresses:
+            address = 0xC6120001 + number % options.addresses  # in 198.18.0.0/15, which is set aside for benchmarks
+            head += f"X-Forwarded-For: {'.'.join(str(part) for part in address.to_bytes(4, 'big'))}\r\n"
         made.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return itertools.cycle(made[options.skip % len(made) :] + made[: options.skip % len(made)])
 
@@ -139,6 +142,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--path", required=True)
     parser.add_argument("--body", required=True)
     parser.add_argument("--header", default="", help="more header lines, each with its line end")
+    parser.add_argument("--addresses", type=int, default=0, help="send as many client addresses in X-Forwarded-For")
     parser.add_argument("--texts", type=Path, required=True, help="one text a line")
     parser.add_argument("--skip", type=int, default=0, help="begin at this text, and with this seed")
     parser.add_argument("--connections", type=int, default=32)

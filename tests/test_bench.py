@@ -1,0 +1,38 @@
+"""`make bench` goes on where it stopped, and keeps going when a part fails."""
+
+from pathlib import Path
+
+import bench
+import pytest
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of benchmarks: one works, one breaks after its first line; results go there too."""
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+    monkeypatch.setattr(bench, "PLACE", tmp_path)
+    (tmp_path / "bench_works.py").write_text('print("| a | b |")')
+    (tmp_path / "bench_breaks.py").write_text('print("begun"); raise SystemExit(3)')
+    return tmp_path
+
+
+def test_parts__are_found_in_the_folder(parts: Path) -> None:
+    assert bench.parts() == ["breaks", "works"]
+    (parts / "bench_edge.py").touch()
+    assert bench.parts() == ["edge", "breaks", "works"]
+
+
+def test_a_part_that_fails__is_named_and_the_next_one_runs(parts: Path) -> None:
+    assert bench.run(["breaks", "works"], again=False) == ["breaks"]
+    assert (parts / "works.md").read_text() == "| a | b |\n"
+    assert (parts / "breaks.md.part").read_text() == "begun\n"
+
+
+def test_a_part_that_is_done__runs_again_only_when_asked(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.run(["works"], again=False)
+    (parts / "bench_works.py").write_text('print("other")')
+    assert bench.run(["works"], again=False) == []
+    assert "done before" in capsys.readouterr().out
+    assert (parts / "works.md").read_text() == "| a | b |\n"
+    bench.run(["works"], again=True)
+    assert (parts / "works.md").read_text() == "other\n"

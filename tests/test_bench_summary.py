@@ -1,0 +1,53 @@
+"""The summary of the benchmarks says the right way round who is better, and names what was not measured."""
+
+from pathlib import Path
+
+import pytest
+import results
+import summary
+from results import Measure
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(results, "PLACE", tmp_path)
+    return tmp_path
+
+
+def rows(*measures: Measure) -> list[str]:
+    results.save("part", measures, {"peer": "1.2"})
+    found = results.load("part")
+    assert found is not None
+    return [line for line in summary.lines({"part": found}, ["other"]) if line]
+
+
+def test_more_is_better__ours_over_theirs() -> None:
+    lines = rows(Measure("requests/s", "more", "us", {"us": [90, 100, 110], "them": [20, 10, 30]}, {"them": 8}))
+    assert "| part | requests/s | 100 | 90.0…110 | them | 20.0 | 10.0…30.0 | 5.00 × | 8 × |" in lines
+
+
+def test_less_is_better__theirs_over_ours() -> None:
+    lines = rows(Measure("ms", "less", "us", {"us": [2.0], "them": [1.0], "others": [0.0]}))
+    assert "| part | ms | 2.00 |  | them | 1.00 |  | 0.500 × |  |" in lines
+    assert "| part | ms | 2.00 |  | others | 0.000 |  | 0.000 × |  |" in lines
+    assert any("| ∞ |" in line for line in rows(Measure("calls", "less", "us", {"us": [0.0], "them": [1.0]})))
+
+
+def test_versions_of_peers_and_what_is_missing__are_told() -> None:
+    lines = rows(Measure("ms", "less", "us", {"us": [2.0], "them": [1.0]}))
+    assert any("peer 1.2" in line and "Python 3" in line for line in lines)
+    results.save("second", [Measure("ms", "less", "us", {"us": [2.0]})])
+    both = {part: found for part in ("part", "second") if (found := results.load(part))}
+    by_part = [line for line in summary.lines(both, []) if line.startswith(("| part | 20", "| second | 20"))]
+    assert ["peer 1.2" in line for line in by_part] == [True, False]
+    assert not any("Python 3" in line for line in by_part)
+    assert any(line.strip() == "Not measured in this run: other." for line in lines)
+
+
+def test_a_part_that_left_nothing__is_none() -> None:
+    assert results.load("never") is None
+
+
+def test_the_page__keeps_the_place_of_the_summary() -> None:
+    page = (summary.DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    assert 0 < page.index(summary.BEGIN) < page.index(summary.END)
