@@ -4,11 +4,14 @@ import asyncio
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
 import aiohttp
 import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
 from system import System
 
 JSON = {"Content-Type": "application/json"}
@@ -142,8 +145,45 @@ async def test_health_and_root__describe_the_system(system: System) -> None:
     assert health["model"]["state"] == "no_key"
 
 
-async def test_the_merged_specification__covers_every_service(system: System) -> None:
-    async with client("198.51.100.8", system.url) as session, session.get("/openapi.json") as response:
-        document = await response.json()
+async def specification(url: str) -> dict[str, Any]:
+    async with client("198.51.100.8", url) as session, session.get("/openapi.json") as response:
+        document: dict[str, Any] = await response.json()
+    return document
+
+
+@pytest.mark.parametrize("place", range(4), ids=["merged", "inference", "metrics", "analyst"])
+async def test_specification__is_valid_openapi_3_1(system: System, place: int) -> None:
+    document = await specification(f"http://127.0.0.1:{system.port_base + place}")
     assert document["openapi"].startswith("3.1")
-    assert {"/predict", "/metrics/count", "/analyze/performance", "/health"} <= document["paths"].keys()
+    validate(document)
+
+
+async def test_merged_specification__has_every_documented_route_of_every_service(system: System) -> None:
+    merged = await specification(system.url)
+    for place in range(1, 4):
+        document = await specification(f"http://127.0.0.1:{system.port_base + place}")
+        for path, item in document["paths"].items():
+            assert item.keys() <= merged["paths"][path].keys()
+    assert {"/", "/health", "/v2/models/{model}/infer", "/models/{model}"} <= merged["paths"].keys()
+
+
+async def test_every_request_and_answer__has_an_example_that_fits_its_schema(system: System) -> None:
+    document = await specification(system.url)
+    bodies = list(described_bodies(document))
+    assert len(bodies) > 100
+    for media, described in bodies:
+        assert "schema" in described or media not in ("application/json", "application/problem+json")
+        assert "example" in described, described
+        if "schema" in described:
+            schema = {**described["schema"], "components": document["components"]}
+            OAS31Validator(schema).validate(described["example"])
+
+
+def described_bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every media type of every request and answer."""
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    described = [operation["requestBody"] for operation in operations if "requestBody" in operation]
+    described += [answer for operation in operations for answer in operation["responses"].values()]
+    described += document["components"]["responses"].values()
+    for each in described:
+        yield from each.get("content", {}).items()

@@ -229,7 +229,7 @@ def _parameters(op: Operation, schemas: _Schemas) -> list[Json]:
 
 
 def _success(op: Operation, schemas: _Schemas) -> Json:
-    content: Json = {media: {"schema": {"type": "string"}, "example": text} for media, text in op.media.items()}
+    content: Json = {media: {"example": text} for media, text in op.media.items()}
     if op.response is not None:
         content = {JSON: _example(schemas.output(op.response), op.example_of(op.response))} | content
     headers = {REQUEST_ID: header(REQUEST_ID)} | {each.name: _header(each) for each in op.sends}

@@ -14,11 +14,8 @@ def _as_list(inputs: Any) -> Any:
     return [inputs] if isinstance(inputs, str) else inputs
 
 
-Inputs = Annotated[
-    list[Text],
-    Field(min_length=1, max_length=MAX_TEXTS, examples=["A wonderful film."]),
-    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
-]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+Inputs = Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
 
 
 class ClassificationParameters(BaseModel):
