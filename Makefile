@@ -93,6 +93,10 @@ test-compose: ## build, start and break the system in containers; needs Docker
 	@mkdir -p .cache/tmp
 	@COMPOSE_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/compose $(ARGS)
 
+test-api: tools ## send thousands of generated requests through the edge; API_SEED=1 generates others
+	@mkdir -p .cache/tmp
+	@API_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/api $(ARGS)
+
 smoke-gemini: ## try the real Gemini with your GEMINI_API_KEY
 	$(call set_up,dev,.venv)
 	@.venv/bin/python -m analyst.smoke
