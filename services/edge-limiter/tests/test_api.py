@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from openapi_spec_validator import validate
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
 
-METRICS_DOCUMENT = {
+METRICS_DOCUMENT: dict[str, Any] = {
     "openapi": "3.1.0",
     "paths": {"/metrics/count": {"get": {"operationId": "count", "responses": {"200": {"description": "Success"}}}}},
     "components": {"schemas": {}},
@@ -94,6 +95,10 @@ async def test_openapi__is_the_edge_and_the_services_that_answer(
         document = await response.json()
     assert {"/", "/health", "/metrics/count"} <= set(document["paths"])
     assert document["paths"]["/metrics/count"]["get"]["tags"] == ["metrics"]
+    assert "502" in document["paths"]["/metrics/count"]["get"]["responses"]
+    failed = document["paths"]["/health"]["get"]["responses"]["503"]["content"]["application/json"]
+    assert (failed["schema"]["$ref"], failed["example"]["status"]) == ("#/components/schemas/Health", "failed")
+    validate(document)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,20 @@ async def test_models__shows_the_card(start: Any) -> None:
 async def test_specification__lists_the_routes(start: Any) -> None:
     client = await start()
     document = await (await client.get("/openapi.json")).json()
-    assert {"/predict", "/predict/batch", "/models"} <= set(document["paths"])
+    assert {"/predict", "/predict/batch", "/models", "/models/{model}"} <= set(document["paths"])
+    root = "/v2/models/{model}/versions/{version}"
+    assert {"/v2", "/v2/health/live", "/v2/health/ready", root, f"{root}/ready", f"{root}/infer"} <= set(
+        document["paths"]
+    )
+
+
+async def test_specification__says_that_a_text_is_neither_blank_nor_too_long(start: Any) -> None:
+    schemas = (await (await (await start()).get("/openapi.json")).json())["components"]["schemas"]
+    text = schemas["PredictRequest"]["properties"]["text"]
+    assert (text["minLength"], text["maxLength"], text["pattern"]) == (1, 10_000, r"\S")
+    one, several = schemas["ClassificationRequest"]["properties"]["inputs"]["anyOf"]
+    assert one["pattern"] == several["items"]["pattern"] == r"\S"
+    assert several["maxItems"] == 64
 
 
 @pytest.mark.parametrize(
