@@ -23,15 +23,15 @@ SERVICES = {
 }
 EXAMPLES = {  # of each operation that takes any input: with the token and without
     "edge": (10, 10),
-    "inference": (30, 5),
-    "metrics": (60, 10),
-    "analyst": (300, 120),
+    "inference": (25, 5),
+    "metrics": (30, 5),
+    "analyst": (250, 100),
 }
 
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_generated_requests__break_nothing_and_are_answered_as_documented(
-    system: System, token: str, tmp_path: Path, service: str, request: pytest.FixtureRequest
+    system: System, token: str, tmp_path: Path, service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_token, without = EXAMPLES[service]
     reports = await asyncio.gather(
@@ -42,8 +42,8 @@ async def test_generated_requests__break_nothing_and_are_answered_as_documented(
     for report in reports:
         assert report["exit_code"] == 0, report["output"]
     generated = sum(report["test_cases"]["generated"] for report in reports)
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    reporter.write_line(f"\n{service}: {generated} requests, seed {SEED}")
+    with capsys.disabled():
+        print(f"\n{service}: {generated} requests, seed {SEED}", end=" ")  # noqa: T201  # what replays the run
     assert service == "edge" or generated >= 1_000
 
 
