@@ -97,6 +97,11 @@ test-api: tools ## send thousands of generated requests through the edge; API_SE
 	@mkdir -p .cache/tmp
 	@API_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/api $(ARGS)
 
+test-browser: ## try the dashboard in a headless Chromium, which must be installed (as must npm, for axe-core)
+	$(call set_up,tools,.venv)
+	@mkdir -p .cache/tmp
+	@BROWSER_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/browser $(ARGS)
+
 smoke-gemini: ## try the real Gemini with your GEMINI_API_KEY
 	$(call set_up,dev,.venv)
 	@.venv/bin/python -m analyst.smoke
@@ -148,6 +153,10 @@ test-pods: ## run the services' pods with podman, which must have their images; 
 	$(call set_up,dev,.venv)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
 	@POD_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests/pods $(ARGS)
+
+bench-dashboard: ## the dashboard measured in a headless Chromium: bytes, first paint, long tasks, heap over ten minutes
+	$(call set_up,tools,.venv)
+	@.venv/bin/python loadtests/bench_dashboard.py $(ARGS)
 
 tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
 	$(call set_up,tools,.venv)

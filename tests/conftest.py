@@ -1,5 +1,6 @@
 """Fixtures that start the whole system; `system.py` is what they hand out."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from system import System
 from launcher.ports import is_free
 
 StartSystem = Callable[..., System]
+collect_ignore = [] if os.environ.get("BROWSER_TESTS") else ["browser"]  # `make test-browser` alone has what they need
 
 
 def _new(tmp: Path, port_base: int, environment: dict[str, str]) -> System:

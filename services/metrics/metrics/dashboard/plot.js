@@ -164,7 +164,14 @@ export class Plot {
     ctx.textAlign = "right";
     for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max)) {
       const y = Math.round(valToPos(limit, "y", true)) + 0.5;
-      ctx.fillText(name, bbox.left + bbox.width, y - 4 * devicePixelRatio);
+      const label = [name, bbox.left + bbox.width, y - 4 * devicePixelRatio];
+      ctx.save();
+      ctx.strokeStyle = colour("--surface");
+      ctx.lineWidth = 4 * devicePixelRatio;
+      ctx.setLineDash([]);
+      ctx.strokeText(...label);
+      ctx.restore();
+      ctx.fillText(...label);
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);

@@ -137,7 +137,7 @@ function table(caption, heads, rows) {
   const cell = (text) => (text === null ? h("td", { "aria-hidden": "true" }) : h("th", { scope: "col" }, text));
   return h(
     "div",
-    { class: "scroll" },
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption} as a table` },
     h("table", {}, h("caption", { class: "hidden" }, caption), h("thead", {}, h("tr", {}, heads.map(cell))), h("tbody", {}, rows)),
   );
 }

@@ -1,0 +1,69 @@
+"""axe-core finds nothing serious, in either theme, on the page and in its dialogs; and keys are enough."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from browser.conftest import Api, Visit
+from playwright.sync_api import Page, expect
+from system import System
+
+Open = Callable[..., Visit]
+
+FIRING = {"name": "always", "metric": "requests", "above": 0.0, "window": "24h"}
+PENDING = {"name": "soon", "metric": "predictions", "above": 0.0, "window": "24h", "for_s": 3_600}
+
+
+def violations(page: Page) -> list[tuple[str, str, Any]]:
+    """What axe calls serious or critical: rule, impact, and where."""
+    found = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
+    return [
+        (one["id"], one["impact"], [(node["target"], node["failureSummary"]) for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 360)])
+def test_axe__finds_nothing_serious(system: System, api: Api, visit: Open, axe: str, scheme: str, width: int) -> None:
+    api.set_rules(FIRING, PENDING)
+    visited = visit(system, width=width, color_scheme=scheme, script=axe, reduced_motion="reduce")
+    page = visited.page
+    visited.live()
+    expect(page.locator('[data-alert="always"][data-state="firing"]')).to_be_visible()
+    expect(page.locator('[data-alert="soon"][data-state="pending"]')).to_be_visible()
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.get_by_role("button", name="Predict").click()
+    page.get_by_role("button", name="Write report").click()
+    expect(page.locator("#report .findings").first).to_be_visible()
+    expect(page.locator("#prediction .answer")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("button", name="Edit always").click()
+    page.get_by_role("textbox", name="Name").fill("?")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog").get_by_label("Token", exact=True)).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", name="Edit always")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_the_keyboard_alone__reaches_the_content_and_comes_back_from_a_dialog(
+    system: System, api: Api, visit: Open
+) -> None:
+    api.set_rules(FIRING)
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the dashboard")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    opener = page.get_by_role("button", name="Edit always")
+    opener.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(opener).to_be_focused()

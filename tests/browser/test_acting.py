@@ -1,0 +1,137 @@
+"""Acting: thresholds with their conflicts, alerts that fire and resolve."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from browser.conftest import Api, Visit
+from playwright.sync_api import Locator, Page, expect
+from system import System
+
+Open = Callable[..., Visit]
+Take = Callable[[Page, str], None]
+
+CALM = {"name": "error-rate", "metric": "error_rate", "above": 0.5, "window": "5m", "min_samples": 1}
+SLOW = {"name": "latency-p95", "metric": "latency_ms.p95", "above": 500.0, "window": "5m", "min_samples": 1}
+
+
+def rules(api: Api) -> dict[str, dict[str, Any]]:
+    return {rule["name"]: rule for rule in api.ask("GET", "/metrics/thresholds")[0]["rules"]}
+
+
+def field(page: Page, label: str) -> Locator:
+    return page.get_by_role("dialog").get_by_label(label, exact=True)
+
+
+def give_token(page: Page, token: str) -> None:
+    field(page, "Token").fill(token)
+    page.get_by_role("button", name="Use token").click()
+
+
+def edit(page: Page, name: str) -> None:
+    page.get_by_role("button", name=f"Edit {name}").click()
+    expect(page.get_by_role("heading", name=f"Edit {name}")).to_be_visible()
+
+
+def test_a_threshold__is_edited_and_the_token_stays_in_the_tab(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    edit(page, "latency-p95")
+    field(page, "Limit").fill("450")
+    page.get_by_role("button", name="Save").click()
+    give_token(page, "wrong")
+    expect(page.get_by_text("That token was refused.")).to_be_visible()
+    assert rules(api)["latency-p95"]["above"] == 500
+    give_token(page, api.token)
+    expect(page.locator('[data-rule="latency-p95"]')).to_contain_text("p95 latency above 450 ms over 5 minutes")
+    assert rules(api)["latency-p95"]["above"] == 450
+    edit(page, "error-rate")  # the token is not asked for again
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator('[data-rule="error-rate"]')).to_have_count(0)
+    assert list(rules(api)) == ["latency-p95"]
+    assert page.evaluate("Object.values(localStorage).concat(document.cookie).join()").find(api.token) == -1
+    page.get_by_role("button", name="Forget token").click()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    page.get_by_role("button", name="Add").click()
+    field(page, "Name").fill("Not a name!")
+    field(page, "Limit").fill("many")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-limit-help")).to_have_text("Must be a number.")
+    expect(field(page, "Limit")).to_be_focused()
+    field(page, "Limit").fill("0,2")
+    field(page, "At least samples").fill("-4")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-name-help")).to_contain_text("should match pattern")
+    expect(page.locator("#rule-min_samples-help")).to_contain_text("greater than or equal to 0")
+    expect(field(page, "Name")).to_be_focused()
+    expect(field(page, "Name")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#rule-limit-help")).not_to_have_class(re.compile("error"))
+    field(page, "Name").fill("tail")
+    field(page, "At least samples").fill("4")
+    field(page, "Resolves at").fill("300")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert").filter(has_text="resolve_at must lie on the healthy side")).to_be_visible()
+    assert list(rules(api)) == ["error-rate", "latency-p95"]
+    field(page, "Resolves at").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator('[data-rule="tail"]')).to_be_visible()
+    assert rules(api)["tail"]["above"] == 0.2
+
+
+def test_two_editors__see_both_versions_and_nothing_is_lost(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    edit(page, "latency-p95")
+    field(page, "Limit").fill("300")
+    api.set_rules({**CALM, "above": 0.4}, {**SLOW, "above": 800})
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Somebody else changed the thresholds")).to_be_visible()
+    expect(page.get_by_role("row", name="above 800 300")).to_be_visible()
+    expect(page.get_by_text("kept either way: error-rate")).to_be_visible()
+    assert rules(api)["latency-p95"]["above"] == 800
+    page.get_by_role("button", name="Apply mine to the newest version").click()
+    expect(page.locator('[data-rule="latency-p95"]')).to_contain_text("above 300 ms")
+    assert (rules(api)["latency-p95"]["above"], rules(api)["error-rate"]["above"]) == (300, 0.4)
+
+    edit(page, "latency-p95")
+    field(page, "Limit").fill("100")
+    api.set_rules({**CALM, "above": 0.4}, {**SLOW, "above": 900})
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Keep theirs").click()
+    expect(page.locator('[data-rule="latency-p95"]')).to_contain_text("above 900 ms")
+    assert rules(api)["latency-p95"]["above"] == 900
+
+
+def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, visit: Open, picture: Take) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system, height=1130)
+    page = visited.page
+    visited.live()
+    expect(page.locator("h1")).to_have_text("All within limits")
+    api.set_rules(CALM, {**SLOW, "window": "1h", "above": 12.0, "resolve_at": 10.0, "severity": "critical"})
+    firing = page.locator('[data-alert="latency-p95"][data-state="firing"]')
+    expect(firing).to_be_visible()
+    expect(page.locator("h1")).to_have_text("Firing: latency-p95")
+    expect(page).to_have_title("● Firing: latency-p95 – Sluice")
+    expect(page.locator('[data-tile="latency_ms.p95"]')).to_have_attribute("data-state", "breached")
+    picture(page, "dashboard-alert")
+    page.get_by_role("button", name="Show the plot of latency-p95").click()
+    expect(page.locator("#plot-latency")).to_be_focused()
+    api.set_rules(CALM, {**SLOW, "window": "1h", "above": 5_000.0, "severity": "critical"})
+    expect(page.locator('[data-resolved="latency-p95"]').first).to_be_visible()
+    expect(firing).to_have_count(0)
+    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page).to_have_title("Sluice")

@@ -1,0 +1,211 @@
+"""Looking: figures that move by themselves, windows, themes, phones, tables, and what the page weighs."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from browser.conftest import Api, Visit
+from playwright.sync_api import Page, expect
+from system import System
+
+Open = Callable[..., Visit]
+Take = Callable[[Page, str], None]
+
+PHONE = {"width": 360, "height": 740, "is_mobile": True, "has_touch": True}
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def tile(page: Page, metric: str) -> str:
+    return str(page.locator(f'[data-tile="{metric}"] .tile-value').inner_text())
+
+
+def test_a_prediction__is_answered_and_moves_the_plot(system: System, visit: Open) -> None:
+    visited = visit(system, window="5m")
+    page = visited.page
+    visited.live()
+    page.get_by_text("Show as table").first.click()
+    answered = page.locator("#plot-throughput tbody td:nth-child(2)")
+    before = int(tile(page, "predictions").replace(",", ""))
+    earlier = answered.all_inner_texts()
+    page.get_by_label("Text").fill("A dull, endless film.")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE with [0-9.]+ %$"))
+    expect(page.locator("#left")).to_have_text("59 of 60 left")
+    page.wait_for_function(
+        "before => Number(document.querySelector('[data-tile=predictions] .tile-value').textContent) !== before",
+        arg=before,
+    )
+    page.wait_for_function(
+        "earlier => [...document.querySelectorAll('#plot-throughput tbody td:nth-child(2)')].map(e => e.textContent)"
+        ".join() !== earlier.join()",
+        arg=earlier,
+    )
+
+
+def test_over_the_limit__it_says_how_long_to_wait(system: System, visit: Open) -> None:
+    page = visit(system).page
+    refused = page.evaluate(
+        """async () => {
+          const body = JSON.stringify({ text: "fine" });
+          const headers = { "Content-Type": "application/json" };
+          const ask = () => fetch("/predict", { method: "POST", headers, body });
+          const answers = await Promise.all(Array.from({ length: 61 }, ask));
+          return answers.filter((answer) => answer.status === 429).length;
+        }"""
+    )
+    assert refused == 1
+    page.get_by_role("button", name="Predict").click()
+    limited = page.locator("#prediction .notice")
+    expect(limited).to_contain_text("Limit reached")
+    expect(limited).to_contain_text("At most 60 in any 60 s.")
+    expect(limited).to_contain_text(re.compile(r"The next one is taken at \d\d:\d\d:\d\d, in \d+ s\."))
+    expect(page.locator("#try button.primary")).to_have_text(re.compile(r"^Wait \d+ s$"))
+    expect(page.locator("#try button.primary")).to_be_disabled()
+
+
+def test_a_text_that_cannot_be_scored__names_the_field(system: System, visit: Open) -> None:
+    page = visit(system).page
+    page.get_by_label("Text").fill("   ")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#prediction .notice")).to_contain_text("text:")
+    expect(page.get_by_role("button", name="Predict")).to_be_enabled()
+
+
+def test_another_window__is_shown_kept_in_the_address_and_followed(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    expect(page.locator("#scope")).to_contain_text("in the last hour")
+    page.get_by_text("24h", exact=True).click()
+    expect(page.locator("#scope")).to_contain_text("in the last 24 hours")
+    visited.live()
+    page.reload()
+    expect(page.get_by_label("24h")).to_be_checked()
+    page.get_by_label("24h").press("ArrowRight")
+    expect(page.locator("#scope")).to_contain_text("in the last 7 days")
+
+
+def test_a_window_that_there_is_not__is_the_usual_one(system: System, visit: Open) -> None:
+    visited = visit(system, window="<script>")
+    visited.live()
+    expect(visited.page.get_by_label("1h")).to_be_checked()
+
+
+def test_tables__say_what_the_plots_show(system: System, visit: Open, api: Api) -> None:
+    visited = visit(system, window="6h")
+    visited.live()
+    page = visited.page
+    page.locator("#plot-latency summary").click()
+    aggregate, _ = api.ask("POST", "/metrics/aggregated", {"window": "6h"})
+    shown = page.locator("#plot-latency tbody tr:nth-child(30) td:nth-child(2)").inner_text()
+    medians = {
+        f"{point['p50']:.1f} ms" if point["p50"] >= 10 else f"{point['p50']:.2f} ms" for point in aggregate["series"]
+    }
+    assert shown in medians
+    for name in ("POSITIVE", "NEGATIVE"):
+        expect(page.locator("#plot-labels").get_by_role("rowheader", name=name)).to_be_visible()
+
+
+def test_an_ordinary_day__in_light_and_dark(system: System, visit: Open, picture: Take) -> None:
+    visited = visit(system, height=1130)
+    page = visited.page
+    visited.live()
+    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    picture(page, "dashboard-light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(background)
+    assert light != dark
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    picture(page, "dashboard-dark")
+    page.get_by_role("button", name="Theme: auto").click()
+    assert page.evaluate(background) == light
+    page.reload()
+    expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
+    assert page.evaluate(background) == light
+
+
+def test_a_phone__has_no_sideways_scroll_anywhere(system: System, visit: Open, picture: Take) -> None:
+    visited = visit(system, **PHONE)
+    page = visited.page
+    visited.live()
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    assert page.evaluate(OVERFLOW) == 0
+    picture(page, "dashboard-phone")
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.get_by_role("button", name="Predict").click()
+    page.get_by_role("button", name="Write report").click()
+    expect(page.locator("#report .lead")).to_be_visible()
+    assert page.evaluate(OVERFLOW) == 0
+    page.get_by_role("button", name="Edit error-rate").click()
+    expect(page.get_by_role("dialog")).to_be_in_viewport()
+    assert page.evaluate(OVERFLOW) == 0
+
+
+def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    page.get_by_role("button", name="Write report").click()
+    expect(page.locator("#report .byline")).to_contain_text("Written by rules, because no GEMINI_API_KEY is set")
+    chip = page.locator('#report .chip[data-metric="latency_ms.p95"]').first
+    chip.focus()
+    page.keyboard.press("Enter")
+    plot = page.locator("#plot-latency")
+    expect(plot).to_be_focused()
+    expect(plot).to_have_class(re.compile("highlight"))
+    expect(plot).to_be_in_viewport()
+    page.locator('#report .chip[data-metric="error_rate"]').first.click()
+    expect(page.locator("#plot-rates")).to_have_class(re.compile("highlight"))
+
+
+def test_a_hundred_thousand_points__are_drawn_and_the_table_stays_short(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    drawn = page.evaluate(
+        """async () => {
+          const folder = document.querySelector('script[type=module]').src.replace('app.js', '');
+          const { Plot } = await import(`${folder}plot.js`);
+          const plot = new Plot({ id: "many", title: "Many", hint: "", empty: "", format: String,
+            series: ["a", "b", "c"].map((label) => ({ label, colour: "--series-1" })) });
+          document.getElementById("plots").append(plot.figure);
+          const times = Array.from({ length: 100_000 }, (_, i) => 1_790_000_000 + i);
+          const line = (k) => times.map((_, i) => 2 + Math.sin(i / 500 + k));
+          plot.figure.querySelector("details").open = true;
+          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          for (let k = 0; k < 5; k++) {
+            plot.show(times, [line(k), line(k + 1), line(k + 2)]);
+            await new Promise(requestAnimationFrame);
+          }
+          const canvas = plot.figure.querySelector("canvas");
+          const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          return { inked: pixels.filter((value, i) => i % 4 === 3 && value > 0).length,
+            rows: plot.figure.querySelectorAll("tbody tr").length,
+            note: plot.figure.querySelector("caption").textContent };
+        }"""
+    )
+    assert drawn["inked"] > 10_000
+    assert drawn["rows"] == 60
+    assert drawn["note"] == "Many: the latest 60 of 100000"
+
+
+def test_the_page__is_small_and_loaded_once(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    sizes = "performance.getEntries().filter(e => e.transferSize && e.name.includes('/dashboard'))"
+    assert 10_000 < page.evaluate(f"{sizes}.reduce((sum, e) => sum + e.transferSize, 0)") < 150 * 1024
+    page.reload()
+    visited.live()
+    assert page.evaluate(f"{sizes}.length") == 1  # the page itself is asked for again; 304
+
+
+@pytest.mark.parametrize("path", ["/dashboard/", "/dashboard"])
+def test_the_address__works_with_and_without_a_slash(system: System, visit: Open, path: str) -> None:
+    visited = visit(system)
+    visited.page.goto(system.url + path)
+    visited.live()

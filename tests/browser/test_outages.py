@@ -1,0 +1,71 @@
+"""When things are away: an empty system, services that end under an open page, and a first visit to a broken one."""
+
+import re
+from collections.abc import Callable
+
+from browser.conftest import QUICK, Api, Visit
+from playwright.sync_api import Page, expect
+from system import System
+
+Open = Callable[..., Visit]
+Take = Callable[[Page, str], None]
+StartSystem = Callable[..., System]
+
+
+def test_an_empty_system__says_so_and_wakes_up(start_system: StartSystem, visit: Open, picture: Take) -> None:
+    system = start_system(**QUICK)
+    visited = visit(system, height=1130)
+    page = visited.page
+    visited.live()
+    expect(page.locator("h1")).to_have_text("No traffic in this window")
+    expect(page.get_by_text("No requests in this window.")).to_be_visible()
+    expect(page.locator("#plots figure[data-state=empty]")).to_have_count(6)
+    expect(page.get_by_text("Nothing fires.")).to_be_visible()
+    picture(page, "dashboard-empty")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#prediction .answer")).to_be_visible()
+    expect(page.locator("#plot-throughput")).to_have_attribute("data-state", "ready")
+    expect(page.locator("#plot-labels")).to_contain_text("100.0 %")
+
+
+def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(
+    system: System, api: Api, visit: Open
+) -> None:
+    visited = visit(system, window="5m")
+    page = visited.page
+    visited.live()
+    for package in ("metrics", "edge_limiter"):
+        system.service(package).kill()
+        expect(page.locator("#live")).to_have_text(re.compile(r"^Stale since \d\d:\d\d:\d\d$"))
+        expect(page.locator("body")).to_have_attribute("data-stale", "")
+        expect(page.locator("#live")).to_have_text("Live", timeout=40_000)
+        expect(page.locator("body[data-stale]")).to_have_count(0)
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#prediction .answer")).to_be_visible()
+
+
+def test_a_service_that_hangs__is_stale_though_its_connection_stands(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    metrics = system.service("metrics")
+    metrics.suspend()
+    try:
+        expect(page.locator("#live")).to_have_text(re.compile("^Stale since"))
+    finally:
+        metrics.resume()
+    expect(page.locator("#live")).to_have_text("Live", timeout=40_000)
+
+
+def test_a_first_visit_while_metrics_cannot_answer__says_so_and_recovers(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    page.route("**/metrics/**", lambda route: route.fulfill(status=503, content_type="text/plain", body="away"))
+    page.reload()
+    expect(page.locator("#trouble")).to_contain_text("No figures yet")
+    expect(page.locator("#alerts")).to_contain_text("Alerts are not known now.")
+    expect(page.locator("#live")).to_have_text("Connecting…")
+    page.unroute("**/metrics/**")
+    visited.live()
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect(page.locator("h1")).not_to_have_text("Not known")

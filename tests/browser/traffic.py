@@ -1,0 +1,87 @@
+"""Made-up traffic for the dashboard: events as the edge and inference would have sent them, written to the stream."""
+
+import math
+import random
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from redis import Redis
+from system import System
+
+from common.contracts import EVENT_FIELD, STREAM, CounterEvent, Outcome, PredictionEvent
+
+MINUTE_S: Final = 60
+MODEL: Final = "sluice-sentiment-minilm"
+Event = PredictionEvent | CounterEvent
+
+
+def prediction(
+    at_s: float, latency_ms: float = 8.0, *, label: str = "POSITIVE", score: float = 0.9, outcome: Outcome = "ok"
+) -> PredictionEvent:
+    """One text, scored at Unix time `at_s`."""
+    scored = outcome == "ok"
+    return PredictionEvent(
+        id=str(uuid.uuid4()),
+        at_us=int(at_s * 1_000_000),
+        route="/predict",
+        outcome=outcome,
+        request_id="made-up",
+        model=MODEL,
+        revision="1",
+        label=label if scored else None,
+        score=score if scored else None,
+        margin=abs(2 * score - 1) if scored else None,
+        latency_us=int(latency_ms * 1000),
+        characters=40,
+    )
+
+
+def limited(at_s: float, n: int) -> CounterEvent:
+    """`n` requests that the edge refused within a second."""
+    return CounterEvent(
+        id=str(uuid.uuid4()), at_us=int(at_s * 1_000_000), route="/predict", outcome="limited", policy="predict", n=n
+    )
+
+
+def an_ordinary_day(now_s: float, *, hours: int = 26, seed: int = 7) -> Iterator[Event]:
+    """Busy by day and quiet by night; slower when busier, with a few errors and refusals. The same for every seed."""
+    chance = random.Random(seed)
+    for minute in range(hours * 60):
+        start_s = now_s - (minute + 1) * MINUTE_S
+        load = 1 + 0.6 * math.sin(start_s / 4000) + 0.3 * math.sin(start_s / 700)
+        for _ in range(chance.randint(int(8 * load), int(14 * load) + 4)):
+            at_s = start_s + chance.random() * MINUTE_S
+            if chance.random() < 0.004:
+                yield prediction(at_s, 1000, outcome=chance.choice(("timeout", "unavailable")))
+                continue
+            positive = chance.random() < 0.64
+            score = min(0.999, max(0.5, chance.betavariate(7, 1.3)))
+            yield prediction(
+                at_s,
+                chance.lognormvariate(2.0 + 0.25 * load, 0.45),
+                label="POSITIVE" if positive else "NEGATIVE",
+                score=score,
+            )
+        if chance.random() < 0.12 * load:
+            yield limited(start_s + chance.random() * MINUTE_S, chance.randint(1, 9))
+
+
+def send(system: System, events: Iterable[Event]) -> int:
+    """Write the events to the system's stream; returns how many."""
+    environment = system.service("metrics").environ()
+    redis = Redis(
+        host=environment["REDIS_HOST"],
+        port=int(environment["REDIS_PORT"]),
+        db=int(environment.get("REDIS_DB", "0")),
+        password=environment.get("REDIS_PASSWORD"),
+    )
+    sent = 0
+    with redis, redis.pipeline(transaction=False) as pipeline:
+        for event in events:
+            pipeline.xadd(STREAM, {EVENT_FIELD: event.model_dump_json(exclude_none=True)})
+            sent += 1
+            if sent % 1000 == 0:
+                pipeline.execute()
+        pipeline.execute()
+    return sent
