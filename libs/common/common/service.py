@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar, cast
 import structlog
 import uvloop
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from common import logs
 from common.ops import Readiness, create_ops_app
@@ -151,6 +151,7 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
     """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse."""
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
+    _count_tasks(service.registry)
     ops_app = create_ops_app(service.readiness, service.registry)
     if service.ops is not None:
         service.ops(ops_app)
@@ -223,6 +224,13 @@ class _Runner(web.AppRunner):
             return server
         self._before = self._front(server)
         return cast(web.Server, self._before)
+
+
+def _count_tasks(registry: CollectorRegistry) -> None:
+    """Show how many tasks the loop holds: one that nobody awaits is a leak that memory shows much later."""
+    loop = asyncio.get_running_loop()
+    tasks = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
+    tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
 
 def _calm_collector() -> None:

@@ -195,6 +195,21 @@ async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
                 await asyncio.sleep(0.01)
 
 
+def test_ops_metrics__count_the_tasks_of_the_loop(probe: Probe, running: "subprocess.Popen[str]") -> None:
+    def tasks() -> int:
+        lines = probe.get("/metrics", probe.ops_port)[1].decode().splitlines()
+        return int(float(next(line for line in lines if line.startswith("sluice_loop_tasks ")).split()[1]))
+
+    before = tasks()
+    asking = Asking(probe, "/slow")
+    asking.start()
+    wait_for(running, "entered")
+    assert tasks() > before
+    (probe.folder / "release").touch()
+    probe.get("/readyz", probe.ops_port)
+    asking.join(10)
+
+
 def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
     process = probe.start(SLUICE_DRAIN_S="0.2")
     wait_for(process, "listening")
