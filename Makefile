@@ -9,7 +9,7 @@ COMPOSE := docker compose -f deploy/compose/compose.yaml
 LAUNCHER := .venv/bin/python -m launcher
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
-	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py
+	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests/chaos
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
 	./services/analyst[generativeai,genai] ./deploy/local
@@ -157,6 +157,14 @@ test-pods: ## run the services' pods with podman, which must have their images; 
 bench-dashboard: ## the dashboard measured in a headless Chromium: bytes, first paint, long tasks, heap over ten minutes
 	$(call set_up,tools,.venv)
 	@.venv/bin/python loadtests/bench_dashboard.py $(ARGS)
+
+chaos: ## break everything for five minutes under load: make chaos ARGS="--seed N --minutes M --break drop-event"
+	$(call set_up,dev,.venv)
+	@PYTHONPATH=loadtests:services/analyst/tests .venv/bin/python -m chaos $(ARGS)
+
+soak: ## an hour of steady load; memory, descriptors, p99 and tables must stay flat: make soak ARGS="--minutes M"
+	$(call set_up,dev,.venv)
+	@PYTHONPATH=loadtests .venv/bin/python -m chaos.soak $(ARGS)
 
 tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
 	$(call set_up,tools,.venv)

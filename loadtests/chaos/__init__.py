@@ -1,0 +1,1 @@
+"""Breaks the whole system on purpose and checks what must hold meanwhile; and watches it over a long time."""

@@ -1,0 +1,200 @@
+"""Five minutes in which everything breaks, under load: `make chaos`. Exits with 0 when every promise held.
+
+make chaos ARGS="--seed N --minutes M"      the same seed and length break the same things in the same order
+make chaos ARGS="--break drop-event"        loses one event on purpose: the run must then fail
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from fake_gemini import rest
+
+from chaos import edge_log, record, verdict
+from chaos.faults import COOL_DOWN_S, Fault, schedule, together
+from chaos.gemini import PER_MINUTE, TTL_S, RecordingScript
+from chaos.harm import Harm
+from chaos.load import Load
+from chaos.stack import Stack
+from chaos.verdict import Evidence
+from chaos.watch import Watch
+from chaos.windows import Span
+
+CHECK_S: Final = 10.0
+RECENT_S: Final = 60.0
+IDLE_S: Final = 12.0
+CALM_S: Final = 3.0
+ENVIRONMENT: Final = {
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # each client speaks for an address of its own
+    "EDGE_RATE_LIMIT": str(verdict.LIMIT),
+    "EDGE_RATE_WINDOW_S": f"{verdict.WINDOW_S:.0f}",
+    "EDGE_LIMIT_TIMEOUT_MS": "1000",  # on a busy machine a slow PostgreSQL must not pass for one that is away
+    "EVENTS_JOURNAL_MAX_BYTES": "262144",
+    "GEMINI_API_KEY": "none",
+    "GEMINI_SDK": "genai",
+    "GEMINI_RATE_LIMIT": str(PER_MINUTE),
+    "GEMINI_CACHE_TTL": str(TTL_S),
+    "ANALYST_ATTEMPT_TIMEOUT_S": "3",
+}
+
+
+class Run:
+    """One run, from an empty state folder to the verdict."""
+
+    def __init__(self, stack: Stack, gemini: RecordingScript, seed: int, drops: bool) -> None:
+        self._stack, self._gemini, self._drops = stack, gemini, drops
+        self._load = Load(stack.url, seed)
+        self._watch = Watch(stack)
+        self._evidence = Evidence(self._load.answers)
+        self._harm = Harm(stack, self._load, gemini)
+        self._started_s = time.time()
+        self._said: set[str] = set()
+
+    async def go(self, faults: list[Fault]) -> bool:
+        self._started_s = time.time()
+        running = asyncio.create_task(self._load.run())
+        beside = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._check_on())]
+        try:
+            for moment in together(faults):
+                await asyncio.sleep(max(0.0, self._started_s + moment[0].at_s - time.time()))
+                await self._break(moment)
+            await asyncio.sleep(COOL_DOWN_S)
+            if self._drops:
+                self._say(f"dropped the event of {await record.drop_one_event(self._stack)}")
+                await asyncio.sleep(2)
+        finally:
+            self._load.stop()
+            await running
+        self._say("load ended")
+        await asyncio.sleep(IDLE_S)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        return await self._judge()
+
+    async def _break(self, faults: list[Fault]) -> None:
+        self._say(" and ".join(map(str, faults)))
+        self._watch.is_calm = False
+        self._evidence.current = [(Span(time.time(), float("inf")), fault.target) for fault in faults]
+        done = await self._harm.do(faults)
+        self._evidence.done += done
+        self._evidence.current = []
+        for one in done:
+            self._say(str(one))
+        asyncio.get_running_loop().call_later(CALM_S, self._calm, len(self._evidence.done))
+
+    def _calm(self, after: int) -> None:
+        self._watch.is_calm = after == len(self._evidence.done) and not self._evidence.current
+
+    async def _check_on(self) -> None:
+        """Say what is broken as soon as it shows."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            for line in self._broken(time.time() - RECENT_S) + await self._twice():
+                if line not in self._said:
+                    self._said.add(line)
+                    self._say(f"BROKEN: {line}")
+
+    def _broken(self, since_s: float) -> list[str]:
+        evidence = self._evidence
+        evidence.answers = [answer for answer in self._load.answers if answer.sent_s >= since_s]
+        evidence.before = Span(0.0, since_s)
+        ends = [d for done in evidence.done for d in verdict.ends(done)]
+        lines = edge_log.read(self._stack.log("edge-limiter"))
+        evidence.degraded = edge_log.degraded(lines, ends, time.time())
+        evidence.calls = self._gemini.recorded()
+        checks = (verdict.limits, verdict.documents, verdict.availability, verdict.gemini)
+        return [line for check in checks for line in check(evidence)]
+
+    async def _twice(self) -> list[str]:
+        twice = await record.stored_twice(self._stack)
+        return [f"{twice} events are stored twice"] if twice else []
+
+    async def _judge(self) -> bool:
+        evidence, answers = self._evidence, self._load.answers
+        self._broken(self._started_s)
+        wrong, figures = await record.settled(self._stack, answers)
+        lives = self._watch.lives()
+        outages = verdict.unexplained(evidence)
+        parts = {
+            "every 200 is in PostgreSQL exactly once": (
+                wrong,
+                f"{figures['answered']:,} texts answered, {figures['stored']:,} stored",
+            ),
+            "no window over its limit, no refusal with room": (
+                verdict.limits(evidence),
+                f"{len({a.address for a in answers}):,} addresses; {outages} outages that no fault explains",
+            ),
+            "every refusal is a problem document": (verdict.documents(evidence), verdict.statuses(answers)),
+            "nothing failed that had all it needs": (verdict.availability(evidence), f"{len(answers):,} requests"),
+            "Gemini: within the quota, one flight at a time": (
+                verdict.gemini(evidence),
+                f"{len(evidence.calls)} calls for {sum(a.path.startswith('/analyze') for a in answers):,} requests",
+            ),
+            "recovered in time from every fault": (verdict.recovery(evidence), verdict.slowest(evidence)),
+            "no process leaked memory, descriptors or tasks": (
+                verdict.leaks(lives),
+                f"{len(lives)} lives of {len({life.name for life in lives})} processes",
+            ),
+        }
+        print("\nWhat must hold")
+        for name, (broken, figure) in parts.items():
+            print("\n".join(verdict.shown(name, broken, figure)))
+        return not any(broken for broken, _ in parts.values())
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.time() - self._started_s:6.1f} s] {text}", flush=True)
+
+
+async def run(options: argparse.Namespace, folder: Path) -> bool:
+    gemini = RecordingScript()
+    async with rest(gemini) as endpoint:
+        stack = Stack(folder, options.port_base, {**ENVIRONMENT, "GEMINI_ENDPOINT": endpoint})
+        try:
+            await stack.start()
+            return await Run(stack, gemini, options.seed, options.breaks == "drop-event").go(
+                schedule(options.seed, options.minutes)
+            )
+        finally:
+            await stack.stop()
+
+
+def main() -> int:
+    options = _options()
+    print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}"')
+    print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}", flush=True)
+    cache = Path.cwd() / ".cache"
+    cache.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=cache))
+    holds = False
+    with suppress(KeyboardInterrupt):
+        holds = asyncio.run(run(options, folder))
+    if holds:
+        shutil.rmtree(folder, ignore_errors=True)
+        print("\nAll of it holds.")
+        return 0
+    print(f"\nBROKEN. Seed {options.seed}. Logs are kept in {folder}")
+    return 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the schedule (random)")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--break", dest="breaks", choices=["drop-event"], help="break a promise on purpose")
+    parser.add_argument("--port-base", type=int, default=int(os.environ.get("SLUICE_PORT_BASE") or 9700))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What became of every request: its address, its times, its status and whether a refusal was a problem document."""
+
+import json
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["json", "problem", "other", "none"]
+
+LIMIT_HEADER: Final = "X-RateLimit-Limit"
+_NEEDS_RETRY_AFTER: Final = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request. Times are Unix seconds; `status` is None when the connection broke. `fault`: what is wrong with
+    the answer itself. `counted`: the edge charged `cost` to the address, whatever came of it then.
+    """
+
+    id: str
+    path: str
+    address: str
+    cost: int
+    sent_s: float
+    answered_s: float
+    status: int | None
+    kind: Kind = "none"
+    counted: bool = False
+    fault: str = ""
+    detail: str = ""
+
+
+def kind_of(content_type: str) -> Kind:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/problem+json":
+        return "problem"
+    return "json" if media_type == "application/json" else "other"
+
+
+def fault_of(status: int, kind: Kind, body: bytes, retry_after: str | None, request_id: str) -> str:
+    """Why this answer is not what a client was promised; empty when it is."""
+    if status < 400:
+        return "" if kind == "json" else f"{status} without JSON"
+    if kind != "problem":
+        return f"{status} without a problem document"
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return f"{status} with a problem document that is no JSON"
+    if not isinstance(document, dict) or not {"type", "title"} <= document.keys():
+        return f"{status} with an incomplete problem document"
+    if document.get("status") != status or document.get("request_id") != request_id:
+        return f"{status} with the problem document of another answer"
+    if status in _NEEDS_RETRY_AFTER and not (retry_after or "").isdecimal():
+        return f"{status} without Retry-After"
+    return ""
+
+
+def detail_of(body: bytes) -> str:
+    """A problem's detail, for the report of a failed run."""
+    try:
+        return str(json.loads(body).get("detail", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -1,0 +1,160 @@
+"""Does to a running system what a fault says, waits until it is well again, and keeps when that was."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import psutil
+
+from chaos.faults import OBJECTIVE_S, Action, Fault, Target
+from chaos.gemini import RecordingScript
+from chaos.load import Load
+from chaos.proxy import Mode
+from chaos.stack import SERVICES, STORES, Stack
+from chaos.windows import Span
+
+PROBE_S: Final = 0.2
+PROBE_TIMEOUT_S: Final = 2.0
+GIVE_UP_S: Final = 90.0
+SLOW_STOPPED_S: Final = 0.08
+SLOW_RUNNING_S: Final = 0.04
+_STOP_SIGNAL: Final = {"postgres": signal.SIGINT}  # its fast shutdown; SIGTERM for all others
+_MODEL: Final = "model"  # what the last call said of Gemini; the next may have to wait a minute for its quota
+_MISBEHAVIOUR: Final = (503, "hang", "drop", 500, "truncated", 503, "hang", 503)
+_MODES: Final[dict[Action, Mode]] = {"cut": "cut", "hang": "hang", "delay": "delay"}
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A fault as it was, from its begin to the end of all that began with it, and seconds from then until all was
+    well (None: never).
+    """
+
+    fault: Fault
+    span: Span
+    recovery_s: float | None
+    objective_s: float
+    note: str = ""
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.recovery_s is not None and self.recovery_s <= self.objective_s
+
+    @property
+    def disturbed(self) -> Span:
+        """From the begin until all was well."""
+        return Span(self.span.start_s, self.span.end_s + (GIVE_UP_S if self.recovery_s is None else self.recovery_s))
+
+    def __str__(self) -> str:
+        recovery = "not" if self.recovery_s is None else f"{self.recovery_s:.1f} s"
+        late = "" if self.is_in_time else "  TOO LATE"
+        return f"{self.fault!s:34} well again after {recovery:>6} (objective {self.objective_s:.0f} s){late}{self.note}"
+
+
+class Harm:
+    """The faults of one moment at a time."""
+
+    def __init__(self, stack: Stack, load: Load, gemini: RecordingScript) -> None:
+        self._stack = stack
+        self._load = load
+        self._gemini = gemini
+
+    async def do(self, faults: Sequence[Fault]) -> list[Done]:
+        """Returns when the system is well again, or after GIVE_UP_S."""
+        start_s = time.time()
+        notes = await asyncio.gather(*map(self._apply, faults))
+        span = Span(start_s, time.time())
+        well_s = await self.well()
+        recovery_s = None if well_s is None else well_s - span.end_s
+        objective_s = max(OBJECTIVE_S[fault.action] for fault in faults)
+        return [Done(fault, span, recovery_s, objective_s, note) for fault, note in zip(faults, notes, strict=True)]
+
+    async def well(self) -> float | None:
+        """When every service is ready, with no word of degradation, and a prediction is answered; None: never."""
+        deadline_s = time.time() + GIVE_UP_S
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
+            while time.time() < deadline_s:
+                urls = [f"{self._stack.ops_url(name)}/readyz" for name in SERVICES]
+                if all(await asyncio.gather(*(_is_well(session, url) for url in urls))) and await self._load.probe():
+                    return time.time()
+                await asyncio.sleep(PROBE_S)
+        return None
+
+    async def _apply(self, fault: Fault) -> str:
+        match fault.action:
+            case "kill":
+                self._kill(fault.target)
+            case "restart":
+                await self._restart(fault.target)
+            case "stop":
+                await self._stop(fault.target, fault.length_s)
+            case "slow":
+                await self._slow(fault.target, fault.length_s)
+            case "fill":
+                return await self._fill()
+            case "gemini":
+                self._gemini.steps[:] = _MISBEHAVIOUR
+                await asyncio.sleep(fault.length_s)
+                self._gemini.steps.clear()
+            case _:
+                await self._at_the_socket(fault)
+        return ""
+
+    def _kill(self, target: Target) -> None:
+        for process in self._stack.family(target):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    async def _restart(self, target: Target) -> None:
+        process = self._stack.process(target)
+        if process is None:
+            return
+        process.send_signal(_STOP_SIGNAL.get(target, signal.SIGTERM))
+        await _until(lambda: self._stack.process(target) != process, GIVE_UP_S)
+
+    async def _stop(self, target: Target, seconds: float) -> None:
+        self._stack.pause(target)
+        await asyncio.sleep(seconds)
+        self._stack.resume(target)
+
+    async def _slow(self, target: Target, seconds: float) -> None:
+        """A third of its speed, in small steps."""
+        end_s = time.time() + seconds
+        while time.time() < end_s:
+            await self._stop(target, SLOW_STOPPED_S)
+            await asyncio.sleep(SLOW_RUNNING_S)
+
+    async def _at_the_socket(self, fault: Fault) -> None:
+        assert fault.target in STORES
+        proxy = self._stack.proxies[fault.target]
+        proxy.set(_MODES[fault.action])
+        await asyncio.sleep(fault.length_s)
+        proxy.set("pass")
+
+    async def _fill(self) -> str:
+        """Cut Redis and send lists until the journal is full: then an answer must be refused, not lost."""
+        proxy = self._stack.proxies["valkey"]
+        proxy.set("cut")
+        sent = await self._load.fill()
+        proxy.set("pass")
+        return f"  (the journal was full after {sent} lists)" if sent else "  THE JOURNAL WAS NOT FILLED"
+
+
+async def _is_well(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as response:
+            checks = (await response.json())["checks"]
+            return response.status == 200 and all(checks[name] == "ok" for name in checks if name != _MODEL)
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def _until(condition: Callable[[], bool], within_s: float) -> None:
+    deadline_s = time.time() + within_s
+    while not condition() and time.time() < deadline_s:  # noqa: ASYNC110  # another process does it
+        await asyncio.sleep(0.05)

@@ -1,0 +1,157 @@
+"""The clients: greedy and ordinary addresses, lists, analysts and dashboards; keeps what became of every request."""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from chaos.answers import LIMIT_HEADER, Answer, detail_of, fault_of, kind_of
+
+PATIENCE_S: Final = 20.0
+REFUSED_PAUSE_S: Final = 0.05
+BATCH: Final = 4
+FILL_BATCH: Final = 20
+FILL_MOST: Final = 400
+_WORDS: Final = (
+    "good bad slow film plot actor warm cold funny dull bright long short music end scene light rain".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many clients of each sort, and how long each waits between two requests, on average."""
+
+    greedy: int = 4
+    greedy_s: float = 0.2
+    ordinary: int = 12
+    ordinary_s: float = 0.5
+    lists: int = 2
+    lists_s: float = 1.0
+    analysts: int = 3
+    analysts_s: float = 1.5
+    dashboards: int = 1
+    dashboards_s: float = 1.0
+
+
+class Load:
+    """`run` until `stop`. Every client draws from a generator of its own, so a seed gives each the same requests."""
+
+    def __init__(self, url: str, seed: int, crowd: Crowd = Crowd()) -> None:  # frozen
+        self._url = url
+        self._seed = seed
+        self._crowd = crowd
+        self._stop = asyncio.Event()
+        self._session: aiohttp.ClientSession | None = None
+        self._fillers = 0
+        self.answers: list[Answer] = []
+
+    async def run(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        async with aiohttp.ClientSession(
+            self._url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
+        ) as session:
+            self._session = session
+            async with asyncio.TaskGroup() as clients:
+                for number, (pause_s, ask) in enumerate(self._clients()):
+                    clients.create_task(self._client(random.Random(f"{self._seed}/{number}"), pause_s, ask))
+                await self._stop.wait()
+
+    def stop(self) -> None:
+        """Each client finishes the request in hand."""
+        self._stop.set()
+
+    async def probe(self) -> bool:
+        """One prediction for an address of its own: whether it was answered."""
+        address = f"192.0.2.{random.randrange(1, 255)}"
+        answer = await self._predict(address, "a good film", timeout_s=3.0)
+        return answer.status == 200
+
+    async def fill(self) -> int:
+        """Lists of texts, each from a new address, until one is refused with 503; returns how many were sent."""
+        for sent in range(1, FILL_MOST + 1):
+            self._fillers += 1
+            address = f"100.64.{self._fillers // 250}.{self._fillers % 250 + 1}"
+            texts = [f"filler {self._fillers} {number}" for number in range(FILL_BATCH)]
+            answer = await self.ask("POST", "/predict/batch", {"texts": texts}, address, cost=FILL_BATCH)
+            if answer.status == 503:
+                return sent
+        return 0
+
+    async def ask(
+        self, method: str, path: str, body: Any, address: str, cost: int = 0, timeout_s: float = PATIENCE_S
+    ) -> Answer:
+        """Send one request and keep what became of it."""
+        assert self._session is not None
+        request_id = f"chaos-{uuid.uuid4()}"
+        headers = {"X-Request-ID": request_id, "X-Forwarded-For": address}
+        sent_s = time.time()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._session.request(method, path, json=body, headers=headers) as response:
+                    answered_s = time.time()
+                    content = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            answer = Answer(request_id, path, address, cost, sent_s, time.time(), None, detail=type(error).__name__)
+        else:
+            kind = kind_of(response.headers.get("Content-Type", ""))
+            counted = LIMIT_HEADER in response.headers and response.status != 429
+            fault = fault_of(response.status, kind, content, response.headers.get("Retry-After"), request_id)
+            detail = detail_of(content) if kind == "problem" else ""
+            answer = Answer(
+                request_id, path, address, cost, sent_s, answered_s, response.status, kind, counted, fault, detail
+            )
+        self.answers.append(answer)
+        return answer
+
+    def _clients(self) -> list[tuple[float, Callable[[random.Random], Awaitable[Answer]]]]:
+        crowd = self._crowd
+        greedy = [(crowd.greedy_s, self._greedy(f"198.51.100.{n + 1}")) for n in range(crowd.greedy)]
+        return [
+            *greedy,
+            *[(crowd.ordinary_s, self._ordinary)] * crowd.ordinary,
+            *[(crowd.lists_s, self._list)] * crowd.lists,
+            *[(crowd.analysts_s, self._analyst)] * crowd.analysts,
+            *[(crowd.dashboards_s, self._dashboard)] * crowd.dashboards,
+        ]
+
+    async def _client(
+        self, chance: random.Random, pause_s: float, ask: Callable[[random.Random], Awaitable[Answer]]
+    ) -> None:
+        while not self._stop.is_set():
+            answer = await ask(chance)
+            if answer.status is None:  # nobody listens: don't spin
+                await asyncio.sleep(REFUSED_PAUSE_S)
+            await asyncio.sleep(chance.uniform(0.5, 1.5) * pause_s)
+
+    def _greedy(self, address: str) -> Callable[[random.Random], Awaitable[Answer]]:
+        return lambda chance: self._predict(address, text(chance))
+
+    async def _ordinary(self, chance: random.Random) -> Answer:
+        return await self._predict(f"203.0.113.{chance.randrange(1, 250)}", text(chance))
+
+    async def _predict(self, address: str, words: str, timeout_s: float = PATIENCE_S) -> Answer:
+        return await self.ask("POST", "/predict", {"text": words}, address, cost=1, timeout_s=timeout_s)
+
+    async def _list(self, chance: random.Random) -> Answer:
+        texts = [text(chance) for _ in range(BATCH)]
+        address = f"203.0.114.{chance.randrange(1, 5)}"
+        return await self.ask("POST", "/predict/batch", {"texts": texts}, address, cost=BATCH)
+
+    async def _analyst(self, chance: random.Random) -> Answer:
+        address = f"203.0.115.{chance.randrange(1, 250)}"
+        return await self.ask("POST", "/analyze/performance", {"window": "15m"}, address)
+
+    async def _dashboard(self, chance: random.Random) -> Answer:
+        if chance.random() < 0.5:
+            return await self.ask("GET", "/metrics/count", None, "203.0.116.1")
+        return await self.ask("POST", "/metrics/aggregated", {"window": "5m"}, "203.0.116.1")
+
+
+def text(chance: random.Random) -> str:
+    """A sentence of 3 to 30 words; almost never twice the same, so that no cache answers."""
+    return " ".join(chance.choices(_WORDS, k=chance.randrange(3, 30)))

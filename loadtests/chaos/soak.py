@@ -1,0 +1,212 @@
+"""A long steady load on the whole system: memory, file descriptors, tasks, p99 and table bloat must stay flat.
+
+    python -m chaos.soak [--minutes 60] [--rate 0] [--share 0.7]
+
+Without `--rate` it measures the peak first (20 s) and takes `--share` of it. Prints a row every few minutes; exits
+with 1 when something grew.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from chaos.answers import Answer
+from chaos.load import Crowd, Load
+from chaos.stack import Stack
+from chaos.watch import Sample, Watch
+
+PEAK_S: Final = 20.0
+PEAK_CLIENTS: Final = 48
+CLIENTS: Final = 24
+ROWS: Final = 12
+ENVIRONMENT: Final = {
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",
+    "EDGE_RATE_LIMIT": "1000",
+    "EDGE_RATE_WINDOW_S": "1",
+    "METRICS_MAINTENANCE_S": "60",
+}
+NAMES: Final = ("edge-limiter", "inference", "metrics", "analyst", "postgres", "valkey")
+WARM_UP_SHARE: Final = 0.25
+MOST_GROWTH: Final = 0.10
+MOST_P99_GROWTH: Final = 1.0  # other programs share the machine: a doubling is a finding, less is not
+MOST_DEAD_SHARE: Final = 0.5
+FEW_DEAD: Final = 2_000
+
+_TABLES: Final = """
+SELECT schemaname || '.' || relname AS name, n_live_tup AS live, n_dead_tup AS dead,
+       pg_total_relation_size(relid) AS size_bytes
+FROM pg_stat_user_tables WHERE schemaname IN ('edge', 'metrics', 'analyst') AND n_live_tup + n_dead_tup > 0
+ORDER BY 4 DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    live: int
+    dead: int
+    size_bytes: int
+
+    @property
+    def is_bloated(self) -> bool:
+        return self.dead > max(FEW_DEAD, self.live * MOST_DEAD_SHARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stretch of the run."""
+
+    until_s: float
+    requests: int
+    failed: int
+    p50_ms: float
+    p99_ms: float
+    samples: dict[str, Sample]
+    tables: list[Table]
+
+
+async def soak(options: argparse.Namespace, folder: Path) -> bool:
+    stack = Stack(folder, options.port_base, ENVIRONMENT)
+    try:
+        await stack.start()
+        rate = options.rate or options.share * await _peak(stack)
+        print(f"steady load: {rate:.0f} requests a second for {options.minutes:g} minutes", flush=True)
+        rows = await _steady(stack, rate, options.minutes * 60)
+    finally:
+        await stack.stop()
+    return _judged(rows)
+
+
+async def _peak(stack: Stack) -> float:
+    """Requests a second that impatient clients get answered."""
+    load = Load(stack.url, 1, Crowd(0, 0, PEAK_CLIENTS, 0.0, 0, 0, 0, 0, 0, 0))
+    running = asyncio.create_task(load.run())
+    await asyncio.sleep(PEAK_S)
+    load.stop()
+    await running
+    rate = sum(answer.status == 200 for answer in load.answers) / PEAK_S
+    print(f"peak on this machine now: {rate:.0f} predictions a second", flush=True)
+    return rate
+
+
+async def _steady(stack: Stack, rate: float, seconds: float) -> list[Row]:
+    crowd = Crowd(0, 0, CLIENTS, CLIENTS / rate, 1, 2.0, 1, 5.0, 1, 2.0)
+    load, watch = Load(stack.url, 2, crowd), Watch(stack, every_s=5.0)
+    running, watching = asyncio.create_task(load.run()), asyncio.create_task(watch.run())
+    rows: list[Row] = []
+    started = time.monotonic()
+    print(_HEAD, flush=True)
+    for number in range(1, ROWS + 1):
+        await asyncio.sleep(max(0.0, started + seconds * number / ROWS - time.monotonic()))
+        answers, load.answers = load.answers, []
+        rows.append(_row(time.monotonic() - started, answers, watch, await _tables(stack)))
+        watch.samples.clear()
+        print(_printed(rows[-1]), flush=True)
+    load.stop()
+    await running
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    return rows
+
+
+def _row(until_s: float, answers: Sequence[Answer], watch: Watch, tables: list[Table]) -> Row:
+    predictions = sorted(a.answered_s - a.sent_s for a in answers if a.path == "/predict" and a.status == 200)
+    failed = sum(answer.status != 200 for answer in answers)
+    p50_ms, p99_ms = (1000 * predictions[len(predictions) * share // 100] for share in (50, 99))
+    samples = {name: _middle(watch.samples[name]) for name in NAMES}
+    return Row(until_s, len(answers), failed, p50_ms, p99_ms, samples, tables)
+
+
+def _middle(samples: Sequence[Sample]) -> Sample:
+    """Medians: an average would follow one short peak."""
+    return Sample(*(type(column[0])(statistics.median(column)) for column in zip(*samples, strict=True)))
+
+
+async def _tables(stack: Stack) -> list[Table]:
+    connection = await stack.database()
+    try:
+        return [Table(*row) for row in await connection.fetch(_TABLES)]
+    finally:
+        await connection.close()
+
+
+_HEAD: Final = (
+    "| minute | requests | failed | p50 ms | p99 ms | RSS MiB, fds, tasks: "
+    + " | ".join(NAMES)
+    + " | dead rows | live rows | tables MiB |\n|"
+    + "---:|" * (len(NAMES) + 8)
+)
+
+
+def _printed(row: Row) -> str:
+    processes = [f"{s.rss_mib:.0f}, {s.fds}, {s.tasks}" for s in (row.samples[name] for name in NAMES)]
+    dead, live = sum(table.dead for table in row.tables), sum(table.live for table in row.tables)
+    mib = sum(table.size_bytes for table in row.tables) / (1 << 20)
+    numbers = [
+        f"{row.until_s / 60:.1f}",
+        f"{row.requests:,}",
+        str(row.failed),
+        f"{row.p50_ms:.1f}",
+        f"{row.p99_ms:.1f}",
+    ]
+    return "| " + " | ".join([*numbers, *processes, f"{dead:,}", f"{live:,}", f"{mib:.1f}"]) + " |"
+
+
+def _judged(rows: Sequence[Row]) -> bool:
+    """Whether the last quarter is like the first after the warm-up; prints what is not, and the largest tables."""
+    warm = rows[int(len(rows) * WARM_UP_SHARE) :]
+    first, last = warm[: len(warm) // 3], warm[-(len(warm) // 3) :]
+    wrong = [line for name in NAMES for line in _grown(name, first, last)]
+    p99_ms = [min(row.p99_ms for row in part) for part in (first, last)]  # the stretch that neighbours disturbed least
+    if p99_ms[1] > p99_ms[0] * (1 + MOST_P99_GROWTH):
+        wrong.append(f"p99 {p99_ms[0]:.1f} to {p99_ms[1]:.1f} ms")
+    wrong += [
+        f"{table.name}: {table.dead:,} dead rows of {table.live:,}" for table in rows[-1].tables if table.is_bloated
+    ]
+    wrong += [f"{sum(row.failed for row in rows)} requests failed"] if any(row.failed for row in rows) else []
+    print("\n| table | rows | dead | MiB | bytes a row |\n|---|---:|---:|---:|---:|")
+    for table in rows[-1].tables[:8]:
+        each = table.size_bytes / max(1, table.live)
+        print(f"| {table.name} | {table.live:,} | {table.dead:,} | {table.size_bytes / (1 << 20):.1f} | {each:.0f} |")
+    print(f"\nbest p99 of the first and of the last third after warm-up: {p99_ms[0]:.1f} and {p99_ms[1]:.1f} ms")
+    print("\n".join(["NOT FLAT:", *wrong]) if wrong else "flat")
+    return not wrong
+
+
+def _grown(name: str, first: Sequence[Row], last: Sequence[Row]) -> list[str]:
+    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged."""
+    found = []
+    for field, most in (("rss_mib", MOST_GROWTH), ("fds", MOST_GROWTH), ("tasks", MOST_GROWTH)):
+        before, after = (statistics.median(getattr(row.samples[name], field) for row in part) for part in (first, last))
+        is_data = field == "rss_mib" and name in ("postgres", "valkey")
+        if after > before * (1 + most) + 4 and not is_data:
+            found.append(f"{name}: {field} {before:.0f} to {after:.0f}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second (a share of the measured peak)")
+    parser.add_argument("--share", type=float, default=0.7, help="of the peak")
+    parser.add_argument("--port-base", type=int, default=int(os.environ.get("SLUICE_PORT_BASE") or 9700))
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
+    cache = Path.cwd() / ".cache"
+    cache.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=cache) as folder:
+        return 0 if asyncio.run(soak(options, Path(folder))) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

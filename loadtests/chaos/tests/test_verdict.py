@@ -1,0 +1,99 @@
+from chaos.answers import Answer
+from chaos.faults import Action, Fault, Target
+from chaos.gemini import FORGOTTEN_S, PER_MINUTE, Call, flown_twice, over_quota
+from chaos.harm import Done
+from chaos.verdict import Evidence, availability, documents, leaks, recovery, shown, unexplained
+from chaos.watch import Life, Sample, life_of
+from chaos.windows import Span
+
+
+def answer(at_s: float, status: int | None, path: str = "/predict", detail: str = "", fault: str = "") -> Answer:
+    return Answer("id", path, "192.0.2.1", 1, at_s, at_s + 0.01, status, detail=detail, fault=fault)
+
+
+def done(action: Action, target: Target, start_s: float, recovery_s: float | None = 1.0, note: str = "") -> Done:
+    return Done(Fault(start_s, action, target, 1.0), Span(start_s, start_s + 1), recovery_s, 10.0, note)
+
+
+def test_failure__is_explained_by_what_its_path_needs_and_by_nothing_else() -> None:
+    evidence = Evidence([answer(5.5, 502), answer(9, 200), answer(9, 429)], [done("kill", "inference", 5)])
+    assert availability(evidence) == []
+    for other in ("metrics", "analyst", "postgres", "valkey"):
+        assert availability(Evidence([answer(5.5, 502)], [done("kill", other, 5)]))
+    assert availability(Evidence([answer(8, None)], [done("kill", "edge-limiter", 5)]))  # well again at 7
+
+
+def test_full_journal__explains_a_503_while_redis_is_away_only() -> None:
+    refused = answer(5.5, 503, detail="Predictions can't be put on record now.")
+    assert availability(Evidence([refused], [done("fill", "valkey", 5)])) == []
+    assert availability(Evidence([refused], [done("kill", "metrics", 5)]))
+    assert availability(Evidence([answer(5.5, 503, detail="full")], [done("fill", "valkey", 5)]))
+
+
+def test_fault_that_goes_on__explains_too() -> None:
+    evidence = Evidence([answer(5.5, None)], current=[(Span(5, float("inf")), "edge-limiter")])
+    assert availability(evidence) == []
+
+
+def test_recovery__must_come_in_time_and_a_journal_must_have_been_full() -> None:
+    assert recovery(Evidence([], [done("stop", "metrics", 5)])) == []
+    assert recovery(Evidence([], [done("stop", "metrics", 5, 10.1)]))
+    assert recovery(Evidence([], [done("stop", "metrics", 5, None)]))
+    assert recovery(Evidence([], [done("fill", "valkey", 5, note="  THE JOURNAL WAS NOT FILLED")]))
+
+
+def test_edge_that_loses_its_store_without_a_fault__is_counted() -> None:
+    evidence = Evidence([], [done("cut", "postgres", 5)], degraded=[Span(5.5, 6), Span(20, 21)])
+    assert unexplained(evidence) == 1
+    assert evidence.rule().bound(Span(19, 29)) == 2 * evidence.rule().limit
+
+
+def test_answer_with_a_fault__is_named() -> None:
+    assert documents(Evidence([answer(1, 502, fault="502 without a problem document"), answer(2, 200)])) == [
+        "/predict id: 502 without a problem document"
+    ]
+    assert "BROKEN (9)" in shown("name", ["line"] * 9)[0]
+
+
+def samples(rss_mib: list[float], fds: int = 10, tasks: int = 5) -> list[Sample]:
+    return [Sample(20.0 + 4 * n, 1, each, fds + n, tasks) for n, each in enumerate(rss_mib)]
+
+
+def test_life__is_judged_from_warm_up_to_end() -> None:
+    flat = life_of("edge", samples([100.0] * 12), born_s=0)
+    assert flat is not None and not flat.leak
+    grown = life_of("edge", samples([100.0] * 6 + [200.0] * 6), born_s=0)
+    assert grown is not None and leaks([grown]) == ["edge in 64 s: RSS 100 to 200 MiB"]
+
+
+def test_short_life__is_not_judged() -> None:
+    assert life_of("edge", samples([100.0] * 5), born_s=0) is None
+    assert life_of("edge", samples([100.0] * 12), born_s=60) is None
+
+
+def test_descriptors_and_tasks__leak_too() -> None:
+    first = Sample(0, 1, 50, 20, 10)
+    assert "descriptors" in Life("edge", 60, first, first._replace(fds=40)).leak
+    assert "tasks" in Life("edge", 60, first, first._replace(tasks=40)).leak
+
+
+def calls(*times: float, step: str | int = "ok") -> list[Call]:
+    return [Call(at_s, step, is_repair=False) for at_s in times]
+
+
+def test_quota__may_not_be_exceeded_but_by_what_redis_forgot_or_the_analyst_held() -> None:
+    full = calls(*(float(n) for n in range(PER_MINUTE)))
+    assert over_quota(full, [], []) == ""
+    more = [*full, *calls(30)]
+    assert over_quota(more, [], [])
+    assert over_quota(more, [PER_MINUTE - 1 + FORGOTTEN_S / 2], []) == ""
+    assert over_quota(more, [], [Span(29, 31)]) == ""
+    assert over_quota([*full, *calls(60.5)], [], []) == ""
+
+
+def test_second_flight__is_found_unless_a_repair_a_failure_or_a_fault_explains_it() -> None:
+    assert flown_twice(calls(1, 12, 23), []) == ""
+    assert flown_twice(calls(1, 5), [])
+    assert flown_twice(calls(1, 5), [Span(3, 4)]) == ""
+    assert flown_twice([*calls(1), Call(2, "ok", is_repair=True), *calls(3)], []) == ""
+    assert flown_twice([*calls(1, step=503), *calls(2)], []) == ""
