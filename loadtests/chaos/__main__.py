@@ -2,6 +2,7 @@
 
 make chaos ARGS="--seed N --minutes M"      the same seed and length break the same things in the same order
 make chaos ARGS="--break drop-event"        loses one event on purpose: the run must then fail
+make chaos ARGS="--break over-limit"        lets the edge admit one request too many: so must this
 """
 
 import argparse
@@ -10,20 +11,19 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from fake_gemini import rest
 
 from chaos import edge_log, record, verdict
+from chaos.command import add_port_base, at_least, new_folder
 from chaos.faults import COOL_DOWN_S, Fault, schedule, together
 from chaos.gemini import PER_MINUTE, TTL_S, RecordingScript
 from chaos.harm import Harm
 from chaos.load import Load
-from chaos.stack import Stack
+from chaos.stack import Stack, StartError
 from chaos.verdict import Evidence
 from chaos.watch import Watch
 from chaos.windows import Span
@@ -134,7 +134,10 @@ class Run:
                 f"{len({a.address for a in answers}):,} addresses; {outages} outages that no fault explains",
             ),
             "every refusal is a problem document": (verdict.documents(evidence), verdict.statuses(answers)),
-            "nothing failed that had all it needs": (verdict.availability(evidence), f"{len(answers):,} requests"),
+            "nothing failed that had all it needs": (
+                verdict.availability(evidence),
+                f"{len(answers):,} requests, {sum(map(verdict.is_shed, answers))} shed by a busy machine",
+            ),
             "Gemini: within the quota, one flight at a time": (
                 verdict.gemini(evidence),
                 f"{len(evidence.calls)} calls for {sum(a.path.startswith('/analyze') for a in answers):,} requests",
@@ -156,8 +159,9 @@ class Run:
 
 async def run(options: argparse.Namespace, folder: Path) -> bool:
     gemini = RecordingScript()
+    changes = {"EDGE_RATE_LIMIT": str(verdict.LIMIT + 1)} if options.breaks == "over-limit" else {}
     async with rest(gemini) as endpoint:
-        stack = Stack(folder, options.port_base, {**ENVIRONMENT, "GEMINI_ENDPOINT": endpoint})
+        stack = Stack(folder, options.port_base, {**ENVIRONMENT, **changes, "GEMINI_ENDPOINT": endpoint})
         try:
             await stack.start()
             return await Run(stack, gemini, options.seed, options.breaks == "drop-event").go(
@@ -171,12 +175,14 @@ def main() -> int:
     options = _options()
     print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}"')
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}", flush=True)
-    cache = Path.cwd() / ".cache"
-    cache.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=cache))
+    folder = new_folder("chaos")
     holds = False
-    with suppress(KeyboardInterrupt):
+    try:
         holds = asyncio.run(run(options, folder))
+    except StartError as error:
+        print(error)
+    except KeyboardInterrupt:
+        print("interrupted")
     if holds:
         shutil.rmtree(folder, ignore_errors=True)
         print("\nAll of it holds.")
@@ -190,9 +196,11 @@ def _options() -> argparse.Namespace:
         prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the schedule (random)")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--break", dest="breaks", choices=["drop-event"], help="break a promise on purpose")
-    parser.add_argument("--port-base", type=int, default=int(os.environ.get("SLUICE_PORT_BASE") or 9700))
+    parser.add_argument("--minutes", type=at_least(1.0), default=5.0)
+    parser.add_argument(
+        "--break", dest="breaks", choices=["drop-event", "over-limit"], help="break a promise on purpose"
+    )
+    add_port_base(parser)
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 """A long steady load on the whole system: memory, file descriptors, tasks, p99 and table bloat must stay flat.
 
-    python -m chaos.soak [--minutes 60] [--rate 0] [--share 0.7]
+    make soak ARGS="--minutes 60 --share 0.7"
+    make soak ARGS="--rate 50"
 
 Without `--rate` it measures the peak first (20 s) and takes `--share` of it. Prints a row every few minutes; exits
 with 1 when something grew.
@@ -9,9 +10,9 @@ with 1 when something grew.
 import argparse
 import asyncio
 import os
+import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from chaos.answers import Answer
+from chaos.command import add_port_base, at_least, new_folder
 from chaos.load import Crowd, Load
-from chaos.stack import Stack
+from chaos.stack import Stack, StartError
+from chaos.verdict import is_shed
 from chaos.watch import Sample, Watch
 
 PEAK_S: Final = 20.0
@@ -67,6 +70,7 @@ class Row:
 
     until_s: float
     requests: int
+    shed: int
     failed: int
     p50_ms: float
     p99_ms: float
@@ -121,10 +125,13 @@ async def _steady(stack: Stack, rate: float, seconds: float) -> list[Row]:
 
 def _row(until_s: float, answers: Sequence[Answer], watch: Watch, tables: list[Table]) -> Row:
     predictions = sorted(a.answered_s - a.sent_s for a in answers if a.path == "/predict" and a.status == 200)
-    failed = sum(answer.status != 200 for answer in answers)
+    failed = sum(answer.status != 200 and not is_shed(answer) for answer in answers)
+    shed = sum(map(is_shed, answers))
+    if not predictions:
+        raise StartError("no prediction was answered for a while; the logs of the services say why")
     p50_ms, p99_ms = (1000 * predictions[len(predictions) * share // 100] for share in (50, 99))
     samples = {name: _middle(watch.samples[name]) for name in NAMES}
-    return Row(until_s, len(answers), failed, p50_ms, p99_ms, samples, tables)
+    return Row(until_s, len(answers), shed, failed, p50_ms, p99_ms, samples, tables)
 
 
 def _middle(samples: Sequence[Sample]) -> Sample:
@@ -141,10 +148,10 @@ async def _tables(stack: Stack) -> list[Table]:
 
 
 _HEAD: Final = (
-    "| minute | requests | failed | p50 ms | p99 ms | RSS MiB, fds, tasks: "
+    "| minute | requests | shed | failed | p50 ms | p99 ms | RSS MiB, fds, tasks: "
     + " | ".join(NAMES)
     + " | dead rows | live rows | tables MiB |\n|"
-    + "---:|" * (len(NAMES) + 8)
+    + "---:|" * (len(NAMES) + 9)
 )
 
 
@@ -155,6 +162,7 @@ def _printed(row: Row) -> str:
     numbers = [
         f"{row.until_s / 60:.1f}",
         f"{row.requests:,}",
+        str(row.shed),
         str(row.failed),
         f"{row.p50_ms:.1f}",
         f"{row.p99_ms:.1f}",
@@ -196,16 +204,20 @@ def _grown(name: str, first: Sequence[Row], last: Sequence[Row]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--rate", type=float, default=0.0, help="requests a second (a share of the measured peak)")
-    parser.add_argument("--share", type=float, default=0.7, help="of the peak")
-    parser.add_argument("--port-base", type=int, default=int(os.environ.get("SLUICE_PORT_BASE") or 9700))
+    parser.add_argument("--minutes", type=at_least(2.0), default=60.0)
+    parser.add_argument("--rate", type=at_least(0.0), default=0.0, help="requests a second")
+    parser.add_argument("--share", type=at_least(0.01), default=0.7, help="of the peak")
+    add_port_base(parser)
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
-    cache = Path.cwd() / ".cache"
-    cache.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="soak-", dir=cache) as folder:
-        return 0 if asyncio.run(soak(options, Path(folder))) else 1
+    folder = new_folder("soak")
+    try:
+        return 0 if asyncio.run(soak(options, folder)) else 1
+    except StartError as error:
+        print(error)
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

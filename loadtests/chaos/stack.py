@@ -32,6 +32,10 @@ STOP_S: Final = 60.0
 _EXPORT: Final = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 
 
+class StartError(Exception):
+    """The system does not come up; the message holds the end of the launcher's output."""
+
+
 @dataclass
 class Stack:
     """Start it, break it, stop it. Ports: `port_base` to +3 and +1000 to +1003; the stores take free ones."""
@@ -154,7 +158,7 @@ class Stack:
         deadline = time.monotonic() + START_S
         while said_when_ready not in (said := output.read_text()):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the launcher does not get ready:\n{said[-3000:]}")
+                raise StartError(f"the launcher does not get ready:\n{said[-3000:]}")
             await asyncio.sleep(0.1)
         return said
 

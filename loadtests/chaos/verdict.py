@@ -22,6 +22,7 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
+TOO_BUSY: Final = "More texts are waiting"  # and with which it sheds what it cannot score in time
 _OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
 _SHOWN: Final = 5
 _NOTHING: Final = Span(0.0, 0.0)
@@ -90,11 +91,14 @@ def documents(evidence: Evidence) -> list[str]:
 
 
 def availability(evidence: Evidence) -> list[str]:
-    """Failures that no disturbance of what the path needs explains; the journal may be full while Redis is away."""
+    """Failures that no disturbance of what the path needs explains.
+
+    The journal may be full while Redis is away, and a machine that other work keeps busy may shed load.
+    """
     full = evidence.spans("valkey")
     wrong = []
     for answer in evidence.answers:
-        if answer.status in (200, 429):
+        if answer.status in (200, 429) or is_shed(answer):
             continue
         span = Span(answer.sent_s, answer.answered_s)
         needed = evidence.spans(*NEEDS[answer.path])
@@ -104,6 +108,11 @@ def availability(evidence: Evidence) -> list[str]:
             said = answer.status or "no answer"
             wrong.append(f"{answer.path} {answer.id}: {said} {answer.detail} though nothing it needs was disturbed")
     return wrong
+
+
+def is_shed(answer: Answer) -> bool:
+    """Refused with the time after which to come again, because the machine is too busy."""
+    return answer.status == 503 and TOO_BUSY in answer.detail
 
 
 def gemini(evidence: Evidence) -> list[str]:

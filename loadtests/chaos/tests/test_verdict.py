@@ -30,6 +30,12 @@ def test_full_journal__explains_a_503_while_redis_is_away_only() -> None:
     assert availability(Evidence([answer(5.5, 503, detail="full")], [done("fill", "valkey", 5)]))
 
 
+def test_busy_machine__may_shed_load_and_nothing_else() -> None:
+    busy = "More texts are waiting than can be scored in time."
+    assert availability(Evidence([answer(5, 503, detail=busy)])) == []
+    assert availability(Evidence([answer(5, 502, detail=busy)]))
+
+
 def test_fault_that_goes_on__explains_too() -> None:
     evidence = Evidence([answer(5.5, None)], current=[(Span(5, float("inf")), "edge-limiter")])
     assert availability(evidence) == []
