@@ -18,6 +18,7 @@ from typing import Final
 from fake_gemini import rest
 
 from chaos import edge_log, record, verdict
+from chaos.answers import is_shed
 from chaos.command import add_port_base, at_least, new_folder
 from chaos.faults import COOL_DOWN_S, Fault, schedule, together
 from chaos.gemini import PER_MINUTE, TTL_S, RecordingScript
@@ -136,7 +137,7 @@ class Run:
             "every refusal is a problem document": (verdict.documents(evidence), verdict.statuses(answers)),
             "nothing failed that had all it needs": (
                 verdict.availability(evidence),
-                f"{len(answers):,} requests, {sum(map(verdict.is_shed, answers))} shed by a busy machine",
+                f"{len(answers):,} requests, {sum(map(is_shed, answers))} shed by a busy machine",
             ),
             "Gemini: within the quota, one flight at a time": (
                 verdict.gemini(evidence),

@@ -7,6 +7,7 @@ from typing import Final, Literal
 Kind = Literal["json", "problem", "other", "none"]
 
 LIMIT_HEADER: Final = "X-RateLimit-Limit"
+TOO_BUSY: Final = "More texts are waiting"  # inference's words for what it cannot score in time
 _NEEDS_RETRY_AFTER: Final = (429, 503)
 
 
@@ -27,6 +28,11 @@ class Answer:
     counted: bool = False
     fault: str = ""
     detail: str = ""
+
+
+def is_shed(answer: Answer) -> bool:
+    """Refused with the time after which to come again, because the machine is too busy."""
+    return answer.status == 503 and TOO_BUSY in answer.detail
 
 
 def kind_of(content_type: str) -> Kind:

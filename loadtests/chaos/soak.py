@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from chaos.answers import Answer
+from chaos.answers import Answer, is_shed
 from chaos.command import add_port_base, at_least, new_folder
 from chaos.load import Crowd, Load
 from chaos.stack import Stack, StartError
-from chaos.verdict import is_shed
 from chaos.watch import Sample, Watch
 
 PEAK_S: Final = 20.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from chaos.answers import Answer
+from chaos.answers import Answer, is_shed
 from chaos.faults import Action, Target
 from chaos.gemini import Call, flown_twice, over_quota
 from chaos.harm import Done
@@ -22,7 +22,6 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
-TOO_BUSY: Final = "More texts are waiting"  # and with which it sheds what it cannot score in time
 _OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
 _SHOWN: Final = 5
 _NOTHING: Final = Span(0.0, 0.0)
@@ -108,11 +107,6 @@ def availability(evidence: Evidence) -> list[str]:
             said = answer.status or "no answer"
             wrong.append(f"{answer.path} {answer.id}: {said} {answer.detail} though nothing it needs was disturbed")
     return wrong
-
-
-def is_shed(answer: Answer) -> bool:
-    """Refused with the time after which to come again, because the machine is too busy."""
-    return answer.status == 503 and TOO_BUSY in answer.detail
 
 
 def gemini(evidence: Evidence) -> list[str]:
