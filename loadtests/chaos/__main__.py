@@ -139,6 +139,7 @@ class Run:
                 verdict.availability(evidence),
                 f"{len(answers):,} requests, {sum(map(is_shed, answers))} shed by a busy machine",
             ),
+            "an edge that stops answers what it took": (verdict.drained(evidence), ""),
             "Gemini: within the quota, one flight at a time": (
                 verdict.gemini(evidence),
                 f"{len(evidence.calls)} calls for {sum(a.path.startswith('/analyze') for a in answers):,} requests",

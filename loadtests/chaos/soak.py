@@ -202,7 +202,9 @@ def _grown(name: str, first: Sequence[Row], last: Sequence[Row]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="make soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=at_least(2.0), default=60.0)
     parser.add_argument("--rate", type=at_least(0.0), default=0.0, help="requests a second")
     parser.add_argument("--share", type=at_least(0.01), default=0.7, help="of the peak")

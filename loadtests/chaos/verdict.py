@@ -23,6 +23,7 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
 }
 JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
 _OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
+_NOBODY_LISTENS: Final = "ClientConnectorError"
 _SHOWN: Final = 5
 _NOTHING: Final = Span(0.0, 0.0)
 
@@ -106,6 +107,24 @@ def availability(evidence: Evidence) -> list[str]:
         if not any(one.start_s <= span.end_s and span.start_s <= one.end_s for one in needed):
             said = answer.status or "no answer"
             wrong.append(f"{answer.path} {answer.id}: {said} {answer.detail} though nothing it needs was disturbed")
+    return wrong
+
+
+def drained(evidence: Evidence) -> list[str]:
+    """Requests that an edge, asked to stop while nothing else broke, took and did not answer."""
+    wrong = []
+    for done in evidence.done:
+        alone = sum(other.span == done.span for other in evidence.done) == 1
+        if not (alone and done.fault.target == "edge-limiter" and done.fault.action == "restart"):
+            continue
+        wrong += [
+            f"{answer.path} {answer.id}: {answer.detail} as the edge was asked to stop"
+            for answer in evidence.answers
+            if answer.status is None
+            and answer.detail != _NOBODY_LISTENS
+            and answer.sent_s <= done.span.end_s
+            and done.span.start_s <= answer.answered_s
+        ]
     return wrong
 
 

@@ -2,7 +2,7 @@ from chaos.answers import Answer
 from chaos.faults import Action, Fault, Target
 from chaos.gemini import FORGOTTEN_S, PER_MINUTE, Call, flown_twice, over_quota
 from chaos.harm import Done
-from chaos.verdict import Evidence, availability, documents, leaks, recovery, shown, unexplained
+from chaos.verdict import Evidence, availability, documents, drained, leaks, recovery, shown, unexplained
 from chaos.watch import Life, Sample, life_of
 from chaos.windows import Span
 
@@ -34,6 +34,18 @@ def test_busy_machine__may_shed_load_and_nothing_else() -> None:
     busy = "More texts are waiting than can be scored in time."
     assert availability(Evidence([answer(5, 503, detail=busy)])) == []
     assert availability(Evidence([answer(5, 502, detail=busy)]))
+
+
+def test_edge_asked_to_stop__breaks_no_request_that_it_took() -> None:
+    broken = answer(5.5, None, detail="ServerDisconnectedError")
+    nobody = answer(5.5, None, detail="ClientConnectorError")
+    restart, kill = done("restart", "edge-limiter", 5), done("kill", "edge-limiter", 5)
+    assert drained(Evidence([broken, nobody], [restart])) == [
+        "/predict id: ServerDisconnectedError as the edge was asked to stop"
+    ]
+    assert drained(Evidence([nobody], [restart])) == []
+    assert drained(Evidence([broken], [kill])) == []
+    assert drained(Evidence([broken], [restart, done("stop", "inference", 5)])) == []
 
 
 def test_fault_that_goes_on__explains_too() -> None:
