@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -175,6 +176,7 @@ async def run(options: argparse.Namespace, folder: Path) -> bool:
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped
     print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}"')
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}", flush=True)
     folder = new_folder("chaos")

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -210,6 +211,7 @@ def main() -> int:
     parser.add_argument("--share", type=at_least(0.01), default=0.7, help="of the peak")
     add_port_base(parser)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
     folder = new_folder("soak")
     try:
