@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ log = structlog.get_logger()
 DAY_US: Final = 86_400_000_000
 _BACKOFF_MIN_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
+_LINGER_S: Final = 0.5  # every transaction writes whole histograms anew: what comes within it shares one
 
 
 class Consumer:
@@ -53,9 +55,12 @@ class Consumer:
         """Consume until `stop`."""
         while not self._stopping.is_set():
             try:
-                await self.step()
+                handled = await self.step()
             except (StreamUnavailable, StoreUnavailable) as error:
                 await self._pause(error)
+            else:
+                if 0 < handled < self._stream.batch:
+                    await self._wait(_LINGER_S)
 
     async def step(self) -> int:
         """Read one batch and settle it; returns how many entries it had."""
@@ -108,11 +113,15 @@ class Consumer:
     async def _pause(self, error: Exception) -> None:
         self._set_away(error)
         self._metrics.retries.inc()
-        try:
-            async with asyncio.timeout(self._backoff_s * random.uniform(0.5, 1.0)):
-                await self._stopping.wait()
-        except TimeoutError:
+        await self._wait(self._backoff_s * random.uniform(0.5, 1.0))
+        if not self._stopping.is_set():
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
+
+    async def _wait(self, seconds: float) -> None:
+        """Or until `stop`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _set_away(self, error: Exception | None) -> None:
         if error is None:

@@ -34,7 +34,10 @@ class Backlog:
 
 
 class StreamReader:
-    """One consumer of the group. Every method raises StreamUnavailable when Redis cannot be asked."""
+    """One consumer of the group, which reads at most `batch` entries at once.
+
+    Every method raises StreamUnavailable when Redis cannot be asked.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class StreamReader:
     ) -> None:
         self._redis = redis
         self._consumer = consumer
-        self._batch = batch
+        self.batch = batch
         self._claim_idle_s = claim_idle_s
         self._dead_letters_max = dead_letters_max
         self._now = now
@@ -91,7 +94,7 @@ class StreamReader:
             return []
         reply = await self._raw(
             "XAUTOCLAIM", STREAM, GROUP, self._consumer, int(self._claim_idle_s * 1000), self._cursor,
-            "COUNT", self._batch,
+            "COUNT", self.batch,
         )  # fmt: skip  # it reads as the command does
         self._cursor = reply[0].decode()
         if self._cursor == "0-0":
@@ -100,7 +103,7 @@ class StreamReader:
 
     async def _new(self) -> list[Entry]:
         reply = await self._raw(
-            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._batch, "BLOCK", int(BLOCK_S * 1000),
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self.batch, "BLOCK", int(BLOCK_S * 1000),
             "STREAMS", STREAM, ">",
         )  # fmt: skip
         return [entry for parts in (reply or {}).values() for part in parts for entry in _entries(part)]

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,58 @@ async def test_postgres_away__keeps_the_batch_and_reads_no_further(
     assert ledger.failures == 0
     assert await counted() == (2, [2, 2, 2])
     assert (await redis.xinfo_groups(STREAM))[0]["lag"] == 3
+
+
+class TimedLedger(Ledger):
+    """Keeps when each of its transactions began."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.begun_s: list[float] = []
+
+    async def write(self, events: Any) -> Written:
+        self.begun_s.append(asyncio.get_running_loop().time())
+        return await super().write(events)
+
+
+async def test_events_that_trickle_in__share_a_transaction_each_half_second(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    database: Database,
+    send: Callable[..., Any],
+    counted: Callable[..., Any],
+    prediction: Callable[..., Any],
+) -> None:
+    ledger = TimedLedger(database)
+    running = consumer(reader(batch=100_000), ledger)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        tasks.create_task(running.run())
+        while len(ledger.begun_s) < 3:
+            await send(prediction())
+        running.stop()
+    raw, by_width = await counted()
+    assert raw > 3
+    assert by_width == [raw] * 3
+    assert all(later - earlier >= 0.5 for earlier, later in pairwise(ledger.begun_s))
+
+
+async def test_full_batches__do_not_wait(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    database: Database,
+    send: Callable[..., Any],
+    prediction: Callable[..., Any],
+) -> None:
+    await send(*(prediction() for _ in range(20)))
+    ledger = TimedLedger(database)
+    running = consumer(reader(batch=1), ledger)
+    async with asyncio.timeout(20 * 0.5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(running.run())
+        while len(ledger.begun_s) < 20:
+            await asyncio.sleep(0)
+        running.stop()
 
 
 async def test_stop_while_postgres_is_away__leaves_the_batch_to_others(
