@@ -29,6 +29,7 @@ from chaos.stack import Stack, StartError
 from chaos.verdict import Evidence
 from chaos.watch import Watch
 from chaos.windows import Span
+from chaos.yardstick import Yardstick
 
 CHECK_S: Final = 10.0
 RECENT_S: Final = 60.0
@@ -55,15 +56,16 @@ class Run:
         self._stack, self._gemini, self._drops = stack, gemini, drops
         self._load = Load(stack.url, seed)
         self._watch = Watch(stack)
-        self._evidence = Evidence(self._load.answers)
-        self._harm = Harm(stack, self._load, gemini)
+        self._yardstick = Yardstick()
+        self._evidence = Evidence(self._load.answers, slowness=self._yardstick.slowness)
+        self._harm = Harm(stack, self._load, gemini, self._yardstick)
         self._started_s = time.time()
         self._said: set[str] = set()
 
     async def go(self, faults: list[Fault]) -> bool:
         self._started_s = time.time()
         running = asyncio.create_task(self._load.run())
-        beside = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._check_on())]
+        beside = [asyncio.create_task(work) for work in (self._watch.run(), self._check_on(), self._yardstick.run())]
         try:
             for moment in together(faults):
                 await asyncio.sleep(max(0.0, self._started_s + moment[0].at_s - time.time()))
@@ -125,6 +127,8 @@ class Run:
         self._broken(self._started_s)
         wrong, figures = await record.settled(self._stack, answers)
         lives = self._watch.lives()
+        busy = sum(is_shed(answer) or verdict.is_late(evidence, answer) for answer in answers)
+        slowness = self._yardstick.slowness(Span(self._started_s, time.time()))
         outages = verdict.unexplained(evidence)
         parts = {
             "every 200 is in PostgreSQL exactly once": (
@@ -138,7 +142,7 @@ class Run:
             "every refusal is a problem document": (verdict.documents(evidence), verdict.statuses(answers)),
             "nothing failed that had all it needs": (
                 verdict.availability(evidence),
-                f"{len(answers):,} requests, {sum(map(is_shed, answers))} shed by a busy machine",
+                f"{len(answers):,} requests; {busy} shed or late on a machine {slowness:.1f} times slower",
             ),
             "an edge that stops answers what it took": (verdict.drained(evidence), ""),
             "Gemini: within the quota, one flight at a time": (

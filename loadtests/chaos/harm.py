@@ -17,10 +17,12 @@ from chaos.load import Load
 from chaos.proxy import Mode
 from chaos.stack import SERVICES, STORES, Stack
 from chaos.windows import Span
+from chaos.yardstick import Yardstick
 
 PROBE_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 2.0
 GIVE_UP_S: Final = 90.0
+SHOWN_FROM: Final = 1.5
 SLOW_STOPPED_S: Final = 0.08
 SLOW_RUNNING_S: Final = 0.04
 _STOP_SIGNAL: Final = {"postgres": signal.SIGINT}  # its fast shutdown; SIGTERM for all others
@@ -39,11 +41,12 @@ class Done:
     span: Span
     recovery_s: float | None
     objective_s: float
+    slowness: float = 1.0
     note: str = ""
 
     @property
     def is_in_time(self) -> bool:
-        return self.recovery_s is not None and self.recovery_s <= self.objective_s
+        return self.recovery_s is not None and self.recovery_s <= self.objective_s * self.slowness
 
     @property
     def disturbed(self) -> Span:
@@ -52,17 +55,20 @@ class Done:
 
     def __str__(self) -> str:
         recovery = "not" if self.recovery_s is None else f"{self.recovery_s:.1f} s"
+        slow = f" × {self.slowness:.1f}: a busy machine" if self.slowness >= SHOWN_FROM else ""
+        objective = f"objective {self.objective_s:.0f} s{slow}"
         late = "" if self.is_in_time else "  TOO LATE"
-        return f"{self.fault!s:34} well again after {recovery:>6} (objective {self.objective_s:.0f} s){late}{self.note}"
+        return f"{self.fault!s:34} well again after {recovery:>6} ({objective}){late}{self.note}"
 
 
 class Harm:
     """The faults of one moment at a time."""
 
-    def __init__(self, stack: Stack, load: Load, gemini: RecordingScript) -> None:
+    def __init__(self, stack: Stack, load: Load, gemini: RecordingScript, yardstick: Yardstick) -> None:
         self._stack = stack
         self._load = load
         self._gemini = gemini
+        self._yardstick = yardstick
 
     async def do(self, faults: Sequence[Fault]) -> list[Done]:
         """Returns when the system is well again, or after GIVE_UP_S."""
@@ -71,8 +77,12 @@ class Harm:
         span = Span(start_s, time.time())
         well_s = await self.well()
         recovery_s = None if well_s is None else well_s - span.end_s
+        slowness = self._yardstick.slowness(Span(start_s, time.time()))
         objective_s = max(OBJECTIVE_S[fault.action] for fault in faults)
-        return [Done(fault, span, recovery_s, objective_s, note) for fault, note in zip(faults, notes, strict=True)]
+        return [
+            Done(fault, span, recovery_s, objective_s, slowness, note)
+            for fault, note in zip(faults, notes, strict=True)
+        ]
 
     async def well(self) -> float | None:
         """When every service is ready, with no word of degradation, and a prediction is answered; None: never."""

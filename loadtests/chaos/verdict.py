@@ -1,7 +1,7 @@
 """Everything that must hold, judged from what was kept: while the run goes on, and at its end."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
+TOO_SLOW: Final = 3.0
 _OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
 _NOBODY_LISTENS: Final = "ClientConnectorError"
 _SHOWN: Final = 5
@@ -41,6 +42,7 @@ class Evidence:
     degraded: list[Span] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     before: Span = _NOTHING
+    slowness: Callable[[Span], float] = lambda _: 1.0
 
     def spans(self, *targets: Target, actions: Sequence[Action] = ()) -> list[Span]:
         """When these were disturbed, the fault that is going on included."""
@@ -93,12 +95,12 @@ def documents(evidence: Evidence) -> list[str]:
 def availability(evidence: Evidence) -> list[str]:
     """Failures that no disturbance of what the path needs explains.
 
-    The journal may be full while Redis is away, and a machine that other work keeps busy may shed load.
+    The journal may be full while Redis is away, and a machine that other work keeps busy may shed load and be late.
     """
     full = evidence.spans("valkey")
     wrong = []
     for answer in evidence.answers:
-        if answer.status in (200, 429) or is_shed(answer):
+        if answer.status in (200, 429) or is_shed(answer) or is_late(evidence, answer):
             continue
         span = Span(answer.sent_s, answer.answered_s)
         needed = evidence.spans(*NEEDS[answer.path])
@@ -108,6 +110,11 @@ def availability(evidence: Evidence) -> list[str]:
             said = answer.status or "no answer"
             wrong.append(f"{answer.path} {answer.id}: {said} {answer.detail} though nothing it needs was disturbed")
     return wrong
+
+
+def is_late(evidence: Evidence, answer: Answer) -> bool:
+    """A deadline that passed while the machine gave every program a fraction of the time it wanted."""
+    return answer.status == 504 and evidence.slowness(Span(answer.sent_s, answer.answered_s)) >= TOO_SLOW
 
 
 def drained(evidence: Evidence) -> list[str]:

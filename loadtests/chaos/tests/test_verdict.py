@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from chaos.answers import Answer
 from chaos.faults import Action, Fault, Target
 from chaos.gemini import FORGOTTEN_S, PER_MINUTE, Call, flown_twice, over_quota
@@ -12,7 +14,7 @@ def answer(at_s: float, status: int | None, path: str = "/predict", detail: str 
 
 
 def done(action: Action, target: Target, start_s: float, recovery_s: float | None = 1.0, note: str = "") -> Done:
-    return Done(Fault(start_s, action, target, 1.0), Span(start_s, start_s + 1), recovery_s, 10.0, note)
+    return Done(Fault(start_s, action, target, 1.0), Span(start_s, start_s + 1), recovery_s, 10.0, note=note)
 
 
 def test_failure__is_explained_by_what_its_path_needs_and_by_nothing_else() -> None:
@@ -34,6 +36,9 @@ def test_busy_machine__may_shed_load_and_nothing_else() -> None:
     busy = "More texts are waiting than can be scored in time."
     assert availability(Evidence([answer(5, 503, detail=busy)])) == []
     assert availability(Evidence([answer(5, 502, detail=busy)]))
+    assert availability(Evidence([answer(5, 504)]))
+    assert availability(Evidence([answer(5, 504)], slowness=lambda _: 3.5)) == []
+    assert availability(Evidence([answer(5, 502)], slowness=lambda _: 3.5))
 
 
 def test_edge_asked_to_stop__breaks_no_request_that_it_took() -> None:
@@ -55,7 +60,9 @@ def test_fault_that_goes_on__explains_too() -> None:
 
 def test_recovery__must_come_in_time_and_a_journal_must_have_been_full() -> None:
     assert recovery(Evidence([], [done("stop", "metrics", 5)])) == []
-    assert recovery(Evidence([], [done("stop", "metrics", 5, 10.1)]))
+    late = done("stop", "metrics", 5, 10.1)
+    assert recovery(Evidence([], [late]))
+    assert recovery(Evidence([], [replace(late, slowness=2.0)])) == []  # the machine had half the time
     assert recovery(Evidence([], [done("stop", "metrics", 5, None)]))
     assert recovery(Evidence([], [done("fill", "valkey", 5, note="  THE JOURNAL WAS NOT FILLED")]))
 
