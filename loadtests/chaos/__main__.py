@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fake_gemini import rest
 
@@ -165,6 +165,7 @@ class Run:
 
 
 async def run(options: argparse.Namespace, folder: Path) -> bool:
+    asyncio.get_running_loop().set_exception_handler(_passed_over)
     gemini = RecordingScript()
     changes = {"EDGE_RATE_LIMIT": str(verdict.LIMIT + 1)} if options.breaks == "over-limit" else {}
     async with rest(gemini) as endpoint:
@@ -178,10 +179,17 @@ async def run(options: argparse.Namespace, folder: Path) -> bool:
             await stack.stop()
 
 
+def _passed_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """asyncpg leaves the error of a connection whose server was killed to nobody."""
+    if not isinstance(context.get("exception"), ConnectionError):
+        loop.default_exception_handler(context)
+
+
 def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped
-    print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}"')
+    breaks = f" --break {options.breaks}" if options.breaks else ""
+    print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}{breaks}"')
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}", flush=True)
     folder = new_folder("chaos")
     holds = False
