@@ -127,7 +127,7 @@ class Run:
         self._broken(self._started_s)
         wrong, figures = await record.settled(self._stack, answers)
         lives = self._watch.lives()
-        busy = sum(is_shed(answer) or verdict.is_late(evidence, answer) for answer in answers)
+        busy = sum(is_shed(answer) or verdict.is_starved(evidence, answer) for answer in answers)
         slowness = self._yardstick.slowness(Span(self._started_s, time.time()))
         outages = verdict.unexplained(evidence)
         parts = {
@@ -142,7 +142,7 @@ class Run:
             "every refusal is a problem document": (verdict.documents(evidence), verdict.statuses(answers)),
             "nothing failed that had all it needs": (
                 verdict.availability(evidence),
-                f"{len(answers):,} requests; {busy} shed or late on a machine {slowness:.1f} times slower",
+                f"{len(answers):,} requests; {busy} shed or not judged, the machine being {slowness:.1f} times slower",
             ),
             "an edge that stops answers what it took": (verdict.drained(evidence), ""),
             "Gemini: within the quota, one flight at a time": (

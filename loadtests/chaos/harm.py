@@ -17,7 +17,7 @@ from chaos.load import Load
 from chaos.proxy import Mode
 from chaos.stack import SERVICES, STORES, Stack
 from chaos.windows import Span
-from chaos.yardstick import Yardstick
+from chaos.yardstick import TOO_SLOW, Yardstick
 
 PROBE_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 2.0
@@ -45,6 +45,11 @@ class Done:
     note: str = ""
 
     @property
+    def is_judged(self) -> bool:
+        """Whether the machine left its programs enough time for a promise of time."""
+        return self.slowness < TOO_SLOW
+
+    @property
     def is_in_time(self) -> bool:
         return self.recovery_s is not None and self.recovery_s <= self.objective_s * self.slowness
 
@@ -57,7 +62,7 @@ class Done:
         recovery = "not" if self.recovery_s is None else f"{self.recovery_s:.1f} s"
         slow = f" × {self.slowness:.1f}: a busy machine" if self.slowness >= SHOWN_FROM else ""
         objective = f"objective {self.objective_s:.0f} s{slow}"
-        late = "" if self.is_in_time else "  TOO LATE"
+        late = "" if self.is_in_time else "  TOO LATE" if self.is_judged else "  (not judged)"
         return f"{self.fault!s:34} well again after {recovery:>6} ({objective}){late}{self.note}"
 
 

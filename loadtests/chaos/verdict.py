@@ -11,6 +11,7 @@ from chaos.gemini import Call, flown_twice, over_quota
 from chaos.harm import Done
 from chaos.watch import Life
 from chaos.windows import Rule, Span, charges_by_address, overfull, wrongly_refused
+from chaos.yardstick import TOO_SLOW
 
 LIMIT: Final = 20
 WINDOW_S: Final = 10.0
@@ -22,7 +23,7 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
-TOO_SLOW: Final = 3.0
+_OF_TIME: Final = (502, 503, 504)
 _OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
 _NOBODY_LISTENS: Final = "ClientConnectorError"
 _SHOWN: Final = 5
@@ -95,12 +96,13 @@ def documents(evidence: Evidence) -> list[str]:
 def availability(evidence: Evidence) -> list[str]:
     """Failures that no disturbance of what the path needs explains.
 
-    The journal may be full while Redis is away, and a machine that other work keeps busy may shed load and be late.
+    The journal may be full while Redis is away, and a busy machine may shed load; one that starves its programs is
+    not judged.
     """
     full = evidence.spans("valkey")
     wrong = []
     for answer in evidence.answers:
-        if answer.status in (200, 429) or is_shed(answer) or is_late(evidence, answer):
+        if answer.status in (200, 429) or is_shed(answer) or is_starved(evidence, answer):
             continue
         span = Span(answer.sent_s, answer.answered_s)
         needed = evidence.spans(*NEEDS[answer.path])
@@ -112,9 +114,9 @@ def availability(evidence: Evidence) -> list[str]:
     return wrong
 
 
-def is_late(evidence: Evidence, answer: Answer) -> bool:
-    """A deadline that passed while the machine gave every program a fraction of the time it wanted."""
-    return answer.status == 504 and evidence.slowness(Span(answer.sent_s, answer.answered_s)) >= TOO_SLOW
+def is_starved(evidence: Evidence, answer: Answer) -> bool:
+    """Failed in time, somewhere, while the machine gave its programs a fraction of the time they wanted."""
+    return answer.status in _OF_TIME and evidence.slowness(Span(answer.sent_s, answer.answered_s)) >= TOO_SLOW
 
 
 def drained(evidence: Evidence) -> list[str]:
@@ -142,7 +144,7 @@ def gemini(evidence: Evidence) -> list[str]:
 
 
 def recovery(evidence: Evidence) -> list[str]:
-    return [str(done) for done in evidence.done if not done.is_in_time or "NOT" in done.note]
+    return [str(done) for done in evidence.done if (not done.is_in_time and done.is_judged) or "NOT" in done.note]
 
 
 def slowest(evidence: Evidence) -> str:
@@ -151,7 +153,10 @@ def slowest(evidence: Evidence) -> str:
     for done in evidence.done:
         seconds = float("inf") if done.recovery_s is None else done.recovery_s
         longest[done.fault.action] = max(seconds, longest.get(done.fault.action, 0.0))
-    return f"{len(evidence.done)} faults; longest, s: " + ", ".join(f"{a} {s:.1f}" for a, s in sorted(longest.items()))
+    left_out = sum(not done.is_in_time and not done.is_judged for done in evidence.done)
+    return f"{len(evidence.done)} faults, {left_out} not judged; longest, s: " + ", ".join(
+        f"{a} {s:.1f}" for a, s in sorted(longest.items())
+    )
 
 
 def unexplained(evidence: Evidence) -> int:

@@ -38,7 +38,7 @@ def test_busy_machine__may_shed_load_and_nothing_else() -> None:
     assert availability(Evidence([answer(5, 502, detail=busy)]))
     assert availability(Evidence([answer(5, 504)]))
     assert availability(Evidence([answer(5, 504)], slowness=lambda _: 3.5)) == []
-    assert availability(Evidence([answer(5, 502)], slowness=lambda _: 3.5))
+    assert availability(Evidence([answer(5, 500)], slowness=lambda _: 3.5))
 
 
 def test_edge_asked_to_stop__breaks_no_request_that_it_took() -> None:
@@ -63,6 +63,8 @@ def test_recovery__must_come_in_time_and_a_journal_must_have_been_full() -> None
     late = done("stop", "metrics", 5, 10.1)
     assert recovery(Evidence([], [late]))
     assert recovery(Evidence([], [replace(late, slowness=2.0)])) == []  # the machine had half the time
+    assert recovery(Evidence([], [replace(late, slowness=2.0, recovery_s=None)]))
+    assert recovery(Evidence([], [replace(late, slowness=3.0, recovery_s=None)])) == []  # and now too little to tell
     assert recovery(Evidence([], [done("stop", "metrics", 5, None)]))
     assert recovery(Evidence([], [done("fill", "valkey", 5, note="  THE JOURNAL WAS NOT FILLED")]))
 
