@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from chaos.soak import NAMES, Row, Table, judged
 from chaos.watch import Sample
 
@@ -26,6 +28,13 @@ def test_memory_descriptors_and_tasks_that_grow__are_named() -> None:
 def test_slower_answers__are_named_unless_one_stretch_was_as_fast() -> None:
     assert judged([row()] * 8 + [row(p99_ms=30.0)] * 4) == ["best p99 10.0 to 30.0 ms"]
     assert judged([row()] * 8 + [row(p99_ms=30.0)] * 3 + [row()]) == []
+
+
+def test_machine_that_starves_its_programs__is_not_judged_by_its_times() -> None:
+    starved = replace(row(p99_ms=900.0, failed=5), slowness=3.0)
+    assert judged([row()] * 8 + [starved] * 4) == []
+    leaking = replace(starved, samples=starved.samples | {"metrics": FLAT._replace(rss_mib=200.0)})
+    assert judged([row()] * 8 + [leaking] * 4) == ["metrics: rss_mib 100 to 200"]
 
 
 def test_failed_request__is_named() -> None:
