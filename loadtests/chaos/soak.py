@@ -118,18 +118,20 @@ async def _steady(stack: Stack, rate: float, seconds: float) -> list[Row]:
     rows: list[Row] = []
     started = time.monotonic()
     print(_HEAD, flush=True)
-    for number in range(1, ROWS + 1):
-        await asyncio.sleep(max(0.0, started + seconds * number / ROWS - time.monotonic()))
-        answers, load.answers = load.answers, []
-        slowness = yardstick.slowness(Span(time.time() - seconds / ROWS, time.time()))
-        rows.append(_row(time.monotonic() - started, answers, watch, await _tables(stack), slowness))
-        watch.samples.clear()
-        print(_printed(rows[-1]), flush=True)
-    load.stop()
-    await running
-    for task in beside:
-        task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    try:
+        for number in range(1, ROWS + 1):
+            await asyncio.sleep(max(0.0, started + seconds * number / ROWS - time.monotonic()))
+            answers, load.answers = load.answers, []
+            slowness = yardstick.slowness(Span(time.time() - seconds / ROWS, time.time()))
+            rows.append(_row(time.monotonic() - started, answers, watch, await _tables(stack), slowness))
+            watch.samples.clear()
+            print(_printed(rows[-1]), flush=True)
+    finally:
+        load.stop()
+        await running
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     return rows
 
 
@@ -140,7 +142,7 @@ def _row(until_s: float, answers: Sequence[Answer], watch: Watch, tables: list[T
     if not predictions:
         raise StartError("no prediction was answered for a while; the logs of the services say why")
     p50_ms, p99_ms = (1000 * predictions[len(predictions) * share // 100] for share in (50, 99))
-    samples = {name: _middle(watch.samples[name]) for name in NAMES}
+    samples = {name: _middle(found) for name in NAMES if (found := watch.samples.get(name))}
     return Row(until_s, len(answers), shed, failed, p50_ms, p99_ms, samples, tables, slowness)
 
 
@@ -166,7 +168,8 @@ _HEAD: Final = (
 
 
 def _printed(row: Row) -> str:
-    processes = [f"{s.rss_mib:.0f}, {s.fds}, {s.tasks}" for s in (row.samples[name] for name in NAMES)]
+    seen = [row.samples.get(name) for name in NAMES]
+    processes = ["not seen" if s is None else f"{s.rss_mib:.0f}, {s.fds}, {s.tasks}" for s in seen]
     dead, live = sum(table.dead for table in row.tables), sum(table.live for table in row.tables)
     mib = sum(table.size_bytes for table in row.tables) / (1 << 20)
     numbers = [
@@ -220,11 +223,19 @@ def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
     return found
 
 
+def _typical(samples: Sequence[Sample], field: str) -> float:
+    if not samples:
+        raise StartError("a service did not say its tasks for a third of the run: the machine is too busy")
+    return float(statistics.median(getattr(sample, field) for sample in samples))
+
+
 def _grown(name: str, first: Sequence[Row], last: Sequence[Row]) -> list[str]:
     """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged."""
     found = []
     for field, most in (("rss_mib", MOST_GROWTH), ("fds", MOST_GROWTH), ("tasks", MOST_GROWTH)):
-        before, after = (statistics.median(getattr(row.samples[name], field) for row in part) for part in (first, last))
+        before, after = (
+            _typical([row.samples[name] for row in part if name in row.samples], field) for part in (first, last)
+        )
         is_data = field == "rss_mib" and name in ("postgres", "valkey")
         if after > before * (1 + most) + 4 and not is_data:
             found.append(f"{name}: {field} {before:.0f} to {after:.0f}")

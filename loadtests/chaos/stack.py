@@ -91,7 +91,11 @@ class Stack:
         return []
 
     def launchers(self) -> dict[str, psutil.Process]:
-        return {f"launcher ({name})": psutil.Process(process.pid) for name, process in self._launchers.items()}
+        return {
+            f"launcher ({name})": psutil.Process(process.pid)
+            for name, process in self._launchers.items()
+            if process.poll() is None
+        }
 
     def pause(self, name: Service | Store) -> None:
         """SIGSTOP to all of it."""
