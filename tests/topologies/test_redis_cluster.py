@@ -61,7 +61,7 @@ async def test_flights__take_leases_and_keep_results_on_every_master(redis: Redi
 async def test_end_of_a_flight__is_heard_by_everyone(redis: Redis) -> None:
     ended: asyncio.Queue[str] = asyncio.Queue()
     subscribed = asyncio.Event()
-    listener = Listener(ended.put_nowait, lambda _key: None, subscribed.set)
+    listener = Listener(lambda key, _ended: ended.put_nowait(key), lambda _key: None, subscribed.set)
     task = asyncio.create_task(listen(redis, listener, lambda low, _high: low))
     store = RedisFlightStore(redis)
     async with asyncio.timeout(20):
