@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
@@ -34,8 +35,25 @@ async def counted(system: System, expected: int) -> None:
 
 
 async def count(system: System) -> int:
+    """The count with all in it that was answered before: predictions are stored in their order, so one more goes ahead."""
+    marker = str(uuid.uuid4())
+    async with client("198.51.100.249", system.url) as session:
+        async with session.post("/predict", json=POSITIVE, headers={"X-Request-ID": marker}) as response:
+            assert response.status == 200
+    await stored(system, marker)
     async with client("198.51.100.250", system.url) as session, session.get("/metrics/count") as response:
         return int((await response.json())["count"])
+
+
+async def stored(system: System, request_id: str) -> None:
+    """Wait until the prediction of that request is in PostgreSQL."""
+    database = await system.database()
+    try:
+        async with asyncio.timeout(10):
+            while not await database.fetchval("SELECT 1 FROM metrics.prediction WHERE request_id = $1", request_id):
+                await asyncio.sleep(0.05)
+    finally:
+        await database.close()
 
 
 async def test_a_positive_text__is_answered_and_counted(system: System) -> None:

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, object] = {
     "REDIS_USERNAME": "",
     "REDIS_PASSWORD": SecretStr(""),
     "REDIS_TLS": False,
+    "REDIS_CLUSTER": False,
     "REDIS_TIMEOUT_S": 2.0,
     "EVENTS_JOURNAL_DIR": Path(".sluice/journal"),
     "EVENTS_JOURNAL_MAX_BYTES": 1 << 30,
