@@ -35,7 +35,7 @@ async def counted(system: System, expected: int) -> None:
 
 
 async def count(system: System) -> int:
-    """The count with all in it that was answered before: predictions are stored in their order, so one more goes ahead."""
+    """The count once all that was answered before is in it: predictions are stored in order, so wait for one more."""
     marker = str(uuid.uuid4())
     async with client("198.51.100.249", system.url) as session:
         async with session.post("/predict", json=POSITIVE, headers={"X-Request-ID": marker}) as response:

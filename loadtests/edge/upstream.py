@@ -7,6 +7,7 @@ from typing import cast
 import httptools
 import uvloop
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODY = b'{"label":"POSITIVE","score":0.998,"model":"bundled","request_id":"0197"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
@@ -18,6 +19,10 @@ class Upstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        if name == b"Expect":
+            self.transport.write(CONTINUE)
 
     def on_message_complete(self) -> None:
         self.transport.write(ANSWER)

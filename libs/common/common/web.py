@@ -146,4 +146,14 @@ def record_request(
     elif status == 500:
         log.error("request crashed", **fields, exc_info=cause)
     else:
-        log.warning("request failed", **fields, error=type(cause).__name__ if cause else None)
+        log.warning("request failed", **fields, error=type(cause).__name__ if cause else None, because=_because(cause))
+
+
+def _because(cause: Exception | None) -> str | None:
+    """What stands behind the error that the client heard of, by name: words could hold what nobody should read."""
+    below = cause.__cause__ if cause is not None else None
+    names: list[str] = []
+    while below is not None:
+        names.append(type(below).__name__)
+        below = below.__cause__
+    return " < ".join(names) or None

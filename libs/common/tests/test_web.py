@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 from common.problems import Problem
 from common.requests import RequestContext
 from common.telemetry import HttpMetrics
-from common.web import Door, ErrorTable, context, create_app
+from common.web import Door, ErrorTable, context, create_app, record_request
 
 SECRET = "hunter2-wrong"
 
@@ -325,3 +325,12 @@ async def test_asked_time__becomes_the_deadline_on_the_doors_clock() -> None:
 async def test_unknown_expectation__is_answered(client: Client) -> None:
     async with client.post("/echo", data=b"x", headers={"Expect": "tea"}) as response:
         assert response.status == 417
+
+
+def test_failure__is_one_line_that_names_what_stands_behind_it_and_quotes_nothing(lines: list[Any]) -> None:
+    cause = Problem(502)
+    cause.__cause__ = ConnectionError(SECRET)
+    record_request("/predict", "POST", 502, 0.1, cause)
+    (line,) = lines
+    assert (line["error"], line["because"]) == ("Problem", "ConnectionError")
+    assert SECRET not in str(line)

@@ -1,7 +1,8 @@
 """Calls upstreams over kept connections: bounded, without cookies, redirects, proxies or hidden repeats.
 
-A request is sent once more only when nothing of it can have been acted upon: a GET or HEAD on a kept connection that
-ended before a byte of the answer. Every other request travels at most once.
+A request is sent once more only when nothing of it can have been acted upon: a GET or HEAD on a connection that ended
+before a byte of the answer, or a request whose body had not left. A new connection is therefore asked first whether
+somebody reads (`Expect: 100-continue`): a server that stops resets what its kernel took and it has not accepted yet.
 """
 
 import asyncio
@@ -14,13 +15,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from common.service import LAME_DUCK_S
-from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy
+from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
 from edge_limiter.upstream_connection import Stale, UpstreamAnswer, UpstreamConnection
 from edge_limiter.wire import request_head
 
-KEEPALIVE_S: Final = 0.75 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
+KEEPALIVE_S: Final = 0.5 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
 MAX_AGE_S: Final = 60.0  # so that a replica added later gets its share
+MAX_DIALS: Final = 3  # for one request
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
+ASKS: Final = "Expect: 100-continue\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -58,6 +61,7 @@ class Upstream:
         self._limit = limit
         self._observe = observe
         self._resolve = resolve or resolve_name
+        self._known: list[str] = []
         self._idle: deque[UpstreamConnection] = deque()
         self._turn = 0
         self.in_flight = 0
@@ -91,16 +95,21 @@ class Upstream:
         loop = asyncio.get_running_loop()
         started = loop.time()
         framing = self._framing(call)
-        head = request_head(call.method, call.target, self._authority, call.headers, framing)
+        dials = 0
         try:
             while True:
                 kept = self._take_idle(started)
-                connection = call.connection = kept or await self._dial(call.timeout_s)
+                connection = call.connection = kept or await self._dial(started + call.timeout_s - loop.time())
+                dials += kept is None
+                asks = kept is None and call.body != b""
+                told = framing + ASKS if asks else framing
+                head = request_head(call.method, call.target, self._authority, call.headers, told)
                 timer = loop.call_at(started + call.timeout_s, connection.give_up)
                 try:
-                    answer = await connection.send(call.method, head, call.body, framing is CHUNKED)
+                    answer = await connection.send(call.method, head, call.body, framing is CHUNKED, asks)
                 except Stale as error:
-                    if kept is None or not isinstance(call.body, bytes) or call.method not in _REPEATABLE:
+                    is_safe = connection.is_withholding or call.is_repeatable
+                    if not is_safe or dials == MAX_DIALS:
                         raise BadGateway("the connection broke off") from error
                     continue
                 finally:
@@ -127,14 +136,14 @@ class Upstream:
             connection.abort()
         return None
 
-    async def _dial(self, timeout_s: float) -> UpstreamConnection:
+    async def _dial(self, left_s: float) -> UpstreamConnection:
         """A new connection: the addresses of a name take turns, so replicas share the load; dead ones are passed."""
         loop = asyncio.get_running_loop()
-        timeout_s = min(self._connect_timeout_s, timeout_s)
+        timeout_s = min(self._connect_timeout_s, left_s)
         failure: OSError | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                addresses = await self._resolve(self._host, self._port)
+                addresses = await self._addresses()
                 turn = self._turn = self._turn + 1  # others dial meanwhile
                 for place in range(len(addresses)):
                     address = addresses[(turn + place) % len(addresses)]
@@ -144,10 +153,20 @@ class Upstream:
                     except OSError as error:  # TimeoutError is one
                         failure = error
         except TimeoutError as error:
-            raise BadGateway("not reachable in time") from error
+            late = left_s < self._connect_timeout_s
+            raise (UpstreamLate if late else BadGateway)("not reachable in time") from error
         except OSError as error:
             raise BadGateway(type(error).__name__) from error
         raise BadGateway("no address answers") from failure
+
+    async def _addresses(self) -> list[str]:
+        """Those of the name now, or the last known ones while nobody can say."""
+        try:
+            self._known = await self._resolve(self._host, self._port)
+        except OSError:
+            if not self._known:
+                raise
+        return self._known
 
     async def _connect(self, loop: asyncio.AbstractEventLoop, address: str) -> UpstreamConnection:
         _, connection = await loop.create_connection(
@@ -180,6 +199,11 @@ class _Call:
         self.headers = headers
         self.body = body
         self.timeout_s = timeout_s
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether asking twice does no more than asking once."""
+        return self.method in _REPEATABLE and isinstance(self.body, bytes)
 
     def __aenter__(self) -> Coroutine[Any, Any, UpstreamAnswer]:
         return self._upstream.enter(self)

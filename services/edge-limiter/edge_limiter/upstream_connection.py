@@ -18,6 +18,7 @@ MAX_HEAD_BYTES: Final = 64 << 10
 MAX_HEADERS: Final = 200
 MAX_INTERIM: Final = 16
 MAX_READ_BYTES: Final = 16 << 20
+CONTINUE_S: Final = 1.0
 
 
 class Stale(Exception):
@@ -71,6 +72,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._answered: asyncio.Future[UpstreamAnswer] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._withheld: tuple[Body, bool] | None = None
+        self._patience: asyncio.TimerHandle | None = None
         self.idle_since = self.born = 0.0
         self._begin("GET")
 
@@ -79,19 +82,33 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether another request may be written."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, method: str, head: bytes, body: Body, chunked: bool = False) -> asyncio.Future[UpstreamAnswer]:
+    @property
+    def is_withholding(self) -> bool:
+        """Whether nothing of the request's body has left, so that nobody can have acted upon the request."""
+        return self._withheld is not None
+
+    def send(
+        self, method: str, head: bytes, body: Body, chunked: bool = False, asks: bool = False
+    ) -> asyncio.Future[UpstreamAnswer]:
         """Send a request; the future is the head of its answer. It raises Stale, BadGateway, UpstreamLate, or what
-        `body` raises; after that, or when nobody waits for it any more, the connection must be aborted."""
+        `body` raises; after that, or when nobody waits for it any more, the connection must be aborted.
+
+        When it `asks`, by `Expect: 100-continue` in its head, the body is withheld until the upstream says that it
+        reads, or nothing for a second (RFC 9110, 10.1.1).
+        """
         assert self._transport is not None
         self._begin(method)
         answered: asyncio.Future[UpstreamAnswer] = self._loop.create_future()
         self._answered = answered
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and not asks:
             self._transport.write(head + body if body else head)
+            return answered
+        self._transport.write(head)
+        self._withheld = body, chunked
+        if asks:
+            self._patience = self._loop.call_later(CONTINUE_S, self._send_body)
         else:
-            self._transport.write(head)
-            self._sender = self._loop.create_task(self._send_pieces(body, chunked))
-            self._sender.add_done_callback(self._on_sent)
+            self._send_body()
         return answered
 
     def give_up(self) -> None:
@@ -101,7 +118,7 @@ class UpstreamConnection(asyncio.Protocol):
     def leave(self) -> bool:
         """The answer is done with. True when the connection can take another request; else it is closed."""
         answered, self._answered = self._answered, None
-        sent = self._sender is None or self._sender.done()
+        sent = self._withheld is None and (self._sender is None or self._sender.done())
         self._sender_end()
         unread = self._body is not None and self._body.is_held
         if answered is not None and self._is_done and self._keeps_alive and sent and not unread and self.is_usable:
@@ -120,12 +137,26 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._interims = 0
         self._body: BodyBuffer | None = None
+        self._withheld = None
         self._is_until_close = self._is_done = self._keeps_alive = self._has_heard = False
 
     def _sender_end(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self._sender is not None:
             self._sender.cancel()
             self._sender = None
+
+    def _send_body(self) -> None:
+        if self._withheld is None or self._transport is None:
+            return
+        (body, chunked), self._withheld = self._withheld, None
+        if isinstance(body, bytes):
+            self._transport.write(body)
+        else:
+            self._sender = self._loop.create_task(self._send_pieces(body, chunked))
+            self._sender.add_done_callback(self._on_sent)
 
     async def _send_pieces(self, body: AsyncIterable[bytes], chunked: bool) -> None:
         assert self._transport is not None
@@ -211,6 +242,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._interims += 1
             if status == 101 or status < 100 or self._interims > MAX_INTERIM:
                 raise ValueError("unexpected interim answer")
+            if status == 100:
+                self._send_body()
             return
         length, self._is_until_close = framing(status, self._method, self._headers)
         self._body = BodyBuffer(self._hold, self._release)

@@ -1,4 +1,6 @@
 import asyncio
+import select
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
@@ -33,8 +35,8 @@ async def connect() -> AsyncIterator[Connect]:
         yield make
 
 
-async def call(upstream: Upstream, method: str, body: bytes = b"") -> int:
-    async with upstream(method, "/x", [], body, 5.0) as answer:
+async def call(upstream: Upstream, method: str, body: bytes = b"", timeout_s: float = 5.0) -> int:
+    async with upstream(method, "/x", [], body, timeout_s) as answer:
         await answer.read()
         return answer.status
 
@@ -230,3 +232,113 @@ async def test_kept_connections__take_turns(
     assert len(set(used)) == 2
     assert used[2:4] == used[4:6]
     assert used[2] != used[3]
+
+
+async def test_server_that_stops_before_it_accepts__costs_no_request(
+    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(status=200 if await request.read() == b"x" else 400)
+
+    port = int((await start_upstream(read)).rpartition(":")[2])
+    with socket.create_server(("127.0.0.2", port)) as listening:
+        upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.1", "127.0.0.2"))
+        waiting = asyncio.create_task(call(upstream, "POST", b"x"))
+        await asyncio.to_thread(await_connection, listening)
+    assert await waiting == 200
+
+
+def await_connection(listening: socket.socket) -> None:
+    """Until one is in the queue of those to accept; closing the socket then resets it."""
+    poller = select.poll()
+    poller.register(listening, select.POLLIN)
+    assert poller.poll(5000)
+
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def says(heard: list[bytes], *words: bytes) -> Callable[..., Awaitable[None]]:
+    """A server that reads a head, then by turns says something and reads what follows."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.readuntil(b"\r\n\r\n"))[:4])
+        for word in words:
+            writer.write(word)
+            heard.append(await reader.read(100))
+
+    return serve
+
+
+async def test_new_connection__hands_the_body_over_to_somebody_who_reads(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    heard: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(says(heard, CONTINUE, OK)))
+    assert await call(upstream, "POST", b"body") == 200
+    assert heard == [b"POST", b"body"]
+
+
+async def test_server_that_knows_no_expectations__gets_the_body_all_the_same(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    heard: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(says(heard, b"", OK)))
+    assert await call(upstream, "POST", b"body") == 200
+    assert heard == [b"POST", b"body"]
+
+
+async def test_final_answer_in_place_of_the_go_ahead__is_the_answer_and_ends_the_connection(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    heard: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(says(heard, OK)))
+    assert [await call(upstream, "POST", b"body") for _ in range(2)] == [200, 200]
+    assert [word for word in heard if word] == [b"POST"] * 2
+
+
+async def test_connection_that_breaks_off_after_the_go_ahead__is_not_sent_again(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    heard: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(says(heard, CONTINUE)))
+    with pytest.raises(BadGateway):
+        await call(upstream, "POST", b"body")
+    assert heard == [b"POST", b"body"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_server_that_hangs_up_on_everybody__is_a_bad_gateway_after_three(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str
+) -> None:
+    heard: list[bytes] = []
+    upstream = await connect(await start_raw_upstream(says(heard)))
+    with pytest.raises(BadGateway):
+        await call(upstream, method, b"" if method == "GET" else b"body")
+    assert len(heard) == 3
+
+
+async def test_name_server_away__the_last_known_addresses_serve(
+    connect: Connect, replicas: tuple[int, dict[str, int]]
+) -> None:
+    port, _ = replicas
+    known = [["127.0.0.1"]]
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        if not known:
+            raise OSError("try again later")
+        return known.pop()
+
+    upstream = await connect(f"http://replicas:{port}", resolve=resolve)
+    assert [await call(upstream, "POST", b"x") for _ in range(2)] == [200, 200]
+
+
+async def test_deadline_that_passes_while_dialling__is_late(connect: Connect) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    upstream = await connect("http://replicas:1", resolve=resolve)
+    with pytest.raises(UpstreamLate):
+        await call(upstream, "POST", b"x", timeout_s=0.05)

@@ -60,8 +60,8 @@ def quantise_linear(linear: Linear, seen: Range, smooth: bool) -> Int8Linear:
     """
     grow = outlier_factors(seen) if smooth else np.ones_like(seen.low)
     weight, weight_scale = quantise_weight(linear.weight * grow[:, None])
-    low = min(float((seen.low / grow).min()), 0.0)
-    high = max(float((seen.high / grow).max()), 0.0)
+    low = min(float(np.min(seen.low / grow)), 0.0)
+    high = max(float(np.max(seen.high / grow)), 0.0)
     input_scale = np.float32(max((high - low) / 255, LEAST_STEP))
     return Int8Linear(
         weight=weight,
