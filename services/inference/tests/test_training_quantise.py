@@ -36,7 +36,7 @@ def test_products_of_two_neighbours__always_fit_16_bits(seed: int, inputs: int, 
 def test_weights__are_rounded_to_the_nearest_step(seed: int) -> None:
     original = draw(seed, 32, 4)
     weight, scale = quantise_weight(original)
-    assert np.abs(weight * scale - original).max() <= scale.max() * 0.501
+    assert np.max(np.abs(weight * scale - original)) <= np.max(scale) * 0.501
 
 
 @given(seed=st.integers(0, 2**32 - 1))
