@@ -6,6 +6,7 @@ import math
 import subprocess
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -77,6 +78,14 @@ def test_prometheus__takes_the_rules_and_none_fires(stack: Stack, prometheus: st
 
 def test_promtool__accepts_the_configuration_and_the_rules(prometheus: str) -> None:
     assert "SUCCESS" in docker("exec", prometheus, "promtool", "check", "config", "/etc/prometheus/prometheus.yml")
+
+
+def test_promtool__sees_each_alert_fire_on_what_is_planted_for_it(prometheus: str) -> None:
+    image = docker("inspect", "--format", "{{.Config.Image}}", prometheus)
+    mounted = [f"--volume={DEPLOY}/observability/alerts.yml:/etc/prometheus/alerts.yml:ro"]
+    mounted.append(f"--volume={Path(__file__).with_name('alerts.test.yml')}:/alerts.test.yml:ro")
+    promtool = ("run", "--rm", "--network=none", "--entrypoint=promtool", *mounted, image)
+    assert "SUCCESS" in docker(*promtool, "test", "rules", "/alerts.test.yml")
 
 
 @pytest.mark.parametrize("service", SERVICES)
