@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from analyst.settings import AnalystSettings
-from common.settings import Settings, SettingsError, load
+from common.settings import Settings, SettingsError, load, variables
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
-from k8s_check.model import Manifests, Pod
+from k8s_check.model import Container, Manifests, Pod
 from metrics.settings import MetricsSettings
 
 SETTINGS: Final[Mapping[str, type[Settings]]] = {
@@ -19,28 +19,60 @@ SETTINGS: Final[Mapping[str, type[Settings]]] = {
     "metrics": MetricsSettings,
     "analyst": AnalystSettings,
 }
+TIME_LIMITS: Final = (
+    "edge_timeout_s",
+    "edge_analyze_timeout_s",
+    "edge_max_timeout_s",
+    "inference_timeout_s",
+    "metrics_request_timeout_s",
+    "analyst_timeout_s",
+)
 _SECRET: Final = "postgresql://user:password@host/database"  # whatever a secret file may hold
 
 
 def settings(manifests: Manifests) -> Iterator[str]:
     """No variable is misspelt, malformed or missing, and the service listens where the pod says."""
-    with tempfile.TemporaryDirectory() as folder:
-        secret = Path(folder) / "secret"
-        secret.write_text(_SECRET)
-        for pod in manifests.pods:
-            for container in pod.containers:
-                if (cls := SETTINGS.get(_program(str(container.data["image"])))) is None:
-                    continue
-                given = {
-                    name: str(secret) if name.endswith("_FILE") else value
-                    for name, value in container.environment.items()
-                }
-                try:
-                    loaded = load(cls, given)
-                except SettingsError as error:
-                    yield f"{pod.owner}: {container.name} would not start: {error}"
-                else:
-                    yield from _listening(pod, loaded)
+    for pod, container, loaded in _started(manifests):
+        if isinstance(loaded, SettingsError):
+            yield f"{pod.owner}: {container.name} would not start: {loaded}"
+        else:
+            yield from _listening(pod, loaded)
+
+
+def patience(manifests: Manifests) -> Iterator[str]:
+    """What drains lasts longer than the longest request that it serves, with the defaults of what is not set."""
+    for pod, container, loaded in _started(manifests):
+        if container.ports and isinstance(loaded, Settings):
+            yield from (f"{pod.owner}: {problem}" for problem in cut_off(loaded))
+
+
+def cut_off(loaded: Settings) -> Iterator[str]:
+    """The time limits of a service that its drain does not outlast."""
+    for name in TIME_LIMITS:
+        limit_s = getattr(loaded, name, 0.0)
+        if limit_s >= loaded.sluice_drain_s:
+            yield f"{name.upper()} {limit_s:g} outlasts SLUICE_DRAIN_S {loaded.sluice_drain_s:g}"
+
+
+def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
+    """The settings that a service reads from these variables, whatever its secret files hold. Raises SettingsError."""
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write(_SECRET)
+        secret.flush()
+        secrets = {f"{name}_FILE" for name in variables(cls)} - variables(cls).keys()
+        return load(cls, {name: secret.name if name in secrets else value for name, value in environment.items()})
+
+
+def _started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | SettingsError]]:
+    """Each container of ours with what it makes of its environment."""
+    for pod in manifests.pods:
+        for container in pod.containers:
+            if (cls := SETTINGS.get(_program(str(container.data["image"])))) is None:
+                continue
+            try:
+                yield pod, container, start(cls, container.environment)
+            except SettingsError as error:
+                yield pod, container, error
 
 
 def _program(image: str) -> str:

@@ -109,16 +109,6 @@ def drain(manifests: Manifests) -> Iterator[str]:
             yield f"{pod.owner}: terminationGracePeriodSeconds {grace_s} is less than the {needed_s:g} s of a stop"
 
 
-def patience(manifests: Manifests) -> Iterator[str]:
-    """What drains lasts longer than the longest request that it serves."""
-    for pod, container in _containers(manifests):
-        environment = container.environment
-        drain_s = float(environment.get("SLUICE_DRAIN_S") or DRAIN_S)
-        for name in ("EDGE_TIMEOUT_S", "EDGE_ANALYZE_TIMEOUT_S", "EDGE_MAX_TIMEOUT_S", "ANALYST_TIMEOUT_S"):
-            if name in environment and float(environment[name]) >= drain_s:
-                yield f"{pod.owner}: {name} {environment[name]} outlasts SLUICE_DRAIN_S {drain_s:g}"
-
-
 def journals(manifests: Manifests) -> Iterator[str]:
     """A journal has a volume of its own that holds it, within the disk that the pod may use."""
     for pod, container in _containers(manifests):

@@ -11,10 +11,10 @@ Rule = Callable[[Manifests], Iterator[str]]
 RULES: Final[tuple[Rule, ...]] = (
     services.duplicates, services.selectors, services.services, services.addresses, services.monitors,
     references.configuration, references.accounts, references.volumes, references.backends,
-    pods.isolation, pods.restricted, pods.images, pods.resources, pods.probes, pods.drain, pods.patience, pods.journals,
+    pods.isolation, pods.restricted, pods.images, pods.resources, pods.probes, pods.drain, pods.journals,
     network.default_deny, network.peers, network.both_ends, network.routes, network.entrances,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread,
-    environment.settings,
+    environment.settings, environment.patience,
 )  # fmt: skip  # a group a line
 
 

@@ -91,6 +91,10 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("drain", "no preStop sleep", [(EDGE, f"{BOX}.lifecycle", None)]),
     ("patience", "EDGE_ANALYZE_TIMEOUT_S 60 outlasts SLUICE_DRAIN_S 30", [
         ("ConfigMap/edge", "data.SLUICE_DRAIN_S", "30")]),
+    ("patience", "Deployment/edge: EDGE_MAX_TIMEOUT_S 120 outlasts SLUICE_DRAIN_S 65", [
+        ("ConfigMap/edge", "data.EDGE_MAX_TIMEOUT_S", None)]),
+    ("patience", "Deployment/analyst: ANALYST_TIMEOUT_S 60 outlasts SLUICE_DRAIN_S 15", [
+        ("ConfigMap/analyst", "data.SLUICE_DRAIN_S", None)]),
     ("journals", "no volume at EVENTS_JOURNAL_DIR", [
         ("ConfigMap/inference", "data.EVENTS_JOURNAL_DIR", "/tmp/journal")]),
     ("journals", "is not larger than EVENTS_JOURNAL_MAX_BYTES", [(EDGE, f"{POD}.volumes.5.emptyDir.sizeLimit", "1Gi")]),
