@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from analyst.settings import AnalystSettings

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from k8s_check.model import Json, Manifests, Pod, Resource, matches
 
@@ -53,40 +52,26 @@ def peers(manifests: Manifests) -> Iterator[str]:
                     yield f"{policy}: an {direction} rule is open to everyone"
                 if not rule.get("ports"):
                     yield f"{policy}: an {direction} rule is open on every port"
-    for way in _ways(manifests):
+    for way in ways(manifests):
         if set(way.peer) == {"podSelector"} and not any(way.reaches(pod) for pod in manifests.pods):
             yield f"{way.policy}: {way.direction} peer {dict(way.peer['podSelector'])} matches no workload"
 
 
 def both_ends(manifests: Manifests) -> Iterator[str]:
     """What one pod may send to another's port, the other lets in, and the other way round; the port exists."""
-    outgoing = set(_pairs(manifests, "egress"))
-    incoming = set(_pairs(manifests, "ingress"))
+    outgoing = set(pairs(manifests, "egress"))
+    incoming = set(pairs(manifests, "ingress"))
     for sender, receiver, port in sorted(outgoing - incoming):
         yield f"{sender} may send to {receiver} on port {port}, which does not let it in"
     for sender, receiver, port in sorted(incoming - outgoing):
         yield f"{receiver} lets {sender} in on port {port}, who may not send there"
-    for way in _ways(manifests):
+    for way in ways(manifests):
         receivers = _receivers(manifests, way)
         for pod in receivers:
             if way.port is not None and way.port not in pod.ports:
                 yield f"{way.policy}: port {way.port} is no port of {pod.owner}"
         if way.direction == "ingress" and "podSelector" not in way.peer and not receivers:
             yield f"{way.policy}: port {way.port} is no port of any pod it selects"
-
-
-def routes(manifests: Manifests) -> Iterator[str]:
-    """The http:// addresses in a container's environment are places that it may send to."""
-    allowed = {(sender, receiver) for sender, receiver, _ in _pairs(manifests, "egress")}
-    for pod in manifests.pods:
-        for container in pod.containers:
-            for name, value in container.environment.items():
-                service = manifests.find("Service", pod.namespace, str(urlsplit(value).hostname))
-                if not value.startswith("http://") or service is None:
-                    continue
-                for receiver in manifests.selected({"matchLabels": service.spec.get("selector")}, pod.namespace):
-                    if (str(pod.owner), str(receiver.owner)) not in allowed:
-                        yield f"{pod.owner}: {name} is {value}, but no policy lets it send to {receiver.owner}"
 
 
 def entrances(manifests: Manifests) -> Iterator[str]:
@@ -107,25 +92,9 @@ def entrances(manifests: Manifests) -> Iterator[str]:
             yield f"{cause}: no policy lets another namespace in to {pod.owner} on port {port}"
 
 
-def _lets_others_in(manifests: Manifests, pod: Pod, port: int | str) -> bool:
-    return any(
-        way.direction == "ingress" and "namespaceSelector" in way.peer and way.port in (None, port)
-        for way in _ways(manifests)
-        if pod in manifests.selected(way.policy.spec.get("podSelector"), way.policy.namespace)
-    )
-
-
-def _receivers(manifests: Manifests, way: Way) -> list[Pod]:
-    """The pods whose port a way is about; for traffic from outside those of its policy that have the port."""
-    if way.direction == "egress":
-        return [pod for pod in manifests.pods if way.reaches(pod)]
-    selected = manifests.selected(way.policy.spec.get("podSelector"), way.policy.namespace)
-    return selected if set(way.peer) == {"podSelector"} else [pod for pod in selected if way.port in pod.ports]
-
-
-def _pairs(manifests: Manifests, direction: str) -> Iterator[tuple[str, str, int | str | None]]:
+def pairs(manifests: Manifests, direction: str) -> Iterator[tuple[str, str, int | str | None]]:
     """Sender, receiver and port of every way between two pods that policies of one direction allow."""
-    for way in _ways(manifests):
+    for way in ways(manifests):
         if way.direction != direction:
             continue
         own = manifests.selected(way.policy.spec.get("podSelector"), way.policy.namespace)
@@ -136,10 +105,27 @@ def _pairs(manifests: Manifests, direction: str) -> Iterator[tuple[str, str, int
                     yield str(sender.owner), str(receiver.owner), way.port
 
 
-def _ways(manifests: Manifests) -> Iterator[Way]:
+def ways(manifests: Manifests) -> Iterator[Way]:
+    """Every peer and port of every rule."""
     for policy in manifests.of("NetworkPolicy"):
         for direction, field in (("ingress", "from"), ("egress", "to")):
             for rule in policy.spec.get(direction) or ():
                 for peer in rule.get(field) or ():
                     ports: list[Json] = rule.get("ports") or [{}]
                     yield from (Way(policy, direction, peer, port.get("port")) for port in ports)
+
+
+def _lets_others_in(manifests: Manifests, pod: Pod, port: int | str) -> bool:
+    return any(
+        way.direction == "ingress" and "namespaceSelector" in way.peer and way.port in (None, port)
+        for way in ways(manifests)
+        if pod in manifests.selected(way.policy.spec.get("podSelector"), way.policy.namespace)
+    )
+
+
+def _receivers(manifests: Manifests, way: Way) -> list[Pod]:
+    """The pods whose port a way is about; for traffic from outside those of its policy that have the port."""
+    if way.direction == "egress":
+        return [pod for pod in manifests.pods if way.reaches(pod)]
+    selected = manifests.selected(way.policy.spec.get("podSelector"), way.policy.namespace)
+    return selected if set(way.peer) == {"podSelector"} else [pod for pod in selected if way.port in pod.ports]

@@ -27,6 +27,15 @@ def isolation(manifests: Manifests) -> Iterator[str]:
                 yield f"{pod.owner}: volume {volume['name']} is a folder of the host"
 
 
+def namespaces(manifests: Manifests) -> Iterator[str]:
+    """The namespace of every pod is among the resources, and itself refuses what is not restricted."""
+    for name in sorted({pod.namespace for pod in manifests.pods}):
+        found = next((namespace for namespace in manifests.of("Namespace") if namespace.name == name), None)
+        labels = (found.data["metadata"].get("labels") or {}) if found else {}
+        if labels.get("pod-security.kubernetes.io/enforce") != "restricted":
+            yield f"namespace {name}: pod-security.kubernetes.io/enforce is not restricted"
+
+
 def restricted(manifests: Manifests) -> Iterator[str]:
     """The Pod Security Standard `restricted`, and a read-only root."""
     for pod, container in _containers(manifests):
@@ -48,16 +57,21 @@ def restricted(manifests: Manifests) -> Iterator[str]:
 
 
 def images(manifests: Manifests) -> Iterator[str]:
-    """Each image has a tag that says what it is, or a digest."""
+    """Each image has a tag that says what it is; one from a registry of yours a digest, which nobody can push again."""
     for pod, container in _containers(manifests):
         image = str(container.data["image"])
-        tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-        if "@sha256:" not in image and tag in ("", "latest"):
+        tag = image.rpartition("/")[2].partition(":")[2]
+        registry = image.partition("/")[0] if "/" in image else ""
+        if "@sha256:" in image:
+            continue
+        if tag in ("", "latest"):
             yield f"{pod.owner}: {container.name}: image {image} has no tag of its own"
+        if "." in registry or ":" in registry:
+            yield f"{pod.owner}: {container.name}: image {image} has no digest"
 
 
 def resources(manifests: Manifests) -> Iterator[str]:
-    """CPU, memory and disk are requested; memory and disk are limited; no request exceeds its limit."""
+    """CPU, memory and disk are requested; memory and disk are limited; memory is promised in full."""
     for pod, container in _containers(manifests):
         given = container.data.get("resources") or {}
         requests, limits = given.get("requests") or {}, given.get("limits") or {}
@@ -69,6 +83,8 @@ def resources(manifests: Manifests) -> Iterator[str]:
         for name, amount in requests.items():
             if name in limits and quantity(amount) > quantity(limits[name]):
                 yield f"{pod.owner}: {container.name}: the request of {name} exceeds its limit"
+            if name == "memory" and name in limits and quantity(amount) < quantity(limits[name]):
+                yield f"{pod.owner}: {container.name}: the request of memory is below its limit"
 
 
 def probes(manifests: Manifests) -> Iterator[str]:

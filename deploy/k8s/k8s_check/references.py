@@ -1,5 +1,6 @@
 """Whatever a resource names must exist: configuration, secrets and their keys, accounts, volumes, back ends."""
 
+import base64
 from collections.abc import Iterator
 from typing import Final
 
@@ -49,6 +50,14 @@ def volumes(manifests: Manifests) -> Iterator[str]:
             yield from _files(manifests, pod, container)
 
 
+def items(manifests: Manifests) -> Iterator[str]:
+    """A mounted Secret names its keys: what someone adds to it later reaches no pod."""
+    for pod in manifests.pods:
+        for volume in pod.spec.get("volumes", ()):
+            if "secret" in volume and not volume["secret"].get("items"):
+                yield f"{pod.owner}: volume {volume['name']} mounts every key of its Secret"
+
+
 def backends(manifests: Manifests) -> Iterator[str]:
     """An Ingress leads to a port that its Service has, and its certificate is there."""
     for ingress in manifests.of("Ingress"):
@@ -68,6 +77,26 @@ def backends(manifests: Manifests) -> Iterator[str]:
 def keys_of(resource: Resource) -> set[str]:
     """Of a ConfigMap or a Secret."""
     return {*(resource.data.get("data") or {}), *(resource.data.get("stringData") or {})}
+
+
+def file_content(manifests: Manifests, pod: Pod, container: Container, path: str) -> str | None:
+    """What a mounted Secret or ConfigMap has at a path; None when it has no such file."""
+    folder, _, file = path.rpartition("/")
+    source = _volume_source(pod, container, folder)
+    if source is None:
+        return None
+    kind, reference = source
+    found = manifests.find(kind, pod.namespace, str(reference.get("name") or reference.get("secretName")))
+    keys = {item["path"]: item["key"] for item in reference.get("items", ())} or {file: file}
+    return _value(found, keys[file]) if found and file in keys else None
+
+
+def _value(resource: Resource, key: str) -> str | None:
+    plain: Json = resource.data.get("stringData") or {}
+    data: Json = resource.data.get("data") or {}
+    if key in plain or (resource.kind == "ConfigMap" and key in data):
+        return str(plain.get(key, data.get(key)))
+    return base64.b64decode(data[key]).decode() if key in data else None
 
 
 def _backends(spec: Json) -> Iterator[Json]:
@@ -96,15 +125,18 @@ def _files(manifests: Manifests, pod: Pod, container: Container) -> Iterator[str
     for name, path in container.environment.items():
         if not name.endswith("_FILE"):
             continue
-        folder, _, file = path.rpartition("/")
+        folder = path.rpartition("/")[0]
         if folder not in folders:
             yield f"{pod.owner}: {name} is {path}, where nothing is mounted"
-        elif file not in _held(manifests, pod, folders[folder]):
+        elif file_content(manifests, pod, container, path) is None:
             yield f"{pod.owner}: {name} is {path}, which the volume {folders[folder]} does not hold"
 
 
-def _held(manifests: Manifests, pod: Pod, volume: str) -> set[str]:
-    """The file names in a volume made of a Secret, which are its keys."""
-    names = [v["secret"]["secretName"] for v in pod.spec["volumes"] if v["name"] == volume and "secret" in v]
-    found = [manifests.find("Secret", pod.namespace, name) for name in names]
-    return {key for secret in found if secret for key in keys_of(secret)}
+def _volume_source(pod: Pod, container: Container, folder: str) -> tuple[str, Json] | None:
+    """Kind and reference of the Secret or ConfigMap that is mounted at a folder."""
+    names = [mount["name"] for mount in container.data.get("volumeMounts", ()) if mount["mountPath"] == folder]
+    for volume in pod.spec.get("volumes", ()):
+        for field in ("secret", "configMap"):
+            if volume["name"] in names and field in volume:
+                return KINDS[field], volume[field]
+    return None

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from k8s_check import environment, network, pods, references, scaling, services
+from k8s_check import destinations, environment, network, pods, references, scaling, services
 from k8s_check.model import Manifests
 
 Rule = Callable[[Manifests], Iterator[str]]
 
 RULES: Final[tuple[Rule, ...]] = (
-    services.duplicates, services.selectors, services.services, services.addresses, services.monitors,
-    references.configuration, references.accounts, references.volumes, references.backends,
-    pods.isolation, pods.restricted, pods.images, pods.resources, pods.probes, pods.drain, pods.journals,
-    network.default_deny, network.peers, network.both_ends, network.routes, network.entrances,
-    scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread,
+    services.duplicates, services.selectors, services.services, services.monitors,
+    references.configuration, references.accounts, references.volumes, references.items, references.backends,
+    pods.isolation, pods.namespaces, pods.restricted, pods.images, pods.resources,
+    pods.probes, pods.drain, pods.journals,
+    network.default_deny, network.peers, network.both_ends, network.entrances,
+    destinations.addresses, destinations.routes,
+    scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
     environment.settings, environment.patience,
 )  # fmt: skip  # a group a line
 

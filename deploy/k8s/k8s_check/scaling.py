@@ -8,6 +8,8 @@ from k8s_check.model import Json, Manifests, Resource
 
 SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject")
 _PATIENCE_S: Final = 60
+_PROOF_S: Final = 5
+_PROGRESS_S: Final = 300
 _NAMESPACE: Final = re.compile(r'namespace="([^"]*)"')
 
 
@@ -92,6 +94,17 @@ def spread(manifests: Manifests) -> Iterator[str]:
         unavailable = ((pod.owner.spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxUnavailable")
         if unavailable != 0 and not (isinstance(unavailable, int) and unavailable < _fewest(manifests, pod.owner)):
             yield f"{pod.owner}: a rollout may leave no replica (maxUnavailable {unavailable})"
+
+
+def rollouts(manifests: Manifests) -> Iterator[str]:
+    """A new pod proves itself for a while before the next is replaced, and a rollout that stands still fails."""
+    for deployment in manifests.of("Deployment"):
+        ready_s = deployment.spec.get("minReadySeconds", 0)
+        deadline_s = deployment.spec.get("progressDeadlineSeconds", 600)
+        if ready_s < _PROOF_S:
+            yield f"{deployment}: minReadySeconds {ready_s} lets a pod that ends at its first requests pass"
+        if not ready_s < deadline_s <= _PROGRESS_S:
+            yield f"{deployment}: progressDeadlineSeconds {deadline_s} is not within {ready_s} and {_PROGRESS_S}"
 
 
 def _budget(spec: Json, replicas: int) -> Iterator[str]:

@@ -1,7 +1,6 @@
-"""Services and monitors find their pods, and the addresses in settings lead to a Service's port."""
+"""Services and monitors find their pods, and nothing is there twice."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from k8s_check.model import WORKLOADS, Manifests, matches
 
@@ -34,21 +33,6 @@ def services(manifests: Manifests) -> Iterator[str]:
                 yield f"{service}: targetPort {target} is no port of {found[0].owner}"
             elif service.spec.get("clusterIP") == "None" and found[0].ports[target] != port["port"]:
                 yield f"{service}: is headless, so port {port['port']} must be the pod's own, {found[0].ports[target]}"
-
-
-def addresses(manifests: Manifests) -> Iterator[str]:
-    """Every http:// address in a container's environment is a port of a Service of this namespace."""
-    for pod in manifests.pods:
-        for container in pod.containers:
-            for name, value in container.environment.items():
-                if not value.startswith("http://"):
-                    continue
-                url = urlsplit(value)
-                service = manifests.find("Service", pod.namespace, str(url.hostname))
-                if service is None:
-                    yield f"{pod.owner}: {name} is {value}: there is no Service {url.hostname}"
-                elif (url.port or 80) not in {port["port"] for port in service.spec["ports"]}:
-                    yield f"{pod.owner}: {name} is {value}: Service {url.hostname} has no port {url.port or 80}"
 
 
 def monitors(manifests: Manifests) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from written import Overlay
 
 from k8s_check.model import Manifests
 from k8s_check.rules import RULES, problems
@@ -40,6 +41,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("ConfigMap/edge", "data.EDGE_UPSTREAM_INFERENCE", "http://inferense:8001")]),
     ("addresses", "Service metrics has no port 80", [
         ("ConfigMap/edge", "data.EDGE_UPSTREAM_METRICS", "http://metrics")]),
+    ("addresses", "REDIS_HOST is vakley:6379: there is no Service vakley", [
+        ("ConfigMap/sluice", "data.REDIS_HOST", "vakley")]),
+    ("addresses", "the host in DATABASE_URL is pgbouncer:6432: there is no Service pgbouncer", [
+        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://sluice:x@pgbouncer:6432/sluice")]),
+    ("addresses", "there is no Service second", [
+        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://s:x@a.example.com:5432,second/sluice")]),
     ("monitors", "has no port metrics", [("PodMonitor/sluice", "spec.podMetricsEndpoints.0.port", "metrics")]),
     ("monitors", "leaves Deployment/analyst out", [
         ("PodMonitor/sluice", "spec.selector.matchExpressions.0.values", ["edge", "inference", "metrics"])]),
@@ -59,6 +66,9 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         (EDGE, f"{BOX}.env.0.value", "/run/secrets/sluice-postgres/database")]),
     ("volumes", "where nothing is mounted", [(EDGE, f"{BOX}.env.0.value", "/run/secrets/database-url")]),
     ("volumes", "which the volume sluice-edge does not hold", [("Secret/sluice-edge", "stringData", {"token": "x"})]),
+    ("volumes", "which the volume sluice-postgres does not hold", [
+        (EDGE, f"{POD}.volumes.0.secret.items.0.path", "url")]),
+    ("items", "volume sluice-redis mounts every key of its Secret", [(EDGE, f"{POD}.volumes.1.secret.items", None)]),
     ("backends", "there is no Service egde", [
         ("Ingress/edge", "spec.rules.0.http.paths.0.backend.service.name", "egde")]),
     ("backends", "Service edge has no port https", [
@@ -68,6 +78,9 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("isolation", "enableServiceLinks", [("Job/migrate-edge", f"{POD}.enableServiceLinks", True)]),
     ("isolation", "hostNetwork", [(EDGE, f"{POD}.hostNetwork", True)]),
     ("isolation", "is a folder of the host", [(EDGE, f"{POD}.volumes.4", {"name": "tmp", "hostPath": {"path": "/"}})]),
+    ("namespaces", "namespace sluice: pod-security", [
+        ("Namespace/sluice", "metadata.labels.pod-security|kubernetes|io/enforce", "baseline")]),
+    ("namespaces", "namespace sluice: pod-security", [("Namespace/sluice", "metadata.name", "other")]),
     ("restricted", "runAsNonRoot", [(EDGE, f"{POD}.securityContext.runAsNonRoot", None)]),
     ("restricted", "runAsUser", [(EDGE, f"{BOX}.securityContext.runAsUser", 0)]),
     ("restricted", "seccompProfile", [(EDGE, f"{POD}.securityContext.seccompProfile.type", "Unconfined")]),
@@ -78,9 +91,11 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("restricted", "privileged", [(EDGE, f"{BOX}.securityContext.privileged", True)]),
     ("images", "has no tag of its own", [(EDGE, f"{BOX}.image", "registry.example.com:5000/sluice/edge-limiter")]),
     ("images", "has no tag of its own", [(EDGE, f"{BOX}.image", "sluice/edge-limiter:latest")]),
+    ("images", "has no digest", [(EDGE, f"{BOX}.image", "registry.example.com/sluice/edge-limiter:0.1.0")]),
     ("resources", "limits.memory is not set", [(EDGE, f"{BOX}.resources.limits.memory", None)]),
     ("resources", "requests.cpu is not set", [(EDGE, f"{BOX}.resources.requests.cpu", None)]),
     ("resources", "the request of memory exceeds its limit", [(EDGE, f"{BOX}.resources.requests.memory", "1Gi")]),
+    ("resources", "the request of memory is below its limit", [(EDGE, f"{BOX}.resources.requests.memory", "256Mi")]),
     ("probes", "livenessProbe is missing", [(EDGE, f"{BOX}.livenessProbe", None)]),
     ("probes", "asks port opps, which it does not have", [(EDGE, f"{BOX}.readinessProbe.httpGet.port", "opps")]),
     ("probes", "readinessProbe does not ask the ops port", [(EDGE, f"{BOX}.readinessProbe.httpGet.port", "http")]),
@@ -120,6 +135,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("both_ends", "port 80 is no port of any pod it selects", [
         (f"{POLICY}/from-ingress", "spec.ingress.0.ports.0.port", 80)]),
     ("routes", "no policy lets it send to Deployment/metrics", [(f"{POLICY}/analyst", "spec.egress.0", None)]),
+    ("routes", "REDIS_HOST is redis.example.com:6380, but no policy lets it send out on port 6380", [
+        ("ConfigMap/sluice", "data.REDIS_PORT", "6380")]),
+    ("routes", "Job/migrate-edge: the host in DATABASE_URL is pg.example.com:6432, but no policy lets it send out", [
+        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://sluice:x@pg.example.com:6432/sluice")]),
+    ("routes", "EDGE_UPSTREAM_METRICS is metrics:8002, but no policy lets it send to Deployment/metrics on port 8002", [
+        (f"{POLICY}/edge", "spec.egress.1.ports.0.port", 9002)]),
     ("entrances", "Ingress/edge: no policy lets another namespace in to Deployment/edge on port 8000", [
         (f"{POLICY}/from-ingress", "spec.ingress.0.ports.0.port", 9000)]),
     ("entrances", "PodMonitor/sluice: no policy lets another namespace in to Deployment/metrics on port 9002", [
@@ -147,6 +168,9 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("spread", "counts other pods", [
         (EDGE, f"{POD}.topologySpreadConstraints.1.labelSelector.matchLabels.{NAME}", "egde")]),
     ("spread", "a rollout may leave no replica", [(EDGE, "spec.strategy.rollingUpdate.maxUnavailable", 3)]),
+    ("rollouts", "minReadySeconds 0 lets a pod", [(EDGE, "spec.minReadySeconds", None)]),
+    ("rollouts", "progressDeadlineSeconds 600 is not", [(EDGE, "spec.progressDeadlineSeconds", None)]),
+    ("rollouts", "progressDeadlineSeconds 5 is not", [(EDGE, "spec.progressDeadlineSeconds", 5)]),
     ("settings", "EDGE_UPSTREAM_INFERENSE is not a setting", [("ConfigMap/edge", "data.EDGE_UPSTREAM_INFERENSE", "")]),
     ("settings", "EDGE_TRUSTED_PROXIES is not valid", [("ConfigMap/edge", "data.EDGE_TRUSTED_PROXIES", "10.0.0.0/40")]),
     ("settings", "DATABASE_URL is not set", [("Job/migrate-metrics", f"{BOX}.env", [])]),
@@ -157,6 +181,17 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
 
 def test_production__breaks_no_rule(spoil: Callable[..., Manifests]) -> None:
     assert problems(spoil()) == []
+
+
+def test_policy_file_in_a_config_map__is_no_error(overlay: Overlay) -> None:
+    metadata = {"name": "policies", "namespace": "sluice"}
+    overlay.documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a.yaml": "x"}})
+    overlay.set("ConfigMap/edge", "data.EDGE_POLICY_FILE", "/etc/sluice/a.yaml")
+    overlay.set(EDGE, f"{POD}.volumes.7", {"name": "policies", "configMap": {"name": "policies"}})
+    overlay.set(EDGE, f"{BOX}.volumeMounts.7", {"name": "policies", "mountPath": "/etc/sluice", "readOnly": True})
+    assert problems(overlay.manifests()) == []
+    overlay.set("ConfigMap/edge", "data.EDGE_POLICY_FILE", "/etc/sluice/b.yaml")
+    assert "which the volume policies does not hold" in problems(overlay.manifests())[0]
 
 
 @pytest.mark.parametrize(("rule", "says", "edits"), PLANTED, ids=[f"{rule}: {says}" for rule, says, _ in PLANTED])

@@ -62,7 +62,7 @@ def as_written() -> Overlay:
             if path.name == "kustomization.yaml":
                 for name, literals in _generated(path):
                     data.setdefault(name, {}).update(literals)
-            elif path.name not in ("secrets.example.yaml", "namespace.yaml"):
+            elif path.name != "secrets.example.yaml":
                 documents += [d for d in _documents(path) if (d["kind"], d["metadata"]["name"]) != REPLACED_BY_KEDA]
     for name, literals in data.items():
         metadata = {"name": name, "namespace": "sluice"}

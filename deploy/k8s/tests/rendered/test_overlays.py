@@ -64,7 +64,7 @@ def test_gpu__asks_for_one_and_for_the_image_with_torch(rendered: dict[str, Mani
     [pod] = [pod for pod in rendered["prod-gpu"].pods if pod.owner.name == "inference"]
     [container] = pod.containers
     assert container.data["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert container.data["image"] == "registry.example.com/sluice/inference-cuda:0.1.0"
+    assert container.data["image"].startswith("registry.example.com/sluice/inference-cuda@sha256:")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
