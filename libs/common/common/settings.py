@@ -23,8 +23,10 @@ def _plain_postgres(value: object) -> object:
 
 
 def _is_url(url: str) -> bool:
+    """Whether each host of a URL, which may list several as PostgreSQL's do, has a possible port or none."""
     try:
-        return urlsplit(url).port != 0
+        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+        return all(urlsplit(f"//{host}").port != 0 for host in hosts)
     except ValueError:  # its message may hold the value
         return False
 

@@ -107,6 +107,14 @@ def test_url_with_libpq_options__migrates_too(database_url: str, package: Callab
     migrate(f"{database_url}?sslmode=disable&application_name=x", package=package(FIRST), schema="probe")
 
 
+def test_url_of_two_hosts__uses_the_one_that_takes_writes(
+    database_url: str, free_port: Callable[[], int], package: Callable[..., str]
+) -> None:
+    both = database_url.replace("@", f"@127.0.0.1:{free_port()},", 1) + "?target_session_attrs=read-write"
+    migrate(both, package=package(FIRST), schema="probe")
+    assert fetch(database_url, "SELECT count(*) FROM probe.thing") == [(0,)]
+
+
 def test_folder_with_a_percent_sign__migrates_too(
     database_url: str, package: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

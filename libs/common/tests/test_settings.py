@@ -99,6 +99,7 @@ def test_empty__means_not_set(name: str) -> None:
         ("DATABASE_URL", f"mysql://root:{SECRET}@db/x"),
         ("DATABASE_URL", f"postgresql://root:{SECRET}@db:port/x"),
         ("DATABASE_URL", f"postgresql://root:{SECRET}@[db/x"),
+        ("DATABASE_URL", f"postgresql://root:{SECRET}@db:5432,other:port/x"),
     ],
 )
 def test_malformed_value__is_one_line_that_names_the_variable_and_echoes_nothing(name: str, value: str) -> None:
@@ -127,6 +128,7 @@ def test_unknown_name_elsewhere__is_none_of_our_business() -> None:
         ("postgresql+asyncpg://u:p@h/d", "postgresql://u:p@h/d"),
         ("postgres://u:p@h:1/d?sslmode=require", "postgres://u:p@h:1/d?sslmode=require"),
         ("postgresql://u:postgresql+asyncpg@h/d", "postgresql://u:postgresql+asyncpg@h/d"),
+        ("postgresql://u:p@a:5432,b:5432/d", "postgresql://u:p@a:5432,b:5432/d"),
     ],
 )
 def test_postgres_url__is_accepted_in_its_common_spellings(given: str, read: str) -> None:
