@@ -6,6 +6,7 @@ JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 	if [ "$$cores" -gt 4 ]; then echo 4; elif [ "$$cores" -lt 2 ]; then echo 2; else echo "$$cores"; fi)
 TORCH_TESTS ?= torch and not cuda
 COMPOSE := docker compose -f deploy/compose/compose.yaml
+SECRETS ?= deploy/compose/secrets
 LAUNCHER := .venv/bin/python -m launcher
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
@@ -77,12 +78,20 @@ test-torch: torch ## run the tests of the torch engine
 model: torch ## build the bundled model anew: make model ARGS="--eval FILE.tsv"
 	@cd services/inference && ../../.venv-torch/bin/python -m training.build $(ARGS)
 
-images: ## build the container images of the four services
-	@deploy/compose/make-secrets
+# The labels of the images.
+images image-cuda up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' libs/common/pyproject.toml)
+images image-cuda up: export REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+
+images: ## build the container images of the four services; TAG=0.2.0 names them so
+	@deploy/compose/make-secrets $(SECRETS)
 	@$(COMPOSE) build
 
+image-cuda: ## build the image of inference with torch for NVIDIA GPUs, sluice/inference-cuda (large)
+	@docker build --file deploy/compose/Dockerfile --target cuda --build-arg SERVICE=inference \
+		--build-arg VERSION --build-arg REVISION --tag sluice/inference-cuda:$(or $(TAG),local) .
+
 up: ## start everything in containers, and wait until it is healthy
-	@deploy/compose/make-secrets
+	@deploy/compose/make-secrets $(SECRETS)
 	@$(COMPOSE) up --build --detach --wait
 
 down: ## stop the containers; data and secrets stay
