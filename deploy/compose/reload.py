@@ -16,7 +16,7 @@ def modified(folders: list[Path]) -> dict[Path, int]:
     times = {}
     for folder in folders:
         for path in folder.rglob("*"):
-            if path.suffix in {".py", ".lua"}:
+            if path.suffix in {".py", ".lua", ".html", ".js", ".css"}:
                 try:
                     times[path] = path.stat().st_mtime_ns
                 except FileNotFoundError:  # an editor replaces it right now

@@ -5,8 +5,10 @@ import random
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import aiohttp
+from compose.stack import Stack, docker
 
 CLIENTS = 6
 JSON_WINDOW = {"window": "1h"}
@@ -21,6 +23,7 @@ class Load:
     outcomes: dict[str, int | str] = field(default_factory=dict)
     """Request id of a prediction to its status, or to what broke."""
     read_outcomes: Counter[int | str] = field(default_factory=Counter)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _stopped: bool = False
 
     async def run(self) -> None:
@@ -76,3 +79,20 @@ _READS = (
     ("POST", "/metrics/aggregated", JSON_WINDOW),
     ("POST", "/analyze/performance", JSON_WINDOW),
 )
+
+
+async def unrecorded(stack: Stack, load: Load) -> set[str]:
+    """The answered predictions that are not in PostgreSQL fifteen seconds after the last of them."""
+    missing = load.answered_ids()
+    deadline = asyncio.get_running_loop().time() + 15
+    while missing and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.2)
+        missing = load.answered_ids() - set(stack.sql("SELECT request_id FROM metrics.prediction").split())
+    return missing
+
+
+def causes(stack: Stack, load: Load) -> str:
+    """What the edges logged about failed requests since the load began; for the messages of failed tests."""
+    since = ("--since", load.began.isoformat())
+    logs = [line for edge in stack.containers("edge") for line in docker("logs", *since, edge).splitlines()]
+    return "\n".join([line for line in logs if '"status": 5' in line][:20])

@@ -17,10 +17,12 @@ OPS_PORTS = {name: 9000 + place for place, name in enumerate(SERVICES)}
 HEALTHY_S = 90.0
 
 
-def run(*words: str, environment: Mapping[str, str] | None = None, timeout_s: float = 600) -> str:
+def run(
+    *words: str, environment: Mapping[str, str] | None = None, folder: Path | None = None, timeout_s: float = 600
+) -> str:
     """The standard output of a command; its standard error, when it fails."""
     env = {**os.environ, **(environment or {})}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=timeout_s)
+    done = subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s)
     if done.returncode:
         raise AssertionError(f"{' '.join(words)} failed:\n{done.stderr[-4000:]}")
     return done.stdout
@@ -38,6 +40,7 @@ class Stack:
     secrets: Path
     ports: list[int]
     replicas: int = 0
+    tag: str = "local"
     times_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -45,10 +48,27 @@ class Stack:
         """Where the edges are published, as many as run."""
         return [f"http://127.0.0.1:{self.published(container)}" for container in self.containers("edge")]
 
-    def compose(self, *words: str) -> str:
-        files = ("-f", str(DEPLOY / "compose.yaml"), "-f", str(ROOT / "tests" / "compose" / "settings.yaml"))
-        environment = {"PUBLISH_PORT": f"{self.ports[0]}-{self.ports[-1]}", "SECRETS": str(self.secrets)}
-        return run("docker", "compose", "-p", self.project, *files, *words, environment=environment)
+    @property
+    def published_range(self) -> str:
+        return f"{self.ports[0]}-{self.ports[-1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With which a plain `docker compose`, run anywhere, is about this project."""
+        return {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": f"{DEPLOY}/compose.yaml:{ROOT}/tests/compose/settings.yaml",
+            "PUBLISH_PORT": self.published_range,
+            "SECRETS": str(self.secrets),
+            "TAG": self.tag,
+        }
+
+    def compose(self, *words: str, **environment: str) -> str:
+        return run("docker", "compose", *words, environment=self.environment | environment)
+
+    def shell(self, script: str, folder: Path) -> str:
+        """What the commands print, which are run one after the other until one fails."""
+        return run("sh", "-euc", script, environment=self.environment, folder=folder)
 
     def timed(self, name: str, work: Callable[[], object]) -> None:
         started = time.monotonic()

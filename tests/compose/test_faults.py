@@ -3,18 +3,8 @@
 import asyncio
 
 import pytest
-from compose.load import Load
+from compose.load import Load, unrecorded
 from compose.stack import SERVICES, STORES, Stack
-
-
-async def unrecorded(stack: Stack, load: Load) -> set[str]:
-    """The answered predictions that are not in PostgreSQL fifteen seconds after the last of them."""
-    missing = load.answered_ids()
-    deadline = asyncio.get_running_loop().time() + 15
-    while missing and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.2)
-        missing = load.answered_ids() - set(stack.sql("SELECT request_id FROM metrics.prediction").split())
-    return missing
 
 
 async def lives_through(stack: Stack, service: str, harm: str) -> Load:

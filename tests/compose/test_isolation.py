@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from compose.stack import OPS_PORTS, ROOT, SERVICES, STORES, Stack, docker
+from compose.stack import OPS_PORTS, ROOT, SERVICES, STORES, Stack, docker, run
 
+CANARY = "canary-0f9e8d7c6b5a"
 SECRETS = ("postgres-password", "database-url", "redis-password", "edge-admin-token", "events-hash-key")
 SIZE_LIMITS_MB = {"edge-limiter": 150, "metrics": 150, "inference": 400, "analyst": 350}
+PORTS = {**{name: [port, port - 1000] for name, port in OPS_PORTS.items()}, "postgres": [5432], "redis": [6379]}
 BASE_IMAGE = "python:3.11-slim"
 MB = 1_000_000
 
@@ -57,18 +60,36 @@ def test_a_store__runs_without_root_or_capabilities_on_a_read_only_root(stack: S
     assert docker("exec", container, "sh", "-c", "touch /etc/x 2>&1 || true").endswith("Read-only file system")
 
 
-def test_from_outside_the_network__nothing_but_the_edge_is_reached(stack: Stack) -> None:
-    ports = {**{name: [port, port - 1000] for name, port in OPS_PORTS.items()}, "postgres": [5432], "redis": [6379]}
-    targets = []
-    for name, numbers in ports.items():
-        (container,) = stack.containers(name)
-        networks = stack.inspect(container)["NetworkSettings"]["Networks"].values()
-        targets += [f"{network['IPAddress']}:{port}" for network in networks for port in numbers]
-    outside = ("run", "--rm", "--entrypoint", "python", "sluice/metrics:local", "-c", REACH)
-    assert docker(*outside, *targets) == ""
-    (edge,) = stack.containers("edge")
-    seen_inside = docker("exec", edge, "python", "-c", REACH, *(f"{name}:{ports[name][0]}" for name in ports))
-    assert len(seen_inside.splitlines()) == len(ports)
+def test_who_is_on_the_published_network__reaches_the_edge_and_nothing_else(stack: Stack) -> None:
+    networks = {name: addresses(stack, name) for name in PORTS}
+    edge = networks["edge"].pop(f"{stack.project}_front")
+    closed = [f"{ip}:{port}" for name, found in networks.items() for ip in found.values() for port in PORTS[name]]
+    front = (
+        "run",
+        "--rm",
+        f"--network={stack.project}_front",
+        "--entrypoint=python",
+        "sluice/metrics:local",
+        "-c",
+        REACH,
+    )
+    # The ops port too: docs/operations.md says who is on that network.
+    assert docker(*front, f"{edge}:8000", f"{edge}:9000", *closed).split() == [f"{edge}:8000", f"{edge}:9000"]
+    inside = docker("exec", *stack.containers("edge"), "python", "-c", REACH, *closed)
+    assert sorted(inside.split()) == sorted(closed)  # all of them listen
+
+
+def test_from_another_network__nothing_is_reached(stack: Stack) -> None:
+    networks = {name: addresses(stack, name).values() for name in PORTS}
+    targets = [f"{ip}:{port}" for name, found in networks.items() for ip in found for port in PORTS[name]]
+    other = ("run", "--rm", "--entrypoint=python", "sluice/metrics:local", "-c", REACH)
+    assert docker(*other, *targets) == ""
+
+
+def addresses(stack: Stack, service: str) -> dict[str, str]:
+    """A service's address in each of its networks."""
+    networks = stack.inspect(stack.containers(service)[0])["NetworkSettings"]["Networks"]
+    return {name: network["IPAddress"] for name, network in networks.items() if "outbound" not in name}
 
 
 def test_no_port_but_the_edges__is_published_and_that_on_loopback_only(stack: Stack) -> None:
@@ -103,6 +124,27 @@ def test_environment_command_lines_and_logs__hold_no_secret(stack: Stack) -> Non
     assert [value for value in values if value in stack.compose("logs", "--no-color")] == []
 
 
+async def test_a_gemini_key__is_in_no_log_and_no_environment(stack: Stack) -> None:
+    key = stack.secrets / "gemini-api-key"
+    key.chmod(0o644)
+    key.write_text(CANARY)
+    try:
+        # Its endpoint is this container's own port 9, which refuses: the report is tried, and written by rules.
+        stack.compose("up", "--detach", "--wait", "--no-deps", "analyst", GEMINI_ENDPOINT="http://127.0.0.1:9")
+        (analyst,) = stack.containers("analyst")
+        headers = {"X-Forwarded-For": "198.51.100.77"}
+        async with aiohttp.ClientSession(stack.urls[0], headers=headers) as session:
+            async with session.post("/analyze/performance", json={"window": "24h"}) as response:
+                assert (response.status, (await response.json())["source"]) == (200, "rules")
+        assert "sluice_analyst_model_calls_total{" in stack.metrics("analyst", analyst)  # the key was used
+        logs = docker("logs", analyst)
+        seen = json.dumps(stack.inspect(analyst)) + docker("exec", analyst, "cat", "/proc/1/environ") + logs
+        assert CANARY not in seen
+    finally:
+        key.write_text("")
+        stack.compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "analyst")
+
+
 @pytest.mark.parametrize("service", SIZE_LIMITS_MB)
 def test_an_image__is_small_over_its_base_and_names_itself(
     stack: Stack, service: str, say: Callable[[str], None]
@@ -112,6 +154,10 @@ def test_an_image__is_small_over_its_base_and_names_itself(
     assert size / MB <= SIZE_LIMITS_MB[service]
     labels = image(f"sluice/{service}:local")["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"sluice-{service}"
+    assert labels["org.opencontainers.image.revision"] == run("git", "rev-parse", "HEAD", folder=ROOT).strip()
+    version = f"import importlib.metadata as m; print(m.version('sluice-{service}'))"
+    said = docker("run", "--rm", "--entrypoint=python", f"sluice/{service}:local", "-c", version)
+    assert labels["org.opencontainers.image.version"] == said
     assert image(f"sluice/{service}:local")["Config"]["User"] == "10001:10001"
 
 

@@ -1,19 +1,14 @@
-"""The procedures of docs/operations.md: backup and restore, an upgrade while serving, TLS before the edge."""
+"""The procedures of docs/operations.md, executed as they are written: backup, restore, and an upgrade while serving."""
 
 import asyncio
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
-from compose.load import Load
-from compose.stack import SERVICES, Stack, docker
-
-DUMP = "/tmp/sluice.dump"
-# As documented, but through psql: where the image is a local stand-in its pg_restore is version 17, which sets what 16
-# doesn't know.
-RESTORE = (
-    f"pg_restore --file=- {DUMP} | grep -v '^SET transaction_timeout'"
-    " | psql -Xq -U postgres -d sluice -v ON_ERROR_STOP=1 >/dev/null"
-)
+from compose import documented
+from compose.load import Load, causes, unrecorded
+from compose.stack import ROOT, SERVICES, Stack, run
 
 
 async def predict(stack: Stack, times: int) -> None:
@@ -31,38 +26,78 @@ async def stored(stack: Stack, at_least: int) -> int:
     return count
 
 
-async def test_a_restored_backup__holds_every_prediction_once(stack: Stack) -> None:
-    (postgres,) = stack.containers("postgres")
+async def test_a_restored_backup__holds_every_prediction_once(stack: Stack, tmp_path: Path) -> None:
+    dump, restore = documented.blocks("Backup and restore")
     before = int(stack.sql("SELECT count(*) FROM metrics.prediction"))
     await predict(stack, 20)
     await stored(stack, before + 20)
-    docker("exec", postgres, "pg_dump", "-U", "postgres", "-d", "sluice", "--format=custom", f"--file={DUMP}")
+    await asyncio.to_thread(stack.shell, dump, tmp_path)
     await predict(stack, 10)
     await stored(stack, before + 30)
-
-    stack.compose("stop", *SERVICES)
-    stack.sql("DROP DATABASE sluice WITH (FORCE)", "postgres")
-    stack.sql("CREATE DATABASE sluice OWNER sluice", "postgres")
-    docker("exec", postgres, "sh", "-c", RESTORE)
+    *stop_and_restore, start = restore.splitlines()
+    await asyncio.to_thread(stack.shell, "\n".join(stop_and_restore), tmp_path)
     assert int(stack.sql("SELECT count(*) FROM metrics.prediction")) == before + 20
-    stack.compose("up", "--detach", "--wait", "--no-recreate")
+    await asyncio.to_thread(stack.shell, start, tmp_path)
     await predict(stack, 1)
     await stored(stack, before + 21)
     assert stack.sql("SELECT count(*) - count(DISTINCT event_id) FROM metrics.prediction") == "0"
 
 
-async def test_an_expanding_migration__is_not_noticed_by_those_who_serve(
-    stack: Stack, say: Callable[[str], None]
+def test_the_database__is_closed_to_other_roles_also_after_a_restore(stack: Stack) -> None:
+    assert stack.sql("SELECT has_database_privilege('public', 'sluice', 'connect')") == "f"
+    assert stack.sql("SELECT has_database_privilege('sluice', 'sluice', 'connect')") == "t"
+
+
+def test_the_password_file_of_pgadmin__opens_the_database(stack: Stack) -> None:
+    passfile = "umask 077; cat >/tmp/passfile; PGPASSFILE=/tmp/passfile"
+    ask = f"{passfile} psql -Xw -h postgres -U sluice -d sluice -Atc 'SELECT current_user'"
+    (postgres,) = stack.containers("postgres")
+    command = f'docker exec --interactive {postgres} sh -c "{ask}" <{stack.secrets}/pgadmin-passfile'
+    assert run("sh", "-c", command).strip() == "sluice"
+
+
+async def test_an_upgrade__fails_no_request_while_old_and_new_serve_side_by_side(
+    stack: Stack, tmp_path: Path, say: Callable[[str], None]
 ) -> None:
+    _, migrations, others, edge = documented.blocks("Upgrade while serving")
+    run("make", "images", "TAG=next", "VERSION=next", environment={"SECRETS": str(stack.secrets)}, folder=ROOT)
+    stack.tag = "next"
+    old = {container for name in SERVICES for container in stack.containers(name)}
     load = Load(stack.urls, reads=True)
     running = asyncio.create_task(load.run())
     await load.answered(50)
     await asyncio.to_thread(stack.sql, "ALTER TABLE metrics.prediction ADD COLUMN added_by_a_later_release text")
-    for job in ("migrate-edge", "migrate-metrics", "migrate-analyst"):
-        await asyncio.to_thread(stack.compose, "run", "--rm", "--no-deps", job)
+    await asyncio.to_thread(stack.shell, migrations, tmp_path)
+    await asyncio.to_thread(stack.shell, others, tmp_path)
+    await load.answered(50)
+    await replace_edge(stack, edge, load, old)
     await load.answered(50)
     load.stop()
     await running
+    say(f"upgrade under load: {dict(load.statuses())}, reads {dict(load.read_outcomes)}")
+    assert load.statuses().keys() == load.read_outcomes.keys() == {200}, causes(stack, load)
+    assert await unrecorded(stack, load) == set()
+    new = [container for name in SERVICES for container in stack.containers(name)]
+    assert len(new) == len(SERVICES) and not old & set(new)
+    assert {stack.inspect(container)["Config"]["Image"].rpartition(":")[2] for container in new} == {"next"}
     await asyncio.to_thread(stack.sql, "ALTER TABLE metrics.prediction DROP COLUMN added_by_a_later_release")
-    say(f"migrations under load: {dict(load.statuses())}, reads {dict(load.read_outcomes)}")
-    assert load.statuses().keys() == load.read_outcomes.keys() == {200}
+
+
+async def replace_edge(stack: Stack, script: str, load: Load, old: set[str]) -> None:
+    """Runs the documented commands; at the line about the load balancer it is moved, and serves for a while."""
+    begin, _, end = script.replace("8000-8001", stack.published_range).partition("docker compose ps edge")
+    wait = "docker compose ps --quiet edge; read -r moved; :"
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-euc", begin + wait + end, env={**os.environ, **stack.environment},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip  # two lines
+    assert process.stdin is not None and process.stdout is not None
+    both = {(await process.stdout.readline()).strip(), (await process.stdout.readline()).strip()}
+    assert len(both) == 2
+    load.urls = stack.urls
+    await load.answered(50)
+    (new,) = set(stack.containers("edge")) - old
+    load.urls = [f"http://127.0.0.1:{stack.published(new)}"]
+    await load.answered(50)
+    process.stdin.write(b"yes\n")
+    assert await process.wait() == 0

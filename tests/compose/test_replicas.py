@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import aiohttp
-from compose.load import Load
+from compose.load import Load, causes
 from compose.stack import Stack
 
 
@@ -61,4 +61,4 @@ async def test_rolling_restart_of_every_service__fails_no_request(pairs: Stack, 
     load.stop()
     await running
     say(f"rolling restart under load: {dict(load.statuses())}, reads {dict(load.read_outcomes)}")
-    assert load.statuses().keys() == load.read_outcomes.keys() == {200}
+    assert load.statuses().keys() == load.read_outcomes.keys() == {200}, causes(pairs, load)

@@ -1,0 +1,78 @@
+"""TLS before the edge, by the nginx and the lines that docs/operations.md has."""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPResponse, HTTPSConnection
+from pathlib import Path
+
+import pytest
+from compose import documented
+from compose.stack import Stack, docker, run
+
+NAME = "sluice.example.com"
+CERTIFICATE = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}")
+PATIENCE_S = 15
+SPOOFED = "203.0.113.99"
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The documented server, on a port of its own; `certificate` is what its clients trust."""
+
+    port: int
+    certificate: Path
+
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> HTTPResponse:
+        trusted = ssl.create_default_context(cafile=str(self.certificate))
+        connection = HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=trusted)
+        connection.request(method, path, body, headers)
+        return connection.getresponse()
+
+
+@pytest.fixture
+def proxy(stack: Stack, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Proxy]:
+    """nginx beside Docker, before an edge that believes the documented address alone."""
+    port = free_port()
+    certificates = tmp_path / "certificates"
+    certificates.mkdir()
+    files = ("-keyout", f"{certificates}/privkey.pem", "-out", f"{certificates}/fullchain.pem")
+    run("openssl", *CERTIFICATE, "-addext", "subjectAltName=IP:127.0.0.1", *files)
+    gateway = stack.shell(
+        documented.line("TLS", "docker network inspect").replace("sluice_", f"{stack.project}_"), tmp_path
+    )
+    stack.compose("up", "--detach", "--wait", "--no-deps", "edge", TRUSTED_PROXIES=f"{gateway.strip()}/32")
+    (server,) = [block for block in documented.blocks("TLS") if block.startswith("server {")]
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "sluice.conf").write_text(
+        server.replace("listen 443", f"listen 127.0.0.1:{port}").replace("http://127.0.0.1:8000", stack.urls[0])
+    )
+    mounts = (f"--volume={certificates}:/etc/ssl/sluice:ro", f"--volume={tmp_path}/conf.d:/etc/nginx/conf.d:ro")
+    nginx = docker("run", "--detach", "--rm", "--network=host", *mounts, "nginx:1.26")
+    try:
+        yield Proxy(port, certificates / "fullchain.pem")
+    finally:
+        docker("rm", "--force", nginx)
+        stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
+
+
+def test_tls__ends_at_the_documented_nginx(stack: Stack, proxy: Proxy) -> None:
+    headers = {"X-Forwarded-For": SPOOFED, "Content-Type": "application/json"}
+    with proxy.ask("POST", "/predict", '{"text": "A thoughtful, moving film."}', **headers) as response:
+        assert json.load(response)["label"] == "POSITIVE"
+    # What the client said of itself is replaced by what nginx saw.
+    assert (used(stack, SPOOFED), used(stack, "127.0.0.1")) == (0, 1)
+
+
+def test_the_live_stream__is_not_held_back(proxy: Proxy) -> None:
+    with proxy.ask("GET", "/metrics/stream") as response:
+        lines = [response.readline() for _ in range(8)]  # each within PATIENCE_S, while the stream goes on
+    assert [line for line in lines if line.startswith(b"data:")]
+
+
+def used(stack: Stack, address: str) -> int:
+    """How much of its limit a client has used, asked of the ops port."""
+    url = f"http://127.0.0.1:9000/limits?policy=predict&address={address}"
+    code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"
+    return int(json.loads(stack.python(stack.containers("edge")[0], code))["used"])
