@@ -1,18 +1,23 @@
 """How many units a scoring request costs: one per text, or a list would be a way around the limit.
 
-Counts only; whether the body is valid is for inference to say. A body that cannot be read costs one.
+Counts only, and only until it is above every limit; whether the body is valid is for inference to say. A body that
+cannot be read costs one.
 """
 
 import json
-import math
 import re
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
+from edge_limiter.policy import MAX_LIMIT
 from edge_limiter.routing import Cost
+
+TOO_MANY: Final = MAX_LIMIT + 1
+"""Where counting stops: a body of a mebibyte must not take the loop a second, nor its product a million digits."""
 
 
 def cost_of(kind: Cost, body: bytes, json_length: str | None = None) -> int:
-    """At least one unit; as many as there are texts.
+    """At least one unit; as many as there are texts, up to TOO_MANY.
 
     `json_length` is the header by which a tensor's client says that binary data follows its JSON.
     """
@@ -21,18 +26,31 @@ def cost_of(kind: Cost, body: bytes, json_length: str | None = None) -> int:
     if kind == "tensor" and json_length is not None and re.fullmatch("[0-9]{1,9}", json_length):
         body = body[: int(json_length)]
     try:
-        document = json.loads(body, parse_int=_bounded)
+        document = _parse(body)
     except (ValueError, RecursionError):
         return 1
     return max(1, _texts(kind, document)) if isinstance(document, dict) else 1
 
 
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of thousands of digits: none to other parsers, so it must not hide a list
+        return json.loads(body, parse_int=_bounded)
+
+
+def _bounded(digits: str) -> int:
+    return int(digits) if len(digits) < 16 else 1 << 53
+
+
 def _texts(kind: Cost, document: dict[str, Any]) -> int:
     if kind == "tensor":
         inputs = document.get("inputs")
-        return sum(map(_tensor_size, inputs)) if isinstance(inputs, list) else 1
+        return _sum(map(_tensor_size, inputs)) if isinstance(inputs, list) else 1
     texts = document.get(kind)
-    return len(texts) if isinstance(texts, list) else 1
+    return min(len(texts), TOO_MANY) if isinstance(texts, list) else 1
 
 
 def _tensor_size(tensor: object) -> int:
@@ -43,15 +61,23 @@ def _tensor_size(tensor: object) -> int:
 
 
 def _volume(shape: object) -> int:
-    if not isinstance(shape, list):
-        return 1
-    return math.prod(size for size in shape if isinstance(size, int) and 0 <= size <= 1 << 20)
-
-
-def _bounded(digits: str) -> int:
-    """An integer of thousands of digits is an error to Python and none to other parsers: it must not hide a list."""
-    return int(digits) if len(digits) < 16 else 1 << 53
+    volume = 1
+    for size in shape if isinstance(shape, list) else ():
+        if isinstance(size, int) and 0 <= size <= 1 << 20:
+            volume *= size
+        if volume >= TOO_MANY:
+            return TOO_MANY
+    return volume
 
 
 def _leaves(data: object) -> int:
-    return sum(map(_leaves, data)) if isinstance(data, list) else 1
+    return _sum(map(_leaves, data)) if isinstance(data, list) else 1
+
+
+def _sum(counts: Iterable[int]) -> int:
+    total = 0
+    for count in counts:
+        total += count
+        if total >= TOO_MANY:
+            return TOO_MANY
+    return total

@@ -25,7 +25,7 @@ from edge_limiter.identity import Client, Clients
 from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClosed
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import Policy
+from edge_limiter.policy import MAX_LIMIT, Policy
 from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import read_whole, request_body, send_answer, too_large
@@ -102,9 +102,10 @@ class Proxy:
         except CostAboveLimit:
             if rule.is_shadow:
                 return None
+            counts = cost if cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
             raise Problem(
                 413,
-                f"This request counts {cost} times; the limit is {policy.limit} in {policy.window_s} s: send fewer.",
+                f"This request counts {counts} times; the limit is {policy.limit} in {policy.window_s} s: send fewer.",
             ) from None
         self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
         return decision

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from edge_limiter.cost import cost_of
+from edge_limiter.cost import TOO_MANY, cost_of
 from edge_limiter.routing import Cost
 
 
@@ -44,3 +44,17 @@ def test_unreadable_body__costs_one(body: bytes) -> None:
 
 def test_integer_that_python_refuses_to_read__does_not_hide_the_list() -> None:
     assert cost_of("texts", b'{"texts": ["a", "b"], "x": ' + b"1" * 5_000 + b"}") == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("texts", {"texts": ["a"] * 100_000}),
+        ("tensor", {"inputs": [{"shape": [9] * 100_000}]}),
+        ("tensor", {"inputs": [{"shape": [1 << 20, 1 << 20]}]}),
+        ("tensor", {"inputs": [{"data": [["a"] * 100] * 1_000}]}),
+        ("tensor", {"inputs": [{}] * 100_000}),
+    ],
+)
+def test_more_than_any_limit__is_counted_no_further(kind: Cost, document: object) -> None:
+    assert cost_of(kind, json.dumps(document).encode()) == TOO_MANY

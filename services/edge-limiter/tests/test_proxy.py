@@ -151,6 +151,7 @@ async def test_list_of_texts__costs_one_per_text_whole_or_not_at_all(
     assert await batch(3) == 200
     assert await edge.post() == 429
     assert await batch(11) == 413
+    assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9] * 5_000}]}) == 413
     assert await edge.post("/models/bundled", json={"inputs": ["x"]}) == 429
 
 
