@@ -11,6 +11,10 @@ class BodyTooLarge(Exception):
     """More bytes came than the reader takes."""
 
 
+class ClientGone(Exception):
+    """The client went away in the middle of its request."""
+
+
 class BodyBuffer:
     """Fed by a protocol, read by one task. `hold` and `release` stop and restart what feeds it."""
 

@@ -12,7 +12,8 @@ from common.problems import CONTENT_TYPE, Problem
 from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
 from common.telemetry import HttpMetrics
 from common.web import CLIENT_LEFT, QUIET_STATUSES, ErrorTable, problem_of, record_request
-from edge_limiter.connection import ClientGone, Connection
+from edge_limiter.body import ClientGone
+from edge_limiter.connection import Connection
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.pages import Pages
 from edge_limiter.proxy import Proxy

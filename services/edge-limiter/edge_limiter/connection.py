@@ -12,16 +12,12 @@ from typing import Protocol, cast
 import httptools
 
 from edge_limiter import limits
-from edge_limiter.acceptance import Unacceptable, check_head
-from edge_limiter.body import BodyBuffer
+from edge_limiter.acceptance import Unacceptable
+from edge_limiter.body import BodyBuffer, ClientGone
 from edge_limiter.exchange import Headers
 from edge_limiter.limits import Patience
 from edge_limiter.outgoing import Outgoing
-from edge_limiter.request import Request, read_fields
-
-
-class ClientGone(Exception):
-    """The client went away in the middle of its request."""
+from edge_limiter.request import Request, read_head
 
 
 class Keeper(Protocol):
@@ -49,30 +45,27 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._active: Request | None = None
         self._receiving: Request | None = None
+        self._page: asyncio.Protocol | None = None
         self.task: asyncio.Task[None] | None = None
         self._holds = 0
         self._is_in_head = self._is_deaf = self._lingers = False
         self._since = self._loop.time()
         self._stalled_since: float | None = None
-        self._body_bytes = self._overhead = 0
+        self._body_bytes = self._timed_bytes = self._overhead = 0
         self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
         """Whether a request is being answered."""
-        return self._active is not None
+        return self._active is not None or self._page is not None
 
-    def hand_over(self, protocol: asyncio.Protocol, head: bytes) -> None:
-        """Give the connection away, with the head of its last request."""
-        transport = self._transport
-        assert transport is not None
-        self._transport = None
-        self._keeper.closed(self)
-        while self._holds:
-            self._release_from(transport)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        protocol.data_received(head)
+    def hand_over(self, page: asyncio.Protocol, head: bytes) -> None:
+        """Let `page` answer the last request. The connection is still the keeper's, to be counted and ended."""
+        assert self._transport is not None
+        self._page = page
+        self._stop_reading()
+        page.connection_made(self._transport)
+        page.data_received(head)
 
     def check(self, now: float) -> None:
         """End what has taken too long; called about once a second."""
@@ -80,6 +73,9 @@ class Connection(asyncio.Protocol):
         if self._lingers or self._stalled_since is not None:
             stalled_s = 0.0 if self._stalled_since is None else now - self._stalled_since
             if (self._lingers and now - self._since > limits.LINGER_S) or stalled_s > patience.send_s:
+                self.abort()
+        elif self._page is not None or (self._transport is not None and self._transport.is_closing()):
+            if now - self._since > patience.send_s:
                 self.abort()
         elif self._is_in_head:
             if now - self._since > patience.head_s:
@@ -90,15 +86,15 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _check_body(self, now: float, patience: Patience) -> None:
-        if self._holds or now - self._since <= patience.body_s:
-            return
-        if self._body_bytes < patience.min_rate * (now - self._since):
-            self._reject(Unacceptable(*limits.SLOW_BODY))
-        self._since, self._body_bytes = now, 0
+        took_s = now - self._since
+        if not self._holds and took_s > patience.body_s:
+            if self._body_bytes - self._timed_bytes < patience.min_rate * took_s:
+                self._reject(Unacceptable(*limits.SLOW_BODY))
+            self._since, self._timed_bytes = now, self._body_bytes
 
     def drain(self) -> None:
         """Close when idle; what is being answered closes at its end."""
-        if self._active is None and self._transport is not None:
+        if not self.is_busy and self._transport is not None:
             self._close()
 
     # what asyncio calls
@@ -120,17 +116,13 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._reject(Unacceptable(*limits.MALFORMED))
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__
             self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
         if self._receiving is not None and self._overhead > limits.OVERHEAD_BYTES + 8 * self._body_bytes:
             self._reject(Unacceptable(*limits.MALFORMED))
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._transport is None:
-            return
         self._transport = None
         self.out.resume()
         self._waiting.clear()
@@ -138,15 +130,24 @@ class Connection(asyncio.Protocol):
             self._receiving.body.fail(ClientGone())
         if self.task is not None and not self.task.done():
             self.task.cancel()
+        if self._page is not None:
+            self._page.connection_lost(error)
         self._keeper.closed(self)
 
     def pause_writing(self) -> None:
         self._stalled_since = self._loop.time()
         self.out.pause()
+        if self._page is not None:
+            self._page.pause_writing()
 
     def resume_writing(self) -> None:
         self._stalled_since = None
         self.out.resume()
+        if self._page is not None:
+            self._since = self._loop.time()
+            self._page.resume_writing()
+        elif self._active is None:
+            self._start_next()
 
     # what the parser calls
 
@@ -178,18 +179,11 @@ class Connection(asyncio.Protocol):
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         self._is_in_head = False
         self._since = self._loop.time()
-        self._overhead = self._body_bytes = 0
-        refusal = None
-        fields: dict[str, str] = {}
-        try:
-            fields = read_fields(self._headers)
-            check_head(method, version, fields)
-        except Unacceptable as error:
-            refusal = error
+        self._overhead = self._body_bytes = self._timed_bytes = 0
+        fields, refusal = read_head(method, version, self._headers)
         body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None)
-        request = Request(
-            method, self._url.decode("latin-1"), version, self._headers, fields, self._peer, body, refusal
-        )
+        target = self._url.decode("latin-1")
+        request = Request(method, target, version, self._headers, fields, self._peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
         self._receiving = request
         self._take(request)
@@ -211,12 +205,20 @@ class Connection(asyncio.Protocol):
     # one request after the other
 
     def _take(self, request: Request) -> None:
-        if self._active is None and not self._waiting:
+        """It waits while another is answered, and while the client does not read: answers would pile up."""
+        if self._active is None and not self._waiting and self._stalled_since is None:
             self._start(request)
             return
         if not self._waiting:
             self._hold()
         self._waiting.append(request)
+
+    def _start_next(self) -> None:
+        if self._waiting and self._stalled_since is None:
+            following = self._waiting.popleft()
+            if not self._waiting:
+                self._release()
+            self._start(following)
 
     def _start(self, request: Request) -> None:
         self._active = request
@@ -228,7 +230,7 @@ class Connection(asyncio.Protocol):
             await self._keeper.handle(request, self)
         finally:
             self._active = None
-            if self._transport is not None:
+            if self._transport is not None and self._page is None:
                 self._go_on(request)
 
     def _go_on(self, request: Request) -> None:
@@ -238,10 +240,7 @@ class Connection(asyncio.Protocol):
         request.body.drop()
         self._since = self._loop.time()
         if self._waiting:
-            following = self._waiting.popleft()
-            if not self._waiting:
-                self._release()
-            self._start(following)
+            self._start_next()
         elif self._keeper.is_draining:
             self._close()
 
@@ -249,13 +248,7 @@ class Connection(asyncio.Protocol):
         request = self._active
         if request is None or self._keeper.is_draining or not request.keeps_alive:
             return False
-        if self._waiting:
-            return True
-        if self._is_deaf:
-            return False
-        if request.body.is_complete:
-            return True
-        return request.length is not None and request.length <= limits.DRAIN_BYTES and "expect" not in request.fields
+        return bool(self._waiting) or (not self._is_deaf and request.ends_soon)
 
     def _reject(self, refusal: Unacceptable) -> None:
         """Refuse what is being received, and read nothing after it."""
@@ -274,16 +267,21 @@ class Connection(asyncio.Protocol):
         """Close without losing the answer: with unread bytes before it, closing would reset the connection."""
         transport = self._transport
         assert transport is not None
+        self._since = self._loop.time()
         if self._is_deaf or self._receiving is not None or self._waiting:
-            self._is_deaf = self._lingers = True
-            self._since, self._overhead = self._loop.time(), 0
-            self._receiving = None
-            while self._holds:
-                self._release()
+            self._lingers = True
+            self._stop_reading()
             if transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
         else:
             transport.close()
+
+    def _stop_reading(self) -> None:
+        """What still comes is thrown away."""
+        self._is_deaf, self._overhead, self._receiving = True, 0, None
+        self._waiting.clear()
+        while self._holds:
+            self._release()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -295,12 +293,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _release(self) -> None:
-        if self._transport is not None:
-            self._release_from(self._transport)
-
-    def _release_from(self, transport: asyncio.Transport) -> None:
         self._holds -= 1
-        if self._holds == 0 and not transport.is_closing():
-            transport.resume_reading()
+        if self._holds == 0 and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
             if self._receiving is not None:
-                self._since, self._body_bytes = self._loop.time(), 0
+                self._since, self._timed_bytes = self._loop.time(), self._body_bytes

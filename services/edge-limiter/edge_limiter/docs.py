@@ -1,6 +1,8 @@
 """The API pages: Swagger UI from an installed package, so they work offline; no script from elsewhere, none inline."""
 
 import asyncio
+import functools
+import io
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final
@@ -63,8 +65,14 @@ def _constant(body: bytes, content_type: str) -> Handler:
 
 def _packaged(name: str, content_type: str) -> Handler:
     async def file(_request: web.Request) -> web.Response:
-        body = await asyncio.to_thread((files("offapi") / name).read_bytes)
+        body = await asyncio.to_thread(_read, name)
         headers = {**_HEADERS, "Cache-Control": "public, max-age=86400"}
-        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
+        pieces = io.BytesIO(body)  # of a client that does not read we keep one piece
+        return web.Response(body=pieces, content_type=content_type, charset="utf-8", headers=headers)
 
     return file
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return (files("offapi") / name).read_bytes()

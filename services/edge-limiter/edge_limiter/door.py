@@ -107,7 +107,7 @@ class Door:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        for connection in list(self._connections):
-            connection.abort()
         if self._pages_server is not None:
             await self._pages_server.shutdown(timeout)
+        for connection in list(self._connections):
+            connection.abort()

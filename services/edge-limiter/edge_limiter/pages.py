@@ -1,6 +1,6 @@
 """Hands requests for the edge's own pages, already found to be sound, to the aiohttp app that has them; GET only.
 
-The connection goes with them and closes after the answer: pages are rare, and the data path stays free of them.
+Their connection closes after the answer: pages are rare, and the data path stays free of them.
 """
 
 import asyncio

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edge_limiter.acceptance import Unacceptable
+from edge_limiter.acceptance import Unacceptable, check_head
 from edge_limiter.body import BodyBuffer
 from edge_limiter.exchange import Headers
+from edge_limiter.limits import DRAIN_BYTES
 
 _ONCE: Final = frozenset(
     {
@@ -63,9 +64,27 @@ class Request:
         length = fields.get("content-length")
         self.length = int(length) if length is not None and length.isdigit() else None
 
+    @property
+    def ends_soon(self) -> bool:
+        """Whether its body is whole, or so short that it can be read to its end for the sake of the connection."""
+        if self.body.is_complete:
+            return True
+        return self.length is not None and self.length <= DRAIN_BYTES and "expect" not in self.fields
+
+
+def read_head(method: str, version: str, headers: Headers) -> tuple[dict[str, str], Unacceptable | None]:
+    """The headers by lower-case name, and why this head is not taken, if it is not."""
+    fields: dict[str, str] = {}
+    try:
+        fields = read_fields(headers)
+        check_head(method, version, fields)
+    except Unacceptable as refusal:
+        return fields, refusal
+    return fields, None
+
 
 def read_fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The headers by lower-case name. Raises Unacceptable when one that must be single is not."""
+    """Raises Unacceptable when one that must be single is not."""
     fields: dict[str, str] = {}
     for name, value in headers:
         low = name.lower()

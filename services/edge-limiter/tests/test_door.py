@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -27,6 +27,8 @@ class Front:
     door: Door
     port: int
     seen: list[Request] = field(default_factory=list)
+    padding: bytes = b""
+    page: asyncio.Protocol | None = None
 
     async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -44,12 +46,15 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
         async def start(max_connections: int = 10) -> Front:
             async def handle(request: Request, connection: Connection) -> None:
                 front.seen.append(request)
+                if front.page is not None:
+                    connection.hand_over(front.page, b"head")
+                    return
                 if request.refusal is not None:
                     connection.out.send(request.refusal.status, [], b"", close=True)
                     return
                 try:
                     body = await request.body.whole(1 << 20)
-                    connection.out.send(200, [], b"%d" % len(body))
+                    connection.out.send(200, [], b"%d" % len(body) + front.padding)
                 except Exception as error:
                     connection.out.send(getattr(error, "status", 500), [], b"", close=True)
 
@@ -67,6 +72,10 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0)
+
+
+async def arrived(front: Front, count: int) -> None:
+    await until(lambda: front.door.bytes[0] >= count)
 
 
 async def test_head_that_does_not_arrive_in_time__is_408(open_front: Callable[..., Awaitable[Front]]) -> None:
@@ -106,6 +115,113 @@ async def test_body_above_the_minimum_rate__is_waited_for(open_front: Callable[.
     writer.write(b"x" * 98_000)
     async with asyncio.timeout(5):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_small_pieces_late_in_a_body__are_no_overhead(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    head = HEAD + b"Content-Length: 100010\r\n\r\n"
+    reader, writer = await front.connect(head)
+    await until(lambda: front.seen)
+    sent = len(head)
+    for piece in (b"x" * 50_000, b"x" * 50_000, b"x" * 5, b"x" * 5):
+        if sent == len(head) + 100_000:
+            front.later(16)
+        writer.write(piece)
+        sent += len(piece)
+        await arrived(front, sent)
+        await until(lambda: not front.seen[0].body._pieces)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_small_pieces_after_one_that_held_the_connection__are_no_overhead(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    head = HEAD + b"Content-Length: 600010\r\n\r\n"
+    reader, writer = await front.connect(head)
+    await until(lambda: front.seen)
+    sent = len(head)
+    for piece in (b"x" * 300_000, b"x" * 300_000, b"x" * 5, b"x" * 5):
+        writer.write(piece)
+        sent += len(piece)
+        await arrived(front, sent)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_client_that_does_not_read__gets_its_next_answers_when_it_does(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    front.padding = b"x" * (16 << 20)
+    reader, writer = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    await until(lambda: front.seen)
+    received = front.door.bytes[0]
+    front.padding = b""
+    writer.write(b"GET /models HTTP/1.1\r\nHost: edge\r\n\r\n" * 3)
+    await arrived(front, received + 1)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(front.seen) == 1
+    async with asyncio.timeout(20):
+        await reader.readexactly(16 << 20)
+        while len(front.seen) < 4:
+            await reader.read(1 << 20)
+    writer.close()
+
+
+class Page(asyncio.Protocol):
+    """Writes more than fits into any socket, and hears of what becomes of it."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data.decode())
+        self.transport.write(b"x" * (16 << 20))
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        self.heard.append("pause")
+
+    def resume_writing(self) -> None:
+        self.heard.append("resume")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.heard.append("lost")
+
+
+async def test_page_that_nobody_reads__counts_as_a_connection_and_is_ended(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front(max_connections=1)
+    front.page = page = Page()
+    _, writer = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    await until(lambda: page.heard)
+    assert (page.heard, len(front.door.connections)) == (["head", "pause"], 1)
+    front.later(59)
+    assert len(front.door.connections) == 1
+    front.later(61)
+    await until(lambda: not front.door.connections)
+    assert page.heard == ["head", "pause", "lost"]
+    writer.close()
+
+
+async def test_page_that_is_read__is_sent_whole(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    front.page = page = Page()
+    reader, writer = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n" * 2)
+    async with asyncio.timeout(20):
+        assert len(await reader.read()) == 16 << 20
+    await until(lambda: not front.door.connections)
+    assert page.heard == ["head", "pause", "resume", "lost"]
     writer.close()
 
 
