@@ -1,18 +1,20 @@
 """Owns the refusal of single texts at the outermost door while many wait: nothing is made for what is turned away.
 
 A refusal that goes the whole way costs half as much again, and in a flood refusing is most of what the event loop
-does. Whatever is unusual goes the whole way: other routes, large or malformed bodies, texts whose answer is known.
+does. Whatever is unusual goes the whole way: other routes, large, packed or invalid bodies, texts whose answer is
+known.
 """
 
-import json
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from pydantic import ValidationError
 
 from common.requests import read_context
 from common.web import CONTEXT, Door
 from inference.answering import Answering
+from inference.api import PredictRequest
 from inference.calls import ANSWERING, ERRORS
 from inference.jobs import Overloaded
 
@@ -44,13 +46,21 @@ def gate(door: Door) -> Middleware:
 
 
 def _is_usual(request: web.Request) -> bool:
+    """Its body can be read here without an error, for those belong inside the error boundary."""
     length = request.content_length
-    return request.path == PATH and request.method == "POST" and length is not None and length <= _SMALL_BYTES
+    return (
+        request.path == PATH
+        and request.method == "POST"
+        and length is not None
+        and length <= _SMALL_BYTES
+        and request.content_type == "application/json"
+        and hdrs.CONTENT_ENCODING not in request.headers
+    )
 
 
 def _refused(answering: Answering, body: bytes, deadline_s: float) -> Overloaded | None:
     try:
-        text = json.loads(body)["text"]
-        return answering.refused_now(PATH, text, deadline_s) if isinstance(text, str) and text else None
-    except (ValueError, LookupError, TypeError, RecursionError):
+        asked = PredictRequest.model_validate_json(body, strict=True)
+    except ValidationError:
         return None  # the whole way says what is wrong with it
+    return answering.refused_now(PATH, asked.text, deadline_s)

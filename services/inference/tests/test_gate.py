@@ -2,6 +2,7 @@
 what can be answered."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,6 +72,9 @@ async def test_text_that_is_on_its_way__is_shared(pressed: Any) -> None:
     ("content", "status"),
     [
         (b"{", 400),
+        (b'{"text": "  "}', 422),
+        (b'{"text": "bad", "more": 1}', 422),
+        (b'{"text": "' + b"a" * 10_001 + b'"}', 422),
         (b"[]", 422),
         (b"{}", 422),
         (b'{"text": 7}', 422),
@@ -82,3 +86,24 @@ async def test_malformed_body__is_told_what_is_wrong_even_then(pressed: Any, con
     async with pressed() as client:
         response = await client.post("/predict", data=content, headers={"Content-Type": "application/json"})
         assert response.status == status
+
+
+async def test_body_of_another_type__is_told_so_even_then(pressed: Any) -> None:
+    async with pressed() as client:
+        response = await client.post("/predict", data=b'{"text": "bad"}', headers={"Content-Type": "text/plain"})
+        assert response.status == 415
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [(b"broken", 400), (gzip.compress(b'{"text": "' + b"a" * (2 << 20) + b'"}'), 413)]
+)
+async def test_packed_body_that_cannot_be_read__is_a_problem_document_that_counts(
+    pressed: Any, content: bytes, status: int
+) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "X-Request-ID": "one"}
+    async with pressed() as client:
+        response = await client.post("/predict", data=content, headers=headers)
+        assert (response.status, response.content_type) == (status, "application/problem+json")
+        assert response.headers["X-Request-ID"] == "one"
+        labels = {"route": "/predict", "method": "POST", "status": str(status)}
+        assert client.service.registry.get_sample_value("sluice_http_requests_total", labels) == 1
