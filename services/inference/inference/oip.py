@@ -118,7 +118,7 @@ async def _shape_errors(request: web.Request, handler: Handler) -> web.StreamRes
     if (
         isinstance(response, web.Response)
         and response.content_type == CONTENT_TYPE
-        and request.path.startswith(f"{_ROOT}/")
+        and f"{request.path}/".startswith(f"{_ROOT}/")
         and isinstance(response.body, bytes)
     ):
         problem = json.loads(response.body)

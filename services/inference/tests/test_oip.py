@@ -128,11 +128,17 @@ async def test_length_that_is_none__is_400(start: Any, length: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2/models/other/infer", "/v2/models/fake/versions/r2/infer", "/v2/models/fake/config", "/v2/nothing"]
+    "path",
+    ["/v2/models/other/infer", "/v2/models/fake/versions/r2/infer", "/v2/models/fake/config", "/v2/nothing"],
 )
 async def test_what_is_not_there__is_404_in_the_shape_of_the_protocol(start: Any, path: str) -> None:
     status, answer = await infer(await start(), document("good"), path)
     assert (status, list(answer)) == (404, ["error"])
+
+
+async def test_wrong_method_for_the_root__is_told_in_the_shape_of_the_protocol(start: Any) -> None:
+    status, answer = await infer(await start(), document("good"), "/v2")
+    assert (status, list(answer)) == (405, ["error"])
 
 
 async def test_poison__fails_the_request(start: Any) -> None:
