@@ -10,14 +10,6 @@ _LINE = re.compile(
     r"""(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>'[^']*'|"[^"]*"|.*?)(?:\s+\#.*)?"""
 )
 GENERATED = ("EVENTS_HASH_KEY", "EDGE_ADMIN_TOKEN")
-_IDLE_THREADS = {  # native thread pools that would spin beside the services' own
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "KMP_BLOCKTIME": "0",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 class DotenvError(Exception):
@@ -46,7 +38,7 @@ def is_given(environment: Mapping[str, str], name: str) -> bool:
 
 def completed(user: Mapping[str, str], stores: Mapping[str, str], state: Path, log_format: str) -> dict[str, str]:
     """The user's environment, all that he left open filled in, and the embedded stores, which nobody else can name."""
-    filled = {"LOG_FORMAT": log_format, **_IDLE_THREADS}
+    filled = {"LOG_FORMAT": log_format}
     for name in GENERATED:
         if not is_given(user, name):
             filled[name] = kept_secret(secret_file(state, name))

@@ -121,14 +121,14 @@ def test_run__starts_all_and_stops_the_front_first(launch: Launch) -> None:
 
 
 def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(launch: Launch) -> None:
-    launched = launch("edge", OMP_NUM_THREADS="3", REDIS_PORT="1", EVENTS_HASH_KEY="mine")
+    launched = launch("edge", EDGE_TIMEOUT_S="3", REDIS_PORT="1", EVENTS_HASH_KEY="mine")
     launched.until("ready")
     found = launched.environment_of("edge")
     assert found["DATABASE_URL"].startswith("postgresql://postgres:")
     assert found["REDIS_HOST"] == "127.0.0.1"
     assert 10_000 <= int(found["REDIS_PORT"]) < 32_768
     assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "edge")
-    assert found["OMP_NUM_THREADS"] == "3"
+    assert found["EDGE_TIMEOUT_S"] == "3"
     assert found["EVENTS_HASH_KEY"] == "mine"
     assert found["LOG_FORMAT"] == "json"
 

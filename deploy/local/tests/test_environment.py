@@ -37,10 +37,9 @@ def test_dotenv_line_without_name__is_named(tmp_path: Path) -> None:
 
 
 def test_completed__keeps_what_the_user_set_and_fills_what_he_left_empty(tmp_path: Path) -> None:
-    user = {"OMP_NUM_THREADS": "4", "EDGE_ADMIN_TOKEN": "", "GEMINI_API_KEY": "", "PATH": "/bin"}
+    user = {"LOG_FORMAT": "console", "EDGE_ADMIN_TOKEN": "", "GEMINI_API_KEY": "", "PATH": "/bin"}
     found = completed(user, {"REDIS_PORT": "12345"}, tmp_path, "json")
-    assert found["OMP_NUM_THREADS"] == "4"
-    assert found["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert found["LOG_FORMAT"] == "console"
     assert found["EDGE_ADMIN_TOKEN"] == (tmp_path / "edge-admin-token").read_text()
     assert (found["GEMINI_API_KEY"], found["PATH"]) == ("", "/bin")
 

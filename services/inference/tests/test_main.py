@@ -86,6 +86,25 @@ def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -
     assert done.stderr.count("\n") == 1
 
 
+def test_pools_of_native_threads__are_calm_before_anything_is_loaded_unless_told_otherwise() -> None:
+    program = """
+import os, sys
+from inference.__main__ import main
+assert "numpy" not in sys.modules
+sys.argv[1:] = ["--version"]
+try:
+    main()
+finally:
+    print(os.environ["OMP_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    environment["OMP_NUM_THREADS"] = "3"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "3 false"
+
+
 async def test_bundled_model__knows_good_from_bad(settings: dict[str, Any]) -> None:
     async with running(settings), aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{settings['inference_port']}/predict/batch"
