@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final, Protocol, TypeVar, cast
 
@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
-from common import logs
+from common import logs, tasks
 from common.ops import Readiness, create_ops_app
 from common.settings import Settings, SettingsError, load
 
@@ -50,7 +50,8 @@ class Listen:
 class Service:
     """A built service, ready to listen. `front` may put a server of its own before the app's, which it then feeds.
 
-    `ops` may add routes to the ops port.
+    `ops` may add routes to the ops port. Whoever sets `broken` has found what only a new process can mend: the service
+    drains and ends with an error, for what keeps it running to start it again.
     """
 
     app: web.Application
@@ -60,6 +61,7 @@ class Service:
     drain_s: float
     front: Callable[[web.Server], "Front"] | None = None
     ops: Callable[[web.Application], None] | None = None
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Front(Protocol):
@@ -79,6 +81,10 @@ class Front(Protocol):
         """Wait for the answers, at most `timeout` seconds, then cut off the rest."""
 
     def __call__(self) -> asyncio.Protocol: ...
+
+
+class Broken(Exception):
+    """The service ended because it can't mend itself; the log says what broke."""
 
 
 class StartError(Exception):
@@ -114,6 +120,9 @@ def command_line(
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
+    except Broken:
+        log.error("ended to be started anew")
+        return 1
     except Exception:
         log.exception("ended by an error")
         return 1
@@ -148,7 +157,10 @@ class _Version(argparse.Action):
 
 
 async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
-    """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse."""
+    """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse.
+
+    Raises StartError, and Broken when the service broke meanwhile.
+    """
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
     _count_tasks(service.registry)
@@ -167,7 +179,7 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
         service.readiness.starting = False
         log.info("listening", host=service.listen.host, port=service.listen.port, ops_port=service.listen.ops_port)
         _calm_collector()
-        await stop.wait()
+        await _first(stop, service.broken)
         service.readiness.draining = True
         log.info("draining", at_most_s=service.drain_s)
         await runner.say_goodbye()
@@ -175,6 +187,8 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
         await runner.cleanup()
         await ops.cleanup()
     log.info("stopped")
+    if service.broken.is_set():
+        raise Broken
 
 
 def create_runner(service: Service) -> "_Runner":
@@ -226,11 +240,21 @@ class _Runner(web.AppRunner):
         return cast(web.Server, self._before)
 
 
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            await tasks.end(task)
+
+
 def _count_tasks(registry: CollectorRegistry) -> None:
     """Show how many tasks the loop holds: one that nobody awaits is a leak that memory shows much later."""
     loop = asyncio.get_running_loop()
-    tasks = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
-    tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+    gauge = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
+    gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
 
 
 def _calm_collector() -> None:

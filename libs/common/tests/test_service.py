@@ -20,7 +20,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from common.ops import Readiness
-from common.service import Listen, Service, serve
+from common.service import Broken, Listen, Service, serve
 
 PROBE = """
 import asyncio, sys
@@ -182,6 +182,24 @@ async def test_service_that_does_not_listen_yet__is_alive_but_not_ready(free_por
         async with aiohttp.ClientSession() as public, public.get(f"http://127.0.0.1:{listen.port}/") as response:
             assert response.status == 404
         stop.set()
+
+
+async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_port: Callable[[], int]) -> None:
+    closed = False
+
+    async def resources(_app: web.Application) -> AsyncIterator[None]:
+        nonlocal closed
+        yield
+        closed = True
+
+    app = web.Application()
+    app.cleanup_ctx.append(resources)
+    listen = Listen("127.0.0.1", free_port(), free_port())
+    service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s=1.0)
+    service.broken.set()
+    with pytest.raises(Broken):
+        await serve(service)
+    assert closed
 
 
 async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:

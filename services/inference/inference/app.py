@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -47,11 +48,11 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
     `given` replaces the engine that the settings name.
     """
     registry = create_registry()
-    readiness = Readiness({"model": _loading})
+    readiness, broken = Readiness({"model": _loading}), asyncio.Event()
     door = Door(HttpMetrics(registry), ERRORS, default_timeout_s=settings.inference_timeout_s)
     app = create_app(door)
     app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
-    app.cleanup_ctx.append(_resources(settings, registry, readiness, given))
+    app.cleanup_ctx.append(_resources(settings, registry, readiness, broken, given))
     app[READINESS] = readiness
     for protocol in (api, huggingface, oip):
         protocol.add_routes(app)
@@ -62,18 +63,22 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
         version=version("sluice-inference"),
         description="Scores texts, in Sluice's own shape, in Hugging Face's and in the Open Inference Protocol's.",
     )
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
 
 
 def _resources(
-    settings: InferenceSettings, registry: CollectorRegistry, readiness: Readiness, given: Plan | None
+    settings: InferenceSettings,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    broken: asyncio.Event,
+    given: Plan | None,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(_short_turns())
             instruments = Instruments(registry)
             pipe = await stack.enter_async_context(_event_pipe(settings, registry))
-            batcher = await stack.enter_async_context(_batcher(settings, instruments, given))
+            batcher = await stack.enter_async_context(_batcher(settings, instruments, broken, given))
             scorer = Scorer(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
             instruments.watch(batcher, scorer)
             records = Records(
@@ -116,9 +121,11 @@ async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) 
 
 
 @asynccontextmanager
-async def _batcher(settings: InferenceSettings, instruments: Instruments, given: Plan | None) -> AsyncIterator[Batcher]:
+async def _batcher(
+    settings: InferenceSettings, instruments: Instruments, broken: asyncio.Event, given: Plan | None
+) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
-    try:
+    with _start_errors():
         chosen = given or await _plan(settings)
         sizes = Sizes(
             workers=settings.inference_workers or chosen.workers,
@@ -131,25 +138,32 @@ async def _batcher(settings: InferenceSettings, instruments: Instruments, given:
             time.monotonic,
             on_read=instruments.read,
             on_batch=instruments.batch,
-            on_worker=_log_worker,
+            restarts=chosen.restarts,
+            on_worker=partial(_tell_of_worker, asyncio.get_running_loop(), broken),
         )
         card = await batcher.start()
-    except ModelError as error:
-        raise StartError(str(error)) from error
-    instruments.serves(card)
-    log.info(
-        "model ready",
-        model=card.name,
-        revision=card.revision,
-        engine=card.engine,
-        device=card.device,
-        workers=sizes.workers,
-        ms=round((time.monotonic() - started_s) * 1000),
-    )
     try:
+        instruments.serves(card)
+        log.info(
+            "model ready",
+            model=card.name,
+            revision=card.revision,
+            engine=card.engine,
+            device=card.device,
+            workers=sizes.workers,
+            ms=round((time.monotonic() - started_s) * 1000),
+        )
         yield batcher
     finally:
         await batcher.close()
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    try:
+        yield
+    except ModelError as error:
+        raise StartError(str(error)) from error
 
 
 async def _plan(settings: InferenceSettings) -> Plan:
@@ -173,9 +187,12 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _log_worker(event: WorkerEvent) -> None:
+def _tell_of_worker(loop: asyncio.AbstractEventLoop, broken: asyncio.Event, event: WorkerEvent) -> None:
+    """In the worker's thread. What no new engine mends, such as a GPU that failed, a new process may."""
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
+    if event.what == "gave up":
+        loop.call_soon_threadsafe(broken.set)
 
 
 async def _loading() -> State:

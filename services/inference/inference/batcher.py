@@ -166,7 +166,6 @@ class Batcher:
 
     def _deliver(self, outcomes: Outcomes, started_s: float, seconds: float) -> None:
         tokens = [job.tokens for job in outcomes]
-        self.desk.learn(sum(tokens), seconds)
         results: list[tuple[Job, Outcome]] = [
             (job, row if isinstance(row, ScoringFailed) else _scored(job, row, started_s, seconds))
             for job, row in outcomes.items()

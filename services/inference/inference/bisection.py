@@ -16,11 +16,11 @@ class EngineBroken(Exception):
     """The engine fails on what it scored before: it, not the text, is at fault."""
 
 
-def score_apart(score: Score, probe: Encoded, batch: Sequence[Job], outcomes: Outcomes) -> None:
+def score_apart(score: Score, probe: Encoded, batch: Sequence[Job], outcomes: Outcomes) -> bool:
     """Add one outcome per job of `batch` to `outcomes`; a job fails only if it fails alone.
 
     Before a text is blamed, the engine must score `probe` again. Raises EngineBroken if it can't: then the jobs that
-    are not in `outcomes` were not at fault.
+    are not in `outcomes` were not at fault. True if the batch was scored at once, which tells what a batch costs.
     """
     try:
         rows = _checked(score([encoded(job) for job in batch]), len(batch))
@@ -29,11 +29,12 @@ def score_apart(score: Score, probe: Encoded, batch: Sequence[Job], outcomes: Ou
             middle = len(batch) // 2
             score_apart(score, probe, batch[:middle], outcomes)
             score_apart(score, probe, batch[middle:], outcomes)
-            return
+            return False
         _confirm(score, probe)
         outcomes[batch[0]] = ScoringFailed(type(error).__name__)
-        return
+        return False
     outcomes.update(zip(batch, rows, strict=True))
+    return True
 
 
 def encoded(job: Job) -> Encoded:

@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model's memory; the engine answers nothing afterwards."""
+        """Free the model's memory; the engine scores nothing afterwards, but still reads texts."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,6 +10,7 @@ from inference import bundle
 from inference.cores import usable_cores
 from inference.engine import Engine, ModelError
 from inference.onnx_engine import RUN_TOKENS, OnnxEngine
+from inference.workers import Restarts
 
 EngineName = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -20,11 +21,12 @@ _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add laten
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to make an engine, how many of them suit this machine, and how many tokens suit one batch."""
+    """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch."""
 
     create: Callable[[], Engine]
     workers: int
     max_batch_tokens: int
+    restarts: Restarts = field(default_factory=Restarts)
 
 
 @dataclass(frozen=True, slots=True)

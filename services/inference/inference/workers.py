@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -26,12 +27,15 @@ GiveBack: TypeAlias = Callable[[Sequence[Job]], None]
 """Takes what was not answered when the worker died."""
 
 
+What: TypeAlias = Literal["died", "cannot restart", "restarted", "gave up"]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerEvent:
     """What befell a worker, and the kind of error behind it."""
 
     worker: str
-    what: Literal["died", "cannot restart", "restarted"]
+    what: What
     cause: str = ""
 
 
@@ -41,14 +45,18 @@ OnWorker: TypeAlias = Callable[[WorkerEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How long a worker waits before it makes its engine anew; doubled after each failure."""
+    """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up."""
 
     backoff_s: float = 0.1
+    attempts: int = 8
     stuck_after_s: float = 60.0
 
 
 class Worker:
-    """A thread that outlives its engines. `engine` is None until the first one is warm."""
+    """A thread that outlives its engines, unless no new one can be made: then it ends, and only a new process helps.
+
+    `engine` is None until the first one is warm; one that was closed still reads texts, until the next one is warm.
+    """
 
     def __init__(
         self,
@@ -73,6 +81,7 @@ class Worker:
         self._busy_since_s: float | None = None
         self.started: Future[None] = Future()
         self.engine: Engine | None = None
+        self._is_open = False
         self.is_ready = False
 
     def start(self) -> None:
@@ -96,8 +105,8 @@ class Worker:
         return self.is_ready and (since_s is None or self._now() - since_s < self._restarts.stuck_after_s)
 
     def _run(self) -> None:
-        _give_way()
         try:
+            _give_way()
             probe = self._renew()
         except BaseException as error:
             self.started.set_exception(error)
@@ -106,9 +115,7 @@ class Worker:
         try:
             self._serve(probe)
         finally:
-            self.is_ready = False
-            if self.engine is not None:
-                self.engine.close()
+            self._close()
 
     def _serve(self, probe: Encoded) -> None:
         while (batch := self._desk.take_batch()) is not None:
@@ -117,13 +124,14 @@ class Worker:
             probe = renewed
 
     def _work(self, batch: Sequence[Job], probe: Encoded) -> Encoded | None:
-        """Score one batch. Returns the probe of the engine that serves from now on; None when told to stop."""
+        """Score one batch. Returns the probe of the engine that serves from now on; None when there will be none."""
         assert self.engine is not None
         outcomes: Outcomes = {}
         started_s = self._busy_since_s = self._now()
         died: BaseException | None = None
         try:
-            score_apart(self.engine.score, probe, batch, outcomes)
+            if score_apart(self.engine.score, probe, batch, outcomes):
+                self._desk.learn(sum(job.tokens for job in batch), self._now() - started_s)
         except BaseException as error:  # whatever it was, this thread must go on and its batch must be answered
             died = error
             self.is_ready = False
@@ -137,8 +145,11 @@ class Worker:
         return self._revive()
 
     def _revive(self) -> Encoded | None:
+        self._close()  # a device may not have room for two
         backoff_s = self._restarts.backoff_s
-        while not self._stopping.wait(backoff_s):
+        for _ in range(self._restarts.attempts):
+            if self._stopping.wait(backoff_s):
+                return None
             try:
                 probe = self._renew()
             except Exception as error:
@@ -147,9 +158,10 @@ class Worker:
             else:
                 self._tell("restarted")
                 return probe
+        self._tell("gave up")
         return None
 
-    def _tell(self, what: Literal["died", "cannot restart", "restarted"], error: BaseException | None = None) -> None:
+    def _tell(self, what: What, error: BaseException | None = None) -> None:
         cause = str(error) if isinstance(error, EngineBroken) else type(error).__name__ if error else ""
         self._on_event(WorkerEvent(self._thread.name, what, cause))
 
@@ -160,11 +172,16 @@ class Worker:
         except BaseException:
             engine.close()
             raise
-        old, self.engine = self.engine, engine
-        if old is not None:
-            old.close()
-        self.is_ready = True
+        self.engine = engine
+        self._is_open = self.is_ready = True
         return probe
+
+    def _close(self) -> None:
+        self.is_ready = False
+        if self._is_open and self.engine is not None:
+            self._is_open = False
+            with suppress(Exception):  # a device that is gone frees nothing
+                self.engine.close()
 
 
 def warm_up(engine: Engine, learn: Callable[[int, float], None]) -> Encoded:
@@ -182,4 +199,5 @@ def _give_way() -> None:
     """Let the event loop's thread go first: what it has to do takes microseconds, this one computes for longer."""
     if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
         thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
+        with suppress(OSError):  # where that is forbidden, it only answers later
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

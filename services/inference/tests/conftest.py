@@ -28,8 +28,10 @@ class Stage:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
+        self.card = CARD
         self.made = 0
         self.closed = 0
+        self.closed_when_made: list[int] = []
         self.break_scores = 0  # so many calls of `score` raise, whatever the text
         self.break_makes = 0
         self.is_warm = False  # until then batches are neither held nor remembered
@@ -39,6 +41,7 @@ class Stage:
 
     def make(self) -> "FakeEngine":
         self.made += 1
+        self.closed_when_made.append(self.closed)
         if self.break_makes:
             self.break_makes -= 1
             raise RuntimeError("no device")
@@ -80,7 +83,7 @@ class FakeEngine:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self.card = CARD
+        self.card = stage.card
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         if any("unreadable" in text for text in texts):

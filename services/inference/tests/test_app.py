@@ -1,18 +1,20 @@
 """Tests of the composition: settings, start-up failures, readiness and shutdown."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from common.service import StartError, serve
+from common.service import Broken, StartError, serve
 from common.settings import SettingsError, load
 from inference.app import create_service
 from inference.engine import ModelMissing
 from inference.loading import Plan
 from inference.settings import InferenceSettings
+from inference.workers import Restarts
 
 
 def test_defaults__listen_on_loopback_8001_and_9001() -> None:
@@ -42,6 +44,22 @@ async def test_model_that_is_missing__stops_the_start_with_its_message(settings:
     service = create_service(InferenceSettings(**settings), Plan(missing, 1, 64))
     with pytest.raises(StartError, match="set INFERENCE_MODEL"):
         await serve(service)
+
+
+async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
+    settings: dict[str, Any], stage: Any
+) -> None:
+    service = create_service(InferenceSettings(**settings), replace(stage.plan, restarts=Restarts(0.0001)))
+    running = asyncio.create_task(serve(service))
+    async with aiohttp.ClientSession() as session:
+        await _until_ready(session, f"http://127.0.0.1:{service.listen.ops_port}/readyz")
+        stage.break_makes = 1 << 30
+        stage.break_scores = 2
+        url = f"http://127.0.0.1:{service.listen.port}/predict"
+        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "500"}) as response:
+            assert response.status == 504
+    with pytest.raises(Broken):
+        await running
 
 
 async def test_journal_folder_that_cannot_be_used__stops_the_start(

@@ -1,6 +1,7 @@
 """Tests of the batcher with its threads: every text one outcome, whatever dies, leaves or can't be scored."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -124,6 +125,53 @@ async def test_worker_that_dies__is_replaced_and_its_batch_scored_once_more(star
     assert (batcher.state, batcher.ready_workers) == ("ok", 1)
     assert (stage.made, stage.closed) == (4, 1)
     assert [event.what for event in events] == ["died", "cannot restart", "cannot restart", "restarted"]
+
+
+async def test_engine_that_died__is_closed_before_another_is_made(start: Start, stage: Any) -> None:
+    batcher = await start()
+    stage.break_scores = 2
+    assert isinstance((await outcomes(submit(batcher, "good")))[0], Scored)
+    assert stage.closed_when_made == [0, 1]
+
+
+async def test_worker_that_no_restart_mends__gives_up_and_says_so(start: Start, stage: Any) -> None:
+    events: list[WorkerEvent] = []
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell(event: WorkerEvent) -> None:
+        events.append(event)
+        if event.what == "gave up":
+            loop.call_soon_threadsafe(gone.set)
+
+    batcher = await start(on_worker=tell)
+    stage.break_makes = 1 << 30
+    stage.break_scores = 2
+    submit(batcher, "good")
+    async with asyncio.timeout(10):
+        await gone.wait()
+    assert [event.what for event in events] == ["died", *["cannot restart"] * QUICK.attempts, "gave up"]
+    assert batcher.state == "failed"
+
+
+async def test_niceness_that_is_refused__does_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    async with asyncio.timeout(10):
+        batcher = await start()
+    assert batcher.state == "ok"
+
+
+async def test_batch_that_was_bisected__teaches_nothing(start: Start) -> None:
+    batcher = await start(max_batch_tokens=640)
+    batcher.desk.admit([1000], 60.0, 1)  # so that there is a wait to predict
+    before_s = batcher.desk.wait_s
+    await outcomes(submit(batcher, "good", "poison", "bad", "good"))
+    assert batcher.desk.wait_s == before_s
+    await outcomes(submit(batcher, "good"))
+    assert batcher.desk.wait_s != before_s
 
 
 async def test_worker_that_cannot_be_replaced__shows(start: Start, stage: Any) -> None:

@@ -32,7 +32,7 @@ def test_only_poison_fails__and_every_job_has_one_outcome(case: tuple[int, set[i
     size, poison = case
     outcomes: Outcomes = {}
     batch = batch_of(size)
-    score_apart(failing_on(poison), PROBE, batch, outcomes)
+    assert score_apart(failing_on(poison), PROBE, batch, outcomes) == (not poison)
     assert set(outcomes) == set(batch)
     for job, outcome in outcomes.items():
         assert isinstance(outcome, ScoringFailed) if job.number in poison else outcome == (float(job.number),)
