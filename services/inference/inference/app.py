@@ -31,7 +31,7 @@ from inference.engine import ModelError
 from inference.gate import gate
 from inference.instruments import Instruments
 from inference.loading import Plan, plan
-from inference.recording import Records
+from inference.recording import Records, require_recordable
 from inference.scoring import Scorer
 from inference.settings import InferenceSettings
 from inference.workers import WorkerEvent
@@ -143,6 +143,8 @@ async def _batcher(
         )
         card = await batcher.start()
     try:
+        with _start_errors():
+            require_recordable(card)
         instruments.serves(card)
         log.info(
             "model ready",

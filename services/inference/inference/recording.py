@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import structlog
+from pydantic import ValidationError
 
 from common.contracts import CounterEvent, PredictionEvent
 from common.journal import JournalFull
 from common.requests import uuid7
-from inference.engine import ModelCard
+from inference.engine import ModelCard, ModelError
 from inference.jobs import ScoringFailed
 from inference.scoring import Answer
 
@@ -34,6 +35,27 @@ class Caller:
     client: str | None
     started_s: float
     deadline_s: float
+
+
+def require_recordable(card: ModelCard) -> None:
+    """Raises ModelError for a model that no event could name: every prediction would fail."""
+    for label in card.labels:
+        try:
+            PredictionEvent(
+                id=uuid7(),
+                at_us=0,
+                route="",
+                outcome="ok",
+                request_id="",
+                model=card.name,
+                revision=card.revision,
+                label=label,
+                latency_us=0,
+            )
+        except ValidationError as error:
+            [wrong, *_] = error.errors()
+            where = f"{wrong['loc'][0]}: {wrong['msg']}: {wrong['input']!r}"
+            raise ModelError(f"no event can hold what this model is called: {where}") from error
 
 
 class Records:

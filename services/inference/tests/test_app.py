@@ -46,6 +46,24 @@ async def test_model_that_is_missing__stops_the_start_with_its_message(settings:
         await serve(service)
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"name": "n" * 129}, "model"),
+        ({"revision": "r" * 65}, "revision"),
+        ({"labels": ("NEGATIVE", "P" * 65)}, "label"),
+    ],
+)
+async def test_model_that_no_event_could_name__stops_the_start(
+    settings: dict[str, Any], stage: Any, changed: dict[str, Any], field: str
+) -> None:
+    stage.card = replace(stage.card, **changed)
+    service = create_service(InferenceSettings(**settings), stage.plan)
+    with pytest.raises(StartError, match=rf"{field}: String should have at most \d+ characters"):
+        await serve(service)
+    assert stage.closed == stage.made == 1
+
+
 async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
     settings: dict[str, Any], stage: Any
 ) -> None:
