@@ -36,6 +36,11 @@ LAYERS, WIDTH, INNER = 6, 384, 1536  # of the bundled model's encoder
 LOOPS: Final = {"the engine in a loop, 1 text": 1, "the engine in a loop, 32 texts": 32}
 DEADLINE_MS: Final = 1000
 LIST: Final = 16
+PACKAGES: Final = {  # whose versions are told
+    "pipeline": ("fastapi", "transformers", "torch"),
+    "infinity": ("infinity-emb",),
+    "litserve": ("litserve", "onnxruntime"),
+}
 TARGETS: Final = {"FastAPI + pipeline": 8.0, "Infinity, torch": 6.0, "LitServe, our session": 2.5}
 
 
@@ -49,7 +54,8 @@ def main() -> None:
         for peer in ("pipeline", "infinity", "litserve"):
             install.install(peer)
         install.make_model()
-        running = open_until_end.enter_context(_running(place))
+        redis = open_until_end.enter_context(_redis(place))
+        running = open_until_end.enter_context(_running(place, redis))
         gflop = _print_machine(texts)
         peak = _print_throughput(running, file, gflop, options)
         sluice = running[0]
@@ -57,18 +63,26 @@ def main() -> None:
         _print_latency(sluice, file, peak, options.seconds)
         _print_overload(sluice, file, peak, 2 * options.seconds)
         _print_invariance(sluice, texts[: options.invariance])
-        _print_memory(sluice, place, options.requests)
+        sluice.stop()
+        _print_memory(place, file, redis, options.requests)
 
 
 @contextmanager
-def _running(place: Path) -> Iterator[list[Server]]:
+def _redis(place: Path) -> Iterator[dict[str, str]]:
+    """A Valkey for our journal; yields the variables that lead there."""
+    valkey = Valkey(place / "valkey", next(free_ports()))
+    valkey.start()
+    try:
+        yield {"REDIS_HOST": valkey.host, "REDIS_PORT": str(valkey.port), "REDIS_PASSWORD": valkey.password}
+    finally:
+        valkey.stop()
+
+
+@contextmanager
+def _running(place: Path, redis: dict[str, str]) -> Iterator[list[Server]]:
     """All servers, each paused as soon as it is warm; ours is the first."""
     ports = free_ports()
     with ExitStack() as stopped:
-        valkey = Valkey(place / "valkey", next(ports))
-        valkey.start()
-        stopped.callback(valkey.stop)
-        redis = {"REDIS_HOST": valkey.host, "REDIS_PORT": str(valkey.port), "REDIS_PASSWORD": valkey.password}
         found = [servers.ours(next(ports), place, redis)]
         found += [make(next(ports)) for make in (servers.pipeline, servers.infinity, servers.litserve)]
         for server in found:
@@ -108,7 +122,9 @@ def _print_throughput(running: Sequence[Server], file: Path, gflop: float, optio
             cpus[server.name].append(found["cpu"])
     peak = statistics.median(rates[running[0].name])
     measure = results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
-    results.save("inference", [measure], install.versions("pipeline", ("fastapi", "transformers", "torch")))
+    versions = {name: found for peer in PACKAGES for name, found in install.versions(peer, PACKAGES[peer]).items()}
+    results.save("inference", [measure], versions)
+    print(f"Peers: {', '.join(f'{name} {found}' for name, found in versions.items())}.\n")
     print(f"{options.connections} connections, one text a request; medians of {options.rounds} rounds:\n")
     print("| server | requests/s | rounds | sluice is | wanted | generator's CPU |\n|---|---:|---:|---:|---:|---:|")
     for name, found_rates in rates.items():
@@ -175,22 +191,25 @@ def _print_invariance(sluice: Server, texts: Sequence[str]) -> None:
     print(f"  {max(moves):.6f} (wanted 0 and 0.005).")
 
 
-def _print_memory(sluice: Server, place: Path, requests: int) -> None:
-    """Short texts: it is the number of requests that counts here."""
-    assert sluice.process is not None
-    process = psutil.Process(sluice.process.pid)
-    file = place / "short.txt"
-    file.write_text("good\nbad", encoding="utf-8")
-    sizes = []
-    for count in (requests // 10, requests - requests // 10):
-        found = generate(sluice, file, seconds=600, connections=64, requests=count)
-        sizes.append(process.memory_info().rss / (1 << 20))
-    time.sleep(2)
-    used_s, started = sum(process.cpu_times()[:2]), time.monotonic()
-    time.sleep(5)
-    idle = (sum(process.cpu_times()[:2]) - used_s) / (time.monotonic() - started)
+def _print_memory(place: Path, file: Path, redis: dict[str, str], requests: int) -> None:
+    """A server that has answered nothing yet: what grows with the first requests must not be behind it already."""
+    server = servers.ours(next(free_ports()), place / "fresh", redis)
+    server.start(place / "fresh.log")
+    try:
+        assert server.process is not None
+        process = psutil.Process(server.process.pid)
+        sizes = []
+        for count in (requests // 10, requests - requests // 10):
+            found = generate(server, file, seconds=600, connections=64, requests=count)
+            sizes.append(process.memory_info().rss / (1 << 20))
+        time.sleep(2)
+        used_s, started = sum(process.cpu_times()[:2]), time.monotonic()
+        time.sleep(5)
+        idle = (sum(process.cpu_times()[:2]) - used_s) / (time.monotonic() - started)
+    finally:
+        server.stop()
     rate = _rate(found, "200")
-    print(f"- {requests} requests of one word, {rate:.0f}/s: {sizes[0]:.0f} MiB resident after a tenth of them,")
+    print(f"- {requests} requests to a fresh server, {rate:.0f}/s: {sizes[0]:.0f} MiB resident after a tenth of them,")
     print(f"  {sizes[1]:.0f} MiB after all: {100 * (sizes[1] / sizes[0] - 1):+.1f} % (wanted below +5 %).")
     print(f"- Idle: {100 * idle:.2f} % of a core (wanted below 1 %).")
 
