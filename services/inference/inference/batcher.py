@@ -1,4 +1,4 @@
-"""Owns texts from admission to outcome, as the event loop sees them: a reader thread tokenises, workers score.
+"""Owns texts from admission to outcome, as the event loop sees them: tokenised, then scored, in other threads.
 
 It knows no HTTP and no runtime. Outcomes come back to the loop in one call per batch.
 """
@@ -36,11 +36,12 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done at once."""
+    """How much is done at once. With `has_reader` a thread of its own tokenises, else workers do when they are free."""
 
     workers: int
     max_batch_tokens: int
     limits: Limits
+    has_reader: bool = False
 
 
 class Batcher:
@@ -57,7 +58,7 @@ class Batcher:
         on_worker: OnWorker = lambda _event: None,
         restarts: Restarts | None = None,
     ) -> None:
-        self.desk = Desk(Waiting(sizes.max_batch_tokens), Admission(sizes.limits), now)
+        self.desk = Desk(Waiting(sizes.max_batch_tokens), Admission(sizes.limits), now, has_reader=sizes.has_reader)
         self._now = now
         self._on_read = on_read
         self._on_batch = on_batch
@@ -65,11 +66,15 @@ class Batcher:
         self._jobs: set[Job] = set()
         restarts = restarts or Restarts()
         self._workers = [
-            Worker(f"scorer-{n}", create, self.desk, self._deliver, self._give_back, on_worker, restarts, now)
+            Worker(
+                f"scorer-{n}", create, self.desk, self._read, self._deliver, self._give_back, on_worker, restarts, now
+            )
             for n in range(sizes.workers)
         ]
         self.card: ModelCard  # set by `start`
-        self._reader = threading.Thread(target=self._read, name="reader", daemon=True)
+        self._readers = (
+            [threading.Thread(target=self._read_all, name="reader", daemon=True)] if sizes.has_reader else []
+        )
 
     async def start(self) -> ModelCard:
         """Make and warm one engine per worker, all at once. Raises what making an engine raises."""
@@ -82,7 +87,8 @@ class Batcher:
         except BaseException:
             await self.close()
             raise
-        self._reader.start()
+        for reader in self._readers:
+            reader.start()
         self.card = self._engine().card
         return self.card
 
@@ -91,7 +97,7 @@ class Batcher:
         for worker in self._workers:
             worker.stop()
         self.desk.close()
-        threads: list[threading.Thread | Worker] = [self._reader, *self._workers]
+        threads: list[threading.Thread | Worker] = [*self._readers, *self._workers]
         threads = [thread for thread in threads if thread.is_alive()]
         await asyncio.gather(*(asyncio.to_thread(thread.join, _JOIN_S) for thread in threads))
         for job in self._jobs:
@@ -100,8 +106,8 @@ class Batcher:
     @property
     def state(self) -> Literal["ok", "failed"]:
         """Failed while any worker has no working engine, or hangs, or nobody reads."""
-        well = self._reader.is_alive() and all(worker.is_well() for worker in self._workers)
-        return "ok" if well else "failed"
+        reads = all(reader.is_alive() for reader in self._readers)
+        return "ok" if reads and all(worker.is_well() for worker in self._workers) else "failed"
 
     @property
     def ready_workers(self) -> int:
@@ -140,27 +146,20 @@ class Batcher:
     def _engine(self) -> Engine:
         return next(worker.engine for worker in self._workers if worker.engine is not None)
 
-    # ---- in the reader's thread
+    # ---- in the reader's thread or in a worker's
 
-    def _read(self) -> None:
+    def _read_all(self) -> None:
         while (jobs := self.desk.take_unread()) is not None:
-            started_s = self._now()
-            read, failed = self._encode(jobs)
-            self._on_read(self._now() - started_s)
-            if read:
-                self.desk.put_read(read)
-            if failed:
-                self._post([(job, ScoringFailed("unreadable")) for job in failed], None)
+            self._read(self._engine(), jobs)
 
-    def _encode(self, jobs: Sequence[Job]) -> tuple[list[tuple[Job, Encoded]], list[Job]]:
-        """Tokenise all at once; if that raises, one by one, so that only what can't be read fails."""
-        try:
-            return list(zip(jobs, self._engine().encode([job.text for job in jobs]), strict=True)), []
-        except Exception:
-            if len(jobs) == 1:
-                return [], list(jobs)
-            halves = [self._encode([job]) for job in jobs]
-            return [pair for read, _ in halves for pair in read], [job for _, failed in halves for job in failed]
+    def _read(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        started_s = self._now()
+        read, failed = _encode(engine, jobs)
+        self._on_read(self._now() - started_s)
+        if read:
+            self.desk.put_read(read)
+        if failed:
+            self._post([(job, ScoringFailed("unreadable")) for job in failed], None)
 
     # ---- in a worker's thread
 
@@ -195,3 +194,14 @@ class Batcher:
 def _scored(job: Job, row: tuple[float, ...], started_s: float, seconds: float) -> Scored:
     text = encoded(job)
     return Scored(row, text.tokens, text.truncated, started_s - job.submitted_s, seconds)
+
+
+def _encode(engine: Engine, jobs: Sequence[Job]) -> tuple[list[tuple[Job, Encoded]], list[Job]]:
+    """Tokenise all at once; if that raises, one by one, so that only what can't be read fails."""
+    try:
+        return list(zip(jobs, engine.encode([job.text for job in jobs]), strict=True)), []
+    except Exception:
+        if len(jobs) == 1:
+            return [], list(jobs)
+        halves = [_encode(engine, [job]) for job in jobs]
+        return [pair for read, _ in halves for pair in read], [job for _, failed in halves for job in failed]

@@ -14,20 +14,26 @@ from inference.engine import Encoded
 from inference.jobs import Job
 from inference.selection import Waiting
 
-_READ_AT_ONCE: Final = 256
+_READ_AT_ONCE: Final = 64
 
 
 class Desk:
-    """Jobs come in unread, wait once they are read, leave when they are answered or nobody wants them any more."""
+    """Jobs come in unread, wait once they are read, leave when they are answered or nobody wants them any more.
 
-    def __init__(self, waiting: Waiting, admission: Admission, now: Callable[[], float]) -> None:
+    With `has_reader` unread jobs are for a thread of its own; without, for the worker that is free first.
+    """
+
+    def __init__(
+        self, waiting: Waiting, admission: Admission, now: Callable[[], float], *, has_reader: bool = True
+    ) -> None:
         self._now = now
         self._waiting = waiting
         self._admission = admission
         self._unread: OrderedDict[int, Job] = OrderedDict()
         self._lock = threading.Lock()
-        self._text_came = threading.Condition(self._lock)
         self._batch_ready = threading.Condition(self._lock)
+        self._text_came = threading.Condition(self._lock) if has_reader else self._batch_ready
+        self._has_reader = has_reader
         self._closed = False
 
     def admit(self, sizes: Sequence[int], remaining_s: float, workers: int) -> None:
@@ -47,7 +53,7 @@ class Desk:
         return self._admission.is_pressed
 
     def enter(self, jobs: Sequence[Job]) -> None:
-        """Queue admitted jobs for the reader."""
+        """Queue admitted jobs to be read."""
         with self._lock:
             self._unread.update((job.number, job) for job in jobs)
             self._text_came.notify()
@@ -68,28 +74,34 @@ class Desk:
             self._admission.release(job.tokens)
 
     def take_unread(self) -> list[Job] | None:
-        """Block until there is something to read; None once closed."""
+        """For the reader: block until there is something to read; None once closed."""
         with self._lock:
             while not self._unread and not self._closed:
                 self._text_came.wait()
             if self._closed:
                 return None
-            return [self._unread.popitem(last=False)[1] for _ in range(min(len(self._unread), _READ_AT_ONCE))]
+            return self._pop_unread()
 
     def put_read(self, job_texts: Sequence[tuple[Job, Encoded]]) -> None:
-        """The reader has counted the tokens of these; who left meanwhile stays away."""
+        """The tokens of these are counted; who left meanwhile stays away."""
         with self._lock:
             for job, text in job_texts:
                 if not job.future.done():
                     self._admission.correct(job.tokens, text.tokens)
                     job.tokens, job.encoded = text.tokens, text
                     self._waiting.add(job)
-            self._batch_ready.notify(len(job_texts))
+            self._batch_ready.notify(len(job_texts) - (not self._has_reader))  # a worker that read goes on itself
 
-    def take_batch(self) -> list[Job] | None:
-        """Block until there are jobs to score; None once closed. Those past their deadline are dropped."""
+    def take_work(self) -> list[Job] | None:
+        """For a worker: block until there are jobs to score, or unread ones if it has to read them; None once closed.
+
+        All of them are unread, or none; unread ones go first, so that like lengths meet. Those past their deadline are
+        dropped.
+        """
         with self._lock:
             while not self._closed:
+                if self._unread and not self._has_reader:
+                    return self._pop_unread()
                 batch, _expired = self._waiting.take(self._now())
                 if wanted := [job for job in batch if not job.future.done()]:
                     return wanted
@@ -140,3 +152,6 @@ class Desk:
         """Predicted for the next request."""
         with self._lock:
             return self._admission.wait_s
+
+    def _pop_unread(self) -> list[Job]:
+        return [self._unread.popitem(last=False)[1] for _ in range(min(len(self._unread), _READ_AT_ONCE))]

@@ -21,11 +21,15 @@ _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add laten
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch."""
+    """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch.
+
+    `has_reader` gives texts to a thread of its own for tokenising, while the workers go on.
+    """
 
     create: Callable[[], Engine]
     workers: int
     max_batch_tokens: int
+    has_reader: bool = False
     restarts: Restarts = field(default_factory=Restarts)
 
 
@@ -85,5 +89,5 @@ def _torch(model: str, device: Device, torch: Torch) -> Plan:
         return TorchEngine(model, device)
 
     if device != "cpu" and torch.has_gpu:
-        return Plan(create, 1, _GPU_BATCH_TOKENS)
+        return Plan(create, 1, _GPU_BATCH_TOKENS, has_reader=True)
     return Plan(create, usable_cores(), RUN_TOKENS)

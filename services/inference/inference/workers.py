@@ -23,6 +23,9 @@ _NICENESS: Final = 5
 Deliver: TypeAlias = Callable[[Outcomes, float, float], None]
 """Takes outcomes, the second they were begun and the seconds they took."""
 
+Read: TypeAlias = Callable[[Engine, Sequence[Job]], None]
+"""Has an engine count the tokens of jobs, and puts them among those that wait."""
+
 GiveBack: TypeAlias = Callable[[Sequence[Job]], None]
 """Takes what was not answered when the worker died."""
 
@@ -63,6 +66,7 @@ class Worker:
         name: str,
         create: Callable[[], Engine],
         desk: Desk,
+        read: Read,
         deliver: Deliver,
         give_back: GiveBack,
         on_event: OnWorker,
@@ -71,6 +75,7 @@ class Worker:
     ) -> None:
         self._create = create
         self._desk = desk
+        self._read = read
         self._deliver = deliver
         self._give_back = give_back
         self._on_event = on_event
@@ -79,6 +84,7 @@ class Worker:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._busy_since_s: float | None = None
+        self._free_since_s = 0.0
         self.started: Future[None] = Future()
         self.engine: Engine | None = None
         self._is_open = False
@@ -118,20 +124,23 @@ class Worker:
             self._close()
 
     def _serve(self, probe: Encoded) -> None:
-        while (batch := self._desk.take_batch()) is not None:
-            if (renewed := self._work(batch, probe)) is None:
+        while (jobs := self._desk.take_work()) is not None:
+            assert self.engine is not None
+            if jobs[0].encoded is None:
+                self._read(self.engine, jobs)
+            elif (renewed := self._score(self.engine, jobs, probe)) is not None:
+                probe = renewed
+            else:
                 return
-            probe = renewed
 
-    def _work(self, batch: Sequence[Job], probe: Encoded) -> Encoded | None:
+    def _score(self, engine: Engine, batch: Sequence[Job], probe: Encoded) -> Encoded | None:
         """Score one batch. Returns the probe of the engine that serves from now on; None when there will be none."""
-        assert self.engine is not None
         outcomes: Outcomes = {}
         started_s = self._busy_since_s = self._now()
         died: BaseException | None = None
         try:
-            if score_apart(self.engine.score, probe, batch, outcomes):
-                self._desk.learn(sum(job.tokens for job in batch), self._now() - started_s)
+            if score_apart(engine.score, probe, batch, outcomes):
+                self._learn(batch)
         except BaseException as error:  # whatever it was, this thread must go on and its batch must be answered
             died = error
             self.is_ready = False
@@ -143,6 +152,12 @@ class Worker:
         self._tell("died", died)
         self._give_back([job for job in batch if job not in outcomes])
         return self._revive()
+
+    def _learn(self, batch: Sequence[Job]) -> None:
+        """What a batch costs is all that this thread did for it: reading and waiting for Python's lock as well."""
+        now_s = self._now()
+        self._desk.learn(sum(job.tokens for job in batch), now_s - max(self._free_since_s, batch[0].submitted_s))
+        self._free_since_s = now_s
 
     def _revive(self) -> Encoded | None:
         self._close()  # a device may not have room for two

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -205,6 +206,19 @@ async def test_hanging_worker__shows(start: Start, stage: Any) -> None:
     assert batcher.state == "failed"
 
 
+async def test_time_between_batches__counts_as_what_a_batch_costs(start: Start) -> None:
+    """Reading is a part of it, here a whole second."""
+    clock = [100.0]
+
+    def take_a_second(_seconds: float) -> None:
+        clock[0] += 1.0
+
+    batcher = await start(now=lambda: clock[0], on_read=take_a_second)
+    await outcomes(batcher.submit(["good film"], 1000.0))
+    batcher.desk.admit([1000], 1000.0, 1)  # so that there is a wait to predict
+    assert batcher.desk.wait_s > 1.0
+
+
 async def test_no_room__is_refused_at_once_and_room_comes_back(start: Start, stage: Any) -> None:
     batcher = await start(max_wait_s=1e-9)
     stage.hold()
@@ -242,29 +256,43 @@ async def test_model_that_cannot_be_loaded__fails_the_start_and_leaves_no_thread
     assert stage.closed == stage.made == 1
 
 
-TEXTS = st.sampled_from(["good", "bad bad", "poison", "killer", "unreadable", "a b c d e f g h", "good " * 80])
+HARMFUL = ("poison", "killer", "unreadable")
+TEXTS = st.sampled_from(["good", "bad bad", "poison", "killer", "unreadable", "a b c d e f g h", "good bad " * 40])
 
 
 @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(TEXTS, min_size=1, max_size=12), min_size=1, max_size=8), st.integers(1, 3), st.data())
-async def test_every_text__has_exactly_one_outcome_of_its_own(
-    stage: Any, requests: list[list[str]], workers: int, data: st.DataObject
+@given(
+    st.lists(st.lists(TEXTS, min_size=1, max_size=12), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.booleans(),
+    st.data(),
+)
+async def test_every_text__is_scored_once_and_has_an_outcome_of_its_own(
+    stage: Any, requests: list[list[str]], workers: int, has_reader: bool, data: st.DataObject
 ) -> None:
     """Whatever is batched with what, fails beside it, or leaves meanwhile."""
     stage.is_warm = False
-    batcher = Batcher(stage.make, Sizes(workers, 40, Limits(1 << 20, 60.0)), time.monotonic, restarts=QUICK)
+    stage.scored.clear()
+    reports: list[BatchReport] = []
+    sizes = Sizes(workers, 40, Limits(1 << 20, 60.0), has_reader=has_reader)
+    batcher = Batcher(stage.make, sizes, time.monotonic, restarts=QUICK, on_batch=reports.append)
     await batcher.start()
+    stage.is_warm = True
     jobs = [job for texts in requests for job in submit(batcher, *texts)]
     leaving = set(data.draw(st.lists(st.sampled_from(jobs), max_size=5)))
     for job in leaving:
         job.future.cancel()
     stay = [job for job in jobs if job not in leaving]
     for job, outcome in zip(stay, await outcomes(stay), strict=True):
-        if job.text in ("poison", "killer", "unreadable"):
+        if job.text in HARMFUL:
             assert isinstance(outcome, ScoringFailed)
         else:
-            good, bad = min(job.text.split().count("good"), 63), job.text.split().count("bad")
-            assert outcome.scores[1] == pytest.approx((1 + good) / (2 + good + bad))
-    await asyncio.sleep(0)
-    assert (batcher.desk.tokens, batcher.desk.depth) == (0, 0)
+            assert outcome.scores == stage.scores(stage.encode(job.text))
     await batcher.close()
+    assert (batcher.desk.tokens, batcher.desk.depth) == (0, 0)
+    wanted, left = (Counter(job.text for job in some if job.text not in HARMFUL) for some in (stay, leaving))
+    for text in wanted | left:
+        assert wanted[text] <= stage.scored[stage.encode(text).ids] <= wanted[text] + left[text]
+    delivered = sum(report.size for report in reports)
+    poisoned = sum(job.text == "poison" for job in jobs)  # delivered too, as failed
+    assert sum(wanted.values()) <= delivered <= sum((wanted + left).values()) + poisoned
