@@ -11,8 +11,8 @@ from typing import Final
 from inference.jobs import Overloaded
 
 _PRESSED: Final = 0.25
-_USABLE: Final = 0.8  # of the time until a deadline; the rest is for what the prediction misses
-_FORGET: Final = 0.98  # the weight of a batch halves every 34 batches
+_USABLE: Final = 0.6  # of the time until a deadline; the rest is for what the prediction misses
+_FORGET: Final = 0.995  # the weight of a batch halves every 138 batches
 
 
 @dataclass(frozen=True, slots=True)
