@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Final, Protocol, TypeVar, cast
@@ -46,12 +46,17 @@ class Listen:
         return cls(host, port or base + index, ops_port or base + 1000 + index)
 
 
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""What aiohttp's server has a request answered by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A built service, ready to listen. `front` may put a server of its own before the app's, which it then feeds.
 
-    `ops` may add routes to the ops port. Whoever sets `broken` has found what only a new process can mend: the service
-    drains and ends with an error, for what keeps it running to start it again.
+    `ops` may add routes to the ops port. `around` may answer some requests before the app sees them. Whoever sets
+    `broken` has found what only a new process can mend: the service drains and ends with an error, for what keeps it
+    running to start it again.
     """
 
     app: web.Application
@@ -61,6 +66,7 @@ class Service:
     drain_s: float
     front: Callable[[web.Server], "Front"] | None = None
     ops: Callable[[web.Application], None] | None = None
+    around: Callable[[Handler], Handler] | None = None
     broken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -206,6 +212,7 @@ class _Runner(web.AppRunner):
             shutdown_timeout=service.drain_s,
         )
         self._front = service.front
+        self._around = service.around
         self._before: Front | None = None
         self._readiness = service.readiness
         service.app.on_response_prepare.append(self._close_when_draining)
@@ -234,6 +241,8 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        if self._around is not None:
+            server.request_handler = self._around(server.request_handler)
         if self._front is None:
             return server
         self._before = self._front(server)

@@ -56,14 +56,21 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
     app[READINESS] = readiness
     for protocol in (api, huggingface, oip):
         protocol.add_routes(app)
-    app.middlewares.insert(0, gate(door))
     add_specification(
         app,
         title="Sluice inference",
         version=version("sluice-inference"),
         description="Scores texts, in Sluice's own shape, in Hugging Face's and in the Open Inference Protocol's.",
     )
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
+    return Service(
+        app,
+        readiness,
+        registry,
+        settings.listen(),
+        settings.sluice_drain_s,
+        around=partial(gate, app, door),
+        broken=broken,
+    )
 
 
 def _resources(
@@ -131,6 +138,7 @@ async def _batcher(
             workers=settings.inference_workers or chosen.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
             limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
+            has_reader=chosen.has_reader,
         )
         batcher = Batcher(
             chosen.create,

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestClient
 from redis.asyncio import Redis
 
 from common.contracts import EVENT_FIELD, STREAM
-from common.service import Service
+from common.service import Service, create_runner
 from inference.app import create_service
 from inference.engine import Encoded, ModelCard
 from inference.loading import Plan
@@ -28,6 +30,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
+        self.scored: Counter[tuple[int, ...]] = Counter()  # answered by `score`, by ids
         self.card = CARD
         self.made = 0
         self.closed = 0
@@ -63,6 +66,17 @@ class Stage:
         for _ in range(calls):
             assert await asyncio.to_thread(self._entered.acquire, timeout=10)
 
+    def encode(self, text: str) -> Encoded:
+        """One token per word."""
+        ids = (0, *(_WORDS.get(word, 100 + len(word)) for word in text.split()))
+        return Encoded(ids[: CARD.max_tokens], len(ids) > CARD.max_tokens)
+
+    @staticmethod
+    def scores(text: Encoded) -> tuple[float, ...]:
+        good, bad = (text.ids.count(_WORDS[word]) for word in ("good", "bad"))
+        positive = (1 + good) / (2 + good + bad)
+        return (1 - positive, positive)
+
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
         if self.is_warm:
             self.batches.append([text.ids for text in batch])
@@ -75,7 +89,9 @@ class Stage:
             raise SystemExit("the thread dies")
         if any(_WORDS["poison"] in text.ids for text in batch):
             raise ValueError("a text that must not be in any message")
-        return [_scores(text) for text in batch]
+        if self.is_warm:
+            self.scored.update(text.ids for text in batch)
+        return [self.scores(text) for text in batch]
 
 
 class FakeEngine:
@@ -88,23 +104,13 @@ class FakeEngine:
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         if any("unreadable" in text for text in texts):
             raise ValueError("a text that must not be in any message")
-        return [_encode(text) for text in texts]
+        return [self._stage.encode(text) for text in texts]
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
         return self._stage.score(batch)
 
     def close(self) -> None:
         self._stage.closed += 1
-
-
-def _encode(text: str) -> Encoded:
-    ids = (0, *(_WORDS.get(word, 100 + len(word)) for word in text.split()))
-    return Encoded(ids[: CARD.max_tokens], len(ids) > CARD.max_tokens)
-
-
-def _scores(text: Encoded) -> tuple[float, ...]:
-    positive = (1 + text.ids.count(1)) / (2 + text.ids.count(1) + text.ids.count(2))
-    return (1 - positive, positive)
 
 
 @pytest.fixture
@@ -150,6 +156,17 @@ def recorded(redis_settings: dict[str, Any]) -> Callable[[int], Awaitable[list[d
     return events
 
 
+class _Server(BaseTestServer):
+    """The service's own runner, as in production, on a port that the test's client knows."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+
+    async def _make_runner(self, **_: Any) -> web.AppRunner:
+        return create_runner(self._service)
+
+
 @pytest.fixture
 async def start(stage: Any, settings: dict[str, Any]) -> AsyncIterator[Callable[..., Any]]:
     """Call it with settings for a client of the running service; `client.service` is the service."""
@@ -157,9 +174,8 @@ async def start(stage: Any, settings: dict[str, Any]) -> AsyncIterator[Callable[
 
         async def started(**changed: Any) -> TestClient[Any, Any]:
             service: Service = create_service(InferenceSettings(**{**settings, **changed}), stage.plan)
-            server = TestServer(service.app)
-            await server.start_server(access_log=None)  # with handler_cancellation, as in production
-            client = await closing.enter_async_context(TestClient(server))
+            server = _Server(service)
+            client: TestClient[Any, Any] = await closing.enter_async_context(TestClient(server))
             client.service = service  # type: ignore[attr-defined]
             stage.is_warm = True
             return client
