@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -28,10 +29,11 @@ from analyst.report import (
     Windows,
 )
 from analyst.rules import draft_by_rules
+from analyst.writer import Budget
 from common.contracts import Aggregate, DriftReport, Window
 
 DRAFTS: Final = 2
-"""A model's draft, and one repair."""
+"""A model's draft, and one repair, which gets a single try."""
 LAG_WORTH_SAYING_S: Final = 60.0
 READ_KEPT: Final = 32
 """Payloads that are kept parsed: most requests are for the same few."""
@@ -85,12 +87,12 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Drafter:
-    """A model that drafts reports; `draft` raises DraftFailed and DraftMalformed. All drafts of a report take at most
-    `total_s` together.
+    """A model that drafts reports; `draft` raises DraftFailed and DraftMalformed. All drafts of a report share one
+    budget, and take at most `total_s` together.
     """
 
     model: str
-    draft: Callable[[Brief], Awaitable[Draft]]
+    draft: Callable[[Brief, Budget], Awaitable[Draft]]
     total_s: float = 45.0
 
 
@@ -190,14 +192,17 @@ class Analyst:
         if not may_spend:
             return self._rules(brief, "cache_unavailable")
         refused: list[list[Refusal]] = []
+        budget = Budget(time.monotonic() + self._drafter.total_s)
         try:
             async with asyncio.timeout(self._drafter.total_s):
-                while len(refused) < DRAFTS:
-                    draft, refusals = await _checked_draft(self._drafter, brief, refused[-1] if refused else [])
+                while budget.attempts and len(refused) < DRAFTS:
+                    brief = replace(brief, refusals=refused[-1] if refused else [])
+                    draft, refusals = await _checked_draft(self._drafter, brief, budget)
                     if draft is not None and not refusals:
                         return Drafted(draft, None, [], len(refused))
                     self._on_refused(refusals)
                     refused.append(refusals)
+                    budget.attempts = min(budget.attempts, 1)
         except DraftFailed as error:
             return self._rules(brief, error.reason, refused)
         except TimeoutError:
@@ -242,10 +247,10 @@ class Analyst:
         )
 
 
-async def _checked_draft(drafter: Drafter, brief: Brief, refusals: list[Refusal]) -> tuple[Draft | None, list[Refusal]]:
+async def _checked_draft(drafter: Drafter, brief: Brief, budget: Budget) -> tuple[Draft | None, list[Refusal]]:
     """The model's draft and what the checker says against it. Raises DraftFailed."""
     try:
-        draft = await drafter.draft(replace(brief, refusals=refusals))
+        draft = await drafter.draft(brief, budget)
     except DraftMalformed as error:
         return None, error.refusals
     return draft, check_draft(draft, brief.facts, brief.status)

@@ -28,6 +28,7 @@ from analyst.quota import Quota
 from analyst.report import Draft, Report
 from analyst.settings import AnalystSettings
 from analyst.telemetry import AnalystMetrics
+from analyst.writer import Budget
 from common import postgres
 from common.ops import Check, Readiness, State
 from common.redis import REDIS_ERRORS, create_client
@@ -43,7 +44,7 @@ log = structlog.get_logger()
 MAX_BODY_BYTES: Final = 16_384
 METRICS: Final = web.AppKey("metrics", MetricsClient)
 ARCHIVE: Final = web.AppKey[Archive | None]("archive")
-DRAFT: Final = web.AppKey[Callable[[Brief], Awaitable[Draft]]]("draft")
+DRAFT: Final = web.AppKey[Callable[[Brief, Budget], Awaitable[Draft]]]("draft")
 
 
 def migrate(settings: AnalystSettings) -> None:
@@ -150,7 +151,8 @@ def _create_drafter(app: web.Application, settings: AnalystSettings) -> Drafter 
     """The model that the settings name, which opens later; none without a key."""
     if settings.gemini_api_key is None:
         return None
-    return Drafter(settings.gemini_model, lambda brief: app[DRAFT](brief), settings.analyst_ai_timeout_s)
+    model, total_s = settings.gemini_model, settings.analyst_ai_timeout_s
+    return Drafter(model, lambda brief, budget: app[DRAFT](brief, budget), total_s)
 
 
 def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Report], None]:

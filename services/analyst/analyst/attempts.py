@@ -1,17 +1,18 @@
-"""Asks the model, again when that can help: immediately, after 1–2 s, 2–4 s and 4–8 s, one quota slot per attempt."""
+"""Asks the model, again when that can help: immediately, after 1–2 s, 2–4 s and 4–8 s, one quota slot per attempt.
+
+It ends with the report's budget: no attempts left, or a wait that would outlast its time.
+"""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.stop import stop_base
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from analyst.writer import NotSent, Prompt, RateLimited, Retryable, Writer, WriterError
-
-ATTEMPTS: Final = 4
+from analyst.writer import Budget, NotSent, Prompt, RateLimited, Retryable, Writer, WriterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Attempts:
         uniform: Callable[[float, float], float],
         on_outcome: Callable[[str], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._slots = slots
@@ -73,19 +75,25 @@ class Attempts:
         self._uniform = uniform
         self._on_outcome = on_outcome
         self._sleep = sleep
+        self._now = now
 
-    async def write(self, prompt: Prompt) -> str:
+    async def write(self, prompt: Prompt, budget: Budget) -> str:
         """The model's text. Raises QuotaExhausted, QuotaUnavailable, and the WriterError of the last attempt."""
+
+        def is_spent(state: RetryCallState) -> bool:
+            return not budget.attempts or self._now() + state.upcoming_sleep >= budget.deadline_s
+
         retrying = AsyncRetrying(
-            stop=_last_attempt,
+            stop=is_spent,
             wait=self._wait_s,
             retry=retry_if_exception_type(Retryable),
             sleep=self._sleep,
             reraise=True,
         )
-        return await retrying(self._attempt, prompt)
+        return await retrying(self._attempt, prompt, budget)
 
-    async def _attempt(self, prompt: Prompt) -> str:
+    async def _attempt(self, prompt: Prompt, budget: Budget) -> str:
+        budget.attempts -= 1
         member = self._new_token()
         slot = await self._slots.take(member)
         if not slot.granted:
@@ -116,9 +124,6 @@ class Attempts:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after_s if isinstance(error, Retryable) else None
         return max(self._uniform(shortest, 2 * shortest), asked or 0.0)
-
-
-_last_attempt: Final[stop_base] = stop_after_attempt(ATTEMPTS)
 
 
 def _outcome(error: WriterError) -> str:

@@ -10,18 +10,18 @@ from analyst.attempts import Attempts, QuotaExhausted, QuotaUnavailable
 from analyst.grounding import Refusal
 from analyst.prompting import write_prompt
 from analyst.report import Draft, FallbackReason
-from analyst.writer import Fatal, RateLimited, Retryable, WriterError
+from analyst.writer import Budget, Fatal, RateLimited, Retryable, WriterError
 
 MAX_ERRORS: Final = 10
 _FATAL: Final[dict[str, FallbackReason]] = {"blocked": "blocked", "not_found": "model_not_found"}
 
 
-def create_draft(attempts: Attempts) -> Callable[[Brief], Awaitable[Draft]]:
+def create_draft(attempts: Attempts) -> Callable[[Brief, Budget], Awaitable[Draft]]:
     """Drafts; raises DraftFailed and DraftMalformed."""
 
-    async def draft(brief: Brief) -> Draft:
+    async def draft(brief: Brief, budget: Budget) -> Draft:
         try:
-            text = await attempts.write(write_prompt(brief))
+            text = await attempts.write(write_prompt(brief), budget)
         except WriterError as error:
             raise DraftFailed(_reason(error)) from error
         return _parsed(text)

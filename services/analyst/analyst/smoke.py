@@ -4,6 +4,7 @@ import asyncio
 import random
 import secrets
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,6 +17,7 @@ from analyst.grounding import check_draft
 from analyst.model import open_writer
 from analyst.rendering import render
 from analyst.settings import AnalystSettings
+from analyst.writer import Budget
 from common.contracts import Aggregate, Confidence, Latency, Summary, TimeRange
 from common.service import StartError
 from common.settings import SettingsError, load
@@ -65,7 +67,7 @@ async def _try(settings: AnalystSettings, key: str) -> int:
     brief = Brief(facts, observations, status_of(facts, observations), [])
     try:
         async with asyncio.timeout(settings.analyst_ai_timeout_s):
-            draft = await create_draft(attempts)(brief)
+            draft = await create_draft(attempts)(brief, Budget(time.monotonic() + settings.analyst_ai_timeout_s))
     except (DraftFailed, DraftMalformed, TimeoutError) as error:
         _say(f"no draft: {error or 'timeout'}")
         return 1

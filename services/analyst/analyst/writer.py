@@ -1,7 +1,7 @@
 """The port to the model that writes drafts, and what can go wrong with it; knows no vendor."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 FatalReason = Literal["invalid", "unauthorised", "not_found", "blocked", "truncated", "unknown"]
 
@@ -12,6 +12,17 @@ class Prompt:
 
     system: str
     user: str
+
+
+ATTEMPTS: Final = 4
+
+
+@dataclass(slots=True)
+class Budget:
+    """What one report may still spend on the model, its repair included: attempts, and the time until `deadline_s`."""
+
+    deadline_s: float
+    attempts: int = ATTEMPTS
 
 
 class WriterError(Exception):

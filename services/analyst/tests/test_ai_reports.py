@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -194,43 +194,74 @@ def test_without_a_key__no_sdk_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-class FailingWriter:
-    """A model that is never there; counts its calls."""
+class ScriptedWriter:
+    """Gives its answers one after the other, None for a 503; then it is never there. Counts its calls."""
 
-    model = "failing"
+    model = "scripted"
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Sequence[str | None] = ()) -> None:
+        self.answers = list(answers)
         self.calls = 0
 
     async def write(self, prompt: Prompt, timeout_s: float) -> str:
         self.calls += 1
-        raise Retryable("unavailable")
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is None:
+            raise Retryable("unavailable")
+        return answer
 
     async def close(self) -> None:
         pass
 
 
-async def test_upstream_fails__four_attempts_for_all_replicas_together(
-    open_client: OpenClient, redis_settings: dict[str, Any]
-) -> None:
-    writer = FailingWriter()
+@pytest.fixture
+async def quota(redis_settings: dict[str, Any]) -> AsyncIterator[Quota]:
     async with Redis(**redis_settings, decode_responses=True) as redis:
-        attempts = Attempts(
-            writer,
-            Quota(redis, 10),
-            attempt_timeout_s=1,
-            new_token=uuid7,
-            uniform=min,
-            on_outcome=lambda outcome: None,
-            sleep=lambda seconds: asyncio.sleep(0),
-        )
-        drafter = Drafter("failing", create_draft(attempts))
-        clients = [await open_client(drafter=drafter) for _ in range(2)]
-        answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(25)))
-        answers += [await _ask(client) for client in clients]
+        yield Quota(redis, 10)
+
+
+def _impatient(writer: ScriptedWriter, quota: Quota) -> Drafter:
+    """Tries as often as it may, without waiting in between."""
+    attempts = Attempts(
+        writer,
+        quota,
+        attempt_timeout_s=1,
+        new_token=uuid7,
+        uniform=min,
+        on_outcome=lambda outcome: None,
+        sleep=lambda seconds: asyncio.sleep(0),
+    )
+    return Drafter("scripted", create_draft(attempts))
+
+
+async def test_upstream_fails__four_attempts_for_all_replicas_together(open_client: OpenClient, quota: Quota) -> None:
+    writer = ScriptedWriter()
+    clients = [await open_client(drafter=_impatient(writer, quota)) for _ in range(2)]
+    answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(25)))
+    answers += [await _ask(client) for client in clients]
     reports = [await _report(answer) for answer in answers]
     assert {(report.source, report.fallback_reason) for report in reports} == {("rules", "upstream")}
     assert writer.calls == 4
+
+
+@pytest.mark.parametrize(
+    ("answers", "calls", "reason"),
+    [
+        ([None, None, None, INVENTED, GOOD], 4, "ungrounded"),  # nothing is left for the repair
+        ([None, None, INVENTED, GOOD], 4, None),
+        ([None, None, INVENTED, None, GOOD], 4, "upstream"),
+        ([INVENTED, None, GOOD], 2, "upstream"),  # the repair is tried once
+        ([INVENTED, INVENTED, GOOD], 2, "ungrounded"),
+    ],
+)
+async def test_draft_and_repair__share_four_attempts_and_their_slots(
+    open_client: OpenClient, quota: Quota, answers: list[str | None], calls: int, reason: str | None
+) -> None:
+    writer = ScriptedWriter(answers)
+    client = await open_client(drafter=_impatient(writer, quota))
+    report = await _report(await _ask(client))
+    assert (writer.calls, report.fallback_reason) == (calls, reason)
+    assert (await quota.look()).remaining == 10 - calls
 
 
 # ---- what operators see

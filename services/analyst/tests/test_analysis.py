@@ -10,6 +10,7 @@ from analyst.facts import read_facts
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal
 from analyst.report import Draft, Evidence, Report
+from analyst.writer import Budget
 from common.contracts import Aggregate, DriftReport, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
@@ -52,7 +53,7 @@ class Model:
         self.drafts = list(drafts)
         self.briefs: list[Brief] = []
 
-    async def draft(self, brief: Brief) -> Draft:
+    async def draft(self, brief: Brief, budget: Budget) -> Draft:
         self.briefs.append(brief)
         draft = self.drafts.pop(0)
         if isinstance(draft, DraftFailed):

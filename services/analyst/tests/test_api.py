@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from analyst.analysis import Brief, Drafter, DraftFailed
 from analyst.report import Draft, Evidence, Report
+from analyst.writer import Budget
 from common.contracts import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
@@ -27,11 +28,11 @@ OpenClient = Callable[..., Awaitable[Client]]
 CreateService = Callable[..., Service]
 
 
-async def _write(_brief: Brief) -> Draft:
+async def _write(_brief: Brief, _budget: Budget) -> Draft:
     return DRAFT
 
 
-async def _fail(_brief: Brief) -> Draft:
+async def _fail(_brief: Brief, _budget: Budget) -> Draft:
     raise DraftFailed("upstream")
 
 

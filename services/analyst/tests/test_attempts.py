@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyst.attempts import ATTEMPTS, Attempts, QuotaExhausted, QuotaUnavailable, Slot
-from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+from analyst.attempts import Attempts, QuotaExhausted, QuotaUnavailable, Slot
+from analyst.writer import ATTEMPTS, Budget, Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
 
 PROMPT = Prompt("system", "user")
 
@@ -60,6 +60,7 @@ class Bench:
     share: float = 0.5
     waits: list[float] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
+    budget: Budget = field(default_factory=lambda: Budget(deadline_s=1000.0))
 
     async def write(self) -> str:
         tokens = iter(range(100))
@@ -71,8 +72,9 @@ class Bench:
             uniform=lambda low, high: low + self.share * (high - low),
             on_outcome=self.outcomes.append,
             sleep=self._sleep,
+            now=lambda: sum(self.waits),
         )
-        return await attempts.write(PROMPT)
+        return await attempts.write(PROMPT, self.budget)
 
     async def _sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -98,6 +100,25 @@ async def test_a_longer_wait_asked_by_the_provider__wins() -> None:
     bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0)]))
     await bench.write()
     assert bench.waits == [30.0]
+
+
+async def test_attempts__are_those_that_the_report_has_left() -> None:
+    budget = Budget(deadline_s=1000.0, attempts=3)
+    first = Bench(ScriptedWriter([Retryable("unavailable")]), budget=budget)
+    await first.write()
+    second = Bench(ScriptedWriter([Retryable("unavailable")]), budget=budget)
+    with pytest.raises(Retryable):
+        await second.write()
+    assert (first.writer.calls, second.writer.calls, second.waits) == (2, 1, [])
+
+
+@pytest.mark.parametrize(("deadline_s", "calls"), [(30.0, 1), (30.1, 2)])
+async def test_wait_that_outlasts_the_reports_time__is_not_begun(deadline_s: float, calls: int) -> None:
+    bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0), Fatal("blocked")]))
+    bench.budget = Budget(deadline_s)
+    with pytest.raises(WriterError):
+        await bench.write()
+    assert (bench.writer.calls, bench.waits) == (calls, [30.0] * (calls - 1))
 
 
 @pytest.mark.parametrize("reason", ["invalid", "unauthorised", "not_found", "blocked", "truncated"])
