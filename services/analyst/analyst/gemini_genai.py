@@ -1,6 +1,7 @@
 """The Writer over google-genai (REST): one attempt per call, its hidden retries off, its errors translated."""
 
 import asyncio
+import re
 from typing import Any, Final
 
 import aiohttp
@@ -14,6 +15,7 @@ ENDPOINT: Final = "https://generativelanguage.googleapis.com"
 API_VERSION: Final = "v1beta"
 DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
+_DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s", re.ASCII)
 
 
 class GenaiWriter:
@@ -56,6 +58,8 @@ class GenaiWriter:
             raise Retryable("timeout") from error
         except (aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
             raise Retryable("connection") from error
+        except Exception as error:  # the SDK raises what it likes for an answer that is not Gemini's
+            raise Fatal("unknown") from error
         return _text(response)
 
     async def close(self) -> None:
@@ -96,8 +100,12 @@ def _translated(error: errors.APIError) -> WriterError:
 
 
 def _retry_after_s(error: errors.APIError) -> float | None:
-    answer = error.details if isinstance(error.details, dict) else {}
-    for detail in answer.get("error", {}).get("details", ()):
-        if detail.get("@type") == _RETRY_INFO:
-            return float(str(detail.get("retryDelay", "0s")).removesuffix("s"))
+    """What a RetryInfo says; the answer may be anybody's, such as a proxy's."""
+    found = error.details
+    for name in ("error", "details"):
+        found = found.get(name) if isinstance(found, dict) else None
+    for detail in found if isinstance(found, list) else ():
+        if isinstance(detail, dict) and detail.get("@type") == _RETRY_INFO:
+            delay = _DURATION.fullmatch(str(detail.get("retryDelay")))
+            return float(delay[1]) if delay else None
     return None

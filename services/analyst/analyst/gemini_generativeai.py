@@ -4,6 +4,7 @@ The SDK is at its end of life upstream; `analyst.gemini_genai` is the successor 
 """
 
 import asyncio
+import re
 import warnings
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ with warnings.catch_warnings():
 ENDPOINT: Final = "generativelanguage.googleapis.com"
 DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
 _FINISHED, _MAX_TOKENS = 1, 2
-_NOT_CONNECTED: Final = "failed to connect to all addresses"
+_NOT_CONNECTED: Final = re.compile("failed to connect to all addresses|errors resolving |DNS resolution failed")
 
 
 class GenerativeAiWriter:
@@ -57,6 +58,8 @@ class GenerativeAiWriter:
             raise _translated(error) from error
         except TimeoutError as error:
             raise Retryable("timeout") from error
+        except Exception as error:  # gRPC and the SDK raise what they like, for a key of odd characters for example
+            raise Fatal("unknown") from error
         return _text(response)
 
     async def close(self) -> None:
@@ -94,7 +97,7 @@ def _translated(error: exceptions.GoogleAPICallError) -> WriterError:
             return Fatal("invalid")
         case exceptions.DeadlineExceeded():
             return Retryable("timeout", _retry_after_s(error))
-        case exceptions.ServiceUnavailable() if _NOT_CONNECTED in str(error):
+        case exceptions.ServiceUnavailable() if _NOT_CONNECTED.search(str(error)):
             return NotSent("not_connected")
         case exceptions.ServerError():
             return Retryable("unavailable", _retry_after_s(error))

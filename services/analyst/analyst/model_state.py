@@ -16,6 +16,7 @@ _FAULTS: Final[dict[str, ModelCondition]] = {
     "timeout": "failing",
     "connection": "failing",
     "not_connected": "failing",
+    "unknown": "failing",
 }
 
 

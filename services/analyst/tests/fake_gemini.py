@@ -14,6 +14,22 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 RETRY_DELAY_S = 7
+_ODD_RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5m"}
+ODD: dict[str, tuple[int, str]] = {
+    "garbage": (200, "\0\1\2"),
+    "html": (200, "<html><body>Sign in to the network</body></html>"),
+    "list": (200, "[1]"),
+    "null": (200, "null"),
+    "odd candidates": (200, '{"candidates": "none"}'),
+    "error is a string": (502, '{"error": "bad gateway"}'),
+    "error is a list": (503, "[[]]"),
+    "error is null": (503, "null"),
+    "details are null": (503, '{"error": {"code": 503, "details": null}}'),
+    "details are text": (503, '{"error": {"code": 503, "details": ["busy"]}}'),
+    "odd delay": (429, json.dumps({"error": {"code": 429, "details": [_ODD_RETRY]}})),
+    "html error": (500, "<html><body>Oops</body></html>"),
+}
+"""Answers that are not Gemini's: status and body over REST, and the same bytes over gRPC."""
 STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -28,7 +44,9 @@ Step = int | str
 
 @dataclass
 class Script:
-    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked"; then come `texts`, and `text` for ever."""
+    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked", or of ODD; then come `texts`, and `text` for
+    ever.
+    """
 
     text: str = '{"summary": "fine"}'
     texts: list[str] = field(default_factory=list)
@@ -80,6 +98,10 @@ async def rest(script: Script) -> AsyncIterator[str]:
             request.transport.close()
         if isinstance(step, int):
             return web.json_response(_error(step), status=step)
+        if step in ODD:
+            status, body = ODD[step]
+            kind = "text/html" if body.startswith("<") else "application/json"
+            return web.Response(status=status, text=body, content_type=kind)
         return web.json_response(_answer(step, script.next_text()))
 
     app = web.Application()
@@ -111,12 +133,17 @@ async def over_grpc(script: Script) -> AsyncIterator[str]:
             await released.wait()
         if isinstance(step, int):
             await context.abort_with_status(rpc_status.to_status(_status(step)))
+        if step in ODD:
+            status, body = ODD[step]
+            if status != 200:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, body, (("grpc-status-details-bin", body.encode()),))
+            return body.encode()
         return language.GenerateContentResponse.from_json(json.dumps(_answer(step, script.next_text())))
 
     handler = grpc.unary_unary_rpc_method_handler(
         generate,
         request_deserializer=language.GenerateContentRequest.deserialize,
-        response_serializer=language.GenerateContentResponse.serialize,
+        response_serializer=lambda answer: answer if isinstance(answer, bytes) else _serialize(answer),
     )
     server = grpc.aio.server()
     service = "google.ai.generativelanguage.v1beta.GenerativeService"
@@ -128,6 +155,9 @@ async def over_grpc(script: Script) -> AsyncIterator[str]:
     finally:
         released.set()
         await server.stop(None)
+
+
+_serialize = language.GenerateContentResponse.serialize
 
 
 def _status(step: int) -> status_pb2.Status:

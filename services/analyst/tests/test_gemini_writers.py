@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fake_gemini import RETRY_DELAY_S, Script, over_grpc, rest
+from fake_gemini import ODD, RETRY_DELAY_S, Script, over_grpc, rest
 
 from analyst.gemini_genai import GenaiWriter
 from analyst.gemini_generativeai import GenerativeAiWriter
-from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, Writer
+from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, Writer, WriterError
 
 SCHEMA = {"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}
 PROMPT = Prompt(system="You report.", user="The facts.")
@@ -95,6 +95,16 @@ async def test_what_would_fail_again__is_fatal(sdk: Sdk, step: Any, reason: str)
     assert sdk.script.calls == 1
 
 
+@pytest.mark.parametrize("step", ODD)
+async def test_an_answer_that_is_not_geminis__is_a_named_error(sdk: Sdk, step: str) -> None:
+    sdk.script.steps = [step]
+    with pytest.raises(WriterError) as caught:
+        await sdk.writer.write(PROMPT, 5)
+    assert not isinstance(caught.value, NotSent)
+    assert getattr(caught.value, "retry_after_s", None) in (None, 60.0)
+    assert sdk.script.calls == 1
+
+
 async def test_a_connection_that_breaks__is_retryable_and_not_sent_again() -> None:
     script = Script(steps=["drop"])
     async with rest(script) as endpoint:
@@ -107,9 +117,21 @@ async def test_a_connection_that_breaks__is_retryable_and_not_sent_again() -> No
 
 
 @pytest.mark.parametrize("create", [GenaiWriter, GenerativeAiWriter])
-async def test_nobody_listens__nothing_was_sent(create: Create, free_port: Callable[[], int]) -> None:
-    writer = _create(create, f"http://127.0.0.1:{free_port()}")
+@pytest.mark.parametrize("host", ["127.0.0.1", "gemini.invalid"])  # nobody listens; no such name
+async def test_nobody_there__nothing_was_sent(create: Create, host: str, free_port: Callable[[], int]) -> None:
+    writer = _create(create, f"http://{host}:{free_port()}")
     with pytest.raises(NotSent):
+        await writer.write(PROMPT, 5)
+    await writer.close()
+
+
+@pytest.mark.parametrize("create", [GenaiWriter, GenerativeAiWriter])
+@pytest.mark.parametrize("key", ["two\nlines", "clé", "nul\0"])
+async def test_a_key_that_no_header_carries__is_a_named_error(
+    create: Create, key: str, free_port: Callable[[], int]
+) -> None:
+    writer = create(api_key=key, model="m", endpoint=f"http://127.0.0.1:{free_port()}", schema=SCHEMA, max_tokens=500)
+    with pytest.raises(WriterError):
         await writer.write(PROMPT, 5)
     await writer.close()
 
