@@ -117,10 +117,12 @@ def _mentions_secret(annotation: object) -> bool:
 
 def _value(cls: type[Settings], field: str, name: str, env: Mapping[str, str]) -> str | None:
     value = env.get(name)
-    if _is_secret(cls, field) and (path := env.get(f"{name}_FILE")):
-        if value:
-            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
-        value = _file_content(f"{name}_FILE", path)
+    if _is_secret(cls, field):
+        value = value.rstrip("\r\n") if value else None  # as of a file: what pasted it may have added a line end
+        if path := env.get(f"{name}_FILE"):
+            if value:
+                raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+            value = _file_content(f"{name}_FILE", path)
     return value or None
 
 

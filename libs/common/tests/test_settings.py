@@ -141,6 +141,13 @@ def test_secrets__never_show_when_printed() -> None:
     assert "word" not in repr(loaded).replace("password", "")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_secret__is_read_without_its_line_end(end: str) -> None:
+    loaded = load(ProbeSettings, URL | {"PROBE_TOKEN": f"abc{end}"})
+    assert loaded.probe_token is not None
+    assert loaded.probe_token.get_secret_value() == "abc"
+
+
 def test_secret_file__is_read_without_its_line_end(tmp_path: Path) -> None:
     for name, content in {"url": URL["DATABASE_URL"] + "\n", "token": "abc\r\n"}.items():
         (tmp_path / name).write_bytes(content.encode())

@@ -2,11 +2,19 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.service import Listen
 from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings
 
+
+def _visible_ascii(key: SecretStr) -> SecretStr:
+    if not all("!" <= character <= "~" for character in key.get_secret_value()):
+        raise ValueError("it must be visible ASCII characters: no spaces, no line ends")
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_visible_ascii)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 
 
@@ -32,7 +40,7 @@ class AnalystSettings(Settings, RedisSettings):
 
     database_url: PostgresUrl | None = None
 
-    gemini_api_key: SecretStr | None = None
+    gemini_api_key: ApiKey | None = None
     gemini_model: Annotated[str, Field(min_length=1, max_length=128)] = "gemini-2.5-flash-lite"
     gemini_rate_limit: Annotated[int, Field(ge=1, le=100_000)] = 10
     gemini_cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
