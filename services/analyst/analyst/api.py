@@ -31,6 +31,8 @@ MARKDOWN: Final = "text/markdown"
 JSON: Final = "application/json"
 ALIGNMENT_S: Final = 300
 LONGEST: Final = timedelta(days=7)
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""The metrics service knows none before."""
 REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -49,8 +51,8 @@ class AnalysisRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     window: Literal["5m", "15m", "1h", "6h", "24h", "7d"] | None = None
-    start: AwareDatetime | None = None
-    end: AwareDatetime | None = None
+    start: Annotated[AwareDatetime, Field(ge=EARLIEST)] | None = None
+    end: Annotated[AwareDatetime, Field(ge=EARLIEST)] | None = None
     require_ai: bool = Field(default=False, description="Refuse a report that was written by rules.")
 
     @model_validator(mode="after")

@@ -187,6 +187,19 @@ async def test_other_windows__are_refused_before_anything_is_asked(
     assert metrics.requests == []
 
 
+@pytest.mark.parametrize("end", ["1999-12-31T23:55:00Z", "0001-01-01T00:05:00+14:00", "0001-01-01T00:05:00-14:00"])
+async def test_times_that_the_metrics_do_not_know__are_named(client: Client, metrics: Any, end: str) -> None:
+    for body, fields in (
+        ({"start": end.replace("05:00", "00:00").replace("55:00", "50:00"), "end": end}, {"start", "end"}),
+        ({"start": end, "end": "2000-01-01T00:00:00Z"}, {"start"}),
+    ):
+        response = await _ask(client, **body)
+        assert response.status == 422
+        errors = (await response.json(content_type="application/problem+json"))["errors"]
+        assert {error["field"] for error in errors} == fields
+    assert metrics.requests == []
+
+
 async def test_end_of_this_moment__is_not_the_future(client: Client) -> None:
     end = datetime.now(UTC).replace(second=0, microsecond=0)
     end -= timedelta(minutes=end.minute % 5)
