@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from analyst import lexicon
+from analyst import lexicon, verdicts
 from analyst.checks import DRIFT
 from analyst.fact import Fact
-from analyst.facts import DRIFTS, Facts
+from analyst.facts import DRIFTS, ERRORS_PREFIX, Facts
 from analyst.report import Reading, Status
 
 FLAT_PCT: Final = 10.0
@@ -76,6 +76,11 @@ def is_directed(sentence: str) -> bool:
     return any(pattern.search(sentence) for pattern in (lexicon.UP, lexicon.DOWN, lexicon.WORSE, lexicon.BETTER))
 
 
+def is_instruction(passage: Passage, sentence: str) -> bool:
+    """Whether it tells to do something, and so claims nothing."""
+    return passage.is_action and lexicon.IMPERATIVE.match(sentence.strip()) is not None
+
+
 # ---- figures under the wrong name, and levels where changes belong
 
 
@@ -128,15 +133,17 @@ def _prepositions(passage: Passage, sentence: str) -> Iterator[Reason]:
 
 
 def _directions(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
-    is_instruction = _is_instruction(passage, sentence)
-    words: list[str] = []
+    said: list[str] = []
     text = lexicon.THAN_OTHER.sub(" ", lexicon.THAN_LIMIT.sub(" ", sentence))
     for clause in lexicon.CLAUSE_END.split(text):
         references = passage.references(clause)
         deltas = [reference for reference in references if reference.is_delta]
-        words = _direction_words(clause) or (words if deltas else [])
-        excused = is_instruction or lexicon.HEDGE.search(clause) is not None
-        if not words or (excused and not deltas):
+        own = _direction_words(clause)
+        said = own or said
+        words = said if deltas else own
+        if deltas and not words and not lexicon.CHANGE.search(sentence):
+            yield "a change without a direction", ""
+        if not deltas and (is_instruction(passage, sentence) or verdicts.MODAL.search(clause)):
             continue
         subjects = _subjects(passage, references, clause, sentence, facts)
         for word in words:
@@ -164,8 +171,15 @@ def _subjects(passage: Passage, references: list[Cited], clause: str, sentence: 
     else:
         named = mentioned(clause, facts) or mentioned(sentence, facts)
         found = [f for f in facts.by_id.values() if f.rule is None and any(_is_named(f.metric, name) for name in named)]
+        if "error_rate" in named:  # of errors in general: their share and their number, not any one kind
+            found = [*(fact for fact in found if not fact.id.startswith(ERRORS_PREFIX)), _all_errors(facts)]
     found = found or [reference.fact for reference in passage.rests_on]
     return [facts.get(fact.metric) or fact if fact.rule is not None else fact for fact in found]
+
+
+def _all_errors(facts: Facts) -> Fact:
+    current, previous = (sum(getattr(fact, when) or 0.0 for fact in facts.errors) for when in ("current", "previous"))
+    return Fact("errors", ERRORS_PREFIX, "errors", "count", -1, current, previous)
 
 
 def _agrees(word: str, subjects: list[Fact], changed: list[Fact]) -> bool:
@@ -190,7 +204,7 @@ def _goes(word: str, fact: Fact) -> bool:
 
 
 def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
-    if lexicon.HEDGE.search(sentence) or _is_instruction(passage, sentence):
+    if verdicts.MODAL.search(sentence) or is_instruction(passage, sentence):
         return
     rules = _rules_spoken_of(passage, sentence, facts)
     if lexicon.WITHIN.search(sentence) and any(_is_breached(fact) for fact in rules):
@@ -241,7 +255,7 @@ def _drift(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
     """That something drifted or did not, where the facts say otherwise or nothing."""
     denied = lexicon.NO_DRIFT.search(sentence)
     claimed = None if denied else lexicon.DRIFTED.search(sentence)
-    if not (denied or claimed) or lexicon.HEDGE.search(sentence) or _is_instruction(passage, sentence):
+    if not (denied or claimed) or verdicts.HEDGE.search(sentence) or is_instruction(passage, sentence):
         return
     measured = [fact for fact in facts.by_id.values() if fact.metric in DRIFTS and fact.current is not None]
     named = mentioned(sentence, facts) & set(DRIFTS)
@@ -255,29 +269,29 @@ def _drift(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
 # ---- causes and health
 
 
-def _is_instruction(passage: Passage, sentence: str) -> bool:
-    return passage.is_action and lexicon.IMPERATIVE.match(sentence.strip()) is not None
-
-
 def _causes(passage: Passage, sentence: str) -> Iterator[Reason]:
     """A cause may be a listed hypothesis worded as one, something to look into, or said to be unknown."""
-    hypothesis = next((m for pattern in lexicon.HYPOTHESES.values() if (m := pattern.search(sentence))), None)
-    asserted = lexicon.ASSERTED_CAUSE.search(sentence) or lexicon.DOWN_SERVICE.search(sentence)
-    claim = asserted or hypothesis or lexicon.NAMED_CAUSE.search(sentence)
-    if claim is None or lexicon.IGNORANCE.search(sentence):
+    if (found := verdicts.UNMEASURED.search(sentence)) and not is_instruction(passage, sentence):
+        yield "a claim that no metric carries", found[0]
+    hypothesis = next((m for pattern in verdicts.HYPOTHESES.values() if (m := pattern.search(sentence))), None)
+    asserted = verdicts.ASSERTED_CAUSE.search(sentence) or verdicts.DOWN_SERVICE.search(sentence)
+    claim = asserted or hypothesis or verdicts.NAMED_CAUSE.search(sentence)
+    if claim is None or verdicts.IGNORANCE.search(sentence):
         return
-    if _is_instruction(passage, sentence) and not asserted:
+    if hypothesis is None and verdicts.STATUS_REASON.search(sentence):
         return
-    if not lexicon.HEDGE.search(sentence):
+    if is_instruction(passage, sentence) and not asserted:
+        return
+    if not verdicts.HEDGE.search(sentence):
         yield "a cause stated as a fact", claim[0]
     elif hypothesis is None:
         yield "a cause that is not a listed hypothesis", claim[0]
 
 
 def _health(sentence: str, facts: Facts, status: Status) -> Iterator[Reason]:
-    if (claim := lexicon.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
+    if (claim := verdicts.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
         yield "another status than the data's", claim[0]
-    match = lexicon.HEALTHY.search(sentence)
+    match = verdicts.HEALTHY.search(sentence)
     if match and status != "healthy" and not lexicon.NEGATION.search(sentence[: match.start()]):
         yield "healthy though it is not", match[0]
     for pattern, metric in _NONE_OF:

@@ -35,11 +35,12 @@ _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All facts of one report. `windows` are the window names that prose may use; `reference` is what drift was
-    measured against, None where the metrics service did not tell.
+    """All facts of one report. `window` is the name it was asked by, if any, `windows` are the names that prose may
+    use; `reference` is what drift was measured against, None where the metrics service did not tell.
     """
 
     by_id: dict[str, Fact]
+    window: Window | None
     windows: frozenset[Window]
     current: TimeRange
     previous: TimeRange
@@ -81,6 +82,7 @@ def read_facts(aggregate: Aggregate, window: Window | None, drift: DriftReport |
     windows = {state.rule.window for state in aggregate.thresholds} | ({window} if window else set())
     return Facts(
         by_id={fact.id: fact for fact in facts if _SAFE_ID.fullmatch(fact.id)},
+        window=window,
         windows=frozenset(windows & WINDOW_S.keys()),
         current=aggregate.range,
         previous=aggregate.previous.range,

@@ -1,6 +1,7 @@
 """The checker every draft passes, a model's and the rules' alike: no figure in prose that code did not look up.
 
-Pure text against facts; it changes nothing. What the words claim (directions, causes, health) is `analyst.claims`.
+Pure text against facts; it changes nothing. What the words claim (directions, causes, health) is `analyst.claims`, what
+stands beside a figure is `analyst.beside`, and which times may be named is `analyst.times`.
 """
 
 import re
@@ -10,9 +11,11 @@ from functools import lru_cache
 from typing import Final
 
 from analyst import lexicon
+from analyst.beside import refused_neighbours
 from analyst.claims import Cited, Passage, refused_claims, without_labels
 from analyst.facts import Facts
 from analyst.report import Draft, Evidence, Status
+from analyst.times import refused_times
 
 MAX_TEXT: Final = 800
 MAX_ITEMS: Final = 20
@@ -38,8 +41,13 @@ def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
     refusals += _shape(draft)
     for passage in _passages(draft, cited, facts):
         refusals += _evidence(passage, cited)
-        refusals += [Refusal(passage.place, reason, words) for reason, words in _figures(passage, facts)]
-        refusals += [Refusal(passage.place, reason, words) for reason, words in refused_claims(passage, facts, status)]
+        for reason, words in (
+            *_figures(passage, facts),
+            *refused_neighbours(passage),
+            *refused_times(passage, facts),
+            *refused_claims(passage, facts, status),
+        ):
+            refusals.append(Refusal(passage.place, reason, words))
     return refusals
 
 
@@ -99,8 +107,6 @@ def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
         yield "empty or too long", ""
     if found := lexicon.MARKUP.search(text):
         yield "markup", found[0]
-    if found := lexicon.UNIT_AFTER_REFERENCE.search(text):
-        yield "unit after a reference", found[0]
     bare = lexicon.REFERENCE.sub(" ", text)
     if "{" in bare or "}" in bare:
         yield "malformed reference", ""
@@ -111,6 +117,10 @@ def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
         yield "literal figure", next(iter(re.findall(r"\S*[^\W_a-zA-Z]\S*", bare)), "")
     if found := lexicon.NUMBER_WORD.search(lexicon.NOT_A_NUMBER.sub(" ", bare)):
         yield "number word", found[0]
+    if found := lexicon.ROMAN.search(lexicon.NOT_ROMAN.sub(" ", bare)):
+        yield "number word", found[0]
+    if found := lexicon.UNIT.search(bare):
+        yield "unit without a figure", found[0]
     if found := lexicon.QUANTITY.search(text):
         yield "quantity without a figure", found[0]
 

@@ -1,4 +1,6 @@
-"""The words the checker knows: figures in disguise, directions, causes and hedges, each as one pattern; judges nothing.
+"""The words the checker knows: figures in disguise, times, directions and limits, each as one pattern; judges nothing.
+
+Those of health and causes are in `analyst.verdicts`.
 
 English only: drafts are asked for in English, and a draft in another script is refused for its characters.
 """
@@ -11,7 +13,8 @@ from typing import Final
 from common.contracts import Window
 
 
-def _words(*alternatives: str) -> re.Pattern[str]:
+def words(*alternatives: str) -> re.Pattern[str]:
+    """Any of the alternatives, as whole words."""
     return re.compile(rf"\b(?:{'|'.join(alternatives)})\b", re.IGNORECASE)
 
 
@@ -25,34 +28,44 @@ _COUNTED = (
     r"percent\w*|per ?cent|times|in|out of|of|ms|milliseconds?|seconds?|minutes?|hours?|days?|weeks?"
     r"|requests?|errors?|predictions?|failures?|calls?|points?"
 )
-NUMBER_WORD: Final = _words(
+NUMBER_WORD: Final = words(
     "zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen",
     "eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?|thousands?|millions?|billions?",
     "dozens?|twice|thrice|double[ds]?|doubling|tripl(?:e[ds]?|ing)|quadrupl(?:e[ds]?|ing)|hal(?:f|ved?|ves|ving)",
-    r"\w+fold|orders? of magnitude|couple of",
+    r"trillions?|quadrillions?|\w+tupl(?:e[ds]?|ing)|\w+fold|orders? of magnitude|couple of|nil|minus|negative",
+    r"fourth|fifth|sixth|seventh|eighth|ninth|tenth|\w+(?:teenth|tieth|dredth|sandth|llionth)s?",
     r"(?:a|one|two|three)[ -](?:third|quarter|fifth|tenth)s?",
+    r"(?:single|lone|sole|only) (?:\w+ )?(?:requests?|errors?|predictions?|failures?|timeouts?|outcomes?|calls?)",
     rf"(?:by |to |at )?one (?:{_COUNTED})",
 )
-NOT_A_NUMBER: Final = _words(r"double-check\w*", r"third-part\w+", r"zero-downtime", r"one of (?:the|these|several)")
-QUANTITY: Final = _words(
-    r"(?:all|most|none|(?:the )?majority|nearly all|almost all|almost none)(?: of)?(?: the)?(?: \w+)?"
-    r" (?:requests|predictions|errors|calls|answers|clients|users)"
+NOT_A_NUMBER: Final = words(r"double-check\w*", r"third-part\w+", r"zero-downtime", r"one of (?:the|these|several)")
+ROMAN: Final = re.compile(
+    r"\b(?=[IVXLCDM]{2}|[VXLCDM]\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b"
+    r"|\b(?=[ivx]{2})x{0,3}(?:ix|iv|v?i{0,3})\b"
 )
-NO_ERRORS: Final = _words(
-    "no (?:errors|failures|failed requests)", "error-free", "without (?:any )?(?:errors|failures)"
+NOT_ROMAN: Final = re.compile(r"\bCI/CD\b")
+UNIT: Final = re.compile(
+    r"[%$€£°]|\b(?:[mµun]s|msecs?|secs?|mins?|hrs?|(?:milli|micro|nano)seconds?|per ?cent|percentage points?|[kmgt]i?b"
+    r"|(?:kilo|mega|giga|tera)?bytes?|[rq]ps|hz|dollars?|euros?)\b",
+    re.IGNORECASE,
 )
-NO_LIMITED: Final = _words(
+"""No unit is written: a figure is shown with its own."""
+QUANTITY: Final = words(
+    r"(?:all|most|none|(?:the )?majority|nearly all|almost all|almost none|every|each)(?: single)?(?: of)?(?: the)?"
+    r"(?: \w+)? (?:requests?|predictions?|errors?|calls?|answers?|clients?|users?|callers?|responses?|texts?)",
+    "nobody|no one|no-one|everybody|everyone|anybody|anyone|not a single",
+    r"(?:always|never|constantly|invariably|permanently) (?:fail|tim|refus|succe|answer|work|serv|respond)\w*",
+)
+NO_ERRORS: Final = words("no (?:errors|failures|failed requests)", "error-free", "without (?:any )?(?:errors|failures)")
+NO_LIMITED: Final = words(
     "no requests (?:were|are|have been) (?:rate[- ])?(?:limited|refused)", "no rate-limited requests"
 )
-NO_TRAFFIC: Final = _words("no (?:requests|traffic|predictions)(?! (?:failed|timed|were|are|have been))")
+NO_TRAFFIC: Final = words("no (?:requests|traffic|predictions)(?! (?:failed|timed|were|are|have been))")
 
 _UNITS = r"(?!\s*(?:%|ms\b|percent|milli|second|minute|request|error|prediction|failure|answer|call|time|per\b))"
 _CODES = "|".join(str(status.value) for status in HTTPStatus)
 STATUS_CODE: Final = re.compile(
     rf"\b(?:HTTP(?: status)?(?: code)?|status(?: code)?)s?\s+(?:{_CODES})\b(?!\.\d){_UNITS}|\b[1-5]xx\b", re.IGNORECASE
-)
-UNIT_AFTER_REFERENCE: Final = re.compile(
-    r"\}\s*(?:%|(?:ms|percent|milliseconds?|seconds?|per second)\b)", re.IGNORECASE
 )
 METRIC_ID: Final = re.compile(r"\b[a-z]+(?:_[a-z0-9]+)+(?:\.[a-z0-9_]+)*\b|\b[a-z_]+\.[a-z][a-z0-9_]*\b")
 PERCENTILE: Final = re.compile(r"\bp[0-9]+\b", re.IGNORECASE)
@@ -61,10 +74,10 @@ MARKUP: Final = re.compile(r"[<>`|\[\]\\]|https?:|www\.|[\x00-\x1f]")
 WINDOW_WORDS: Final[dict[Window, str]] = {
     "5m": "5m|5 minutes|five minutes",
     "15m": "15m|15 minutes|fifteen minutes",
-    "1h": "1h|60 minutes|1 hour|one hour|sixty minutes",
+    "1h": "1h|60 minutes|1[ -]hour|one hour|hour|sixty minutes",
     "6h": "6h|6 hours|six hours",
-    "24h": "24h|24 hours|twenty-four hours|1 day|one day",
-    "7d": "7d|7 days|seven days|1 week|one week",
+    "24h": "24h|24 hours|twenty-four hours|1[ -]day|one day|day",
+    "7d": "7d|7 days|seven days|1[ -]week|one week|week",
     "30d": "30d|30 days|thirty days",
 }
 
@@ -83,95 +96,111 @@ def window_mention(window: Window) -> re.Pattern[str]:
     )
 
 
+@lru_cache
+def reference_mention(window: Window) -> re.Pattern[str]:
+    """What drift is measured against, by its length: "the day before", "the previous week"."""
+    names = WINDOW_WORDS[window]
+    return re.compile(
+        rf"\b(?:{names}) (?:before|earlier)\b|\b(?:previous|preceding|prior|reference) (?:{names})\b", re.IGNORECASE
+    )
+
+
+TIME: Final = words(
+    r"seconds|(?:a|per|each|every|last|this|whole|full|split)[ -]second|minutes?|hours?|days?|weeks?|months?|years?",
+    r"quarters?|decades?|century|centuries|fortnights?|weekends?|hourly|daily|nightly|weekly|monthly|yearly|annual\w*",
+    r"yesterday|today|tonight|tomorrow|overnight|mornings?|afternoons?|evenings?|nights?|noon|midnight|ago",
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|january|february|april|june|july|august|september|october|november",
+    r"december|(?-i:March)|christmas|winter|summer|autumn|ever|never been|all-time|unprecedented|rock bottom",
+    r"record (?:high|low|level)s?|(?:its|the|an?) (?:highest|lowest|best|worst)|peaked",
+)
+PER_SECOND: Final = re.compile(r"\b(?:requests|predictions|answers) (?:per|a|each) second\b", re.IGNORECASE)
+BEFORE: Final = words(
+    r"from|before|previous\w*|prior|preceding|earlier|against|compared|versus|vs|than|had been|used to"
+)
+IN_THE_WINDOW_BEFORE: Final = re.compile(
+    r"(?<!than )\b(?:in|during|over) the (?:(?:previous|prior|preceding)\b|(?:window|hour|day|week) before\b)",
+    re.IGNORECASE,
+)
+
+# ---- beside a reference
+
+TOUCHED: Final = re.compile(
+    r"""[^\s("]\{e[0-9]{1,3}\}|\{e[0-9]{1,3}\}[^\s.,;:!?)"]|[-+−±~<>=≈*/^#]\s*\{e[0-9]{1,3}\}|\{e[0-9]{1,3}\}\s*[-+−*/^=]\s"""
+)
+AFTER_FIGURE: Final = words(
+    r"and|or|but|yet|while|whereas|although|though|as|than|then|so|if|when|where|which|that|who|because|due|after|before",
+    r"with|within|without|in|on|at|by|to|for|from|over|under|above|below|beyond|against|versus|vs|across|among|between",
+    r"during|near|off|compared|relative|is|are|was|were|be|been|has|have|had|does|do|did|may|might|could|would|can|will",
+    r"remains?|stays?|stands?|means?|shows?|suggests?|indicates?|exceeds?|exceeded|exceeding|breach\w*|lies|sits|marks",
+    r"this|these|it|its|their|they|the|a|an|there|here|not|no|now|still|already|also|only|just|even|again|alone|apart",
+    r"more|less|fewer|higher|lower|slower|faster|greater|larger|smaller|longer|shorter|worse|better|up|down|\w+ly",
+    r"increases?|decreases?|rises?|drops?|falls?|declines?|growth|reduction|improvement|deterioration|changes?|jumps?",
+    r"spikes?|limits?|thresholds?|values?|figures?|levels?|shares?|rates?|ratios?|latency|throughput|median|mean|average",
+    r"p[0-9]+|tail|error|confidence|drift|measured|seen|recorded|observed|reported",
+)
+"""Words that neither count nor measure. "error" is of "error rate"."""
+
 # ---- directions and comparisons
 
-UP: Final = _words(
+UP: Final = words(
     r"increas\w+|rose|risen|ris(?:e|es|ing)|grew|grow(?:s|n|th|ing)?|higher|climb\w*|spik\w+|jump\w*|surg\w+|soar\w*",
-    r"up(?= by\b| from\b|[.,;]|$)",
+    r"(?:sky)?rocket\w*|balloon\w*|explod\w+|multipl(?:y|ies|ied|ying)|escalat\w+|inflat\w+|swell\w*|swollen|mounting",
+    r"shot up|shoots? up|elevated|upward\w*|uptick|expanded|lengthened|widened|gained|amplified|intensif\w+",
+    r"added|larger|went up|bigger|longer|greater|up(?= by\b| from\b| to\b| \{|[.,;]|$)",
 )
-DOWN: Final = _words(
+DOWN: Final = words(
     r"decreas\w+|fell|fall(?:s|en|ing)?|drop(?:s|ped|ping)?|lower(?:ed|s)?|declin\w+|reduc\w+|shr[aiu]nk\w*|dip(?:s|ped)?",
-    r"fewer|plung\w+|plummet\w*|down(?= by\b| from\b|[.,;]|$)",
+    r"fewer|plung\w+|plummet\w*|cut(?:s|ting)?|slash\w*|crumbl\w*|diminish\w*|dwindl\w+|collaps\w+|tumbl\w+|s[aiu]nk\w*",
+    r"slump\w*|slid(?:es?|ing)?|shed(?:s|ding)?|trimmed|curbed|contracted|eas(?:ed|es|ing)|ebb\w*|evaporat\w+|vanish\w*",
+    r"disappear\w*|nosediv\w+|wan(?:ed|es|ing)|weaken\w*|subsid\w+|retreat\w*|taper\w*|soften\w*|downward\w*|downtick",
+    r"shorten\w*|narrowed|smaller|shorter|went down|down(?= by\b| from\b| to\b| \{|[.,;]|$)",
 )
-WORSE: Final = _words(r"worse\w*|deteriorat\w+|regress\w+|slower|slow(?:ed|s) down|slowdown")
-BETTER: Final = _words(r"better|improv\w+|recover\w+|faster|sp(?:ed|eeds) up|speedup")
-FLAT: Final = _words(r"unchanged|stable|steady|flat|constant|did not change|barely (?:changed|moved)")
+WORSE: Final = words(
+    r"worse\w*|deteriorat\w+|regress\w+|slower|slow(?:ed|s|ing)?(?: down)|slowed|slowdown|degrad(?:es|ing|ation)|poorer"
+)
+BETTER: Final = words(
+    r"better|improv\w+|recover\w+|faster|quicker|sp(?:ed|eeds) up|speedup|healthier|optimi[sz]ed|rebound\w*"
+)
+FLAT: Final = words(
+    r"unchanged|stable|steady|flat|constant|did not change|barely (?:changed|moved)|stabili[sz]\w+|plateau\w*",
+    r"no change|(?:stay(?:s|ed)|remain(?:s|ed)|held|holds) (?:at|the same)|the same as|level(?:s|led)? off",
+)
+CHANGE: Final = words(r"chang\w+|differ\w*|delta|shift\w*|mov(?:e[ds]?|ement|ing)")
+"""Says that something changed and not which way: the figure's own sign does."""
 THAN_LIMIT: Final = re.compile(
-    r"\b(higher|more|slower|worse|lower|less|faster) than (?:the |its |their )?(?:configured )?(?:limit|threshold)",
+    r"\b(higher|more|slower|worse|greater|larger|longer|lower|less|faster|smaller|shorter)"
+    r" than (?:the |its |their )?(?:configured )?(?:limit|threshold)",
     re.IGNORECASE,
 )
 THAN_OTHER: Final = re.compile(
-    r"\b(?:higher|lower|slower|faster|worse|better) than (?:the |its |their )?(?:median|mean|average|p[0-9]+)",
+    r"\b(?:higher|lower|slower|faster|worse|better|greater|larger|longer|smaller|shorter)"
+    r" than (?:the |its |their )?(?:median|mean|average|p[0-9]+)",
     re.IGNORECASE,
 )
-ABOVE: Final = _words(r"above|exceed\w*|over (?:the|its|their) (?:configured )?(?:limit|threshold)")
-BELOW: Final = _words(r"below|under (?:the|its|their) (?:configured )?(?:limit|threshold)")
-LIMIT: Final = _words(r"limits?|thresholds?")
-BREACH: Final = _words(r"breach\w*|violat\w+")
-WITHIN: Final = _words(r"within (?:all |their |its |the |every )*(?:configured )?(?:limits?|thresholds?)")
+ABOVE: Final = words(r"above|exceed\w*|surpass\w*|over (?:the|its|their) (?:configured )?(?:limit|threshold)")
+BELOW: Final = words(r"below|beneath|undercut\w*|under (?:the|its|their) (?:configured )?(?:limit|threshold)")
+LIMIT: Final = words(r"limits?|thresholds?")
+BREACH: Final = words(r"breach\w*|violat\w+")
+WITHIN: Final = words(r"within (?:all |their |its |the |every )*(?:configured )?(?:limits?|thresholds?)")
 BY: Final = re.compile(r"\bby (?:about |around |roughly |some |almost |nearly )?$", re.IGNORECASE)
 TO: Final = re.compile(r"\b(?:to|at|reach(?:ed|es|ing)?) (?:about |around |roughly )?$", re.IGNORECASE)
 FROM_TO: Final = re.compile(r"\bfrom \{(e[0-9]{1,3})\} to \{(e[0-9]{1,3})\}", re.IGNORECASE)
 
-NO_DRIFT: Final = _words(
+NO_DRIFT: Final = words(
     r"(?:no|without|free of|hardly any|little|negligible) (?:any )?(?:\w+ ){0,2}drift",
     r"(?:did|do|does|has|have) not drift(?:ed)?|nothing (?:has )?drifted|drift: none",
     r"drift (?:is|was|remains|stays) (?:absent|none|low|small|negligible)",
 )
-DRIFTED: Final = _words(
+DRIFTED: Final = words(
     r"drift(?:ed|s away|ing)",
     r"there is (?:\w+ ){0,2}drift",
     r"(?:shows?|showed|strong|clear|marked|severe) (?:\w+ )?drift",
     r"drift (?:is|was) (?:severe|high|strong|large|significant|clear|present|detected|found|seen)",
 )
 
-# ---- claims about the whole, and about causes
+# ---- what a sentence does
 
-HEALTHY: Final = _words(
-    r"healthy|nominal|all (?:is )?(?:good|well|fine)|nothing (?:is )?wrong",
-    r"no (?:issues?|problems?|anomal\w+|concerns?)",
-    r"(?:everything|performance|service) (?:is|looks|was) (?:normal|fine|good|ok|okay)",
-)
-STATUS_CLAIM: Final = re.compile(
-    r"\b(?:service|system|status|performance|it)(?:'s| is| was| remains| looks) (healthy|degraded|critical)\b",
-    re.IGNORECASE,
-)
 NEGATION: Final = re.compile(r"\b(?:no|not|never|none|nor|neither|without|cannot)\b|n't\b", re.IGNORECASE)
-HEDGE: Final = _words(
-    r"may|might|could|would|possibl[ey]|perhaps|potential(?:ly)?|whether|if|hypothes[ie]s|suspected|consistent with"
-)
-IGNORANCE: Final = _words(
-    r"unknown|not known|unclear|cannot (?:tell|say|show|be told|be known)",
-    r"(?:does|do) not (?:show|tell|say|explain|reveal)|not (?:visible|shown|explained)",
-)
-ASSERTED_CAUSE: Final = _words(
-    r"because|due to|caus(?:ed|ing) by|caus(?:ed|es|ing)|as a result of|result(?:s|ed|ing)? (?:of|from|in)|owing to",
-    r"thanks to|le(?:d|ads|ading) to|stem(?:s|med|ming)? from|driven by|responsible for|explain(?:s|ed)?|attribut\w+",
-    r"trigger(?:s|ed)|comes? from|came from|trac(?:ed|es) (?:back )?to|the culprit|to blame",
-)
-NAMED_CAUSE: Final = _words(r"(?:root )?causes?|reasons?")
-DOWN_SERVICE: Final = re.compile(
-    r"\b(?:services?|systems?|apis?|servers?|endpoints?|models?|sites?|platforms?)"
-    r"(?:'s| is| are| was| were| went| has gone)(?: \w+)?"
-    r" (?:down|offline|unavailable|broken|dead|failing|compromised|unreachable|stuck|hung)\b",
-    re.IGNORECASE,
-)
-HYPOTHESES: Final = {
-    "saturation": _words(
-        r"saturat\w+|overload\w*|exhaust\w+|starv\w+|contention|replicas?|queu\w+|back ?log\w*|threads?"
-    ),
-    "resources": _words(r"cpus?|gpus?|memory|disks?|ram|i/o|garbage collect\w+|noisy neighbou?rs?|throttl\w+|leak\w*"),
-    "dependency": _words(
-        r"databases?|postgres\w*|redis|valkey|dependenc\w+|upstreams?|providers?|connection pools?|locks?"
-    ),
-    "network": _words(r"networks?|dns|packets?|certificates?|proxies|proxy|load balancers?|outages?"),
-    "change": _words(r"deploy\w*|rollouts?|roll-?backs?|releases?|configurations?|bugs?|migrations?|new versions?"),
-    "start": _words(r"cold[- ]starts?|restart\w*|crash\w*|pods?|nodes?|containers?|kubernetes|warm-?ups?"),
-    "inputs": _words(r"(?:longer|larger|malformed) (?:texts?|inputs?|bodies)|tokeni\w+|batch\w*"),
-    "clients": _words(
-        r"bursts?|retr(?:y|ies|ying)|bots?|crawlers?|attacks?|single client|few clients|misconfigured clients?"
-    ),
-}
 IMPERATIVE: Final = re.compile(
     r"(?:first |then |also )?(?:add|adjust|alert|audit|cap|check|collect|compare|configure|confirm|consider|continue"
     r"|correlate|enable|examine|find|identify|increase|inspect|investigate|keep|limit|look|lower|measure|monitor|observe"
@@ -195,7 +224,8 @@ SYNONYMS: Final = (
     (r"latency|latencies|response times?", ("latency_ms.",)),
     (r"error rate|error share", ("error_rate",)),
     (r"rate[- ]limit(?:ed|ing)|limited|refus(?:ed|als)", ("limited_rate",)),
-    (r"errors?|failures?|failed|outcomes?|timed out|time-?outs?", ("error_rate", "errors.")),
+    (r"timed out|time-?outs?", ("errors.timeout",)),
+    (r"errors?|failures?|failed|outcomes?", ("error_rate", "errors.")),
     (r"throughput", ("throughput_per_s",)),
     (r"requests?|traffic|volume|load", ("requests", "throughput_per_s", "predictions")),
     (r"predictions?", ("predictions", "throughput_per_s")),

@@ -19,6 +19,7 @@ def write_prompt(brief: Brief) -> Prompt:
     """The prompt of PROMPT_VERSION; with refusals in the brief, a request to write the draft anew without them."""
     document: dict[str, Any] = {
         "status": brief.status,
+        "windows": sorted(brief.facts.windows),
         "facts": [_fact(fact) for fact in brief.facts.by_id.values()],
         "observations": [_observation(observation) for observation in brief.observations],
     }
@@ -45,6 +46,7 @@ def _fact(fact: Fact) -> dict[str, Any]:
         "metric": fact.id,
         "name": fact.name,
         "unit": fact.unit,
+        **({"window": fact.rule.rule.window} if fact.rule is not None else {}),
         "better_when": _BETTER[fact.polarity],
         "change": _DIRECTIONS[fact.direction] if values["previous"] is not None else "unknown",
         **{reading: value.value if value is not None else None for reading, value in values.items()},

@@ -19,7 +19,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = Parameters(window="1h")
 P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
 GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[])
-BAD = GOOD.model_copy(update={"summary": "The p95 latency is 7 ms."})
+BAD = GOOD.model_copy(update={"summary": "The p95 latency is 7."})
 
 
 class OpenStore:
@@ -104,7 +104,7 @@ def fetch(troubled: Aggregate) -> Fetch:
 
 def test_key__is_sha256_over_canonical_json() -> None:
     document = (
-        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"2","schema_version":"1"}'
+        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"3","schema_version":"1"}'
     )
     assert cache_key(HOUR, "a") == hashlib.sha256(document.encode()).hexdigest()
 

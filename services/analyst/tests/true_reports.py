@@ -32,8 +32,9 @@ NAMES: Final = {
     "confidence.mean": ("Mean confidence", +1),
 }
 DRIFTS: Final = {"labels": "label", "confidence": "confidence", "length": "length"}
-ROSE: Final = ("rose", "increased", "grew", "went up", "climbed")
-FELL: Final = ("fell", "decreased", "dropped", "declined", "went down")
+ROSE: Final = ("rose", "increased", "grew", "went up", "climbed", "surged", "shot up")
+FELL: Final = ("fell", "decreased", "dropped", "declined", "went down", "shrank", "eased")
+SKETCH_ERROR: Final = 0.02
 HYPOTHESES: Final = (
     "One replica may be saturated.",
     "The database might be under contention.",
@@ -154,8 +155,8 @@ class _Writer:
         found = []
         for metric, (name, polarity) in NAMES.items():
             now, before = _value(self.aggregate, metric), _value(self.aggregate.previous, metric)
-            if now == before:
-                continue
+            if abs(now - before) <= _error(self.aggregate, metric, now, before):
+                continue  # nobody can say which way it went
             verb = self.chance.choice(ROSE if now > before else FELL)
             current, previous, by = (self.cite(metric, reading) for reading in ("current", "previous", "delta_abs"))
             worse = "better" if (now > before) == (polarity > 0) else "worse"
@@ -164,6 +165,9 @@ class _Writer:
                 f"{name} {verb} from {previous} to {current}.",
                 f"{name} {verb} by {by} to {current} against the previous {self.window}.",
                 f"{name} {verb} to {current}, from {previous} in the window before.",
+                f"{name} {verb} ({by}).",
+                f"{name} changed by {by}, and is at {current}.",
+                f"At {current}, {name[0].lower()}{name[1:]} is the one to watch.",
             ]
             if polarity:
                 found.append(f"{name} is {worse} than in the window before, at {current}.")
@@ -212,12 +216,21 @@ def _value(summary: Summary, metric: str) -> float:
     return float(value)
 
 
+def _error(aggregate: Aggregate, metric: str, now: float, before: float) -> float:
+    """What the difference of two values may be wrong by, each within its share of the true one."""
+    if not metric.startswith("latency_ms."):
+        return 0.0
+    share = max(summary.latency_ms.relative_error for summary in (aggregate, aggregate.previous))
+    return share / (1 - share) * (now + before)
+
+
 def _summary(chance: random.Random, start: datetime) -> dict[str, Any]:
     requests = chance.randrange(200, 100_000)
     errors: dict[Outcome, int] = {name: chance.randrange(1, requests // 50) for name in ("timeout", "unavailable")}
     p50 = chance.uniform(5, 200)
     p95 = p50 * chance.uniform(1.5, 8)
     p99 = p95 * chance.uniform(1.1, 3)
+    is_sketch = chance.random() < 0.5
     answered = requests - sum(errors.values())
     positive = chance.randrange(answered)
     return {
@@ -237,8 +250,8 @@ def _summary(chance: random.Random, start: datetime) -> dict[str, Any]:
             p95=p95,
             p99=p99,
             max=p99 * 2,
-            method="exact",
-            relative_error=0.0,
+            method="sketch" if is_sketch else "exact",
+            relative_error=SKETCH_ERROR if is_sketch else 0.0,
         ),
         "labels": [
             LabelShare(label="POSITIVE", count=positive, share=positive / answered),
