@@ -8,9 +8,10 @@ import asyncpg
 from common.contracts import Alert, Alerts, ThresholdRule
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Connection, Database
-from metrics.windows import as_time, as_us
+from metrics.windows import SECOND, as_time, as_us
 
 HISTORY_MAX: Final = 200
+SKEW_S: Final = 60  # clocks of replicas differ by less: what was judged later than that was judged by a wrong clock
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
 _COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at"
 
@@ -31,17 +32,25 @@ class AlertStore:
                 f"SELECT {_COLUMNS} FROM alert WHERE state = 'resolved' ORDER BY resolved_at DESC, id DESC LIMIT $1",
                 HISTORY_MAX,
             )
-            evaluated_at = await connection.fetchval("SELECT at FROM evaluation WHERE tick > 0")
+            evaluated_at = await connection.fetchval("SELECT at FROM evaluation WHERE at > 'epoch'")
         return Alerts(
             alerts=[_body(_episode(record)) for record in (*unresolved, *resolved)], evaluated_at=evaluated_at
         )
 
 
-async def take_turn(connection: Connection, tick: int, now_us: int) -> bool:
-    """Whether this transaction is the one that judges the rules in `tick`; if it fails, another may."""
+async def take_turn(connection: Connection, tick_us: int, now_us: int) -> bool:
+    """Whether this transaction is the one that judges the rules in the tick since `tick_us`; if it fails, another may.
+
+    Moments are compared, not numbers of ticks, so that replicas may have different intervals.
+    """
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY):
         return False
-    done = await connection.execute("UPDATE evaluation SET tick = $1, at = $2 WHERE tick < $1", tick, as_time(now_us))
+    done = await connection.execute(
+        "UPDATE evaluation SET at = $2 WHERE at < $1 OR at > $3",
+        as_time(tick_us),
+        as_time(now_us),
+        as_time(now_us + SKEW_S * SECOND),
+    )
     return bool(done == "UPDATE 1")
 
 

@@ -30,7 +30,8 @@ def advance(episode: Episode | None, reading: ThresholdState, now_us: int) -> Ep
         if not reading.breached:
             return None
         episode = Episode(reading.rule, "pending", reading.current, now_us)
-    episode = replace(episode, rule=reading.rule, value=reading.current)
+    pending_us = min(episode.pending_us, now_us)  # later: the clock was set back since
+    episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us)
     if episode.state == "firing":
         return _cool(episode, reading.current, now_us)
     if not reading.breached:
@@ -68,7 +69,7 @@ def _cool(episode: Episode, value: float, now_us: int) -> Episode:
     """Resolve once the value was on the healthy side for `keep_firing_for_s` without a break."""
     if not _is_healthy(episode.rule, value):
         return replace(episode, healthy_us=None)
-    healthy_us = now_us if episode.healthy_us is None else episode.healthy_us
+    healthy_us = now_us if episode.healthy_us is None else min(episode.healthy_us, now_us)
     if now_us - healthy_us < episode.rule.keep_firing_for_s * SECOND:
         return replace(episode, healthy_us=healthy_us)
     return replace(episode, state="resolved", healthy_us=healthy_us, resolved_us=now_us)

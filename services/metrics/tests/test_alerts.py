@@ -79,6 +79,19 @@ def test_moments__are_those_of_the_readings() -> None:
     assert episode.value == 70
 
 
+def test_clock_that_was_set_back__starts_waits_anew() -> None:
+    kept = rule(keep_firing_for_s=20)
+    episode = advance(None, reading(kept, 101), 1_000 * SECOND)
+    seen = []
+    for tick, value in enumerate([101, 101, 101, 101, 70]):
+        episode = advance(episode, reading(kept, value), tick * 10 * SECOND)
+        seen.append(episode.state if episode else None)
+    assert seen == ["pending"] * 3 + ["firing"] * 2
+    for second, state in ((0, "firing"), (20, "resolved")):
+        episode = advance(episode, reading(kept, 70), second * SECOND)
+        assert episode is not None and episode.state == state
+
+
 def test_rule_that_is_taken_away__resolves_only_what_fired() -> None:
     firing = advance(None, reading(rule(for_s=0), 101), 0)
     pending = advance(None, reading(rule(), 101), 0)

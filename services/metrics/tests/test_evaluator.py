@@ -25,7 +25,10 @@ RULE = {
 
 @pytest.fixture
 def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
-    return lambda: Evaluator(database, AlertMetrics(CollectorRegistry()), interval_s=5, notifies=True, now=clock)
+    """Call it for a replica's evaluator."""
+    return lambda interval_s=5: Evaluator(
+        database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=True, now=clock
+    )
 
 
 @pytest.fixture
@@ -151,6 +154,39 @@ async def test_replicas__judge_each_tick_once_and_queue_one_notification(
         clock.now_s += 5
     assert await rows("SELECT count(*) FROM alert") == [(1,)]
     assert await rows("SELECT count(*) FROM notification") == [(1,)]
+
+
+@pytest.mark.parametrize("interval_s", [1, 60, 3_600])
+async def test_other_interval__is_judged_from_its_next_tick_on(
+    evaluator: Callable[..., Evaluator], clock: Any, interval_s: float
+) -> None:
+    assert await evaluator(5).evaluate()
+    clock.now_s += interval_s
+    assert await evaluator(interval_s).evaluate()
+    assert not await evaluator(interval_s).evaluate()
+    clock.now_s += 5
+    assert await evaluator(5).evaluate()
+
+
+async def test_clock_that_is_set_back__judges_on(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
+) -> None:
+    await ruled(RULE)
+    assert await at(86_400) == []
+    await happened(*["error"] * 4)
+    assert await at(86_405) == ["pending"]
+    assert await at(0) == ["pending"]  # nothing in its window: not to know is not to be well
+    await happened(*["error"] * 4)
+    assert await at(5) == ["pending"]
+    assert await at(65) == ["firing"]
+
+
+async def test_clock_of_another_replica_that_is_a_little_slow__judges_no_tick_again(
+    evaluator: Callable[..., Evaluator], clock: Any
+) -> None:
+    assert await evaluator().evaluate()
+    clock.now_s -= 30
+    assert not await evaluator().evaluate()
 
 
 async def test_error_that_nobody_expected__does_not_end_the_watch(
