@@ -1,19 +1,22 @@
 """Partitions of raw events, one a day: made ahead, filled from the default partition, dropped when too old."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
 
 from metrics.database import Connection, Database
+from metrics.errors import StoreUnavailable
 
 log = structlog.get_logger()
 
 TABLES: Final = ("prediction", "counter_event")
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-partitions")
-_LOCK_TIMEOUT: Final = "2s"  # ingestion queues up behind a waiting exclusive lock: better to try again later
+_LOCK_TIMEOUT: Final = "2s"  # all others queue up behind a waiting exclusive lock: better to try again later
+_STATEMENT_S: Final = 600.0  # the default partition may hold what came in days
 _DAY: Final = timedelta(days=1)
 
 
@@ -23,10 +26,15 @@ class PartitionState(NamedTuple):
     partitions: int
     days_ahead: int
     default_rows: int
+    failed: int = 0
+    """Steps that could not be done now: a lock was not to be had, or PostgreSQL refused."""
 
 
 class Partitions:
-    """Each step is a transaction of its own, taken by one replica at a time; the others skip it."""
+    """Each step is a transaction of its own, taken by one replica at a time; the others skip it.
+
+    No step keeps another from being done: days ahead come first, and need none of the rows that came before their day.
+    """
 
     def __init__(self, database: Database, *, retention_days: int, ahead_days: int, now: Callable[[], float]) -> None:
         self._database = database
@@ -35,47 +43,57 @@ class Partitions:
         self._now = now
 
     async def maintain(self) -> PartitionState:
-        """Make what is missing and drop what is too old. Raises StoreUnavailable also when a lock was not to be had."""
+        """Make what is missing and drop what is too old. Raises StoreUnavailable when not even that can be told."""
         now = datetime.fromtimestamp(self._now(), UTC)
         oldest = (now - self._retention).date()
         ahead = {now.date() + _DAY * n for n in range(self._ahead_days + 1)}
+        failed = 0
         for table in TABLES:
             existing, stray = await self._days(table)
-            missing = sorted((ahead | {day for day in stray if day >= oldest}) - existing)
-            moved = [await self._create(table, day) for day in missing]
-            too_old = sorted(day for day in existing | stray if day < oldest)
-            for day in too_old:
-                await self._drop(table, day)
-            if missing or too_old:
-                log.info("partitions changed", table=table, made=len(moved), moved=sum(moved), dropped=len(too_old))
-        return await self._state(now.date())
+            missing = sorted(ahead - stray - existing)
+            steps = [partial(self._create, table, missing)] if missing else []
+            steps += [partial(self._move, table, day) for day in sorted(stray - existing) if day >= oldest]
+            steps += [partial(self._drop, table, day) for day in sorted(existing | stray) if day < oldest]
+            failed += [await _is_done(step, table) for step in steps].count(False)
+        return (await self._state(now.date()))._replace(failed=failed)
 
     async def _days(self, table: str) -> tuple[set[date], set[date]]:
         """Days that have a partition, and days of which the default partition has rows."""
+        stray = f"SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM {table}_default"
         async with self._database.transaction() as connection:
             return await _partitioned(connection, table), {
-                row[0]
-                for row in await connection.fetch(f"SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM {table}_default")
+                day for (day,) in await connection.fetch(stray, timeout=_STATEMENT_S)
             }
 
-    async def _create(self, table: str, day: date) -> int:
-        """Returns how many rows had come before their partition."""
+    async def _create(self, table: str, days: Sequence[date]) -> None:
+        """Make partitions of days of which there are no rows, all of them under one lock."""
+        async with self._database.transaction() as connection:
+            if not await _turn(connection):
+                return
+            await _hold_writers(connection, table)
+            existing = await _partitioned(connection, table)
+            for day in days:
+                if day not in existing:
+                    await connection.execute(f"CREATE TABLE {_name(table, day)} (LIKE {table} INCLUDING ALL)")
+                    await _attach(connection, table, day)
+        log.info("partitions made", table=table, days=len(days))
+
+    async def _move(self, table: str, day: date) -> None:
+        """Make the partition of a day whose rows came before it; writers wait meanwhile, readers don't."""
         name = _name(table, day)
         async with self._database.transaction() as connection:
-            if not await _turn(connection) or await connection.fetchval("SELECT to_regclass($1)", name):
-                return 0
-            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            if not await _turn(connection) or day in await _partitioned(connection, table):
+                return
+            await _hold_writers(connection, table)
             await connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
-            moved: int = await connection.fetchval(
+            moved = await connection.fetchval(
                 f"WITH moved AS (DELETE FROM {table}_default WHERE at >= $1 AND at < $2 RETURNING *), "
                 f"placed AS (INSERT INTO {name} SELECT * FROM moved) SELECT count(*) FROM moved",
                 *_bounds(day),
+                timeout=_STATEMENT_S,
             )
-            first, after = (bound.isoformat() for bound in _bounds(day))
-            await connection.execute(
-                f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{after}')"
-            )
-        return moved
+            await _attach(connection, table, day)
+        log.info("rows moved to their partition", table=table, day=str(day), moved=moved)
 
     async def _drop(self, table: str, day: date) -> None:
         name, (first, after) = _name(table, day), _bounds(day)
@@ -85,24 +103,50 @@ class Partitions:
             if await connection.fetchval("SELECT to_regclass($1)", name):
                 await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name}")
                 await connection.execute(f"DROP TABLE {name}")
-            await connection.execute(f"DELETE FROM {table}_default WHERE at >= $1 AND at < $2", first, after)
+            await connection.execute(
+                f"DELETE FROM {table}_default WHERE at >= $1 AND at < $2", first, after, timeout=_STATEMENT_S
+            )
             await connection.execute(
                 "INSERT INTO retention AS old VALUES ($1, $2) ON CONFLICT (relation) "
                 "DO UPDATE SET kept_from = greatest(old.kept_from, EXCLUDED.kept_from)",
                 table,
                 after,
             )
+        log.info("day dropped", table=table, day=str(day))
 
     async def _state(self, today: date) -> PartitionState:
         async with self._database.transaction() as connection:
             days = [await _partitioned(connection, table) for table in TABLES]
             default_rows = 0
             for table in TABLES:
-                default_rows += await connection.fetchval(f"SELECT count(*) FROM {table}_default")
+                default_rows += await connection.fetchval(f"SELECT count(*) FROM {table}_default", timeout=_STATEMENT_S)
         ahead = 0
         while all(today + _DAY * (ahead + 1) in existing for existing in days):
             ahead += 1
         return PartitionState(sum(map(len, days)), ahead, default_rows)
+
+
+async def _is_done(step: Callable[[], Awaitable[None]], table: str) -> bool:
+    try:
+        await step()
+    except StoreUnavailable as error:
+        log.warning("partitions not maintained", table=table, reason=str(error))
+        return False
+    return True
+
+
+async def _hold_writers(connection: Connection, table: str) -> None:
+    """Until the transaction ends: one that chose the default partition before would be refused there afterwards."""
+    await connection.execute(f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE")
+
+
+async def _attach(connection: Connection, table: str, day: date) -> None:
+    """PostgreSQL looks through the default partition for rows of that day, which takes its time."""
+    first, after = (bound.isoformat() for bound in _bounds(day))
+    await connection.execute(
+        f"ALTER TABLE {table} ATTACH PARTITION {_name(table, day)} FOR VALUES FROM ('{first}') TO ('{after}')",
+        timeout=_STATEMENT_S,
+    )
 
 
 async def _turn(connection: Connection) -> bool:

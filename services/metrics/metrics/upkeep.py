@@ -48,7 +48,7 @@ class Upkeep:
         self._metrics.partitions.set(state.partitions)
         self._metrics.days_ahead.set(state.days_ahead)
         self._metrics.default_rows.set(state.default_rows)
-        return True
+        return not state.failed
 
     async def watch_stream(self) -> NoReturn:
         """Measure the lag and trim the stream, every second."""

@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
+from common.postgres import create_pool
 from metrics.database import Database
-from metrics.errors import StoreUnavailable
 from metrics.ledger import Ledger
 from metrics.partitions import Partitions
 
 DAY_US = 86_400_000_000
 AT_US = 1_790_000_000_000_000
+MANY = """
+INSERT INTO prediction
+SELECT $1, gen_random_uuid(), 1, 0, 0, 0, 0, NULL, NULL, false, false, '', 'ok', 'm', '1', NULL, '', NULL, NULL, NULL
+FROM generate_series(1, $2)
+"""
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 TODAY = datetime.fromtimestamp(AT_US / 1_000_000, UTC).date()
 
 
@@ -46,7 +52,7 @@ async def test_upkeep__makes_partitions_ahead_and_then_nothing(
     state = await partitions.maintain()
     assert await days() == await days("counter_event") == {0: 0, 1: 0, 2: 0}
     assert await partitions.maintain() == state
-    assert state == (6, 2, 0)
+    assert state == (6, 2, 0, 0)
 
 
 async def test_days_that_came_before_their_partition__are_moved_out_of_the_default(
@@ -122,7 +128,51 @@ async def test_table_in_long_use__is_left_for_the_next_time(
 ) -> None:
     async with database.snapshot() as reader:
         await reader.fetch("SELECT * FROM prediction")
-        with pytest.raises(StoreUnavailable):
-            await partitions.maintain()
-    await partitions.maintain()
+        assert (await partitions.maintain()).failed == 1
+    assert set(await days("counter_event")) == {0, 1, 2}
+    assert (await partitions.maintain()).failed == 0
     assert set(await days()) == {0, 1, 2}
+
+
+async def test_day_that_cannot_be_moved__keeps_no_other_from_being_made(
+    partitions: Partitions, database: Database, days: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    await Ledger(database).write([prediction(at_us=AT_US - n * DAY_US) for n in (1, 2)])
+    async with database.transaction() as connection:
+        await connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN IF old.at < to_timestamp({AT_US // 1_000_000 - 86_400 * 3 // 2}) THEN RAISE 'no'; END IF; "
+            "RETURN old; END $$"
+        )
+        await connection.execute(
+            "CREATE TRIGGER refuse BEFORE DELETE ON prediction_default FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+    state = await partitions.maintain()
+    assert await days() == {-1: 1, 0: 0, 1: 0, 2: 0}
+    assert (state.days_ahead, state.default_rows, state.failed) == (2, 1, 1)
+
+
+async def test_default_with_many_rows__is_emptied_however_long_that_takes(
+    metrics_url: str, database: Database, clock: Any, days: Callable[..., Any]
+) -> None:
+    rows = 300_000
+    async with database.transaction() as connection:
+        await connection.execute(MANY, datetime.fromtimestamp(AT_US / 1_000_000, UTC), rows)
+    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=1) as pool:
+        await Partitions(Database(pool, 1), retention_days=3, ahead_days=2, now=clock).maintain()
+    assert await days() == {0: rows, 1: 0, 2: 0}
+
+
+async def test_day_that_is_moved__can_be_read_meanwhile(
+    partitions: Partitions, database: Database, prediction: Callable[..., Any], rows: Callable[..., Any]
+) -> None:
+    await partitions.maintain()
+    await Ledger(database).write([prediction(at_us=AT_US - DAY_US)])
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with database.transaction() as connection:
+            await connection.execute("SELECT FROM prediction_default FOR UPDATE")  # the move waits for its row
+            moving = tasks.create_task(partitions.maintain())
+            while not await rows(WAITING):
+                pass
+            assert await rows("SELECT count(*) FROM prediction") == [(1,)]
+    assert moving.result().failed == 0
