@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from metrics.errors import RowRefused, StoreUnavailable, StreamUnavailable
+from metrics.errors import RowRefused, StoreTooSlow, StoreUnavailable, StreamUnavailable
 from metrics.events import Arrival, DeadLetter, Entry, sort_entries
 from metrics.ledger import Ledger
 from metrics.stream import StreamReader
@@ -83,7 +83,7 @@ class Consumer:
             log.warning("events set aside", count=len(dead), reasons=sorted({letter.reason for letter in dead}))
 
     async def _store(self, arrivals: Sequence[Arrival]) -> list[DeadLetter]:
-        """Store all that PostgreSQL takes; a batch that it refuses is halved until the culprit is alone."""
+        """Store all that PostgreSQL takes; a batch that it refuses or can't finish in time is halved."""
         if not arrivals:
             return []
         try:
@@ -91,17 +91,22 @@ class Consumer:
         except RowRefused:
             if len(arrivals) == 1:
                 return [DeadLetter(arrivals[0].entry, "refused")]
-            middle = len(arrivals) // 2
-            return await self._store(arrivals[:middle]) + await self._store(arrivals[middle:])
-        return []
+        except StoreTooSlow:
+            if self._stopping.is_set():
+                raise
+        else:
+            return []
+        middle = len(arrivals) // 2
+        return await self._store(arrivals[:middle]) + await self._store(arrivals[middle:])
 
     async def _write(self, arrivals: Sequence[Arrival]) -> None:
+        """Try until it is done. Raises RowRefused; StoreTooSlow if there is less to try; StoreUnavailable on `stop`."""
         while True:
             try:
                 written = await self._ledger.write(arrival.event for arrival in arrivals)
             except StoreUnavailable as error:
                 await self._pause(error)
-                if self._stopping.is_set():
+                if self._stopping.is_set() or (isinstance(error, StoreTooSlow) and len(arrivals) > 1):
                     raise
             else:
                 self._metrics.predictions.inc(written.predictions)

@@ -12,7 +12,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from common.postgres import POSTGRES_ERRORS
-from metrics.errors import RowRefused, StoreUnavailable
+from metrics.errors import RowRefused, StoreTooSlow, StoreUnavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -23,7 +23,7 @@ _QUICK_PLANS: Final = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL
 
 
 class Database:
-    """A pool whose callers see StoreUnavailable and RowRefused only."""
+    """A pool whose callers see StoreUnavailable (StoreTooSlow where a statement took too long) and RowRefused only."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_s: float) -> None:
         self._pool = pool
@@ -47,13 +47,22 @@ class Database:
     async def _begun(self, **mode: Any) -> AsyncIterator[Connection]:
         try:
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
-                with _ended_when_broken(connection):
+                with _told_when_slow(), _ended_when_broken(connection):
                     async with connection.transaction(**mode):
                         yield connection
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise RowRefused(type(error).__name__) from error
         except (*POSTGRES_ERRORS, asyncpg.InternalClientError) as error:
             raise StoreUnavailable(type(error).__name__) from error
+
+
+@contextmanager
+def _told_when_slow() -> Iterator[None]:
+    """Tell a statement that was cut off from a connection that was not to be had."""
+    try:
+        yield
+    except (TimeoutError, asyncpg.QueryCanceledError) as error:
+        raise StoreTooSlow(type(error).__name__) from error
 
 
 @contextmanager

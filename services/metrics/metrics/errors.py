@@ -5,6 +5,10 @@ class StoreUnavailable(Exception):
     """PostgreSQL cannot be asked now; the message names the driver's error, for the log only."""
 
 
+class StoreTooSlow(StoreUnavailable):
+    """PostgreSQL did not finish in time: with less to do it might."""
+
+
 class RowRefused(Exception):
     """PostgreSQL will never take these rows as they are; nothing of the batch was written."""
 

@@ -16,7 +16,7 @@ from common.postgres import create_pool
 from launcher.testing import migrate
 from metrics.consumer import DAY_US, Consumer
 from metrics.database import Database
-from metrics.errors import StoreUnavailable
+from metrics.errors import StoreTooSlow, StoreUnavailable
 from metrics.ledger import Ledger, Written
 from metrics.rollups import Rollups
 from metrics.stream import GROUP
@@ -167,6 +167,58 @@ async def test_postgres_away__keeps_the_batch_and_reads_no_further(
     assert ledger.failures == 0
     assert await counted() == (2, [2, 2, 2])
     assert (await redis.xinfo_groups(STREAM))[0]["lag"] == 3
+
+
+class SlowLedger(Ledger):
+    """PostgreSQL takes some events in its time, and not one more."""
+
+    def __init__(self, database: Database, most: int) -> None:
+        super().__init__(database)
+        self.most = most
+        self.asked: list[int] = []
+
+    async def write(self, events: Any) -> Written:
+        given = list(events)
+        self.asked.append(len(given))
+        if len(given) > self.most:
+            raise StoreTooSlow("slow")
+        return await super().write(given)
+
+
+async def test_batch_too_large_for_its_time__is_halved(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    database: Database,
+    send: Callable[..., Any],
+    counted: Callable[..., Any],
+    prediction: Callable[..., Any],
+) -> None:
+    await send(*(prediction() for _ in range(20)))
+    ledger = SlowLedger(database, most=10)
+    assert await consumer(reader(), ledger).step() == 20
+    assert ledger.asked == [20, 10, 10]
+    assert await counted() == (20, [20, 20, 20])
+
+
+async def test_stop_while_postgres_is_slow__leaves_the_batch_to_others(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    redis: Redis,
+    database: Database,
+    send: Callable[..., Any],
+    prediction: Callable[..., Any],
+) -> None:
+    await send(*(prediction() for _ in range(2)))
+    ledger = SlowLedger(database, most=0)
+    stopped = consumer(reader(), ledger)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(stopped.run())
+        while not ledger.asked:
+            await asyncio.sleep(0)
+        stopped.stop()
+    assert (await redis.xpending(STREAM, GROUP))["pending"] == 2
 
 
 class TimedLedger(Ledger):

@@ -1,0 +1,24 @@
+"""What callers are told when PostgreSQL takes too long."""
+
+import pytest
+
+from common.postgres import create_pool
+from metrics.database import Database
+from metrics.errors import StoreTooSlow, StoreUnavailable
+
+
+@pytest.mark.parametrize("limit", ["", "SET LOCAL statement_timeout = 1; "])
+async def test_statement_that_is_cut_off__is_told_from_a_store_that_is_away(metrics_url: str, limit: str) -> None:
+    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=2) as pool:
+        with pytest.raises(StoreTooSlow):
+            async with Database(pool, 2).transaction() as connection:
+                await connection.execute(f"{limit}SELECT pg_sleep(60)")
+
+
+async def test_connection_that_is_not_to_be_had__is_no_slow_statement(metrics_url: str) -> None:
+    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+        async with Database(pool, 20).transaction():
+            with pytest.raises(StoreUnavailable) as caught:
+                async with Database(pool, 0.01).transaction():
+                    pass
+    assert not isinstance(caught.value, StoreTooSlow)
