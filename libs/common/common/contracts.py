@@ -37,7 +37,7 @@ class PredictionEvent(Event):
     kind: Literal["prediction"] = "prediction"
     request_id: Annotated[str, Field(max_length=128)]
     trace_id: Annotated[str, Field(max_length=32)] | None = None
-    model: Annotated[str, Field(max_length=128)]
+    model: Annotated[str, Field(min_length=1, max_length=128, description="Empty in rollups: counters have none.")]
     revision: Annotated[str, Field(max_length=64)]
     label: Annotated[str, Field(max_length=64)] | None = None
     score: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -25,7 +25,7 @@ predictions = st.builds(
     **base,
     request_id=words,
     trace_id=st.none() | st.just("a" * 32),
-    model=words,
+    model=words.filter(bool),
     revision=words,
     label=st.none() | words,
     score=shares,
@@ -62,6 +62,7 @@ def test_event__reads_back_equal(event: PredictionEvent | CounterEvent) -> None:
         SCORED | {"score": math.nan},
         SCORED | {"at_us": -1},
         SCORED | {"unknown": 1},
+        SCORED | {"model": ""},
         SCORED | {"text": "x" * 10_001},
     ],
 )
