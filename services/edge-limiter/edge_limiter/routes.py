@@ -21,7 +21,6 @@ ROUTES: Final = (
     *(Route(path, INFERENCE, READS, prefix=True) for path in ("/predict", "/models", "/v2")),
     *(Route(path, INFERENCE, prefix=True, policy="predict") for path in ("/predict", "/models", "/v2")),
     Route("/metrics/predictions", METRICS, prefix=True, needs_admin=True),
-    Route("/metrics/export", METRICS, prefix=True, needs_admin=True),
     Route("/metrics", METRICS, _WRITES, prefix=True, needs_admin=True),
     Route("/metrics", METRICS, prefix=True),
     Route("/dashboard", METRICS, READS, prefix=True),

@@ -90,6 +90,7 @@ def test_target_that_two_parsers_could_read_differently__is_refused(raw: str) ->
         ("POST", "/metrics/aggregated", "metrics", None, "one", False),
         ("GET", "/metrics/thresholds", "metrics", None, "one", False),
         ("PUT", "/metrics/thresholds", "metrics", None, "one", True),
+        ("GET", "/metrics/thresholds/history", "metrics", None, "one", False),
         ("DELETE", "/metrics/anything", "metrics", None, "one", True),
         ("GET", "/metrics/predictions", "metrics", None, "one", True),
         ("GET", "/metrics/predictions/export", "metrics", None, "one", True),

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from common.contracts import Aggregate, AggregateRequest, Alerts, Body, DriftReport, Filters, Window
 from common.openapi import Header, operation
-from common.problems import Problem, unavailable
+from common.problems import FieldError, Problem, unavailable
 from common.web import ErrorTable
 from metrics import examples
 from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, VersionConflict
@@ -19,7 +19,7 @@ from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
 from metrics.rows_api import read_predictions
 from metrics.stream_api import stream_aggregates
 from metrics.threshold_store import Versioned
-from metrics.thresholds import Thresholds
+from metrics.thresholds import ThresholdHistory, Thresholds
 from metrics.windows import SECOND, Range, asked_range, asked_reference, span
 
 log = structlog.get_logger()
@@ -43,6 +43,7 @@ def routes() -> Iterable[web.RouteDef]:
         web.post("/metrics/aggregated", aggregate),
         web.get("/metrics/thresholds", read_thresholds),
         web.put("/metrics/thresholds", replace_thresholds),
+        web.get("/metrics/thresholds/history", read_history),
         web.get("/metrics/alerts", read_alerts),
         web.get("/metrics/drift", measure_drift),
         web.get("/metrics/predictions", read_predictions),
@@ -113,7 +114,24 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
         except VersionConflict:
             if hdrs.IF_MATCH in request.headers:
                 raise
-            raise Problem(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
+            raise _precondition(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
+
+
+class HistoryQuery(Body):
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    before: Annotated[int | None, Field(ge=1, le=10**18, description="`next` of the page before.")] = None
+
+
+@operation(
+    query=HistoryQuery, response=ThresholdHistory, errors=(503, 504), tag="thresholds", examples=[examples.HISTORY]
+)
+async def read_history(request: web.Request, *, query: HistoryQuery) -> ThresholdHistory:
+    """List the versions of the thresholds that were written, newest first.
+
+    The first is in force. Before the oldest of all, the defaults were.
+    """
+    async with deadline(request):
+        return await request.app[RESOURCES].thresholds.history(limit=query.limit, before=query.before)
 
 
 @operation(response=Alerts, errors=(503, 504), tag="thresholds", examples=[examples.ALERTS])
@@ -161,7 +179,7 @@ async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftRepo
 ERRORS: Final[ErrorTable] = {
     StoreUnavailable: lambda error: _store_unavailable(error),
     InvalidField: lambda error: unanswerable(error, "body"),
-    VersionConflict: lambda _: Problem(412, "The thresholds changed since they were read; read them again."),
+    VersionConflict: lambda _: _precondition(412, "The thresholds changed since they were read; read them again."),
     TooManyFollowers: lambda _: unavailable("As many clients follow as this service takes.", RETRY_AFTER_S),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),
 }
@@ -170,6 +188,11 @@ ERRORS: Final[ErrorTable] = {
 def _store_unavailable(error: StoreUnavailable) -> Problem:
     log.warning("store not available", reason=str(error))
     return unavailable("The database cannot be reached now.", RETRY_AFTER_S)
+
+
+def _precondition(status: int, message: str) -> Problem:
+    error = FieldError(location="header", field=hdrs.IF_MATCH, message=message)
+    return Problem(status, message, errors=[error])
 
 
 def _expected(request: web.Request) -> frozenset[int] | None:
@@ -184,5 +207,5 @@ def _document(thresholds: Versioned) -> web.Response:
     return web.Response(
         body=thresholds.document.model_dump_json(exclude_none=True).encode(),
         content_type="application/json",
-        headers={hdrs.ETAG: f'"{thresholds.version}"'},
+        headers={hdrs.ETAG: thresholds.etag},
     )

@@ -22,7 +22,7 @@ from common.contracts import (
     ThresholdState,
     TimeRange,
 )
-from metrics.thresholds import Thresholds
+from metrics.thresholds import ThresholdHistory, Thresholds, ThresholdVersion
 
 _END: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
@@ -66,6 +66,7 @@ AGGREGATE: Final = Aggregate(
     lag_s=0.2,
 )
 THRESHOLDS: Final = Thresholds(rules=[_RULE])
+HISTORY: Final = ThresholdHistory(versions=[ThresholdVersion(etag='"7"', at=_RANGE.start, document=THRESHOLDS)], next=7)
 ALERTS: Final = Alerts(
     alerts=[
         Alert(

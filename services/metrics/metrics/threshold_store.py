@@ -1,10 +1,15 @@
 """Versions of the thresholds document in PostgreSQL; the newest is in force, none is ever changed."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from metrics.database import Connection, Database
 from metrics.errors import VersionConflict
-from metrics.thresholds import DEFAULT, Thresholds
+from metrics.thresholds import DEFAULT, ThresholdHistory, Thresholds, ThresholdVersion
+
+_HISTORY: Final = """
+SELECT version, created_at, document FROM threshold_document
+WHERE $1::bigint IS NULL OR version < $1 ORDER BY version DESC LIMIT $2
+"""
 
 
 class Versioned(NamedTuple):
@@ -13,11 +18,19 @@ class Versioned(NamedTuple):
     version: int
     document: Thresholds
 
+    @property
+    def etag(self) -> str:
+        return _etag(self.version)
+
 
 async def newest(connection: Connection) -> Versioned:
     """The document in force."""
     row = await connection.fetchrow("SELECT version, document FROM threshold_document ORDER BY version DESC LIMIT 1")
     return Versioned(row[0], Thresholds.model_validate_json(row[1])) if row else Versioned(0, DEFAULT)
+
+
+def _etag(version: int) -> str:
+    return f'"{version}"'
 
 
 class ThresholdStore:
@@ -29,6 +42,17 @@ class ThresholdStore:
     async def get(self) -> Versioned:
         async with self._database.transaction() as connection:
             return await newest(connection)
+
+    async def history(self, *, limit: int, before: int | None) -> ThresholdHistory:
+        """The newest `limit` versions that were written `before` a version, or until now."""
+        async with self._database.transaction() as connection:
+            records = await connection.fetch(_HISTORY, before, limit)
+        versions = [
+            ThresholdVersion(etag=_etag(version), at=at, document=Thresholds.model_validate_json(document))
+            for version, at, document in records
+        ]
+        is_more = len(records) == limit and records[-1][0] > 1
+        return ThresholdHistory(versions=versions, next=records[-1][0] if is_more else None)
 
     async def replace(self, document: Thresholds, *, expected: frozenset[int] | None) -> Versioned:
         """Make `document` the newest version. Raises VersionConflict unless the newest is in `expected` (None: any)."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import AwareDatetime, Field, field_validator
 
 from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
@@ -20,6 +20,21 @@ class Thresholds(Body):
         if len(set(names)) != len(names):
             raise ValueError("rules must have different names")
         return rules
+
+
+class ThresholdVersion(Body):
+    """A document that was written, and since when it was in force: until the next version."""
+
+    etag: str
+    at: AwareDatetime
+    document: Thresholds
+
+
+class ThresholdHistory(Body):
+    """Versions, newest first; `next` is the `before` of the page that follows, null on the last."""
+
+    versions: list[ThresholdVersion]
+    next: int | None
 
 
 DEFAULT: Final = Thresholds(
