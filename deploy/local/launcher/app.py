@@ -12,7 +12,7 @@ from launcher import environment, stores
 from launcher.keeper import PATIENCE, Keeper, Patience, end_stranded_services
 from launcher.logs import Console
 from launcher.server import Server
-from launcher.services import Service, check_ports
+from launcher.services import Service, addresses, check_ports
 from launcher.state import Running, claim, held
 from launcher.supervisor import migrate, supervise
 
@@ -32,7 +32,7 @@ class System:
     @property
     def url(self) -> str:
         front = next((service for service in self.services if service.is_front), None)
-        return f"http://127.0.0.1:{front.port}" if front else ""
+        return front.url if front else ""
 
 
 def run(system: System, console: Console, reloads: bool = False) -> None:
@@ -108,8 +108,8 @@ def _folder(state: Path) -> Path:
 
 
 def _environment(system: System, servers: list[Server], console: Console) -> dict[str, str]:
-    log_format = "console" if console.is_terminal else "json"
-    return environment.completed(system.user, stores.variables(servers), system.state, log_format)
+    defaults = {"LOG_FORMAT": "console" if console.is_terminal else "json", **addresses(system.services)}
+    return environment.completed(system.user, stores.variables(servers), system.state, defaults)
 
 
 def _of_service(filled: Mapping[str, str], service: Service, state: Path) -> dict[str, str]:

@@ -36,9 +36,11 @@ def is_given(environment: Mapping[str, str], name: str) -> bool:
     return bool(environment.get(name) or environment.get(f"{name}_FILE"))
 
 
-def completed(user: Mapping[str, str], stores: Mapping[str, str], state: Path, log_format: str) -> dict[str, str]:
+def completed(
+    user: Mapping[str, str], stores: Mapping[str, str], state: Path, defaults: Mapping[str, str]
+) -> dict[str, str]:
     """The user's environment, all that he left open filled in, and the embedded stores, which nobody else can name."""
-    filled = {"LOG_FORMAT": log_format}
+    filled = dict(defaults)
     for name in GENERATED:
         if not is_given(user, name):
             filled[name] = kept_secret(secret_file(state, name))

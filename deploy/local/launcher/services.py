@@ -1,4 +1,4 @@
-"""The services that make up the system, as data: how each is started, probed, migrated and reloaded."""
+"""The services that make up the system, as data: how each is started, reached, probed, migrated and reloaded."""
 
 import sys
 from collections.abc import Mapping
@@ -19,12 +19,17 @@ class PortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process of the system. `port` and `ops_port` are where it will listen; `/readyz` is on the latter."""
+    """One process of the system. `port` and `ops_port` are where it will listen; `/readyz` is on the latter.
+
+    `named_in` are the variables from which the other services learn its URL.
+    """
 
     name: str
     argv: tuple[str, ...]
     port: int
     ops_port: int
+    host: str = "127.0.0.1"
+    named_in: tuple[str, ...] = ()
     migration: tuple[str, ...] | None = None
     sources: tuple[Path, ...] = ()
     is_front: bool = False
@@ -34,20 +39,27 @@ class Service:
         """What its command line, and no stranger's, contains."""
         return " ".join(self.argv)
 
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it."""
+        host = reachable(self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
     name: str
     package: str
     prefix: str
+    named_in: tuple[str, ...] = ()
     migrates: bool = True
 
 
 _LISTED = (
     _Listed("edge-limiter", "edge_limiter", "EDGE"),
-    _Listed("inference", "inference", "INFERENCE", migrates=False),
-    _Listed("metrics", "metrics", "METRICS"),
-    _Listed("analyst", "analyst", "ANALYST"),
+    _Listed("inference", "inference", "INFERENCE", ("EDGE_UPSTREAM_INFERENCE",), migrates=False),
+    _Listed("metrics", "metrics", "METRICS", ("EDGE_UPSTREAM_METRICS", "ANALYST_METRICS_URL")),
+    _Listed("analyst", "analyst", "ANALYST", ("EDGE_UPSTREAM_ANALYST",)),
 )
 NAMES = tuple(listed.name for listed in _LISTED)
 
@@ -56,6 +68,16 @@ def services(environment: Mapping[str, str]) -> tuple[Service, ...]:
     """The four services, the front one first, on the ports that the environment names."""
     base = _port(environment, "SLUICE_PORT_BASE", DEFAULT_PORT_BASE)
     return tuple(_service(listed, base + place, environment) for place, listed in enumerate(_LISTED))
+
+
+def addresses(found: tuple[Service, ...]) -> dict[str, str]:
+    """The environment variables that lead the services to each other."""
+    return {name: service.url for service in found for name in service.named_in}
+
+
+def reachable(host: str) -> str:
+    """An address of the server that listens on `host`: one that listens everywhere is reached on loopback."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def check_ports(wanted: tuple[Service, ...]) -> None:
@@ -76,6 +98,8 @@ def _service(listed: _Listed, default_port: int, environment: Mapping[str, str])
         argv=python,
         port=_port(environment, f"{listed.prefix}_PORT", default_port),
         ops_port=_port(environment, f"{listed.prefix}_OPS_PORT", default_port + _OPS_SHIFT),
+        host=environment.get(f"{listed.prefix}_HOST") or "127.0.0.1",
+        named_in=listed.named_in,
         migration=(*python, "migrate") if listed.migrates else None,
         sources=(ROOT / "services" / listed.name / listed.package, ROOT / "libs" / "common" / "common"),
         is_front=listed.prefix == "EDGE",

@@ -18,8 +18,15 @@ STUB = str(Path(__file__).with_name("stub_service.py"))
 def stub(place: int, name: str) -> Service:
     ports = (base + 2 * place, base + 2 * place + 1)
     argv = (sys.executable, STUB, name, *map(str, ports), folder)
-    sources = (Path(folder) / "sources" / name,)
-    return Service(name, argv, *ports, migration=(*argv, "migrate"), sources=sources, is_front=place == 0)
+    return Service(
+        name,
+        argv,
+        *ports,
+        named_in=(f"{name.upper()}_URL",),
+        migration=(*argv, "migrate"),
+        sources=(Path(folder) / "sources" / name,),
+        is_front=place == 0,
+    )
 
 
 patience = Patience(first_restart_s=0.05, longest_restart_s=0.4)

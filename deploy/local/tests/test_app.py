@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from launcher.keeper import recorded_pid
+from launcher.ports import is_free
 
 LAUNCHER = Path(__file__).with_name("stub_launcher.py")
 TIMEOUT_S = 60
+_PORTS = 6  # two for each of three stubs
 
 
 class Launched:
@@ -97,7 +99,7 @@ Launch = Callable[..., Launched]
 @pytest.fixture
 def launch(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Launch]:
     """Call it with names of stub services to start a launcher on the same state as the calls before."""
-    base = free_port()
+    base = next(base for base in iter(free_port, 0) if all(is_free(base + place) for place in range(_PORTS)))
     with ExitStack() as ended:
 
         def start(*names: str, base: int = base, **environment: str) -> Launched:
@@ -131,6 +133,14 @@ def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(l
     assert found["EDGE_TIMEOUT_S"] == "3"
     assert found["EVENTS_HASH_KEY"] == "mine"
     assert found["LOG_FORMAT"] == "json"
+
+
+def test_environment__leads_to_the_other_services_unless_the_user_named_them(launch: Launch) -> None:
+    launched = launch("edge", "scoring", "reports", REPORTS_URL="http://reports.example:1")
+    launched.until("ready")
+    found = launched.environment_of("edge")
+    assert found["SCORING_URL"] == f"http://127.0.0.1:{launched.base + 2}"
+    assert found["REPORTS_URL"] == "http://reports.example:1"
 
 
 def test_admin_token__is_shown_on_the_first_start_only(launch: Launch) -> None:

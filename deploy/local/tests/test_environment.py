@@ -38,16 +38,16 @@ def test_dotenv_line_without_name__is_named(tmp_path: Path) -> None:
 
 def test_completed__keeps_what_the_user_set_and_fills_what_he_left_empty(tmp_path: Path) -> None:
     user = {"LOG_FORMAT": "console", "EDGE_ADMIN_TOKEN": "", "GEMINI_API_KEY": "", "PATH": "/bin"}
-    found = completed(user, {"REDIS_PORT": "12345"}, tmp_path, "json")
+    found = completed(user, {"REDIS_PORT": "12345"}, tmp_path, {"LOG_FORMAT": "json"})
     assert found["LOG_FORMAT"] == "console"
     assert found["EDGE_ADMIN_TOKEN"] == (tmp_path / "edge-admin-token").read_text()
     assert (found["GEMINI_API_KEY"], found["PATH"]) == ("", "/bin")
 
 
 def test_embedded_store__is_not_redirected_by_a_leftover_variable(tmp_path: Path) -> None:
-    assert completed({"REDIS_PORT": "1"}, {"REDIS_PORT": "12345"}, tmp_path, "json")["REDIS_PORT"] == "12345"
+    assert completed({"REDIS_PORT": "1"}, {"REDIS_PORT": "12345"}, tmp_path, {})["REDIS_PORT"] == "12345"
 
 
 def test_secret_in_a_file_of_the_user__is_not_generated(tmp_path: Path) -> None:
-    found = completed({"EVENTS_HASH_KEY_FILE": "/run/secrets/key"}, {}, tmp_path, "json")
+    found = completed({"EVENTS_HASH_KEY_FILE": "/run/secrets/key"}, {}, tmp_path, {})
     assert "EVENTS_HASH_KEY" not in found

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.services import PortError, services
+from launcher.services import PortError, addresses, services
 
 
 def test_ports__start_at_the_base_and_ops_ports_a_thousand_above() -> None:
@@ -17,6 +17,16 @@ def test_port_base__shifts_all_and_a_services_own_port_wins() -> None:
     found = services({"SLUICE_PORT_BASE": "18000", "METRICS_PORT": "7000", "ANALYST_OPS_PORT": "7001"})
     assert [service.port for service in found] == [18000, 18001, 7000, 18003]
     assert [service.ops_port for service in found] == [19000, 19001, 19002, 7001]
+
+
+def test_addresses__lead_to_the_ports_and_hosts_that_were_chosen() -> None:
+    chosen = {"INFERENCE_PORT": "8501", "METRICS_HOST": "0.0.0.0", "ANALYST_HOST": "::1", "ANALYST_PORT": "8503"}
+    assert addresses(services(chosen)) == {
+        "EDGE_UPSTREAM_INFERENCE": "http://127.0.0.1:8501",
+        "EDGE_UPSTREAM_METRICS": "http://127.0.0.1:8002",
+        "ANALYST_METRICS_URL": "http://127.0.0.1:8002",
+        "EDGE_UPSTREAM_ANALYST": "http://[::1]:8503",
+    }
 
 
 @pytest.mark.parametrize("value", ["tcp://10.0.0.1:80", "0", "70000", "-1"])
