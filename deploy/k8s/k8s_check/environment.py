@@ -85,5 +85,5 @@ def _listening(pod: Pod, loaded: Settings) -> Iterator[str]:
     for name, port in (("http", listen.port), ("ops", listen.ops_port)):
         if pod.ports.get(name) != port:
             yield f"{pod.owner}: port {name} is {pod.ports.get(name)}, but the service listens on {port}"
-    if listen.host not in ("0.0.0.0", "::"):
-        yield f"{pod.owner}: listens on {listen.host}, where nobody can reach it"
+    for host in {listen.host, listen.ops_host} - {"0.0.0.0", "::"}:
+        yield f"{pod.owner}: listens on {host}, where nobody can reach it"

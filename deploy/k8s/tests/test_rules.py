@@ -176,6 +176,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("settings", "DATABASE_URL is not set", [("Job/migrate-metrics", f"{BOX}.env", [])]),
     ("settings", "the service listens on 8000", [(EDGE, f"{BOX}.ports.0.containerPort", 8080)]),
     ("settings", "where nobody can reach it", [("ConfigMap/metrics", "data.METRICS_HOST", "127.0.0.1")]),
+    ("settings", "where nobody can reach it", [("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "127.0.0.1")]),
 ]  # fmt: skip  # a line each where it fits
 
 

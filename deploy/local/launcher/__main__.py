@@ -16,7 +16,7 @@ from launcher.keeper import StartError, end_stranded_services, log_path, recorde
 from launcher.logs import Console
 from launcher.probe import status_of
 from launcher.server import StoreError
-from launcher.services import NAMES, PortError, services
+from launcher.services import NAMES, PortError, Service, services
 from launcher.state import ROOT, STATE, StateError, holder
 
 _STORE_LOGS = ("postgres", "valkey")
@@ -73,7 +73,7 @@ def _restart(asked: argparse.Namespace, system: System) -> int:
     os.kill(pid, signal.SIGTERM)
 
     def is_back() -> bool:
-        return recorded_pid(system.state, service.name) != pid and asyncio.run(status_of(service.ops_port)) == 200
+        return recorded_pid(system.state, service.name) != pid and asyncio.run(_answer(service)) == 200
 
     return 0 if _happens(is_back, _RESTART_TIMEOUT_S) else 1
 
@@ -87,8 +87,12 @@ def _status(asked: argparse.Namespace, system: System) -> int:
     return 0 if running else 1
 
 
+async def _answer(service: Service) -> int | None:
+    return await status_of(service.ops_host, service.ops_port)
+
+
 async def _statuses(system: System) -> list[int | None]:
-    return await asyncio.gather(*(status_of(service.ops_port) for service in system.services))
+    return await asyncio.gather(*(_answer(service) for service in system.services))
 
 
 def _logs(asked: argparse.Namespace, system: System) -> int:

@@ -130,7 +130,7 @@ class Keeper:
 
     async def _probe(self) -> None:
         while True:
-            if await status_of(self.service.ops_port) == 200:
+            if await status_of(self.service.ops_host, self.service.ops_port) == 200:
                 self._ready.set()
                 self._console.say("service ready", name=self.service.name, port=self.service.port)
                 return

@@ -9,6 +9,7 @@ from launcher.ports import is_free
 from launcher.state import ROOT
 
 DEFAULT_PORT_BASE = 8000
+LOOPBACK = "127.0.0.1"
 _OPS_SHIFT = 1000
 _HIGHEST_BASE = 64_000
 
@@ -19,7 +20,7 @@ class PortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process of the system. `port` and `ops_port` are where it will listen; `/readyz` is on the latter.
+    """One process of the system. It will listen on `port` of `host`; `ops_port` of `ops_host` answers `/readyz`.
 
     `named_in` are the variables from which the other services learn its URL.
     """
@@ -28,7 +29,8 @@ class Service:
     argv: tuple[str, ...]
     port: int
     ops_port: int
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
+    ops_host: str = LOOPBACK
     named_in: tuple[str, ...] = ()
     migration: tuple[str, ...] | None = None
     sources: tuple[Path, ...] = ()
@@ -77,7 +79,7 @@ def addresses(found: tuple[Service, ...]) -> dict[str, str]:
 
 def reachable(host: str) -> str:
     """An address of the server that listens on `host`: one that listens everywhere is reached on loopback."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
 
 
 def check_ports(wanted: tuple[Service, ...]) -> None:
@@ -98,7 +100,8 @@ def _service(listed: _Listed, default_port: int, environment: Mapping[str, str])
         argv=python,
         port=_port(environment, f"{listed.prefix}_PORT", default_port),
         ops_port=_port(environment, f"{listed.prefix}_OPS_PORT", default_port + _OPS_SHIFT),
-        host=environment.get(f"{listed.prefix}_HOST") or "127.0.0.1",
+        host=environment.get(f"{listed.prefix}_HOST") or LOOPBACK,
+        ops_host=reachable(environment.get("SLUICE_OPS_HOST") or LOOPBACK),
         named_in=listed.named_in,
         migration=(*python, "migrate") if listed.migrates else None,
         sources=(ROOT / "services" / listed.name / listed.package, ROOT / "libs" / "common" / "common"),

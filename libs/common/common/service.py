@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Final, Protocol, TypeVar, cast
 
@@ -34,16 +34,18 @@ COLLECT_AFTER: Final = 20_000  # allocations
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where one service listens: its public port and its ops port, on one address."""
+    """Where one service listens: its public port, and its ops port, which has no guard, on an address of its own."""
 
     host: str
     port: int
     ops_port: int
+    ops_host: str = "127.0.0.1"
 
     @classmethod
-    def at(cls, index: int, base: int, host: str, port: int | None, ops_port: int | None) -> "Listen":
+    def at(cls, index: int, settings: Settings, host: str, port: int | None, ops_port: int | None) -> "Listen":
         """Service `index` of the system listens on base+index and base+1000+index unless told otherwise."""
-        return cls(host, port or base + index, ops_port or base + 1000 + index)
+        base = settings.sluice_port_base
+        return cls(host, port or base + index, ops_port or base + 1000 + index, settings.sluice_ops_host)
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -179,11 +181,11 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
     try:
         _allow_open_files()
         await ops.setup()
-        await _listen(ops, service.listen.host, service.listen.ops_port)
+        await _listen(ops, service.listen.ops_host, service.listen.ops_port)
         await runner.setup()
         await _listen(runner, service.listen.host, service.listen.port)
         service.readiness.starting = False
-        log.info("listening", host=service.listen.host, port=service.listen.port, ops_port=service.listen.ops_port)
+        log.info("listening", **asdict(service.listen))
         _calm_collector()
         await _first(stop, service.broken)
         service.readiness.draining = True

@@ -50,6 +50,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "console", "json"] = "auto"
     sluice_port_base: Annotated[int, Field(ge=1024, le=64_000)] = 8000
+    sluice_ops_host: str = "127.0.0.1"
     sluice_drain_s: Seconds = 15.0
 
 

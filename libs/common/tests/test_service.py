@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from common.ops import Readiness
 from common.service import Broken, Listen, Service, serve
+from common.settings import Settings
 
 PROBE = """
 import asyncio, sys
@@ -55,7 +56,7 @@ def create(settings):
         print("closed", flush=True)
     app.cleanup_ctx.append(resources)
     app.router.add_get("/slow", slow)
-    listen = Listen.at(2, settings.sluice_port_base, settings.probe_host, settings.probe_port, settings.probe_ops_port)
+    listen = Listen.at(2, settings, settings.probe_host, settings.probe_port, settings.probe_ops_port)
     async def check():
         if Path(__file__).with_name("release").exists():
             release.set()
@@ -265,9 +266,10 @@ def test_taken_port__is_one_line_with_the_cure(probe: Probe, name: str) -> None:
     assert output.count("\n") == 1 + output.count("closed\n")
 
 
-def test_unknown_host__is_one_line_with_the_cure(probe: Probe) -> None:
-    status, output = probe.run(PROBE_HOST="no-such-host.invalid")
-    assert (status, output.count("\n")) == (1, 1)
+@pytest.mark.parametrize("name", ["PROBE_HOST", "SLUICE_OPS_HOST"])
+def test_unknown_host__is_one_line_with_the_cure(probe: Probe, name: str) -> None:
+    status, output = probe.run(**{name: "no-such-host.invalid"})
+    assert (status, output.count("\n")) == (1, 1 + output.count("closed\n"))
     assert "no-such-host.invalid" in output
 
 
@@ -304,8 +306,29 @@ def test_help_and_version__need_no_settings(probe: Probe) -> None:
 
 
 def test_port_base__gives_each_service_its_ports() -> None:
-    assert Listen.at(2, 8000, "127.0.0.1", None, None) == Listen("127.0.0.1", 8002, 9002)
-    assert Listen.at(2, 8000, "127.0.0.1", 1, None) == Listen("127.0.0.1", 1, 9002)
+    assert Listen.at(2, Settings(), "127.0.0.1", None, None) == Listen("127.0.0.1", 8002, 9002, "127.0.0.1")
+    assert Listen.at(2, Settings(sluice_port_base=7000), "0.0.0.0", 1, None) == Listen("0.0.0.0", 1, 8002, "127.0.0.1")
+
+
+async def test_ops_port_of_a_public_service__stays_on_loopback_unless_told_otherwise(
+    free_port: Callable[[], int],
+) -> None:
+    for settings, answers in ((Settings(), False), (Settings(sluice_ops_host="0.0.0.0"), True)):
+        listen, stop = Listen.at(0, settings, "0.0.0.0", free_port(), free_port()), asyncio.Event()
+        service = Service(web.Application(), Readiness(), CollectorRegistry(), listen, drain_s=1.0)
+        async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as client:
+            tasks.create_task(serve(service, stop=stop))
+            await answer(client, f"http://127.0.0.1:{listen.ops_port}/livez")
+            assert await is_answered(client, f"http://127.0.0.2:{listen.ops_port}/livez") is answers
+            stop.set()
+
+
+async def is_answered(client: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with client.get(url) as response:
+            return response.status == 200
+    except aiohttp.ClientConnectorError:
+        return False
 
 
 def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_close(

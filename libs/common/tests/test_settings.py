@@ -25,6 +25,7 @@ DEFAULTS: dict[str, object] = {
     "LOG_FORMAT": "auto",
     "SLUICE_PORT_BASE": 8000,
     "SLUICE_DRAIN_S": 15.0,
+    "SLUICE_OPS_HOST": "127.0.0.1",
     "REDIS_HOST": "localhost",
     "REDIS_PORT": 6379,
     "REDIS_DB": 0,

@@ -56,7 +56,7 @@ class AnalystSettings(Settings, RedisSettings):
         return self
 
     def listen(self) -> Listen:
-        return Listen.at(3, self.sluice_port_base, self.analyst_host, self.analyst_port, self.analyst_ops_port)
+        return Listen.at(3, self, self.analyst_host, self.analyst_port, self.analyst_ops_port)
 
     def metrics_url(self) -> str:
         return (self.analyst_metrics_url or f"http://127.0.0.1:{self.sluice_port_base + 2}").rstrip("/")

@@ -77,7 +77,7 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
 
     def listen(self) -> Listen:
         """Service 0 of the system."""
-        return Listen.at(0, self.sluice_port_base, self.edge_host, self.edge_port, self.edge_ops_port)
+        return Listen.at(0, self, self.edge_host, self.edge_port, self.edge_ops_port)
 
     def upstreams(self) -> dict[str, str]:
         """Where each service is; by default beside us, on the next three ports."""

@@ -27,4 +27,4 @@ class InferenceSettings(Settings, RedisSettings, EventsSettings):
     inference_cache_bytes: Annotated[int, Field(ge=0, le=1 << 36)] = 32 << 20
 
     def listen(self) -> Listen:
-        return Listen.at(1, self.sluice_port_base, self.inference_host, self.inference_port, self.inference_ops_port)
+        return Listen.at(1, self, self.inference_host, self.inference_port, self.inference_ops_port)

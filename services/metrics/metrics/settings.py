@@ -52,4 +52,4 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
 
     def listen(self) -> Listen:
         """Third in the row of services."""
-        return Listen.at(2, self.sluice_port_base, self.metrics_host, self.metrics_port, self.metrics_ops_port)
+        return Listen.at(2, self, self.metrics_host, self.metrics_port, self.metrics_ops_port)
