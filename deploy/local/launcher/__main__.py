@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher import environment
 from launcher.app import System, run, run_stores
 from launcher.environment import DotenvError, read_dotenv
 from launcher.follow import show
-from launcher.keeper import StartError, end_stranded_services, log_path, recorded_pid
+from launcher.keeper import StartError, end_stranded_services, log_path, patience, recorded_pid
 from launcher.logs import Console
 from launcher.probe import status_of
 from launcher.server import StoreError
@@ -20,7 +21,7 @@ from launcher.services import NAMES, PortError, Service, services
 from launcher.state import ROOT, STATE, StateError, holder
 
 _STORE_LOGS = ("postgres", "valkey")
-_STOP_TIMEOUT_S = 90.0
+_STORES_STOP_S = 40.0
 _RESTART_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 
@@ -32,7 +33,10 @@ def main() -> int:
         for name, value in read_dotenv(ROOT / ".env").items():
             os.environ.setdefault(name, value)
         command: Callable[[argparse.Namespace, System], int] = asked.command
-        return command(asked, System(services(os.environ), os.environ, asked.state.absolute()))
+        system = System(
+            services(os.environ), os.environ, asked.state.absolute(), patience(environment.drain_s(os.environ))
+        )
+        return command(asked, system)
     except (DotenvError, PortError, StateError, StartError, StoreError) as error:
         print(f"launcher: {error}", file=sys.stderr)
         return 1
@@ -53,12 +57,13 @@ def _infra(asked: argparse.Namespace, system: System) -> int:
 def _stop(asked: argparse.Namespace, system: System) -> int:
     running = holder(system.state)
     if running is None:
-        end_stranded_services(system.services, system.state)
+        end_stranded_services(system.services, system.state, system.patience)
         print("not running")
         return 0
     os.kill(running.pid, signal.SIGTERM)
-    if not _happens(lambda: holder(system.state) is None, _STOP_TIMEOUT_S):
-        print(f"pid {running.pid} has not stopped after {_STOP_TIMEOUT_S:.0f} s")
+    within_s = 2 * system.patience.drain_s + _STORES_STOP_S  # the front, the others, the stores
+    if not _happens(lambda: holder(system.state) is None, within_s):
+        print(f"pid {running.pid} has not stopped after {within_s:.0f} s")
         return 1
     print("stopped")
     return 0

@@ -40,7 +40,7 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
     started = time.monotonic()
     with held(_folder(system.state), Running(os.getpid(), system.url)):
         is_first = not environment.secret_file(system.state, "EDGE_ADMIN_TOKEN").exists()
-        end_stranded_services(system.services, system.state)
+        end_stranded_services(system.services, system.state, system.patience)
         check_ports(system.services)
         servers = stores.embedded(system.user, system.state)
         with stores.running(servers):

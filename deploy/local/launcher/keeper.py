@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.logs import Console, LogFile, lines
@@ -13,7 +13,8 @@ from launcher.services import Service
 
 _PROBE_INTERVAL_S = 0.1
 _LAST_LINES_S = 1.0
-_STRANDED_PATIENCE_S = 30.0
+_CLOSING_S = 15.0  # after its drain a service ships what it can and closes its connections
+_WRONG_SETTINGS = 2  # the exit status of a service whose settings stop it
 
 
 class StartError(Exception):
@@ -28,10 +29,16 @@ class Patience:
     longest_restart_s: float = 15.0
     steady_after_s: float = 30.0
     starts_before_giving_up: int = 3
+    ready_s: float = 60.0
     drain_s: float = 30.0
 
 
 PATIENCE = Patience()
+
+
+def patience(drain_s: float) -> Patience:
+    """For services that drain as long as that, which is not long enough to be killed for."""
+    return replace(PATIENCE, drain_s=max(PATIENCE.drain_s, drain_s + _CLOSING_S))
 
 
 class Keeper:
@@ -58,7 +65,7 @@ class Keeper:
                 code, ran_s = await self._run(log)
                 if self._stopping.is_set():
                     break
-                if not self._ready.is_set() and starts >= self._patience.starts_before_giving_up:
+                if not self._ready.is_set() and self._is_hopeless(code, starts):
                     raise StartError(f"{self.service.name} does not start (exit {code}); see {self._log_path}")
                 if code == 0 or ran_s > self._patience.steady_after_s:
                     delay_s = self._patience.first_restart_s
@@ -67,6 +74,9 @@ class Keeper:
                 delay_s = min(delay_s * 2, self._patience.longest_restart_s)
         finally:
             log.close()
+
+    def _is_hopeless(self, code: int, starts: int) -> bool:
+        return code == _WRONG_SETTINGS or starts >= self._patience.starts_before_giving_up
 
     async def ready(self) -> None:
         """Returns when the service has answered its readiness probe."""
@@ -129,10 +139,19 @@ class Keeper:
             self._console.line(self.service.name, line)
 
     async def _probe(self) -> None:
+        """Tell when this life of the process is ready, and once when it takes long."""
+        try:
+            async with asyncio.timeout(self._patience.ready_s):
+                await self._answers()
+        except TimeoutError:
+            self._console.say("service not ready yet", name=self.service.name, see=str(self._log_path))
+            await self._answers()
+        self._ready.set()
+        self._console.say("service ready", name=self.service.name, port=self.service.port)
+
+    async def _answers(self) -> None:
         while True:
             if await status_of(self.service.ops_host, self.service.ops_port) == 200:
-                self._ready.set()
-                self._console.say("service ready", name=self.service.name, port=self.service.port)
                 return
             await asyncio.sleep(_PROBE_INTERVAL_S)
 
@@ -144,11 +163,11 @@ class Keeper:
             return
 
 
-def end_stranded_services(services: tuple[Service, ...], state: Path) -> None:
+def end_stranded_services(services: tuple[Service, ...], state: Path, patience: Patience) -> None:
     """End, or wait for, services that outlive a killed launcher, so that their ports are free."""
     for service in services:
         if (pid := recorded_pid(state, service.name)) is not None:
-            end_stranded(pid, service.mark, signal.SIGTERM, _STRANDED_PATIENCE_S)
+            end_stranded(pid, service.mark, signal.SIGTERM, patience.drain_s)
 
 
 def recorded_pid(state: Path, name: str) -> int | None:

@@ -29,7 +29,7 @@ def stub(place: int, name: str) -> Service:
     )
 
 
-patience = Patience(first_restart_s=0.05, longest_restart_s=0.4)
+patience = Patience(first_restart_s=0.05, longest_restart_s=0.4, ready_s=float(os.environ.get("STUB_READY_S", "60")))
 system = System(tuple(stub(place, name) for place, name in enumerate(names)), os.environ, state, patience)
 try:
     run(system, Console(), reloads="STUB_RELOADS" in os.environ)

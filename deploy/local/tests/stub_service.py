@@ -1,6 +1,7 @@
 """A service that does nothing: `stub_service.py NAME PORT OPS_PORT FOLDER`; FOLDER takes its orders and its notes.
 
-It ends at once with 3 while FOLDER/NAME.broken exists, and appends its name to FOLDER/stopped when asked to end;
+It ends at once while FOLDER/NAME.broken exists, with the status in that file or 3; it is not ready before
+FOLDER/NAME.unready is gone; it appends its name to FOLDER/stopped when asked to end;
 where FOLDER/NAME.stubborn exists it goes on all the same.
 `stub_service.py NAME PORT OPS_PORT FOLDER migrate` notes the migration, or fails where FOLDER/NAME.unmigratable exists.
 """
@@ -17,7 +18,7 @@ name, port, ops_port, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 
 
 class Ready(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(503 if (folder / f"{name}.unready").exists() else 200)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -43,7 +44,7 @@ def main() -> int:
         return int((folder / f"{name}.unmigratable").exists())
     if (folder / f"{name}.broken").exists():
         print("broken as ordered")
-        return 3
+        return int((folder / f"{name}.broken").read_text() or 3)
     (folder / f"{name}.environment").write_text(json.dumps(dict(os.environ)))
     signal.signal(signal.SIGTERM, end)
     with HTTPServer(("127.0.0.1", ops_port), Ready) as server:

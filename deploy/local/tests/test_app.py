@@ -234,6 +234,22 @@ def test_service_that_never_starts__ends_the_start_and_is_named(launch: Launch, 
     assert launched.process.returncode == 1
 
 
+def test_service_with_wrong_settings__is_not_started_again(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "scoring.broken").write_text("2")
+    launched = launch("edge", "scoring")
+    assert "scoring does not start (exit 2)" in launched.error()
+    assert (launched.state / "logs" / "scoring.log").read_text().count("broken as ordered") == 1
+
+
+def test_service_that_is_long_not_ready__is_named_with_its_log(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "scoring.unready").touch()
+    launched = launch("scoring", STUB_READY_S="0.1")
+    said = launched.until("service not ready yet")
+    assert (said["name"], said["see"]) == ("scoring", str(launched.state / "logs" / "scoring.log"))
+    (tmp_path / "scoring.unready").unlink()
+    assert launched.until("ready")
+
+
 def test_stores_of_the_user__are_not_embedded(launch: Launch) -> None:
     launched = launch("edge", DATABASE_URL="postgresql://db.example/x", REDIS_HOST="redis.example")
     launched.until("ready")
