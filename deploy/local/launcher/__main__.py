@@ -16,10 +16,12 @@ from launcher.follow import show
 from launcher.keeper import StartError, end_stranded_services, log_path, patience, recorded_pid
 from launcher.logs import Console
 from launcher.probe import status_of
+from launcher.processes import signalled
 from launcher.server import StoreError
 from launcher.services import NAMES, PortError, Service, services
 from launcher.state import ROOT, STATE, StateError, holder
 
+_MARK = "launcher"  # in the command line of whoever runs the system
 _STORE_LOGS = ("postgres", "valkey")
 _STORES_STOP_S = 40.0
 _RESTART_TIMEOUT_S = 60.0
@@ -60,7 +62,9 @@ def _stop(asked: argparse.Namespace, system: System) -> int:
         end_stranded_services(system.services, system.state, system.patience)
         print("not running")
         return 0
-    os.kill(running.pid, signal.SIGTERM)
+    if not signalled(running.pid, _MARK, signal.SIGTERM):
+        print("it is being started or stopped by another launcher; try again")
+        return 1
     within_s = 2 * system.patience.drain_s + _STORES_STOP_S  # the front, the others, the stores
     if not _happens(lambda: holder(system.state) is None, within_s):
         print(f"pid {running.pid} has not stopped after {within_s:.0f} s")
@@ -72,10 +76,9 @@ def _stop(asked: argparse.Namespace, system: System) -> int:
 def _restart(asked: argparse.Namespace, system: System) -> int:
     service = next(service for service in system.services if service.name == asked.service)
     pid = recorded_pid(system.state, service.name)
-    if holder(system.state) is None or pid is None:
+    if holder(system.state) is None or pid is None or not signalled(pid, service.mark, signal.SIGTERM):
         print("not running")
         return 1
-    os.kill(pid, signal.SIGTERM)
 
     def is_back() -> bool:
         return recorded_pid(system.state, service.name) != pid and asyncio.run(_answer(service)) == 200

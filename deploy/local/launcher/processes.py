@@ -42,14 +42,24 @@ def command_of(pid: int) -> str:
     return "" if "<defunct>" in listed.stdout else listed.stdout
 
 
+def signalled(pid: int, mark: str, sent: signal.Signals) -> bool:
+    """Send a signal to `pid` if it still is a process whose command line contains `mark`; whether it was."""
+    if mark not in command_of(pid):
+        return False
+    try:
+        os.kill(pid, sent)
+    except ProcessLookupError:  # it ended just now
+        return False
+    return True
+
+
 def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float) -> None:
     """End a process that an earlier launcher left, if `pid` still is one whose command line contains `mark`."""
     deadline = time.monotonic() + patience_s
-    if mark in command_of(pid):
-        os.kill(pid, sent)
+    signalled(pid, mark, sent)
     while mark in command_of(pid):
         if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
+            signalled(pid, mark, signal.SIGKILL)
             deadline += patience_s
         time.sleep(_POLL_S)
 

@@ -1,0 +1,104 @@
+"""The commands of the launcher beside `run`, each in a process of its own, on a state folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.keeper import log_path, pid_file
+from launcher.state import Running, held
+
+TIMEOUT_S = 60
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}
+
+
+def start(state: Path, *words: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "launcher", "--state", str(state), *words]
+    return subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def said(state: Path, *words: str) -> tuple[int, str]:
+    """The exit status and the output of a command."""
+    with start(state, *words) as process:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, output
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def infra(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with start(tmp_path, "infra") as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def test_infra__prints_what_leads_to_its_stores_until_it_is_stopped(
+    tmp_path: Path, infra: subprocess.Popen[str]
+) -> None:
+    assert infra.stdout is not None
+    exported: dict[str, str] = {}
+    for line in infra.stdout:
+        name, _, value = line.strip().removeprefix("export ").partition("=")
+        exported[name] = value
+        if name == "REDIS_CLUSTER":  # the last of them
+            break
+    assert exported["DATABASE_URL"].startswith("postgresql://postgres:")
+    with socket.create_connection((exported["REDIS_HOST"], int(exported["REDIS_PORT"])), TIMEOUT_S) as redis:
+        redis.sendall(f"AUTH {exported['REDIS_PASSWORD']}\r\nPING\r\n".encode())
+        with redis.makefile() as answers:
+            assert [answers.readline().strip() for _ in range(2)] == ["+OK", "+PONG"]
+    status, output = said(tmp_path, "status")
+    assert status == 0
+    assert f"running at no URL, the stores alone, pid {infra.pid}" in output
+    assert said(tmp_path, "stop") == (0, "stopped\n")
+    assert infra.wait(TIMEOUT_S) == 0
+
+
+def test_stop_and_status_of_what_does_not_run__say_so(state: Path) -> None:
+    assert said(state, "stop") == (0, "not running\n")
+    status, output = said(state, "status")
+    assert status == 1
+    assert output.startswith("not running\n")
+    assert said(state, "restart", "metrics") == (1, "not running\n")
+
+
+def test_stop_of_a_launcher_that_has_not_said_who_it_is__signals_nobody(state: Path) -> None:
+    with held(state, Running(pid=0, url="")):
+        status, output = said(state, "stop")
+    assert status == 1
+    assert "being started or stopped by another launcher" in output
+
+
+def test_restart_of_a_pid_that_is_a_strangers_by_now__signals_nobody(state: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    pid_file(state, "metrics").write_text(str(stranger.pid))
+    with held(state, Running(os.getpid(), "http://127.0.0.1:8000")):
+        assert said(state, "restart", "metrics") == (1, "not running\n")
+    stranger.communicate(b"go on\n", timeout=TIMEOUT_S)
+    assert stranger.returncode == 0
+
+
+def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) -> None:
+    log = log_path(state, "metrics")
+    log.write_text('{"event": "old"}\n{"event": "last"}\n')
+    with start(state, "logs", "metrics", "--follow", "--last", "1") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == '{"event": "last"}\n'
+        with log.open("a") as more:
+            more.write('{"event": "next"}\n')
+        assert following.stdout.readline() == '{"event": "next"}\n'
+        following.send_signal(signal.SIGINT)
+        assert following.wait(TIMEOUT_S) == 130
