@@ -93,7 +93,8 @@ def set_up(purpose: str, venv: Path) -> None:
 
 
 def _make(purpose: str, venv: Path) -> None:
-    _check_machine(purpose)
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    check_machine(purpose, missing, free_mb=shutil.disk_usage(ROOT).free / 1e6)
     started, progress = time.monotonic(), Progress()
     progress.phase(f"installing into {venv.name} (the next start skips this)")
     if reason := reason_to_rebuild(venv):
@@ -184,16 +185,16 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
 
 
-def _check_machine(purpose: str) -> None:
+def check_machine(purpose: str, missing: Sequence[str], free_mb: float) -> None:
+    """SetUpError, with the cure, when this machine lacks something; `missing` are modules of Python."""
     if sys.platform not in {"linux", "darwin"}:
         raise SetUpError("this needs Linux or macOS; on Windows use WSL2, or Docker with deploy/compose.")
-    if missing := [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]:
+    if missing:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise SetUpError(
             f"Python {version} at {BASE_PYTHON} lacks {' and '.join(missing)}. "
             f"On Debian and Ubuntu: apt install python3-venv (or python{version}-venv)."
         )
-    free_mb = shutil.disk_usage(ROOT).free / 1e6
     if free_mb < NEEDED_MB[purpose]:
         raise SetUpError(f"{NEEDED_MB[purpose]} MB of free disk are needed at {ROOT}; there are {free_mb:.0f}.")
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bootstrap import Progress, reason_to_rebuild
+from bootstrap import Progress, SetUpError, check_machine, reason_to_rebuild
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -48,6 +48,17 @@ def test_other_python__is_named(venv: Path) -> None:
 def test_python_gone__is_made_anew(venv: Path) -> None:
     (venv / "bin" / "python").unlink()
     assert reason_to_rebuild(venv) == "its Python is gone"
+
+
+def test_python_without_venv__is_named_with_the_cure() -> None:
+    with pytest.raises(SetUpError, match=rf"lacks venv and ensurepip\..* apt install .*python{VERSION}-venv"):
+        check_machine("run", ["venv", "ensurepip"], free_mb=99_999)
+
+
+def test_full_disk__is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(SetUpError, match=r"1500 MB of free disk are needed at /.+; there are 1400\."):
+        check_machine("run", [], free_mb=1400)
+    check_machine("run", [], free_mb=1500)
 
 
 def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None:
