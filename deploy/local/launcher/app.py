@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher import environment, stores
@@ -63,7 +63,7 @@ def run_stores(system: System, console: Console) -> None:
             _say_stores(servers, console, started)
             for name, value in stores.variables(servers).items():
                 print(f"export {name}={value}", flush=True)
-            asyncio.run(_run(System((), system.user, system.state), servers, {}, console, lambda: None, False))
+            asyncio.run(_run(replace(system, services=()), servers, {}, console, lambda: None, False))
     console.say("stopped")
 
 
@@ -81,7 +81,7 @@ async def _run(
     ]
     stop = _stop_on_signals(keepers)
     await migrate(system.services, filled, system.state, console)
-    await supervise(keepers, servers, console, stop, announce, reloads)
+    await supervise(keepers, servers, console, stop, system.patience, announce, reloads)
 
 
 def _stop_on_signals(keepers: Sequence[Keeper]) -> asyncio.Event:

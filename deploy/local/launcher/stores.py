@@ -10,6 +10,14 @@ from launcher.postgres import Postgres
 from launcher.server import Server
 from launcher.valkey import Valkey
 
+_OF_ANOTHER_REDIS = {  # what was set for a server that is not used now
+    "REDIS_DB": "0",
+    "REDIS_USERNAME": "",
+    "REDIS_PASSWORD_FILE": "",
+    "REDIS_TLS": "false",
+    "REDIS_CLUSTER": "false",
+}
+
 
 def embedded(user: Mapping[str, str], state: Path) -> list[Server]:
     """The servers to run here: each store for which the user named no server of his own."""
@@ -40,8 +48,8 @@ def variables(servers: list[Server]) -> dict[str, str]:
         if isinstance(server, Postgres):
             found["DATABASE_URL"] = server.url()
         elif isinstance(server, Valkey):
-            found |= {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port), "REDIS_DB": "0"}
-            found["REDIS_PASSWORD"] = server.password
+            found |= {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port), "REDIS_PASSWORD": server.password}
+            found |= _OF_ANOTHER_REDIS
     return found
 
 

@@ -5,15 +5,14 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from launcher.keeper import Keeper, StartError, log_path
+from launcher.keeper import Keeper, Patience, StartError, log_path
 from launcher.logs import Console, LogFile, lines
 from launcher.processes import tied_to_parent
 from launcher.reload import restart_on_change
-from launcher.server import Server
+from launcher.server import Server, StoreError
 from launcher.services import Service
 
 _STORE_POLL_S = 0.25
-_STORE_RESTART_S = 0.5
 
 
 async def migrate(services: Sequence[Service], environment: Mapping[str, str], state: Path, console: Console) -> None:
@@ -30,6 +29,7 @@ async def supervise(
     servers: Sequence[Server],
     console: Console,
     stop: asyncio.Event,
+    patience: Patience,
     on_ready: Callable[[], None],
     reloads: bool = False,
 ) -> None:
@@ -38,7 +38,7 @@ async def supervise(
     async with asyncio.TaskGroup() as group:
         for keeper in keepers:
             group.create_task(_keep(keeper, failures, stop))
-        beside = [group.create_task(_keep_server(server, console)) for server in servers]
+        beside = [group.create_task(_keep_server(server, console, patience)) for server in servers]
         beside.append(group.create_task(_announce(keepers, on_ready)))
         if reloads:
             beside.append(group.create_task(restart_on_change(keepers, console)))
@@ -79,19 +79,27 @@ async def _keep(keeper: Keeper, failures: list[StartError], stop: asyncio.Event)
         stop.set()
 
 
-async def _keep_server(server: Server, console: Console) -> None:
-    """Start an embedded store again when it ended; the services bridge the gap."""
-    was_ready = True
+async def _keep_server(server: Server, console: Console, patience: Patience) -> None:
+    """Start an embedded store again when it ended, ever more slowly until it is ready; the services bridge the gap."""
+    was_ready, delay_s = True, patience.first_restart_s
     while True:
         await asyncio.sleep(_STORE_POLL_S)
         if not server.is_running:
-            console.say("store ended; starting it again", name=server.name)
+            console.say("store ended; starting it again", name=server.name, in_s=delay_s, see=str(server.log))
             was_ready = False
-            await asyncio.sleep(_STORE_RESTART_S)
-            server.launch()
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, patience.longest_restart_s)
+            _launch(server, console)
         elif not was_ready and server.is_ready():
             console.say("store ready", name=server.name)
-            was_ready = True
+            was_ready, delay_s = True, patience.first_restart_s
+
+
+def _launch(server: Server, console: Console) -> None:
+    try:
+        server.launch()
+    except (StoreError, OSError) as error:
+        console.say("store cannot be started", name=server.name, reason=str(error))
 
 
 async def _announce(keepers: Sequence[Keeper], on_ready: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from launcher import valkey
 from launcher.keeper import recorded_pid
 from launcher.ports import is_free
 
@@ -123,12 +124,15 @@ def test_run__starts_all_and_stops_the_front_first(launch: Launch) -> None:
 
 
 def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(launch: Launch) -> None:
-    launched = launch("edge", EDGE_TIMEOUT_S="3", REDIS_PORT="1", EVENTS_HASH_KEY="mine")
+    other = {"REDIS_PORT": "1", "REDIS_USERNAME": "x", "REDIS_PASSWORD_FILE": "/x", "REDIS_TLS": "1"}
+    launched = launch("edge", EDGE_TIMEOUT_S="3", EVENTS_HASH_KEY="mine", REDIS_CLUSTER="true", **other)
     launched.until("ready")
     found = launched.environment_of("edge")
     assert found["DATABASE_URL"].startswith("postgresql://postgres:")
     assert found["REDIS_HOST"] == "127.0.0.1"
     assert 10_000 <= int(found["REDIS_PORT"]) < 32_768
+    assert (found["REDIS_USERNAME"], found["REDIS_PASSWORD_FILE"]) == ("", "")
+    assert (found["REDIS_TLS"], found["REDIS_CLUSTER"]) == ("false", "false")
     assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "edge")
     assert found["EDGE_TIMEOUT_S"] == "3"
     assert found["EVENTS_HASH_KEY"] == "mine"
@@ -181,6 +185,21 @@ def test_stores_killed__are_started_again(launch: Launch) -> None:
         os.kill(pid, signal.SIGKILL)
     names = {launched.until("store ended; starting it again")["name"] for _ in range(2)}
     assert names == {launched.until("store ready")["name"] for _ in range(2)} == {"PostgreSQL", "Valkey"}
+    assert launched.end() == 0
+
+
+def test_store_that_cannot_be_started__is_tried_ever_more_slowly(launch: Launch, tmp_path: Path) -> None:
+    program = tmp_path / "valkey-server"
+    program.symlink_to(valkey.binary())
+    launched = launch("edge", REDIS_SERVER_BIN=str(program))
+    launched.until("ready")
+    program.unlink()
+    os.kill(launched.store_pids[1], signal.SIGKILL)
+    ended = [launched.until("store ended; starting it again")["in_s"] for _ in range(5)]
+    assert ended == [0.05, 0.1, 0.2, 0.4, 0.4]
+    assert "No such file" in launched.until("store cannot be started")["reason"]
+    program.symlink_to(valkey.binary())
+    assert launched.until("store ready")["name"] == "Valkey"
     assert launched.end() == 0
 
 
