@@ -54,7 +54,8 @@ class Live:
                 self._latest.pop(window, None)
                 log.exception("live aggregate not computed")
             else:
-                self._latest[window] = answer.model_dump_json().encode()
+                if window in self._followers:  # who followed may have left while it was computed
+                    self._latest[window] = answer.model_dump_json().encode()
         self._turn.set()
         if not self._is_stopping:
             self._turn = asyncio.Event()

@@ -15,12 +15,20 @@ from metrics.rollups import Rollups
 
 
 class CountedAggregates(Aggregates):
-    """Counts its answers."""
+    """Counts its answers; `hold` keeps them back until it is set, `begun` says that one was asked for."""
 
     answers = 0
+    hold: asyncio.Event | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.begun = asyncio.Event()
 
     async def answer(self, request: Any) -> Aggregate:
         self.answers += 1
+        self.begun.set()
+        if self.hold:
+            await self.hold.wait()
         return await super().answer(request)
 
 
@@ -60,6 +68,22 @@ async def test_nobody_following__computes_nothing(live: Live, aggregates: Counte
         pass
     await live.publish()
     assert aggregates.answers == 0
+
+
+async def test_who_leaves_while_it_is_computed__leaves_nothing_to_the_next(
+    live: Live, aggregates: CountedAggregates, clock: Any
+) -> None:
+    with live.following("5m"):
+        aggregates.hold = asyncio.Event()
+        publishing = asyncio.ensure_future(live.publish())
+        await aggregates.begun.wait()
+    aggregates.hold.set()
+    await publishing
+    clock.now_s += 60
+    with live.following("5m") as messages:
+        message = asyncio.ensure_future(anext(messages))
+        await live.publish()
+        assert Aggregate.model_validate_json(await message or b"").lag_s == clock()
 
 
 async def test_stop__ends_the_messages_of_all(live: Live) -> None:
