@@ -23,16 +23,20 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
 def add_dashboard(app: web.Application, assets: Assets) -> None:
-    """Serve the page at `/dashboard` and its files below, under the version that names their contents."""
+    """Serve the page at `/dashboard` and its files below, under the version that names their contents.
+
+    While replicas of two versions run, the page of one may ask the other for its files: it gets the other's own, not to
+    be kept, since a page with a newer part works more often than one without it.
+    """
 
     async def page(request: web.Request) -> web.Response:
         return _answer(request, assets.page, _REVALIDATED)
 
     async def file(request: web.Request) -> web.Response:
         asset = assets.files.get(request.match_info["name"])
-        if asset is None or request.match_info["version"] != assets.version:
+        if asset is None:
             raise Problem(404, "No such file in this version of the dashboard; load the page again.")
-        return _answer(request, asset, _FOR_EVER)
+        return _answer(request, asset, _FOR_EVER if request.match_info["version"] == assets.version else _REVALIDATED)
 
     async def without_slash(_request: web.Request) -> web.Response:
         raise web.HTTPPermanentRedirect("/dashboard")

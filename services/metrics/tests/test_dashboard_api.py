@@ -90,12 +90,19 @@ async def test_head__is_like_get_without_the_body(client: Client, assets: Assets
     assert await response.read() == b""
 
 
-@pytest.mark.parametrize("path", ["0000/app.js", "{version}/none.js", "{version}/index.html", "{version}/..%2fapp.py"])
+@pytest.mark.parametrize("path", ["0000/none.js", "{version}/none.js", "{version}/index.html", "{version}/..%2fapp.py"])
 async def test_a_file_that_is_not_of_this_version__is_404(client: Client, assets: Assets, path: str) -> None:
     response = await client.get(f"/dashboard/{path.format(version=assets.version)}")
     assert response.status == 404
     assert response.content_type == "application/problem+json"
     assert "Cache-Control" not in response.headers
+
+
+async def test_a_file_of_another_version__is_our_own_and_not_kept(client: Client, assets: Assets) -> None:
+    response = await client.get("/dashboard/0000/app.js", headers={"Accept-Encoding": "identity"})
+    assert response.status == 200
+    assert await response.read() == assets.files["app.js"].body
+    assert response.headers["Cache-Control"] == "no-cache"
 
 
 async def test_a_trailing_slash__leads_to_the_page(client: Client) -> None:
