@@ -267,6 +267,7 @@ class Alerts(Body):
 
     alerts: list[Alert]
     evaluated_at: AwareDatetime | None
+    overdue: Annotated[bool, Field(description="Rules ought to have been judged since: what is listed may be over.")]
 
 
 # ---- drift: two stretches of time, compared

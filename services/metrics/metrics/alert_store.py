@@ -1,6 +1,7 @@
 """Alerts in PostgreSQL: the unresolved ones, the history, and which replica judges the rules this time."""
 
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -12,6 +13,7 @@ from metrics.windows import SECOND, as_time, as_us
 
 HISTORY_MAX: Final = 200
 SKEW_S: Final = 60  # clocks of replicas differ by less: what was judged later than that was judged by a wrong clock
+GRACE_S: Final = 5.0  # a busy machine, or a replica's clock
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
 _COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at"
 
@@ -19,8 +21,10 @@ _COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolv
 class AlertStore:
     """What has been decided, for reading."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, interval_s: float, now: Callable[[], float]) -> None:
         self._database = database
+        self._overdue_s = 3 * interval_s + GRACE_S
+        self._now = now
 
     async def alerts(self) -> Alerts:
         """Everything unresolved, and what was resolved last."""
@@ -34,7 +38,9 @@ class AlertStore:
             )
             evaluated_at = await connection.fetchval("SELECT at FROM evaluation WHERE at > 'epoch'")
         return Alerts(
-            alerts=[_body(_episode(record)) for record in (*unresolved, *resolved)], evaluated_at=evaluated_at
+            alerts=[_body(_episode(record)) for record in (*unresolved, *resolved)],
+            evaluated_at=evaluated_at,
+            overdue=evaluated_at is None or self._now() - evaluated_at.timestamp() > self._overdue_s,
         )
 
 

@@ -110,7 +110,8 @@ async def _open(
         "ingestion": _running_check(consumers),
         "background": _running_check(background),
     }
-    stores = ThresholdStore(reading), AlertStore(reading), Predictions(reading)
+    alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
+    stores = ThresholdStore(reading), alerts, Predictions(reading)
     return Resources(rollups, aggregates, *stores, live), checks
 
 

@@ -79,6 +79,7 @@ ALERTS: Final = Alerts(
         )
     ],
     evaluated_at=_END,
+    overdue=False,
 )
 DRIFT: Final = DriftReport(
     range=_RANGE,

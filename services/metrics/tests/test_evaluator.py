@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from common import tasks
 from common.contracts import Alert, ThresholdRule
-from metrics.alert_store import AlertStore
+from metrics.alert_store import GRACE_S, AlertStore
 from metrics.database import Database
 from metrics.evaluator import HISTORY_S, Evaluator
 from metrics.ledger import Ledger
@@ -32,8 +32,8 @@ def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
 
 
 @pytest.fixture
-def store(database: Database) -> AlertStore:
-    return AlertStore(database)
+def store(database: Database, clock: Any) -> AlertStore:
+    return AlertStore(database, interval_s=5, now=clock)
 
 
 @pytest.fixture
@@ -71,6 +71,14 @@ def at(clock: Any, evaluator: Callable[..., Evaluator], store: AlertStore) -> Ca
         return [alert.state for alert in (await store.alerts()).alerts]
 
     return states
+
+
+async def test_rules_that_nobody_judges__are_overdue(at: Callable[..., Any], store: AlertStore, clock: Any) -> None:
+    assert (await store.alerts()).overdue  # never judged yet
+    await at(0)
+    assert not (await store.alerts()).overdue
+    clock.now_s += 3 * 5 + GRACE_S + 1
+    assert (await store.alerts()).overdue
 
 
 async def test_alert__goes_through_its_states_at_the_right_seconds(

@@ -42,7 +42,7 @@ async def client() -> AsyncIterator[Client]:
     database = cast(Database, NoDatabase())
     aggregates = Aggregates(Rollups(database), lag_s, exact_max=10, now=time.time)
     live = Live(aggregates, interval_s=1, max_followers=1)
-    stores = ThresholdStore(database), AlertStore(database), Predictions(database)
+    stores = ThresholdStore(database), AlertStore(database, interval_s=5, now=time.time), Predictions(database)
     app = create_app(Door(HttpMetrics(CollectorRegistry()), errors=ERRORS))
     app.add_routes(routes())
     app[RESOURCES] = Resources(Rollups(database), aggregates, *stores, live)
