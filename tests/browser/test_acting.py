@@ -68,6 +68,9 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#rule-limit-help")).to_have_text("Must be a number.")
     expect(field(page, "Limit")).to_be_focused()
+    field(page, "Limit").fill("1,000")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-limit-help")).to_contain_text("without separators")
     field(page, "Limit").fill("0,2")
     field(page, "At least samples").fill("-4")
     page.get_by_role("button", name="Save").click()
@@ -80,12 +83,83 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
     field(page, "At least samples").fill("4")
     field(page, "Resolves at").fill("300")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert").filter(has_text="resolve_at must lie on the healthy side")).to_be_visible()
+    expect(page.locator("#rule-resolve_at-help")).to_contain_text("must lie on the healthy side")
     assert list(rules(api)) == ["error-rate", "latency-p95"]
     field(page, "Resolves at").fill("")
     page.get_by_role("button", name="Save").click()
     expect(page.locator('[data-rule="tail"]')).to_be_visible()
     assert rules(api)["tail"]["above"] == 0.2
+
+
+def test_a_name_that_is_taken__is_refused_and_the_rule_of_that_name_stays(
+    system: System, api: Api, visit: Open
+) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    page.get_by_role("button", name="Add").click()
+    field(page, "Name").fill("error-rate")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-name-help")).to_contain_text("a rule of this name already")
+    page.keyboard.press("Escape")
+    edit(page, "latency-p95")
+    field(page, "Name").fill("error-rate")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-name-help")).to_contain_text("a rule of this name already")
+    assert {name: rule["metric"] for name, rule in rules(api).items()} == {
+        "error-rate": "error_rate",
+        "latency-p95": "latency_ms.p95",
+    }
+
+
+def test_a_token_that_no_header_takes__is_named_before_it_is_sent(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(CALM)
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    edit(page, "error-rate")
+    page.get_by_role("button", name="Save").click()
+    give_token(page, "schlüssel‑☃")
+    expect(page.get_by_role("alert").filter(has_text="A token holds only")).to_be_visible()
+    give_token(page, f" {api.token}\t")
+    expect(page.get_by_text("Saved version")).to_be_visible()
+
+
+def test_a_conflict__can_be_left_met_again_and_survives_what_fails_meanwhile(
+    system: System, api: Api, visit: Open
+) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    save = page.get_by_role("button", name="Save")
+    conflict = page.get_by_role("heading", name="Somebody else changed the thresholds")
+    edit(page, "latency-p95")
+    field(page, "Limit").fill("300")
+    field(page, "Name").fill("tail")
+    api.set_rules(CALM, {**SLOW, "above": 800}, {**SLOW, "name": "tail"})
+    page.route(
+        "**/metrics/thresholds", lambda route: route.abort() if route.request.method == "GET" else route.continue_()
+    )
+    save.click()
+    expect(page.get_by_role("alert").filter(has_text="cannot be read now")).to_be_visible()
+    expect(save).to_be_enabled()
+    page.unroute("**/metrics/thresholds")
+    save.click()
+    expect(conflict).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert").filter(has_text="Not saved: somebody else saved version")).to_be_visible()
+    expect(field(page, "Limit")).to_have_value("300")
+    save.click()
+    page.get_by_role("button", name="Apply mine to the newest version").click()
+    expect(page.get_by_role("alert").filter(has_text="different names")).to_be_visible()
+    field(page, "Name").fill("tail-2")
+    save.click()
+    expect(page.locator('[data-rule="tail-2"]')).to_contain_text("above 300 ms")  # and no conflict again
+    assert {name: rule["above"] for name, rule in rules(api).items()} == {"error-rate": 0.5, "tail-2": 300, "tail": 500}
 
 
 def test_two_editors__see_both_versions_and_nothing_is_lost(system: System, api: Api, visit: Open) -> None:

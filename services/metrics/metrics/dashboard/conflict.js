@@ -5,7 +5,7 @@ import { changedRules, differences } from "./rules.js";
 
 /**
  * `name` is the rule under edit: `base` the rules it was read from, `theirs` those in force now, `mine` the rule as
- * entered (null: deleted). Resolves to "mine" (write it over the newest version) or "theirs".
+ * entered (null: deleted). Resolves to "mine" (write it over the newest version), "theirs", or "" (Escape: neither yet).
  */
 export function resolveConflict({ name, base, theirs, mine, version }) {
   return new Promise((resolve) => {
@@ -14,7 +14,7 @@ export function resolveConflict({ name, base, theirs, mine, version }) {
     const others = changedRules(base, theirs).filter((changed) => changed !== name);
     const dialog = h(
       "dialog",
-      { "aria-labelledby": "conflict-title", onclose: () => (dialog.remove(), resolve(dialog.returnValue === "mine" ? "mine" : "theirs")) },
+      { "aria-labelledby": "conflict-title", onclose: () => (dialog.remove(), resolve(dialog.returnValue)) },
       h(
         "form",
         { method: "dialog" },

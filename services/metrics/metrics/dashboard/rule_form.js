@@ -5,6 +5,8 @@ import { RULE_METRICS, WINDOWS, metricName } from "./format.js";
 import { side } from "./rules.js";
 
 const WINDOW_NAMES = Object.keys(WINDOWS);
+const NUMBER = /^[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?$/i; // a comma is a point where no more follows
+const GROUPED = /^[+-]?[1-9]\d{0,2}([,.' ]\d{3})*,\d{3}([.,]\d*)?$/; // 1,000: a thousand to some, one to others
 const NEW = { name: "", metric: "latency_ms.p95", above: 500, for_s: 60, keep_firing_for_s: 0, min_samples: 20, window: "5m", severity: "warning" };
 
 const FIELDS = [
@@ -91,9 +93,10 @@ function read(inputs) {
   const errors = [];
   const text = (name) => inputs.get(name).value.trim();
   const number = (name) => {
-    const value = text(name) === "" ? undefined : Number(text(name).replace(",", "."));
-    if (Number.isNaN(value)) errors.push({ field: name, message: "Must be a number." });
-    return value;
+    if (text(name) === "") return undefined;
+    if (GROUPED.test(text(name))) errors.push({ field: name, message: "Write it without separators, decimals after a point." });
+    else if (!NUMBER.test(text(name))) errors.push({ field: name, message: "Must be a number." });
+    return Number(text(name).replace(",", "."));
   };
   const rule = {
     name: text("name"),

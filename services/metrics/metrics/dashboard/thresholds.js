@@ -34,7 +34,7 @@ export class Thresholds {
     const [kind, word] = breached === null ? ["unknown", "too few"] : breached ? [rule.severity, "broken"] : ["ok", "within"];
     return h(
       "li",
-      { "data-rule": rule.name },
+      { key: rule.name, "data-rule": rule.name },
       h("span", { class: "badge", "data-kind": kind }, word),
       h("div", { class: "grow" }, h("strong", {}, rule.name), h("p", { class: "muted" }, sentence(rule))),
       h("span", { class: "figure" }, metricValue(rule.metric, current)),
@@ -47,6 +47,7 @@ export class Thresholds {
       let read = await this.read();
       const rule = name === null ? null : (read.rules.find((one) => one.name === name) ?? null);
       await editRule(rule, async (entered) => {
+        if (isTaken(read.rules, entered, name)) return { done: false, errors: [{ field: "name", message: "There is a rule of this name already." }] };
         const answer = await this.save(read, name ?? entered.name, entered);
         read = answer.read ?? read;
         return answer;
@@ -63,31 +64,47 @@ export class Thresholds {
     return { rules: body.rules, etag: headers.get("ETag") };
   }
 
-  /** Write `rule` (null: nothing) in place of the one named `name`; a conflict is put to the reader. */
+  /**
+   * Write `rule` (null: nothing) in place of the one named `name`; a conflict is put to the reader. What was not
+   * written comes back with `read`, the version that another try is to replace.
+   */
   async save(read, name, rule) {
     const rules = withRule(read.rules, name, rule);
     try {
       const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
-      if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token." };
-      setText(this.said, `Saved version ${versionOf(answer.headers.get("ETag"))}.`);
-      this.onSaved();
-      return { done: true };
+      if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token.", read };
+      return this.end(`Saved version ${versionOf(answer.headers.get("ETag"))}.`);
     } catch (trouble) {
-      if (trouble.status === 412) return this.conflict(read, name, rule);
       if (!(trouble instanceof Trouble)) throw trouble;
-      return { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule) };
+      if (trouble.status === 412) return this.conflict(read, name, rule);
+      return { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule), read };
     }
   }
 
   async conflict(read, name, rule) {
-    const newest = await this.read();
-    const choice = await resolveConflict({ name, base: read.rules, theirs: newest.rules, mine: rule, version: versionOf(newest.etag) });
+    let newest;
+    try {
+      newest = await this.read();
+    } catch (trouble) {
+      if (!(trouble instanceof Trouble)) throw trouble;
+      return { done: false, errors: [], detail: `Not saved: somebody else changed the thresholds, and they cannot be read now. ${trouble.detail ?? trouble.title}` };
+    }
+    const version = versionOf(newest.etag);
+    const choice = await resolveConflict({ name, base: read.rules, theirs: newest.rules, mine: rule, version });
     if (choice === "mine") return this.save(newest, name, rule);
-    setText(this.said, `Kept version ${versionOf(newest.etag)}.`);
+    if (choice === "theirs") return this.end(`Kept version ${version}.`);
+    return { done: false, errors: [], detail: `Not saved: somebody else saved version ${version} meanwhile.` };
+  }
+
+  end(said) {
+    setText(this.said, said);
     this.onSaved();
     return { done: true };
   }
 }
+
+/** Whether another rule than the one edited has the name that was entered. */
+const isTaken = (rules, entered, edited) => entered !== null && entered.name !== edited && rules.some((rule) => rule.name === entered.name);
 
 const versionOf = (etag) => etag.replaceAll('"', "");
 

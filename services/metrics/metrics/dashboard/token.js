@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 
 const KEY = "sluice-admin-token";
+const SENDABLE = /^[!-~]+$/; // a header takes nothing else
 const listeners = new Set();
 let memory = "";
 
@@ -27,14 +28,22 @@ export function onToken(listener) {
 export function askToken(wasRefused) {
   return new Promise((resolve) => {
     const input = h("input", { id: "token", type: "password", autocomplete: "off", required: true, "aria-describedby": "token-help" });
+    const wrong = h("p", { class: "error", role: "alert", hidden: !wasRefused }, "That token was refused.");
+    const check = (event) => {
+      if (SENDABLE.test(input.value.trim())) return;
+      event.preventDefault();
+      wrong.textContent = "A token holds only letters, digits and signs of ASCII, and no spaces.";
+      wrong.hidden = false;
+      input.focus();
+    };
     const dialog = h(
       "dialog",
       { "aria-labelledby": "token-title", class: "narrow" },
       h(
         "form",
-        { method: "dialog" },
+        { method: "dialog", onsubmit: check },
         h("h2", { id: "token-title" }, "Admin token"),
-        wasRefused ? h("p", { class: "error", role: "alert" }, "That token was refused.") : null,
+        wrong,
         h("div", { class: "field" }, h("label", { for: "token" }, "Token"), input),
         h(
           "p",
@@ -50,7 +59,7 @@ export function askToken(wasRefused) {
       ),
     );
     dialog.addEventListener("close", () => {
-      const isGiven = dialog.returnValue === "ok" && input.value.trim() !== "";
+      const isGiven = dialog.returnValue === "ok";
       if (isGiven) keep(input.value.trim());
       dialog.remove();
       resolve(isGiven);
