@@ -5,6 +5,7 @@ import { dateTime, duration, metricValue } from "./format.js";
 import { sentence } from "./rules.js";
 
 const HISTORY = 20;
+const UNKNOWN = { state: "unknown", text: "Not known" };
 
 export class Alerts {
   /** `follow(metric)` shows the plot of a metric. */
@@ -14,11 +15,13 @@ export class Alerts {
     place.append(panelHead("alerts-title", "Alerts", "Judged every few seconds, whether this page is open or not."), this.list);
   }
 
-  show({ alerts, evaluated_at: evaluatedAt }) {
+  show({ alerts, evaluated_at: evaluatedAt, overdue }) {
     const open = alerts.filter((alert) => alert.state !== "resolved");
     const past = alerts.filter((alert) => alert.state === "resolved");
-    renderOnce(this.list, [open, past.slice(0, HISTORY), past.length, evaluatedAt === null], () => [
-      open.length ? h("ul", { class: "rows" }, open.map((alert) => this.row(alert))) : quiet(evaluatedAt),
+    const late = overdue && evaluatedAt !== null ? `No rule was judged since ${dateTime(evaluatedAt)}: what stands here may be over.` : null;
+    renderOnce(this.list, [open, past.slice(0, HISTORY), past.length, evaluatedAt === null, late], () => [
+      late ? notice("warning", "Alerts are late", late) : null,
+      open.length ? h("ul", { class: "rows" }, open.map((alert) => this.row(alert))) : late ? null : quiet(evaluatedAt),
       past.length ? history(past) : null,
     ]);
   }
@@ -31,7 +34,7 @@ export class Alerts {
     const { rule, state, value } = alert;
     return h(
       "li",
-      { "data-alert": rule.name, "data-state": state },
+      { key: alert.fingerprint, "data-alert": rule.name, "data-state": state },
       h("span", { class: "badge", "data-kind": state === "firing" ? rule.severity : "pending" }, state),
       h(
         "div",
@@ -45,15 +48,18 @@ export class Alerts {
   }
 }
 
-/** `{state, text}` for the top of the page. */
-export function verdictOf(aggregate, alerts) {
-  const firing = alerts.filter((alert) => alert.state === "firing");
-  const pending = alerts.filter((alert) => alert.state === "pending");
+/** `{state, text}` for the top of the page. `judged` is null when alerts are not known; `isStale` is of the figures. */
+export function verdictOf(aggregate, judged, isStale) {
+  if (judged === null) return UNKNOWN;
+  const firing = judged.alerts.filter((alert) => alert.state === "firing");
+  const pending = judged.alerts.filter((alert) => alert.state === "pending");
   if (firing.length) {
     const names = firing.map((alert) => alert.rule.name).join(", ");
     return { state: firing.some((alert) => alert.rule.severity === "critical") ? "critical" : "warning", text: `Firing: ${names}` };
   }
   if (pending.length) return { state: "pending", text: `Watching: ${pending.map((alert) => alert.rule.name).join(", ")}` };
+  if (judged.isPending) return { state: "unknown", text: "Looking…" };
+  if (isStale) return UNKNOWN;
   if (!aggregate.requests) return { state: "empty", text: "No traffic in this window" };
   return { state: "ok", text: "All within limits" };
 }
@@ -64,10 +70,10 @@ function quiet(evaluatedAt) {
 
 function history(past) {
   const shown = past.slice(0, HISTORY);
-  const row = ({ rule, value, firing_at: from, resolved_at: to }) =>
+  const row = ({ rule, value, fingerprint, firing_at: from, resolved_at: to }) =>
     h(
       "tr",
-      { "data-resolved": rule.name },
+      { key: `${fingerprint} ${to}`, "data-resolved": rule.name },
       h("th", { scope: "row" }, rule.name),
       h("td", {}, dateTime(from)),
       h("td", {}, duration((Date.parse(to) - Date.parse(from)) / 1000)),

@@ -13,14 +13,14 @@ export class Trouble extends Error {
 }
 
 /** Ask, and answer `{body, headers, status}`; `accept` lists statuses besides 2xx whose JSON body is an answer. */
-export async function ask(method, path, { body, headers = {}, accept = [] } = {}) {
+export async function ask(method, path, { body, headers = {}, accept = [], timeoutMs = TIMEOUT_MS } = {}) {
   let response;
   try {
     response = await fetch(path, {
       method,
       headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(timeoutMs),
       credentials: "omit",
       cache: "no-store",
     });

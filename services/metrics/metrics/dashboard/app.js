@@ -4,7 +4,7 @@ import { Alerts, verdictOf } from "./alerts.js";
 import { Trouble, ask } from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
 import { WINDOWS, clock, count, duration } from "./format.js";
-import { follow } from "./live.js";
+import { Live } from "./live.js";
 import { Plots } from "./plots.js";
 import { Predict } from "./predict.js";
 import { ReportPanel } from "./report.js";
@@ -12,14 +12,18 @@ import { ModelPanel, SystemPanel } from "./system.js";
 import { startTheme } from "./theme.js";
 import { Thresholds } from "./thresholds.js";
 import { Tiles } from "./tiles.js";
+import { update } from "./update.js";
 
 const ALERTS_MS = 5_000;
+const KNOWN_MS = 4 * ALERTS_MS; // older, what was judged says nothing about now
+const ASK_MS = 5_000; // for figures, while the stream brings none
 const HEALTH_MS = 10_000;
 const DRIFT_MS = 15_000;
 const MODEL_MS = 60_000;
 const LAGGING_S = 5;
 
-const state = { window: "1h", aggregate: null, alerts: [], unfollow: () => {} };
+// `shown` is {window, aggregate}, `judged` {alerts, isKnown, at}: what came last, whatever was chosen since.
+const state = { window: "1h", shown: null, judged: null };
 
 startTheme(byId("theme"));
 const tiles = new Tiles(byId("tiles"));
@@ -33,16 +37,15 @@ new Predict(byId("try"));
 new ReportPanel(byId("report"), {
   window: () => state.window,
   follow: toPlot,
-  metricOf: (name) => state.aggregate?.thresholds.find(({ rule }) => rule.name === name)?.rule.metric,
+  metricOf: (name) => state.shown?.aggregate.thresholds.find(({ rule }) => rule.name === name)?.rule.metric,
 });
 
-startWindows(byId("windows"));
-state.window = fromAddress();
-every(ALERTS_MS, loadAlerts);
-every(HEALTH_MS, loadHealth);
-every(MODEL_MS, loadModel);
+const live = new Live(showAggregate, showLive);
 const refreshDrift = every(DRIFT_MS, loadDrift);
-choose(state.window);
+const refreshAggregate = every(ASK_MS, () => (live.isLive ? null : loadAggregate()));
+startWindows(byId("windows"));
+choose(fromAddress());
+for (const start of [every(ALERTS_MS, loadAlerts), every(HEALTH_MS, loadHealth), every(MODEL_MS, loadModel)]) start();
 
 function startWindows(place) {
   const option = (name) =>
@@ -60,7 +63,7 @@ function fromAddress() {
   return Object.hasOwn(WINDOWS, name ?? "") ? name : state.window;
 }
 
-/** Look at another window: what is shown stays until the first answer. */
+/** Look at another window: what is shown stays, and says of when and what it is, until the first answer. */
 function choose(name) {
   state.window = name;
   byId("windows").querySelector(`[value="${name}"]`).checked = true;
@@ -68,30 +71,30 @@ function choose(name) {
   address.searchParams.set("window", name);
   history.replaceState(null, "", address);
   document.body.dataset.loading = "";
-  state.unfollow();
-  state.unfollow = follow(name, showAggregate, showLive);
-  loadAggregate();
+  live.follow(name);
+  refreshAggregate();
   refreshDrift();
 }
 
 function loadAggregate() {
   const asked = state.window;
-  const isWanted = () => asked === state.window;
   return attempt(
     async () => {
       const { body } = await ask("POST", "/metrics/aggregated", { body: { window: asked } });
-      if (isWanted()) showAggregate(body);
+      if (asked !== state.window) return;
+      live.shown();
+      showAggregate(asked, body);
     },
-    (trouble) => isWanted() && state.aggregate === null && showTrouble(trouble),
+    (trouble) => asked === state.window && asked !== state.shown?.window && showTrouble(trouble),
   );
 }
 
-function showAggregate(aggregate) {
-  state.aggregate = aggregate;
+function showAggregate(window, aggregate) {
+  state.shown = { window, aggregate };
   delete document.body.dataset.loading;
   byId("trouble").hidden = true;
   tiles.show(aggregate);
-  plots.show(aggregate, state.alerts);
+  plots.show(aggregate, state.judged?.alerts ?? []);
   thresholds.show(aggregate.thresholds);
   showVerdict();
   const lag = aggregate.lag_s;
@@ -99,18 +102,27 @@ function showAggregate(aggregate) {
 }
 
 function showVerdict() {
-  if (!state.aggregate) return;
-  const { state: kind, text } = verdictOf(state.aggregate, state.alerts);
-  const { requests, predictions } = state.aggregate;
+  if (!state.shown) return;
+  const { window, aggregate } = state.shown;
+  const { state: kind, text } = verdictOf(aggregate, judgedNow(), "stale" in document.body.dataset);
   setText(byId("verdict"), text);
   byId("verdict").dataset.state = kind;
-  setText(byId("scope"), `${count(requests)} requests and ${count(predictions)} answered predictions in the last ${WINDOWS[state.window]}`);
+  setText(byId("scope"), `${count(aggregate.requests)} requests and ${count(aggregate.predictions)} answered predictions in the last ${WINDOWS[window]}`);
   document.title = kind === "critical" || kind === "warning" ? `● ${text} – Sluice` : "Sluice";
 }
 
+/** Alerts as they stand: empty while they are being asked for the first time, null when they are not known. */
+function judgedNow() {
+  if (state.judged === null) return { alerts: [], isPending: true };
+  return state.judged.isKnown && Date.now() - state.judged.at < KNOWN_MS ? { alerts: state.judged.alerts } : null;
+}
+
 function showTrouble(trouble) {
-  byId("trouble").replaceChildren(notice("bad", "No figures yet", `${trouble.detail ?? trouble.title} The page keeps trying.`));
+  const shown = state.shown ? ` Below is still the last ${WINDOWS[state.shown.window]}.` : "";
+  const title = state.shown ? `No figures of the last ${WINDOWS[state.window]} yet` : "No figures yet";
+  update(byId("trouble"), notice("bad", title, `${trouble.detail ?? trouble.title} The page keeps trying.${shown}`));
   byId("trouble").hidden = false;
+  if (state.shown) return;
   setText(byId("verdict"), "Not known");
   setText(byId("scope"), "The metrics cannot be read.");
 }
@@ -119,18 +131,24 @@ function showLive({ name, since }) {
   const place = byId("live");
   place.dataset.state = name;
   document.body.toggleAttribute("data-stale", name === "stale");
-  setText(place, { live: "Live", connecting: "Connecting…", stale: `Stale since ${since ? clock(since) : ""}` }[name]);
+  const time = since === null ? "" : clock(since);
+  setText(place, { live: "Live", connecting: "Connecting…", asked: `As of ${time}`, stale: `Stale since ${time}` }[name]);
+  showVerdict();
 }
 
 function loadAlerts() {
   return attempt(
     async () => {
       const { body } = await ask("GET", "/metrics/alerts");
-      state.alerts = body.alerts;
+      state.judged = { alerts: body.alerts, isKnown: !body.overdue, at: Date.now() };
       alerts.show(body);
       showVerdict();
     },
-    (trouble) => alerts.showTrouble(trouble),
+    (trouble) => {
+      state.judged = { alerts: [], ...state.judged, isKnown: false, at: Date.now() };
+      alerts.showTrouble(trouble);
+      showVerdict();
+    },
   );
 }
 
@@ -169,7 +187,7 @@ async function attempt(work, onTrouble) {
   }
 }
 
-/** Run now, and again after each interval while the page is looked at; the returned function runs it at once. */
+/** Call the returned function to run it now, and again after each interval while the page is looked at. */
 function every(intervalMs, run) {
   let timer = null;
   let turn = 0;
@@ -180,6 +198,5 @@ function every(intervalMs, run) {
     if (mine === turn) timer = setTimeout(again, intervalMs);
   };
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && again());
-  again();
   return again;
 }

@@ -1,11 +1,16 @@
 // Elements out of code, never out of text: what the server sends cannot become markup.
 
-/** `h("p", {class: "muted", onclick: f, vars: {"--share": "40%"}}, "text", child)`; null and false children are left out. */
+import { update } from "./update.js";
+
+/**
+ * `h("p", {class: "muted", onclick: f, vars: {"--share": "40%"}}, "text", child)`; null and false children are left out.
+ * `key` says which element of a list it is, whatever its place (see `update`).
+ */
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    if (name.startsWith("on") || name === "key") element[name] = value;
     else if (name === "vars") setVars(element, value);
     else element.setAttribute(name, value === true ? "" : value);
   }
@@ -25,12 +30,12 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Replace the children unless `key` is what it was the last time. */
+/** Make the children what `make` answers, unless `key` is what it was the last time. */
 export function renderOnce(element, key, make) {
   const text = JSON.stringify(key);
   if (element.renderedKey === text) return;
   element.renderedKey = text;
-  element.replaceChildren(...[make()].flat().filter(Boolean));
+  update(element, ...[make()].flat().filter(Boolean));
 }
 
 /** Bring an element into view and give it the focus. */

@@ -61,7 +61,13 @@ const METRICS = {
 /** What a threshold rule may watch. */
 export const RULE_METRICS = Object.keys(METRICS);
 
-export const metricName = (metric) => METRICS[metric]?.[0] ?? metric;
+/** What a rule watches, or a figure of a report tells. */
+export function metricName(metric) {
+  if (metric === "latency_ms.tail_ratio") return "p99 over p50 latency";
+  if (metric.startsWith("errors.")) return `Errors: ${metric.slice("errors.".length).replaceAll("_", " ")}`;
+  return METRICS[metric]?.[0] ?? metric;
+}
+
 export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(value);
 
 /** A figure of a report, by its unit. */

@@ -1,4 +1,4 @@
-// The live stream of aggregates: reconnects with back-off, and says since when nothing has come.
+// The live stream of aggregates: reconnects with back-off, rests while nobody looks, and says how old the figures are.
 
 const QUIET_MS = 10_000; // five intervals of the server's
 const DEAD_MS = 30_000; // a silent connection is given up
@@ -6,60 +6,90 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 15_000;
 
 /**
- * Follow `window` until the returned function is called. `onMessage` gets each aggregate; `onState` gets
- * `{name: "connecting" | "live" | "stale", since}`, `since` being the time of the last message, or null.
+ * One stream at a time. `onMessage(window, aggregate)` gets what comes; `onState` gets
+ * `{name: "connecting" | "live" | "asked" | "stale", since}`, `since` being when the figures that are shown came, or null.
  */
-export function follow(window, onMessage, onState) {
-  let source = null;
-  let retry = null;
-  let retryMs = FIRST_RETRY_MS;
-  let openedAt = 0;
-  let lastAt = null;
-  let gapMs = 0;
-  let isConnected = false;
+export class Live {
+  constructor(onMessage, onState) {
+    Object.assign(this, { onMessage, onState, window: null, source: null, retry: null, retryMs: FIRST_RETRY_MS });
+    Object.assign(this, { isConnected: false, wasLost: false, wasAsked: false, openedAt: 0, messageAt: null, shownAt: null, gapMs: 0 });
+    setInterval(() => this.look(), 1000);
+    document.addEventListener("visibilitychange", () => this.wake());
+    addEventListener("online", () => this.wake());
+  }
 
-  const open = () => {
-    clearTimeout(retry);
-    source?.close();
-    openedAt = Date.now();
-    source = new EventSource(`/metrics/stream?window=${encodeURIComponent(window)}`);
-    source.addEventListener("aggregate", (event) => {
-      gapMs = lastAt === null || !isConnected ? gapMs : Date.now() - lastAt;
-      lastAt = Date.now();
-      retryMs = FIRST_RETRY_MS;
-      isConnected = true;
-      onState({ name: "live", since: lastAt });
-      onMessage(JSON.parse(event.data));
-    });
-    source.addEventListener("error", lost);
-  };
-  const lost = () => {
-    source.close();
-    isConnected = false;
-    tell();
-    retry = setTimeout(open, retryMs * (0.75 + Math.random() / 2));
-    retryMs = Math.min(retryMs * 2, LONGEST_RETRY_MS);
-  };
-  const tell = () => {
-    const isQuiet = Date.now() - lastAt > Math.max(QUIET_MS, 3 * gapMs);
-    if (lastAt === null) onState({ name: "connecting", since: null });
-    else if (!isConnected || isQuiet) onState({ name: "stale", since: lastAt });
-  };
-  const watch = setInterval(() => {
-    tell();
-    if (isConnected && Date.now() - Math.max(openedAt, lastAt ?? 0) > Math.max(DEAD_MS, 10 * gapMs)) lost();
-  }, 1000);
-  const hurry = () => {
-    if (!isConnected && document.visibilityState === "visible") open();
-  };
-  document.addEventListener("visibilitychange", hurry);
-  addEventListener("online", hurry);
-  open();
-  return () => {
-    source.close();
-    clearTimeout(retry);
-    clearInterval(watch);
-    document.removeEventListener("visibilitychange", hurry);
-    removeEventListener("online", hurry);
-  };
+  /** Whether figures come by themselves. */
+  get isLive() {
+    return this.isConnected && !this.isQuiet();
+  }
+
+  /** Follow another window; figures of the one before keep their age until the first of this one. */
+  follow(window) {
+    Object.assign(this, { window, retryMs: FIRST_RETRY_MS, messageAt: null, gapMs: 0 });
+    this.wake();
+  }
+
+  /** Figures came another way. */
+  shown() {
+    const { isLive } = this;
+    this.shownAt = Date.now();
+    this.wasAsked = true;
+    if (!isLive && (this.wasLost || Date.now() - this.openedAt > QUIET_MS)) this.tell("asked");
+  }
+
+  /** A hidden page holds no connection: a browser grants one origin only six for all of its tabs. */
+  wake() {
+    this.close();
+    if (document.visibilityState === "visible" && this.window !== null) this.open();
+  }
+
+  open() {
+    this.openedAt = Date.now();
+    const source = new EventSource(`/metrics/stream?window=${encodeURIComponent(this.window)}`);
+    source.addEventListener("aggregate", (event) => this.take(JSON.parse(event.data)));
+    source.addEventListener("error", () => this.lost());
+    this.source = source;
+    this.look();
+  }
+
+  close() {
+    clearTimeout(this.retry);
+    this.source?.close();
+    this.source = null;
+    this.isConnected = false;
+  }
+
+  take(aggregate) {
+    if (this.isConnected && this.messageAt !== null) this.gapMs = Date.now() - this.messageAt;
+    this.messageAt = this.shownAt = Date.now();
+    this.retryMs = FIRST_RETRY_MS;
+    this.isConnected = true;
+    this.wasLost = this.wasAsked = false;
+    this.tell("live");
+    this.onMessage(this.window, aggregate);
+  }
+
+  lost() {
+    this.close();
+    if (!this.wasLost) this.tell(this.shownAt === null ? "connecting" : this.wasAsked && !this.isQuiet() ? "asked" : "stale");
+    this.wasLost = true;
+    this.retry = setTimeout(() => this.open(), this.retryMs * (0.75 + Math.random() / 2));
+    this.retryMs = Math.min(this.retryMs * 2, LONGEST_RETRY_MS);
+  }
+
+  /** Say what only time tells: that nothing came for long, and that a connection is dead. */
+  look() {
+    if (this.window === null || document.visibilityState !== "visible") return;
+    if (this.shownAt === null) this.tell("connecting");
+    else if (this.isQuiet()) this.tell("stale");
+    if (this.source !== null && Date.now() - Math.max(this.openedAt, this.messageAt ?? 0) > Math.max(DEAD_MS, 10 * this.gapMs)) this.lost();
+  }
+
+  isQuiet() {
+    return this.shownAt === null || Date.now() - this.shownAt > Math.max(QUIET_MS, 3 * this.gapMs);
+  }
+
+  tell(name) {
+    this.onState({ name, since: this.shownAt });
+  }
 }

@@ -3,6 +3,7 @@
 import { h, setText } from "./dom.js";
 import { NONE, clock, dateTime, trimmed } from "./format.js";
 import { colour, onTheme } from "./theme.js";
+import { update } from "./update.js";
 
 const HEIGHT = 220;
 const ROWS = 60; // of the table: a chart's worth
@@ -63,7 +64,7 @@ export class Plot {
 
   legend() {
     const line = (one, i) =>
-      h("li", {}, h("span", { class: "swatch", "aria-hidden": "true", "data-dash": Boolean(one.dash), vars: { "--series": `var(${one.colour})` } }), one.label, this.values[i]);
+      h("li", {}, h("span", { class: "swatch", "aria-hidden": "true", "data-dash": one.dash && (one.dash[0] > 4 ? "long" : "short"), vars: { "--series": `var(${one.colour})` } }), one.label, this.values[i]);
     return h("ul", { class: "legend" }, this.spec.series.map(line));
   }
 
@@ -136,11 +137,11 @@ export class Plot {
     const [times, ...columns] = this.data;
     const first = Math.max(0, times.length - ROWS);
     const row = (time, i) =>
-      h("tr", {}, h("th", { scope: "row" }, dateTime(time * 1000)), columns.map((column) => h("td", {}, this.spec.format(column[first + i]))));
+      h("tr", { key: time }, h("th", { scope: "row" }, dateTime(time * 1000)), columns.map((column) => h("td", {}, this.spec.format(column[first + i]))));
     const head = h("tr", {}, h("th", { scope: "col" }, "Time"), this.spec.series.map((one) => h("th", { scope: "col" }, one.label)));
     const rows = times.slice(first).map(row).reverse();
     const note = first > 0 ? `${this.spec.title}: the latest ${ROWS} of ${times.length}` : this.spec.title;
-    this.table.replaceChildren(h("table", {}, h("caption", {}, note), h("thead", {}, head), h("tbody", {}, rows)));
+    update(this.table, h("table", {}, h("caption", {}, note), h("thead", {}, head), h("tbody", {}, rows)));
   }
 
   drawSpans({ ctx, bbox, valToPos }) {

@@ -5,6 +5,7 @@ import { h, notice, panelHead } from "./dom.js";
 import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
 
 const LONGEST = "7d"; // what the analyst takes
+const TIMEOUT_MS = 75_000; // the edge gives it up after 60 s, and says so
 const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "change", threshold: "limit" };
 const REASONS = {
   no_key: "no GEMINI_API_KEY is set",
@@ -37,7 +38,7 @@ export class ReportPanel {
     this.body.setAttribute("aria-busy", "true");
     this.body.replaceChildren(h("p", { class: "muted" }, "Writing…"), h("div", { class: "skeleton" }), h("div", { class: "skeleton" }));
     try {
-      const { body } = await ask("POST", "/analyze/performance", { body: { window } });
+      const { body } = await ask("POST", "/analyze/performance", { body: { window }, timeoutMs: TIMEOUT_MS });
       this.body.replaceChildren(...this.lay(body, asked === window ? null : `Reports reach back ${WINDOWS[LONGEST]} at most.`));
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;

@@ -44,7 +44,7 @@ export class Labels extends Shares {
     const row = ({ label, share, count: n }) =>
       h(
         "tr",
-        {},
+        { key: label },
         h("th", { scope: "row" }, label),
         h("td", { class: "wide", "aria-hidden": "true" }, bar(share, before.get(label) ?? null)),
         h("td", {}, percent(share)),
@@ -79,7 +79,6 @@ export class Confidence extends Shares {
     const rows = shares.map((share, i) =>
       h("tr", {}, h("th", { scope: "row" }, tenth(i)), h("td", {}, percent(share)), h("td", {}, count(now.histogram[i])), h("td", {}, percent(sharesBefore[i]))),
     );
-    const isOpen = this.body.querySelector("details")?.open;
     return [
       h(
         "ul",
@@ -89,7 +88,7 @@ export class Confidence extends Shares {
       ),
       h("div", { class: "columns", role: "img", "aria-label": `Confidence: ${text}. The table below has every value.` }, shares.map(column)),
       h("div", { class: "columns-axis muted", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "0.5"), h("span", {}, "1")),
-      h("details", { open: isOpen }, h("summary", {}, "Show as table"), table("Confidence", ["Score", "Share", "Count", "Before"], rows)),
+      h("details", {}, h("summary", {}, "Show as table"), table("Confidence", ["Score", "Share", "Count", "Before"], rows)),
     ];
   }
 }
