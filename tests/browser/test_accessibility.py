@@ -49,6 +49,40 @@ def test_axe__finds_nothing_serious(system: System, api: Api, visit: Open, axe: 
     assert violations(page) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe__finds_nothing_serious_where_things_fail(
+    system: System, api: Api, visit: Open, axe: str, scheme: str
+) -> None:
+    visited = visit(system, color_scheme=scheme, script=axe, reduced_motion="reduce")
+    page = visited.page
+    visited.live()
+    page.route("**/metrics/**", lambda route: route.fulfill(status=503, content_type="text/plain", body="away"))
+    page.route("**/health", lambda route: route.abort())
+    page.get_by_text("6h", exact=True).click()  # ends the stream too
+    expect(page.locator("#live[data-state=stale]")).to_be_visible()
+    expect(page.locator("#trouble")).to_contain_text("No figures of the last 6 hours yet")
+    expect(page.locator("#alerts .notice")).to_be_visible()
+    assert violations(page) == []
+    page.reload()
+    expect(page.locator("#trouble")).to_contain_text("No figures yet")
+    expect(page.locator("#system .notice")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_axe__finds_nothing_serious_in_a_conflict(system: System, api: Api, visit: Open, axe: str) -> None:
+    api.set_rules(FIRING)
+    visited = visit(system, script=axe, reduced_motion="reduce")
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    page.get_by_role("button", name="Edit always").click()
+    expect(page.get_by_role("heading", name="Edit always")).to_be_visible()
+    api.set_rules({**FIRING, "above": 1.0})
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Somebody else changed the thresholds")).to_be_visible()
+    assert violations(page) == []
+
+
 def test_the_keyboard_alone__reaches_the_content_and_comes_back_from_a_dialog(
     system: System, api: Api, visit: Open
 ) -> None:

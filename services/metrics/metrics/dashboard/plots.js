@@ -28,7 +28,7 @@ const TIMED = [
     series: [
       { label: "p50", colour: "--series-4" },
       { label: "p95", colour: "--series-1", dash: [8, 4] },
-      { label: "p99", colour: "--series-5", dash: [2, 3] },
+      { label: "p99", colour: "--series-2", dash: [2, 3] },
     ],
   },
   {

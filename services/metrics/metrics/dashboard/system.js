@@ -63,7 +63,7 @@ export class SystemPanel {
       const rows = parts.map(([name, part]) => row(name, part.status === "ok" ? "ok" : "critical", part.status, coarse(part.latency_ms)));
       rows.push(row("limits", health.limits === "exact" ? "ok" : "warning", LIMITS[health.limits], ""));
       if (health.model) rows.push(row("report writer", health.model.state === "ok" ? "ok" : "unknown", WRITER[health.model.state], health.model.name ?? ""));
-      return h("div", { class: "scroll" }, h("table", {}, h("caption", { class: "hidden" }, "Parts"), h("tbody", {}, rows)));
+      return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parts as a table" }, h("table", {}, h("caption", { class: "hidden" }, "Parts"), h("tbody", {}, rows)));
     });
   }
 
