@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import time
@@ -17,23 +16,15 @@ from typing import Any, Final
 
 import pytest
 from browser.traffic import an_ordinary_day, send
+from chromium import chromium
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from system import System
 
 ROOT: Final = Path(__file__).parents[2]
 AXE: Final = "axe-core@4.14.1"
 AXE_SHA256: Final = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 QUICK: Final = {"METRICS_EVALUATE_S": "1", "METRICS_STREAM_S": "1"}
-CHROMIUM_FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE_MS: Final = 20_000  # what a busy test machine may take for what a reader sees at once
 IMAGE_BYTES_MAX: Final = 120 * 1024
 
@@ -92,14 +83,10 @@ def api(system: System) -> Api:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    assert path, "Chromium is missing: apt-get install chromium, or set CHROMIUM to its path"
+def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
-        yield browser
-        browser.close()
+    with chromium() as started:
+        yield started
 
 
 @dataclass
@@ -115,7 +102,7 @@ class Visit:
 
 
 @pytest.fixture
-def visit(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visit]]:
     """Call it with a system for its dashboard in a fresh profile, which the edge sees under an address of its own."""
     visits: list[Visit] = []
     address = f"198.51.{int(hashlib.sha256(request.node.nodeid.encode()).hexdigest(), 16) % 250}.7"
@@ -123,7 +110,7 @@ def visit(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Callabl
     def open_page(
         system: System, *, window: str = "1h", width: int = 1440, height: int = 900, script: str = "", **options: Any
     ) -> Visit:
-        context = chromium.new_context(
+        context = browser.new_context(
             viewport={"width": width, "height": height},
             extra_http_headers={"X-Forwarded-For": address},
             **{"color_scheme": "light", **options},
@@ -182,11 +169,14 @@ def picture() -> Callable[[Page, str], None]:
         image = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
         for colours in (256, 128, 64):
             packed = io.BytesIO()
-            image.quantize(colours, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+            image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+                packed, "PNG", optimize=True
+            )
             if packed.tell() <= IMAGE_BYTES_MAX:
                 break
         assert packed.tell() <= IMAGE_BYTES_MAX
         if folder := os.environ.get("SCREENSHOTS"):
+            (ROOT / folder).mkdir(parents=True, exist_ok=True)
             (ROOT / folder / f"{name}.png").write_bytes(packed.getvalue())
 
     return take

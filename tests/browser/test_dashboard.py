@@ -5,41 +5,15 @@ from collections.abc import Callable
 
 import pytest
 from browser.conftest import Api, Visit
-from playwright.sync_api import Page, expect
+from playwright.sync_api import CDPSession, Page, expect
 from system import System
 
 Open = Callable[..., Visit]
 Take = Callable[[Page, str], None]
 
 PHONE = {"width": 360, "height": 740, "is_mobile": True, "has_touch": True}
+DRAWN = 5  # times
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-def tile(page: Page, metric: str) -> str:
-    return str(page.locator(f'[data-tile="{metric}"] .tile-value').inner_text())
-
-
-def test_a_prediction__is_answered_and_moves_the_plot(system: System, visit: Open) -> None:
-    visited = visit(system, window="5m")
-    page = visited.page
-    visited.live()
-    page.get_by_text("Show as table").first.click()
-    answered = page.locator("#plot-throughput tbody td:nth-child(2)")
-    before = int(tile(page, "predictions").replace(",", ""))
-    earlier = answered.all_inner_texts()
-    page.get_by_label("Text").fill("A dull, endless film.")
-    page.get_by_role("button", name="Predict").click()
-    expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE with [0-9.]+ %$"))
-    expect(page.locator("#left")).to_have_text("59 of 60 left")
-    page.wait_for_function(
-        "before => Number(document.querySelector('[data-tile=predictions] .tile-value').textContent) !== before",
-        arg=before,
-    )
-    page.wait_for_function(
-        "earlier => [...document.querySelectorAll('#plot-throughput tbody td:nth-child(2)')].map(e => e.textContent)"
-        ".join() !== earlier.join()",
-        arg=earlier,
-    )
 
 
 def test_over_the_limit__it_says_how_long_to_wait(system: System, visit: Open) -> None:
@@ -162,12 +136,17 @@ def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Op
     expect(page.locator("#plot-rates")).to_have_class(re.compile("highlight"))
 
 
-def test_a_hundred_thousand_points__are_drawn_and_the_table_stays_short(system: System, visit: Open) -> None:
+def test_a_hundred_thousand_points__are_drawn_without_a_stall_and_the_table_stays_short(
+    system: System, visit: Open
+) -> None:
     visited = visit(system)
     page = visited.page
     visited.live()
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # of the processor: others may have it meanwhile
+    before_s = task_s(session)
     drawn = page.evaluate(
-        """async () => {
+        """async (times_drawn) => {
           const folder = document.querySelector('script[type=module]').src.replace('app.js', '');
           const { Plot } = await import(`${folder}plot.js`);
           const plot = new Plot({ id: "many", title: "Many", hint: "", empty: "", format: String,
@@ -177,7 +156,7 @@ def test_a_hundred_thousand_points__are_drawn_and_the_table_stays_short(system: 
           const line = (k) => times.map((_, i) => 2 + Math.sin(i / 500 + k));
           plot.figure.querySelector("details").open = true;
           await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-          for (let k = 0; k < 5; k++) {
+          for (let k = 0; k < times_drawn; k++) {
             plot.show(times, [line(k), line(k + 1), line(k + 2)]);
             await new Promise(requestAnimationFrame);
           }
@@ -186,11 +165,19 @@ def test_a_hundred_thousand_points__are_drawn_and_the_table_stays_short(system: 
           return { inked: pixels.filter((value, i) => i % 4 === 3 && value > 0).length,
             rows: plot.figure.querySelectorAll("tbody tr").length,
             note: plot.figure.querySelector("caption").textContent };
-        }"""
+        }""",
+        DRAWN,
     )
+    assert (task_s(session) - before_s) / DRAWN < 0.25
     assert drawn["inked"] > 10_000
     assert drawn["rows"] == 60
     assert drawn["note"] == "Many: the latest 60 of 100000"
+
+
+def task_s(session: CDPSession) -> float:
+    """Processor time of the page's thread so far."""
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    return float(metrics["TaskDuration"])
 
 
 def test_the_page__is_small_and_loaded_once(system: System, visit: Open) -> None:

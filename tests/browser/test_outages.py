@@ -4,28 +4,48 @@ import re
 from collections.abc import Callable
 
 from browser.conftest import QUICK, Api, Visit
+from browser.test_accessibility import violations
 from playwright.sync_api import Page, expect
 from system import System
+
+BLUE = """selector => {
+  const canvas = document.querySelector(selector);
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return pixels.filter((red, i) => i % 4 === 0 && red === 0 && pixels[i + 1] === 0x72 && pixels[i + 2] === 0xb2).length;
+}"""  # how many pixels have the colour of what was answered
 
 Open = Callable[..., Visit]
 Take = Callable[[Page, str], None]
 StartSystem = Callable[..., System]
 
 
-def test_an_empty_system__says_so_and_wakes_up(start_system: StartSystem, visit: Open, picture: Take) -> None:
+def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
+    start_system: StartSystem, visit: Open, picture: Take, axe: str
+) -> None:
     system = start_system(**QUICK)
-    visited = visit(system, height=1130)
+    visited = visit(system, window="5m", height=1130, script=axe)
     page = visited.page
     visited.live()
     expect(page.locator("h1")).to_have_text("No traffic in this window")
     expect(page.get_by_text("No requests in this window.")).to_be_visible()
     expect(page.locator("#plots figure[data-state=empty]")).to_have_count(6)
     expect(page.get_by_text("Nothing fires.")).to_be_visible()
+    assert violations(page) == []
     picture(page, "dashboard-empty")
-    page.get_by_role("button", name="Predict").click()
-    expect(page.locator("#prediction .answer")).to_be_visible()
+    predictions = page.locator('[data-tile="predictions"] .tile-value')
+    expect(predictions).to_have_text("0")
+    page.get_by_label("Text").fill("A dull, endless film.")
+    for n in (1, 2):
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE with [0-9.]+ %$"))
+        expect(page.locator("#left")).to_have_text(f"{60 - n} of 60 left")
+        expect(predictions).to_have_text(str(n))
+        expect(page.locator("#plot-labels").get_by_role("row", name=f"NEGATIVE 100.0 % {n}")).to_be_visible()
     expect(page.locator("#plot-throughput")).to_have_attribute("data-state", "ready")
-    expect(page.locator("#plot-labels")).to_contain_text("100.0 %")
+    page.locator("#plot-throughput summary").click()
+    answered = page.locator("#plot-throughput tbody td:nth-child(2)").filter(has_text=re.compile("[1-9]"))
+    expect(answered.first).to_be_visible()
+    assert page.evaluate(BLUE, "#plot-throughput canvas") > 0
 
 
 def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(

@@ -12,6 +12,7 @@ from system import System
 from common.contracts import EVENT_FIELD, STREAM, CounterEvent, Outcome, PredictionEvent
 
 MINUTE_S: Final = 60
+BUSIER: Final = 8  # times
 MODEL: Final = "sluice-sentiment-minilm"
 Event = PredictionEvent | CounterEvent
 
@@ -45,12 +46,16 @@ def limited(at_s: float, n: int) -> CounterEvent:
 
 
 def an_ordinary_day(now_s: float, *, hours: int = 26, seed: int = 7) -> Iterator[Event]:
-    """Busy by day and quiet by night; slower when busier, with a few errors and refusals. The same for every seed."""
+    """Busy by day and quiet by night; slower when busier, with a few errors and refusals. The same for every seed.
+
+    The last two hours have enough in each minute to tell its percentiles apart.
+    """
     chance = random.Random(seed)
     for minute in range(hours * 60):
         start_s = now_s - (minute + 1) * MINUTE_S
         load = 1 + 0.6 * math.sin(start_s / 4000) + 0.3 * math.sin(start_s / 700)
-        for _ in range(chance.randint(int(8 * load), int(14 * load) + 4)):
+        crowd = BUSIER if minute < 120 else 1
+        for _ in range(crowd * chance.randint(int(8 * load), int(14 * load) + 4)):
             at_s = start_s + chance.random() * MINUTE_S
             if chance.random() < 0.004:
                 yield prediction(at_s, 1000, outcome=chance.choice(("timeout", "unavailable")))
@@ -64,7 +69,7 @@ def an_ordinary_day(now_s: float, *, hours: int = 26, seed: int = 7) -> Iterator
                 score=score,
             )
         if chance.random() < 0.12 * load:
-            yield limited(start_s + chance.random() * MINUTE_S, chance.randint(1, 9))
+            yield limited(start_s + chance.random() * MINUTE_S, crowd * chance.randint(1, 9))
 
 
 def send(system: System, events: Iterable[Event]) -> int:

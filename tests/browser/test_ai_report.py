@@ -1,0 +1,88 @@
+"""A report that Gemini wrote, read in the browser: who wrote it, how fresh it is, and where its evidence leads."""
+
+import re
+import time
+from collections.abc import Callable
+
+from browser.conftest import QUICK, Api, Visit
+from browser.traffic import prediction, send
+from fake_gemini import Script
+from gemini import gemini
+from playwright.sync_api import Page, expect
+from system import System
+
+from analyst.report import Draft, Evidence, Finding
+
+Open = Callable[..., Visit]
+StartSystem = Callable[..., System]
+
+DRAFT = Draft(
+    summary="The p95 latency is {e1}.",
+    evidence=[
+        Evidence(id="e1", metric="latency_ms.p95", window="current"),
+        Evidence(id="e2", metric="latency_ms.tail_ratio", window="current"),
+        Evidence(id="e3", metric="errors.timeout", window="current"),
+    ],
+    findings=[
+        Finding(
+            title="The tail is long",
+            severity="warning",
+            category="latency",
+            detail="The tail-to-median ratio is {e2}, and there are {e3} timeout outcomes.",
+            evidence=["e2", "e3"],
+        )
+    ],
+    recommendations=[],
+)
+
+
+def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_system: StartSystem, visit: Open) -> None:
+    script = Script(text=DRAFT.model_dump_json())
+    with gemini(script) as endpoint:
+        system = start_system(
+            **QUICK,
+            GEMINI_SDK="genai",
+            GEMINI_API_KEY="none",
+            GEMINI_ENDPOINT=endpoint,
+            GEMINI_CACHE_TTL="2",
+            GEMINI_RATE_LIMIT="1000",
+            ANALYST_NEAR_S="0",
+            EDGE_ANALYZE_RATE_LIMIT="1000",
+        )
+        now_s = time.time()
+        sent = [prediction(now_s - n, 10.0 + n) for n in range(60)]
+        send(system, [*sent, prediction(now_s - 5, outcome="timeout")])
+        Api(system).wait_for_count(len(sent))
+        visited = visit(system)
+        page = visited.page
+        visited.live()
+        page.get_by_role("button", name="Write report").click()
+        expect(page.locator("#report .byline")).to_contain_text("Written by gemini-2.5-flash-lite, at")
+        expect(page.locator("#report .lead")).to_have_text(re.compile(r"^The p95 latency is [\d.]+ ms\.$"))
+        assert evidence(page, "latency_ms.p95") == "plot-latency"
+        assert evidence(page, "latency_ms.tail_ratio") == "plot-latency"
+        assert evidence(page, "errors.timeout") == "plot-rates"
+        expect(page.locator('.chip[data-metric="latency_ms.tail_ratio"]')).to_contain_text("p99 over p50 latency")
+        expect(page.locator('.chip[data-metric="errors.timeout"]')).to_have_text("Errors: timeout 1")
+        for told in ("kept from before", "stale"):
+            write_again_until(page, f"Written by gemini-2.5-flash-lite, on the last hour, {told}.")
+    assert script.calls >= 2
+
+
+def evidence(page: Page, metric: str) -> str:
+    """The id of what gets the focus when the chip of a metric is chosen."""
+    page.locator(f'#report .chip[data-metric="{metric}"]').first.click()
+    return str(page.evaluate("document.activeElement.id"))
+
+
+def write_again_until(page: Page, expected: str) -> None:
+    """Ask for reports, each of which is kept for two seconds, until one says so of itself."""
+    told = set()
+    for _ in range(300):
+        page.get_by_role("button", name="Write again").click()
+        expect(page.get_by_role("button", name="Write again")).to_be_enabled()
+        line = page.locator("#report .byline").inner_text()
+        told.add(re.sub(r".*(Written by .*), at [\d:]+(, .*)", r"\1\2", line))
+        if expected in told:
+            return
+    raise AssertionError(told)
