@@ -1,7 +1,9 @@
 """TLS before the edge, by the nginx and the lines that docs/operations.md has."""
 
 import json
+import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPResponse, HTTPSConnection
@@ -51,6 +53,7 @@ def proxy(stack: Stack, tmp_path: Path, free_port: Callable[[], int]) -> Iterato
     mounts = (f"--volume={certificates}:/etc/ssl/sluice:ro", f"--volume={tmp_path}/conf.d:/etc/nginx/conf.d:ro")
     nginx = docker("run", "--detach", "--rm", "--network=host", *mounts, "nginx:1.26")
     try:
+        wait_open(port)
         yield Proxy(port, certificates / "fullchain.pem")
     finally:
         docker("rm", "--force", nginx)
@@ -69,6 +72,15 @@ def test_the_live_stream__is_not_held_back(proxy: Proxy) -> None:
     with proxy.ask("GET", "/metrics/stream") as response:
         lines = [response.readline() for _ in range(8)]  # each within PATIENCE_S, while the stream goes on
     assert [line for line in lines if line.startswith(b"data:")]
+
+
+def wait_open(port: int) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + PATIENCE_S
+    with socket.socket() as probe:
+        while probe.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def used(stack: Stack, address: str) -> int:
