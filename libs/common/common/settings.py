@@ -31,6 +31,15 @@ def _is_url(url: str) -> bool:
         return False
 
 
+def is_web_address(url: str) -> bool:
+    """Whether it is http(s)://host, with a possible port or none, and whatever follows."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 PostgresUrl = Annotated[SecretStr, BeforeValidator(_plain_postgres)]
 
 
@@ -146,7 +155,10 @@ def _refuse_unknown(cls: type[Settings], env: Mapping[str, str], names: Mapping[
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # several variables that don't go together, which the reason names
+        return reason
+    name = str(first["loc"][0]).upper()
     if first["type"] == "missing":
         return f"{name} is not set: it is required (see .env.example)"
-    return f"{name} is not valid: {first['msg'].removeprefix('Value error, ')}"
+    return f"{name} is not valid: {reason}"

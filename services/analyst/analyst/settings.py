@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.service import Listen
-from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings
+from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings, is_web_address
 
 
 def _visible_ascii(key: SecretStr) -> SecretStr:
@@ -15,7 +15,15 @@ def _visible_ascii(key: SecretStr) -> SecretStr:
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_visible_ascii)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
+
+
+def _web_address(url: str) -> str:
+    if not is_web_address(url):
+        raise ValueError("it must look like http://host:port")
+    return url
+
+
+HttpUrl = Annotated[str, AfterValidator(_web_address)]
 
 
 class AnalystSettings(Settings, RedisSettings):

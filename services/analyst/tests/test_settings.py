@@ -43,6 +43,8 @@ def test_key__never_appears_in_text() -> None:
         ("ANALYST_ATTEMPT_TIMEOUT_S", "46"),
         ("DATABASE_URL", "mysql://localhost/analyst"),
         ("ANALYST_METRICS_URL", "metrics:8002"),
+        ("ANALYST_METRICS_URL", "http://"),
+        ("ANALYST_METRICS_URL", "http://metrics:99999"),
         ("ANALYST_PORT", "tcp://10.0.0.1:80"),
     ],
 )

@@ -104,10 +104,7 @@ def create_service(settings: EdgeSettings) -> Service:
 
 
 def _policies(settings: EdgeSettings) -> PolicySet:
-    try:
-        defaults = settings.policies()
-    except PolicyError as error:
-        raise StartError(str(error)) from error
+    defaults = settings.policies()
     if not settings.edge_policy_file:
         return PolicySet(defaults)
     try:

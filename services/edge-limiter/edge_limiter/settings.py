@@ -1,13 +1,13 @@
 """The variables the edge reads, with their bounds; nothing else in this package reads the environment."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.service import Listen
-from common.settings import EventsSettings, Port, PostgresSettings, RedisSettings, Seconds, Settings
+from common.settings import EventsSettings, Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from edge_limiter.identity import parse_network
-from edge_limiter.policy import Policy
+from edge_limiter.policy import Policy, PolicyError
 
 Limit = Annotated[int, Field(ge=1)]
 WindowS = Annotated[int, Field(ge=1, le=86_400)]
@@ -20,11 +20,10 @@ def _cidrs(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    if value and not value.startswith(("http://", "https://")):
-        raise ValueError("must start with http:// or https://")
-    if value.count("/") > 2 + value.endswith("/"):
-        raise ValueError("must be scheme://host:port without a path")
-    return value.rstrip("/")
+    origin = value.rstrip("/")
+    if value and not (is_web_address(value) and origin.count("/") == 2 and not set("?#@") & set(value)):
+        raise ValueError("it must look like http://host:port, without a path")
+    return origin
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
@@ -75,6 +74,18 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_idle_timeout_s: Seconds = 60.0
     edge_upstream_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_024
 
+    @model_validator(mode="after")
+    def _limits_are_exact(self) -> Self:
+        for variables, policy in (
+            ("EDGE_RATE_LIMIT and EDGE_RATE_WINDOW_S", self._predict),
+            ("EDGE_ANALYZE_RATE_LIMIT and EDGE_ANALYZE_RATE_WINDOW_S", self._analyze),
+        ):
+            try:
+                policy()
+            except PolicyError as error:
+                raise ValueError(f"{variables}: {error}") from error
+        return self
+
     def listen(self) -> Listen:
         """Service 0 of the system."""
         return Listen.at(0, self, self.edge_host, self.edge_port, self.edge_ops_port)
@@ -93,9 +104,12 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
         }
 
     def policies(self) -> dict[str, Policy]:
-        """The limits by name. Raises PolicyError."""
-        on_error = self.edge_on_store_error
-        return {
-            "predict": Policy("predict", self.edge_rate_limit, self.edge_rate_window_s, on_error),
-            "analyze": Policy("analyze", self.edge_analyze_rate_limit, self.edge_analyze_rate_window_s, on_error),
-        }
+        """The limits by name."""
+        return {"predict": self._predict(), "analyze": self._analyze()}
+
+    def _predict(self) -> Policy:
+        return Policy("predict", self.edge_rate_limit, self.edge_rate_window_s, self.edge_on_store_error)
+
+    def _analyze(self) -> Policy:
+        limit, window_s = self.edge_analyze_rate_limit, self.edge_analyze_rate_window_s
+        return Policy("analyze", limit, window_s, self.edge_on_store_error)

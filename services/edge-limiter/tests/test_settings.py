@@ -1,8 +1,6 @@
 import pytest
 
-from common.service import StartError
 from common.settings import SettingsError, load
-from edge_limiter.app import create_service
 from edge_limiter.settings import EdgeSettings
 
 MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db"}
@@ -32,6 +30,10 @@ def test_upstream_of_its_own__is_used() -> None:
         ("EDGE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("EDGE_UPSTREAM_METRICS", "metrics:8002"),
         ("EDGE_UPSTREAM_METRICS", "http://metrics:8002/base"),
+        ("EDGE_UPSTREAM_METRICS", "http://"),
+        ("EDGE_UPSTREAM_METRICS", "http://metrics:99999"),
+        ("EDGE_UPSTREAM_METRICS", "http://metrics:8002?x"),
+        ("EDGE_UPSTREAM_METRICS", "http://user@metrics:8002"),
         ("EDGE_RATE_LIMIT", "0"),
         ("EDGE_ON_STORE_ERROR", "shut"),
         ("EDGE_RATE", "60"),
@@ -42,6 +44,7 @@ def test_wrong_variable__stops_the_start_and_is_named(name: str, value: str) -> 
         load(EdgeSettings, {**MINIMUM, name: value})
 
 
-def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure() -> None:
-    with pytest.raises(StartError, match="1000 in 30 s"):
-        create_service(load(EdgeSettings, {**MINIMUM, "EDGE_RATE_LIMIT": "2000"}))
+@pytest.mark.parametrize("limit", ["EDGE_RATE_LIMIT", "EDGE_ANALYZE_RATE_LIMIT"])
+def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure(limit: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{limit} and .* 1000 in 30 s"):
+        load(EdgeSettings, {**MINIMUM, limit: "2000"})

@@ -1,22 +1,16 @@
 """What the metrics service reads from the environment."""
 
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from common.service import Listen
-from common.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings
+from common.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 
 
 def _web_address(value: SecretStr) -> SecretStr:
     """Empty, or http(s)://host...; the message must not hold the value."""
-    try:
-        parts = urlsplit(value.get_secret_value())
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if value.get_secret_value() and not is_address:
+    if value.get_secret_value() and not is_web_address(value.get_secret_value()):
         raise ValueError("it must look like https://host/path")
     return value
 
