@@ -1,5 +1,6 @@
 """`.env.example` lists every variable, commented out, with its default: copying it changes nothing."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def listed() -> dict[str, str]:
 def test_example__lists_every_variable_and_no_other() -> None:
     expected = {name for cls in SERVICES for name in variables(cls)} | LAUNCHER
     assert set(listed()) == expected
+
+
+def test_every_variable__has_its_own_line_that_says_what_it_is_for() -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    above = {line: before for before, line in itertools.pairwise(lines) if re.match(r"#[A-Z][A-Z0-9_]*=", line)}
+    assert len(above) == len(listed())
+    assert [line for line, before in above.items() if not re.match(r"# [^-]", before)] == []
 
 
 def test_example__sets_nothing() -> None:
