@@ -1,4 +1,4 @@
-"""Restarts a service when a Python file that it is made of changes; looks at times of modification, once a second."""
+"""Restarts a service when a file that it is made of changes; looks at times of modification, once a second."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from launcher.keeper import Keeper
 from launcher.logs import Console
 
+SOURCES = {".py", ".lua", ".json", ".md", ".html", ".css", ".js", ".svg"}
 _INTERVAL_S = 1.0
 
 
@@ -24,10 +25,12 @@ async def restart_on_change(keepers: Sequence[Keeper], console: Console, interva
 
 
 def modified(folders: Iterable[Path]) -> dict[Path, int]:
-    """Every Python file under the folders and when it was last written, in nanoseconds."""
+    """Every source file under the folders and when it was last written, in nanoseconds."""
     times = {}
     for folder in folders:
-        for path in folder.rglob("*.py"):
+        for path in folder.rglob("*"):
+            if path.suffix not in SOURCES:
+                continue
             try:
                 times[path] = path.stat().st_mtime_ns
             except FileNotFoundError:  # an editor replaces it right now

@@ -3,14 +3,19 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from launcher.reload import modified
 
 
-def test_modified__sees_python_files_changed_added_and_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["module.py", "limit.lua", "prompt.md", "schema.json", "page.html", "plot.js", "x.css"]
+)
+def test_modified__sees_sources_changed_added_and_removed(tmp_path: Path, name: str) -> None:
     (tmp_path / "deep").mkdir()
-    module, page = tmp_path / "deep" / "module.py", tmp_path / "page.html"
+    module, compiled = tmp_path / "deep" / name, tmp_path / "module.pyc"
     module.touch()
-    page.touch()
+    compiled.touch()
     before = modified([tmp_path])
     assert list(before) == [module]
     os.utime(module, ns=(1, 1))
