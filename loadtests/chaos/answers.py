@@ -8,6 +8,7 @@ Kind = Literal["json", "problem", "other", "none"]
 
 LIMIT_HEADER: Final = "X-RateLimit-Limit"
 TOO_BUSY: Final = "More texts are waiting"  # inference's words for what it cannot score in time
+JOURNAL_FULL: Final = "on record"  # in the words with which it refuses while the journal is full
 _NEEDS_RETRY_AFTER: Final = (429, 503)
 
 
@@ -33,6 +34,11 @@ class Answer:
 def is_shed(answer: Answer) -> bool:
     """Refused with the time after which to come again, because the machine is too busy."""
     return answer.status == 503 and TOO_BUSY in answer.detail
+
+
+def is_journal_full(answer: Answer) -> bool:
+    """Refused, because it could not be kept."""
+    return answer.status == 503 and JOURNAL_FULL in answer.detail
 
 
 def kind_of(content_type: str) -> Kind:

@@ -1,13 +1,15 @@
-"""What the two commands share: their options and the folder that holds a run's state."""
+"""What the two commands share: options, exit statuses, the folder of a run's state and the end of what ran beside."""
 
 import argparse
+import asyncio
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+HOLDS, BROKEN, NOT_JUDGED = 0, 1, 2  # exit statuses
 DEFAULT_PORT_BASE: Final = 9700
 
 
@@ -33,3 +35,12 @@ def new_folder(name: str) -> Path:
     cache = Path.cwd() / ".cache"
     cache.mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache))
+
+
+async def ended(tasks: Sequence["asyncio.Task[Any]"]) -> None:
+    """Cancel all; raises what one of them had failed with before: what it did not see cannot be judged."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+            raise result

@@ -60,13 +60,14 @@ class RecordingScript(Script):
 def over_quota(calls: Sequence[Call], deaths: Sequence[float], stops: Sequence[Span]) -> str:
     """More calls in some minute than the quota grants; a quota that Redis forgot in a crash may be granted again.
 
-    `deaths`: when Redis was killed. `stops`: the analyst stood still, perhaps between a slot and its call.
+    `deaths`: when Redis was killed. `stops`: the analyst stood still, perhaps between a slot and its call: the one
+    call in hand may come late.
     """
     for first in calls:
         minute = Span(first.at_s, first.at_s + 60)
         held = [call for call in calls if minute.start_s <= call.at_s < minute.end_s - SLACK_S]
         forgotten = sum(any(0 <= death - call.at_s <= FORGOTTEN_S for death in deaths) for call in held)
-        late = sum(any(stop.start_s <= call.at_s <= stop.end_s + SLACK_S for stop in stops) for call in held)
+        late = sum(any(stop.start_s <= call.at_s <= stop.end_s + SLACK_S for call in held) for stop in stops)
         if len(held) > PER_MINUTE + forgotten + late:
             return f"{len(held)} Gemini calls within a minute, {PER_MINUTE} are granted"
     return ""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from chaos.answers import LIMIT_HEADER, Answer, detail_of, fault_of, kind_of
+from chaos.answers import LIMIT_HEADER, Answer, detail_of, fault_of, is_journal_full, kind_of
 
 PATIENCE_S: Final = 20.0
 REFUSED_PAUSE_S: Final = 0.05
@@ -24,7 +24,10 @@ _WORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """How many clients of each sort, and how long each waits between two requests, on average."""
+    """How many clients of each sort, and how long each waits between two requests, on average.
+
+    `paced` predictions a second are sent besides at random moments, however late the answers are.
+    """
 
     greedy: int = 4
     greedy_s: float = 0.2
@@ -36,6 +39,7 @@ class Crowd:
     analysts_s: float = 1.5
     dashboards: int = 1
     dashboards_s: float = 1.0
+    paced: float = 0.0
 
 
 class Load:
@@ -59,6 +63,8 @@ class Load:
             async with asyncio.TaskGroup() as clients:
                 for number, (pause_s, ask) in enumerate(self._clients()):
                     clients.create_task(self._client(random.Random(f"{self._seed}/{number}"), pause_s, ask))
+                if self._crowd.paced:
+                    await self._pace(clients, random.Random(f"{self._seed}/paced"))
                 await self._stop.wait()
 
     def stop(self) -> None:
@@ -72,13 +78,13 @@ class Load:
         return answer.status == 200
 
     async def fill(self) -> int:
-        """Lists of texts, each from a new address, until one is refused with 503; returns how many were sent."""
+        """Lists of texts, each from a new address, until one is refused for a full journal; returns how many."""
         for sent in range(1, FILL_MOST + 1):
             self._fillers += 1
             address = f"100.64.{self._fillers // 250}.{self._fillers % 250 + 1}"
             texts = [f"filler {self._fillers} {number}" for number in range(FILL_BATCH)]
             answer = await self.ask("POST", "/predict/batch", {"texts": texts}, address, cost=FILL_BATCH)
-            if answer.status == 503:
+            if is_journal_full(answer):
                 return sent
         return 0
 
@@ -127,6 +133,14 @@ class Load:
             if answer.status is None:  # nobody listens: don't spin
                 await asyncio.sleep(REFUSED_PAUSE_S)
             await asyncio.sleep(chance.uniform(0.5, 1.5) * pause_s)
+
+    async def _pace(self, requests: asyncio.TaskGroup, chance: random.Random) -> None:
+        """An open loop: what is late is sent at once, and none waits for another's answer."""
+        due_s = time.monotonic()
+        while not self._stop.is_set():
+            due_s += chance.expovariate(self._crowd.paced)
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            requests.create_task(self._ordinary(chance))
 
     def _greedy(self, address: str) -> Callable[[random.Random], Awaitable[Answer]]:
         return lambda chance: self._predict(address, text(chance))

@@ -90,6 +90,11 @@ class Stack:
             return [process, *process.children(recursive=True)] if process is not None else []
         return []
 
+    @property
+    def names(self) -> list[str]:
+        """All that `start` starts."""
+        return [*SERVICES, *STORES, *(f"launcher ({name})" for name in self._launchers)]
+
     def launchers(self) -> dict[str, psutil.Process]:
         return {
             f"launcher ({name})": psutil.Process(process.pid)

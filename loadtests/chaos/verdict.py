@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from chaos.answers import Answer, is_shed
+from chaos.answers import Answer, is_journal_full, is_shed
 from chaos.faults import Action, Target
 from chaos.gemini import Call, flown_twice, over_quota
 from chaos.harm import Done
-from chaos.watch import Life
+from chaos.watch import SHORTEST_S, WARM_UP_S, Life
 from chaos.windows import Rule, Span, charges_by_address, overfull, wrongly_refused
-from chaos.yardstick import TOO_SLOW
+from chaos.yardstick import SLIGHTLY, TOO_SLOW
 
 LIMIT: Final = 20
 WINDOW_S: Final = 10.0
@@ -22,23 +22,35 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/aggregated": frozenset({"edge-limiter", "metrics", "postgres"}),
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
-JOURNAL_FULL: Final = "on record"  # in the words with which inference then refuses
+PREDICTIONS: Final = ("/predict", "/predict/batch")
+MOST_SHED: Final = 0.01  # of the predictions, while nothing breaks and the machine is not slow
+MOST_UNJUDGED: Final = 0.2  # of the faults
 _OF_TIME: Final = (502, 503, 504)
-_OUTAGES: Final[tuple[Action, ...]] = ("stop", "slow")
+_STOPS: Final[tuple[Action, ...]] = ("stop", "slow")
 _NOBODY_LISTENS: Final = "ClientConnectorError"
 _SHOWN: Final = 5
 _NOTHING: Final = Span(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """On one promise: what broke it, or else why it cannot be judged; `figure` is for people."""
+
+    broken: Sequence[str]
+    figure: str = ""
+    unjudged: Sequence[str] = ()
 
 
 @dataclass
 class Evidence:
     """What was kept of the run, or of its end: then nothing is known of the time `before` it.
 
-    `degraded` is what the edge's log says of itself.
+    `missed` are the faults that broke nothing, `degraded` is what the edge's log says of itself.
     """
 
     answers: list[Answer]
     done: list[Done] = field(default_factory=list)
+    missed: list[Done] = field(default_factory=list)
     current: list[tuple[Span, Target]] = field(default_factory=list)
     degraded: list[Span] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
@@ -55,13 +67,16 @@ class Evidence:
         return [*found, *(span for span, target in self.current if target in targets)]
 
     def deaths(self, target: Target) -> list[float]:
-        return [
-            done.span.start_s for done in self.done if done.fault.target == target and done.fault.action in ("kill",)
-        ]
+        return [done.span.start_s for done in self.done if done.fault.target == target and done.fault.action == "kill"]
+
+    def stops(self, target: Target) -> list[Span]:
+        """When it stood still, however long it took to get well then."""
+        found = [done.span for done in self.done if done.fault.target == target and done.fault.action in _STOPS]
+        return [*found, *(span for span, other in self.current if other == target)]
 
     def rule(self) -> Rule:
-        outages = [*self.spans("postgres"), *self.spans("edge-limiter", actions=_OUTAGES), *self.degraded, self.before]
-        return Rule(LIMIT, WINDOW_S, outages, [end for done in self.done for end in ends(done)])
+        outages = [*self.spans("postgres"), *self.spans("edge-limiter", actions=_STOPS), *self.degraded, self.before]
+        return Rule(LIMIT, WINDOW_S, outages, [end for done in self.done for end in ends(done)], self.degraded)
 
 
 def ends(done: Done) -> list[float]:
@@ -106,9 +121,9 @@ def availability(evidence: Evidence) -> list[str]:
             continue
         span = Span(answer.sent_s, answer.answered_s)
         needed = evidence.spans(*NEEDS[answer.path])
-        if answer.status == 503 and JOURNAL_FULL in answer.detail:
+        if is_journal_full(answer):
             needed = [*needed, *full]
-        if not any(one.start_s <= span.end_s and span.start_s <= one.end_s for one in needed):
+        if not any(_meet(one, span) for one in needed):
             said = answer.status or "no answer"
             wrong.append(f"{answer.path} {answer.id}: {said} {answer.detail} though nothing it needs was disturbed")
     return wrong
@@ -119,13 +134,36 @@ def is_starved(evidence: Evidence, answer: Answer) -> bool:
     return answer.status in _OF_TIME and evidence.slowness(Span(answer.sent_s, answer.answered_s)) >= TOO_SLOW
 
 
+def shed(evidence: Evidence) -> list[str]:
+    """More load refused than a system may that nothing disturbs, on a machine that is not slow."""
+    disturbed = [done.disturbed for done in evidence.done]
+    calm, refused = 0, 0
+    for answer in evidence.answers:
+        span = Span(answer.sent_s, answer.answered_s)
+        if answer.path not in PREDICTIONS or any(_meet(span, one) for one in disturbed):
+            continue
+        if evidence.slowness(span) < SLIGHTLY:
+            calm, refused = calm + 1, refused + is_shed(answer)
+    if refused <= calm * MOST_SHED:
+        return []
+    return [f"{refused:,} of {calm:,} predictions were shed, though nothing was disturbed and the machine was not slow"]
+
+
+def restarts(evidence: Evidence) -> list[Done]:
+    """When the edge was asked to stop and nothing else broke."""
+    return [
+        done
+        for done in evidence.done
+        if done.fault.target == "edge-limiter"
+        and done.fault.action == "restart"
+        and sum(other.span == done.span for other in evidence.done) == 1
+    ]
+
+
 def drained(evidence: Evidence) -> list[str]:
     """Requests that an edge, asked to stop while nothing else broke, took and did not answer."""
     wrong = []
-    for done in evidence.done:
-        alone = sum(other.span == done.span for other in evidence.done) == 1
-        if not (alone and done.fault.target == "edge-limiter" and done.fault.action == "restart"):
-            continue
+    for done in restarts(evidence):
         wrong += [
             f"{answer.path} {answer.id}: {answer.detail} as the edge was asked to stop"
             for answer in evidence.answers
@@ -138,38 +176,50 @@ def drained(evidence: Evidence) -> list[str]:
 
 
 def gemini(evidence: Evidence) -> list[str]:
-    stops = evidence.spans("analyst", "valkey")
-    found = [over_quota(evidence.calls, evidence.deaths("valkey"), stops), flown_twice(evidence.calls, stops)]
+    """The quota is excused by an analyst that stood still with a slot in hand, and by a Redis that died; a second
+    flight by whatever happened to either.
+    """
+    stops = evidence.stops("analyst")
+    found = [
+        over_quota(evidence.calls, evidence.deaths("valkey"), stops),
+        flown_twice(evidence.calls, evidence.spans("analyst", "valkey")),
+    ]
     return [line for line in found if line]
 
 
-def recovery(evidence: Evidence) -> list[str]:
-    return [str(done) for done in evidence.done if (not done.is_in_time and done.is_judged) or "NOT" in done.note]
+def recovery(evidence: Evidence) -> Finding:
+    """What never got well is broken on any machine."""
+    broken = [str(done) for done in evidence.done if (done.is_judged and not done.is_in_time) or done.wrong]
+    open_ = [str(done) for done in [*evidence.done, *evidence.missed] if not done.is_judged]
+    faults = len(evidence.done) + len(evidence.missed)
+    figure = f"{faults} faults, {len(open_)} not judged; longest, s: {_slowest(evidence.done)}"
+    return Finding(broken, figure, open_ if len(open_) > faults * MOST_UNJUDGED else ())
 
 
-def slowest(evidence: Evidence) -> str:
+def _slowest(faults: Sequence[Done]) -> str:
     """The longest recovery for each sort of fault."""
     longest: dict[str, float] = {}
-    for done in evidence.done:
+    for done in faults:
         seconds = float("inf") if done.recovery_s is None else done.recovery_s
         longest[done.fault.action] = max(seconds, longest.get(done.fault.action, 0.0))
-    left_out = sum(not done.is_in_time and not done.is_judged for done in evidence.done)
-    return f"{len(evidence.done)} faults, {left_out} not judged; longest, s: " + ", ".join(
-        f"{a} {s:.1f}" for a, s in sorted(longest.items())
-    )
+    return ", ".join(f"{action} {seconds:.1f}" for action, seconds in sorted(longest.items()))
 
 
 def unexplained(evidence: Evidence) -> int:
     """Stretches without PostgreSQL, by the edge's log, in which no fault was going on: the machine was too slow."""
     faults = [done.disturbed for done in evidence.done]
-    return sum(
-        not any(fault.start_s <= one.end_s and one.start_s <= fault.end_s for fault in faults)
-        for one in evidence.degraded
+    return sum(not any(_meet(fault, one) for fault in faults) for one in evidence.degraded)
+
+
+def leaks(lives: Sequence[Life], names: Sequence[str]) -> Finding:
+    """`names` are all that must have been seen long enough to judge."""
+    seen = {life.name for life in lives}
+    shortest_s = WARM_UP_S + SHORTEST_S
+    return Finding(
+        [f"{life.name} in {life.seconds:.0f} s: {life.leak}" for life in lives if life.leak],
+        f"{len(lives)} lives of {len(seen)} processes",
+        [f"{name} was not seen in calm for {shortest_s:.0f} s of one life" for name in names if name not in seen],
     )
-
-
-def leaks(lives: Sequence[Life]) -> list[str]:
-    return [f"{life.name} in {life.seconds:.0f} s: {life.leak}" for life in lives if life.leak]
 
 
 def statuses(answers: Sequence[Answer]) -> str:
@@ -177,7 +227,12 @@ def statuses(answers: Sequence[Answer]) -> str:
     return ", ".join(f"{status}: {count:,}" for status, count in sorted(counted.items()))
 
 
-def shown(name: str, wrong: Sequence[str], figure: str = "") -> list[str]:
-    """A line of the final table, and below it the first few things that are wrong."""
-    state = f"BROKEN ({len(wrong)})" if wrong else "holds"
-    return [f"  {name:58} {state:12} {figure}", *(f"      {line}" for line in wrong[:_SHOWN])]
+def shown(name: str, finding: Finding) -> list[str]:
+    """A line of the final table, and below it the first few things that are wrong or open."""
+    lines = [*finding.broken, *finding.unjudged]
+    state = f"BROKEN ({len(finding.broken)})" if finding.broken else "not judged" if lines else "holds"
+    return [f"  {name:58} {state:12} {finding.figure}", *(f"      {line}" for line in lines[:_SHOWN])]
+
+
+def _meet(one: Span, other: Span) -> bool:
+    return one.start_s <= other.end_s and other.start_s <= one.end_s

@@ -35,16 +35,20 @@ class Rule:
 
     `outages`: the edge could not ask PostgreSQL, or stood still: across such a switch a window may hold twice the
     limit. `deaths`: the edge was killed; during an outage its memory was all that was left, so one limit more.
+    `alone`: one edge decided from its memory without a switch. A window within holds limit + edges - 1, and one runs.
     """
 
     limit: int
     window_s: float
     outages: Sequence[Span] = ()
     deaths: Sequence[float] = ()
+    alone: Sequence[Span] = ()
 
     def bound(self, window: Span) -> int:
         """The most that `window` may hold."""
         if not any(outage.start_s < window.end_s and window.start_s < outage.end_s for outage in self.outages):
+            return self.limit
+        if any(span.start_s <= window.start_s and window.end_s <= span.end_s for span in self.alone):
             return self.limit
         return self.limit * (2 + sum(window.start_s <= death <= window.end_s for death in self.deaths))
 

@@ -1,8 +1,9 @@
 import argparse
+import asyncio
 
 import pytest
 
-from chaos.command import at_least
+from chaos.command import at_least, ended
 
 
 def test_number_from_the_smallest_on__is_taken() -> None:
@@ -19,3 +20,15 @@ def test_other_number__is_refused(said: str) -> None:
 def test_no_number__is_refused_by_argparse_too() -> None:
     with pytest.raises(ValueError, match="five"):
         at_least(1.0)("five")
+
+
+async def test_what_ran_beside_and_failed__is_heard_of_at_the_end() -> None:
+    async def fails() -> None:
+        raise ValueError("blind")
+
+    goes_on, failed = asyncio.create_task(asyncio.Event().wait()), asyncio.create_task(fails())
+    await asyncio.wait([failed])
+    with pytest.raises(ValueError, match="blind"):
+        await ended([goes_on, failed])
+    assert goes_on.cancelled()
+    await ended([asyncio.create_task(asyncio.Event().wait())])

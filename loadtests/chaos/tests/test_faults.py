@@ -1,4 +1,4 @@
-from chaos.faults import COOL_DOWN_S, WARM_UP_S, combinations, schedule, together
+from chaos.faults import ALONE, COOL_DOWN_S, WARM_UP_S, combinations, schedule, together
 
 
 def test_schedule__is_the_same_for_a_seed_and_another_for_another() -> None:
@@ -21,6 +21,11 @@ def test_five_minutes__break_every_combination_and_some_together() -> None:
     assert [fault for moment in moments for fault in moment] == faults
     assert {len(moment) for moment in moments} == {1, 2}
     assert all(len({fault.target for fault in moment}) == len(moment) for moment in moments)
+
+
+def test_edge__is_asked_to_stop_while_nothing_else_breaks() -> None:
+    for seed in range(50):
+        assert any([(one.action, one.target) for one in moment] == [ALONE] for moment in together(schedule(seed, 5)))
 
 
 def test_long_schedule__breaks_all_again() -> None:

@@ -55,6 +55,13 @@ def test_a_switch__excuses_twice_the_limit_and_no_more() -> None:
     assert overfull([Charge(n, n, 1) for n in (20, 21, 22, 23)], rule) is not None
 
 
+def test_window_within_one_outage__holds_one_limit() -> None:
+    rule = Rule(3, 10.0, outages=[Span(0.0, 30.0)], alone=[Span(4.0, 30.0)])
+    four = [Charge(n, n, 1) for n in (5, 6, 7, 8)]
+    assert overfull(four, rule) == (Span(5, 15), 4)
+    assert overfull([Charge(n, n, 1) for n in (1, 2, 3, 5)], rule) is None  # it began before
+
+
 def test_a_death_within_an_outage__excuses_one_limit_more() -> None:
     charges = [Charge(n, n, 1) for n in range(9)]
     assert overfull(charges, Rule(3, 10.0, [Span(4.0, 9.0)])) is not None
