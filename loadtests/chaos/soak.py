@@ -3,8 +3,8 @@
     make soak ARGS="--minutes 60 --share 0.7"
     make soak ARGS="--rate 50"
 
-Without `--rate` it measures the peak first (20 s) and takes `--share` of it. Prints a row every few minutes; exits
-with 1 when something grew.
+Without `--rate` it measures the peak first (20 s) and takes `--share` of it, which must then be reached. Prints a row
+every few minutes; exits with 1 when something grew, with 2 when the machine left too little to judge.
 """
 
 import argparse
@@ -16,21 +16,20 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from chaos.answers import Answer, is_shed
-from chaos.command import add_port_base, at_least, new_folder
+from chaos.command import BROKEN, HOLDS, NOT_JUDGED, add_port_base, at_least, ended, new_folder
+from chaos.flatness import MOST_UNJUDGED, NAMES, Row, Table, judged, reached, starved_share
 from chaos.load import Crowd, Load
 from chaos.stack import Stack, StartError
 from chaos.watch import Sample, Watch
 from chaos.windows import Span
-from chaos.yardstick import TOO_SLOW, Yardstick
+from chaos.yardstick import Yardstick
 
 PEAK_S: Final = 20.0
 PEAK_CLIENTS: Final = 48
-CLIENTS: Final = 24
 ROWS: Final = 12
 LARGEST: Final = 8
 ENVIRONMENT: Final = {
@@ -40,14 +39,6 @@ ENVIRONMENT: Final = {
     "METRICS_MAINTENANCE_S": "60",
     "INFERENCE_CACHE_BYTES": "4194304",  # full before the warm-up ends
 }
-NAMES: Final = ("edge-limiter", "inference", "metrics", "analyst", "postgres", "valkey")
-WARM_UP_SHARE: Final = 0.25
-MOST_GROWTH: Final = 0.10
-MOST_P99_GROWTH: Final = 1.0  # other programs share the machine: a doubling is a finding, less is not
-MOST_DEAD_SHARE: Final = 0.5
-FEW_DEAD: Final = 2_000
-MOST_TABLE_GROWTH: Final = 0.5  # of the bytes a row takes; below MANY_BYTES it is noise
-MANY_BYTES: Final = 4 << 20
 
 _TABLES: Final = """
 SELECT schemaname || '.' || relname AS name, n_live_tup AS live, n_dead_tup AS dead,
@@ -57,51 +48,33 @@ ORDER BY 4 DESC
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    name: str
-    live: int
-    dead: int
-    size_bytes: int
-
-    @property
-    def is_bloated(self) -> bool:
-        return self.dead > max(FEW_DEAD, self.live * MOST_DEAD_SHARE)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One stretch of the run."""
-
-    until_s: float
-    requests: int
-    shed: int
-    failed: int
-    p50_ms: float
-    p99_ms: float
-    samples: dict[str, Sample]
-    tables: list[Table]
-    slowness: float = 1.0
-
-
-async def soak(options: argparse.Namespace, folder: Path) -> bool:
+async def soak(options: argparse.Namespace, folder: Path) -> int:
+    """The exit status."""
     stack = Stack(folder, options.port_base, ENVIRONMENT)
     try:
         await stack.start()
-        rate = options.rate or options.share * await _peak(stack)
-        print(f"steady load: {rate:.0f} requests a second for {options.minutes:g} minutes", flush=True)
+        peak = 0.0 if options.rate else await _peak(stack)
+        rate = options.rate or options.share * peak
+        print(f"steady load: {rate:.0f} predictions a second for {options.minutes:g} minutes", flush=True)
         rows = await _steady(stack, rate, options.minutes * 60)
     finally:
         await stack.stop()
     _say_tables(rows[-1].tables)
-    wrong = judged(rows)
-    print("\n".join(["\nNOT FLAT:", *wrong]) if wrong else "\nflat")
-    return not wrong
+    _say_reached(reached(rows), peak)
+    wrong, starved = judged(rows, rate), starved_share(rows)
+    if wrong:
+        print("\n".join(["\nNOT FLAT:", *wrong]))
+        return BROKEN
+    if starved > MOST_UNJUDGED:
+        print(f"\nNOT JUDGED: in {starved:.0%} of the stretches the machine starved its programs")
+        return NOT_JUDGED
+    print("\nflat")
+    return HOLDS
 
 
 async def _peak(stack: Stack) -> float:
     """Requests a second that impatient clients get answered."""
-    load = Load(stack.url, 1, Crowd(0, 0, PEAK_CLIENTS, 0.0, 0, 0, 0, 0, 0, 0))
+    load = Load(stack.url, 1, Crowd(greedy=0, ordinary=PEAK_CLIENTS, ordinary_s=0.0, lists=0, analysts=0, dashboards=0))
     running = asyncio.create_task(load.run())
     await asyncio.sleep(PEAK_S)
     load.stop()
@@ -112,7 +85,7 @@ async def _peak(stack: Stack) -> float:
 
 
 async def _steady(stack: Stack, rate: float, seconds: float) -> list[Row]:
-    crowd = Crowd(0, 0, CLIENTS, CLIENTS / rate, 1, 2.0, 1, 5.0, 1, 2.0)
+    crowd = Crowd(greedy=0, ordinary=0, lists=1, lists_s=2.0, analysts=1, analysts_s=5.0, dashboards_s=2.0, paced=rate)
     load, watch, yardstick = Load(stack.url, 2, crowd), Watch(stack, every_s=5.0), Yardstick()
     running, beside = asyncio.create_task(load.run()), [asyncio.create_task(one.run()) for one in (watch, yardstick)]
     rows: list[Row] = []
@@ -129,9 +102,7 @@ async def _steady(stack: Stack, rate: float, seconds: float) -> list[Row]:
     finally:
         load.stop()
         await running
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await ended(beside)
     return rows
 
 
@@ -142,8 +113,8 @@ def _row(until_s: float, answers: Sequence[Answer], watch: Watch, tables: list[T
     if not predictions:
         raise StartError("no prediction was answered for a while; the logs of the services say why")
     p50_ms, p99_ms = (1000 * predictions[len(predictions) * share // 100] for share in (50, 99))
-    samples = {name: _middle(found) for name in NAMES if (found := watch.samples.get(name))}
-    return Row(until_s, len(answers), shed, failed, p50_ms, p99_ms, samples, tables, slowness)
+    samples: dict[str, Sample] = {name: _middle(found) for name in NAMES if (found := watch.samples.get(name))}
+    return Row(until_s, len(answers), len(predictions), shed, failed, p50_ms, p99_ms, samples, tables, slowness)
 
 
 def _middle(samples: Sequence[Sample]) -> Sample:
@@ -185,21 +156,9 @@ def _printed(row: Row) -> str:
     )
 
 
-def judged(rows: Sequence[Row]) -> list[str]:
-    """What is not flat: the last third after the warm-up beside the first.
-
-    Times are judged only where the machine left its programs enough of them.
-    """
-    warm = rows[int(len(rows) * WARM_UP_SHARE) :]
-    first, last = warm[: len(warm) // 3], warm[-(len(warm) // 3) :]
-    wrong = [line for name in NAMES for line in _grown(name, first, last)]
-    wrong += _bloated(first[-1].tables, last[-1].tables)
-    before, after = ([row.p99_ms for row in part if row.slowness < TOO_SLOW] for part in (first, last))
-    if before and after and min(after) > min(before) * (1 + MOST_P99_GROWTH):
-        wrong.append(f"best p99 {min(before):.1f} to {min(after):.1f} ms")
-    if failed := sum(row.failed for row in rows if row.slowness < TOO_SLOW):
-        wrong.append(f"{failed:,} requests failed")
-    return wrong
+def _say_reached(rate: float, peak: float) -> None:
+    share = f", {rate / peak:.2f} of the peak" if peak else ""
+    print(f"\n{rate:.0f} predictions a second were answered{share}")
 
 
 def _say_tables(tables: Sequence[Table]) -> None:
@@ -207,39 +166,6 @@ def _say_tables(tables: Sequence[Table]) -> None:
     for table in tables[:LARGEST]:
         each = table.size_bytes / max(1, table.live)
         print(f"| {table.name} | {table.live:,} | {table.dead:,} | {table.size_bytes / (1 << 20):.1f} | {each:.0f} |")
-
-
-def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
-    """Tables of which much is dead, or that grew where their rows did not."""
-    found = [f"{table.name}: {table.dead:,} dead rows of {table.live:,}" for table in after if table.is_bloated]
-    earlier = {table.name: table for table in before}
-    for table in after:
-        was = earlier.get(table.name, table)
-        expected = was.size_bytes * max(1.0, table.live / max(1, was.live))
-        if table.size_bytes > expected * (1 + MOST_TABLE_GROWTH) + MANY_BYTES:
-            found.append(
-                f"{table.name}: {was.size_bytes >> 20} to {table.size_bytes >> 20} MiB for {table.live:,} rows"
-            )
-    return found
-
-
-def _typical(samples: Sequence[Sample], field: str) -> float:
-    if not samples:
-        raise StartError("a service did not say its tasks for a third of the run: the machine is too busy")
-    return float(statistics.median(getattr(sample, field) for sample in samples))
-
-
-def _grown(name: str, first: Sequence[Row], last: Sequence[Row]) -> list[str]:
-    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged."""
-    found = []
-    for field, most in (("rss_mib", MOST_GROWTH), ("fds", MOST_GROWTH), ("tasks", MOST_GROWTH)):
-        before, after = (
-            _typical([row.samples[name] for row in part if name in row.samples], field) for part in (first, last)
-        )
-        is_data = field == "rss_mib" and name in ("postgres", "valkey")
-        if after > before * (1 + most) + 4 and not is_data:
-            found.append(f"{name}: {field} {before:.0f} to {after:.0f}")
-    return found
 
 
 def main() -> int:
@@ -255,10 +181,10 @@ def main() -> int:
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
     folder = new_folder("soak")
     try:
-        return 0 if asyncio.run(soak(options, folder)) else 1
+        return asyncio.run(soak(options, folder))
     except StartError as error:
         print(error)
-        return 1
+        return BROKEN
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,134 @@
+"""Judges whether a long steady load was flat: memory, descriptors, tasks, p99 and tables; knows no running system."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+from chaos.stack import SERVICES, STORES
+from chaos.verdict import MOST_SHED
+from chaos.watch import Sample
+from chaos.yardstick import TOO_SLOW
+
+NAMES: Final = (*SERVICES, *STORES)
+WARM_UP_SHARE: Final = 0.25
+MOST_GROWTH: Final = 0.10
+MOST_P99_GROWTH: Final = 0.5
+MOST_UNJUDGED: Final = 0.2  # of the stretches, on a machine that starves its programs
+LEAST_REACHED: Final = 0.93  # of the rate that was wanted: 0.65 of the peak for 0.7
+MOST_DEAD_SHARE: Final = 0.5
+FEW_DEAD: Final = 2_000
+MOST_TABLE_GROWTH: Final = 0.5  # of the bytes a row takes; below MANY_BYTES it is noise
+MANY_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    live: int
+    dead: int
+    size_bytes: int
+
+    @property
+    def is_bloated(self) -> bool:
+        return self.dead > max(FEW_DEAD, self.live * MOST_DEAD_SHARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stretch of the run."""
+
+    until_s: float
+    requests: int
+    predictions: int
+    shed: int
+    failed: int
+    p50_ms: float
+    p99_ms: float
+    samples: dict[str, Sample]
+    tables: list[Table]
+    slowness: float = 1.0
+
+
+def judged(rows: Sequence[Row], rate: float) -> list[str]:
+    """What is not flat, by medians of the first and the last third after the warm-up and by the slope of all of it.
+
+    Times are judged only where the machine left its programs enough of them.
+    """
+    warm = _warm(rows)
+    third = len(warm) // 3
+    wrong = [line for name in NAMES for line in _grown(name, warm)]
+    wrong += _bloated(warm[third - 1].tables, warm[-1].tables)
+    in_time = [row for row in warm if row.slowness < TOO_SLOW]
+    before, after = _course(in_time, [row.p99_ms for row in in_time])
+    if after > before * (1 + MOST_P99_GROWTH):
+        wrong.append(f"p99 {before:.1f} to {after:.1f} ms")
+    if failed := sum(row.failed for row in rows if row.slowness < TOO_SLOW):
+        wrong.append(f"{failed:,} requests failed")
+    shed = sum(row.shed for row in in_time)
+    if shed > MOST_SHED * sum(row.requests for row in in_time):
+        wrong.append(f"{shed:,} requests were shed")
+    if starved_share(rows) <= MOST_UNJUDGED and reached(rows) < LEAST_REACHED * rate:
+        wrong.append(f"{reached(rows):.0f} predictions a second were answered, not {rate:.0f}")
+    return wrong
+
+
+def reached(rows: Sequence[Row]) -> float:
+    """Predictions that were answered a second."""
+    return sum(row.predictions for row in rows) / rows[-1].until_s
+
+
+def starved_share(rows: Sequence[Row]) -> float:
+    """Of the stretches after the warm-up."""
+    warm = _warm(rows)
+    return sum(row.slowness >= TOO_SLOW for row in warm) / len(warm)
+
+
+def _warm(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows[int(len(rows) * WARM_UP_SHARE) :]
+
+
+def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
+    """Tables of which much is dead, or that grew where their rows did not."""
+    found = [f"{table.name}: {table.dead:,} dead rows of {table.live:,}" for table in after if table.is_bloated]
+    earlier = {table.name: table for table in before}
+    for table in after:
+        was = earlier.get(table.name, table)
+        expected = was.size_bytes * max(1.0, table.live / max(1, was.live))
+        if table.size_bytes > expected * (1 + MOST_TABLE_GROWTH) + MANY_BYTES:
+            found.append(
+                f"{table.name}: {was.size_bytes >> 20} to {table.size_bytes >> 20} MiB for {table.live:,} rows"
+            )
+    return found
+
+
+def _grown(name: str, warm: Sequence[Row]) -> list[str]:
+    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged."""
+    seen = [row for row in warm if name in row.samples]
+    if len(seen) < len(warm) / 2:
+        return [f"{name} did not say its tasks in half of the stretches"]
+    found = []
+    for field in ("rss_mib", "fds", "tasks"):
+        before, after = _course(seen, [float(getattr(row.samples[name], field)) for row in seen])
+        is_data = field == "rss_mib" and name in ("postgres", "valkey")
+        if after > before * (1 + MOST_GROWTH) + 4 and not is_data:
+            found.append(f"{name}: {field} {before:.0f} to {after:.0f}")
+    return found
+
+
+def _course(rows: Sequence[Row], values: Sequence[float]) -> tuple[float, float]:
+    """Begin and end: medians of the outer thirds, or where the slope of all leads if that is more.
+
+    The slope is the median of those between any two rows (Theil and Sen), so that one outlier is no trend.
+    """
+    if len(rows) < 3:
+        return 0.0, 0.0
+    third = len(rows) // 3
+    before, after = statistics.median(values[:third]), statistics.median(values[-third:])
+    slopes = [
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for earlier, later in combinations(zip([row.until_s for row in rows], values, strict=True), 2)
+    ]
+    led_to = before + statistics.median(slopes) * (rows[-1].until_s - rows[0].until_s)
+    return before, max(after, min(led_to, max(values)))

@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+from chaos import flatness
+from chaos.flatness import NAMES, Row, Table, reached, starved_share
+from chaos.watch import Sample
+
+FLAT = Sample(0.0, 1, 100.0, 20, 10)
+
+
+def row(p99_ms: float = 10.0, failed: int = 0, tables: tuple[Table, ...] = (), **changed: Sample) -> Row:
+    return Row(60.0, 1_000, 600, 0, failed, 5.0, p99_ms, dict.fromkeys(NAMES, FLAT) | changed, list(tables))
+
+
+def judged(rows: list[Row]) -> list[str]:
+    """A row a minute, ten predictions a second."""
+    return flatness.judged([replace(one, until_s=60.0 * n) for n, one in enumerate(rows, 1)], rate=10.0)
+
+
+def test_twelve_equal_stretches__are_flat() -> None:
+    assert judged([row()] * 12) == []
+
+
+def test_warm_up__does_not_count() -> None:
+    assert judged([row(metrics=FLAT._replace(rss_mib=50.0))] * 3 + [row()] * 9) == []
+
+
+def test_memory_descriptors_and_tasks_that_grow__are_named() -> None:
+    for field in ("rss_mib", "fds", "tasks"):
+        grown = FLAT._replace(**{field: 200})
+        assert judged([row()] * 8 + [row(metrics=grown)] * 4)[0].startswith(f"metrics: {field}")
+    assert judged([row()] * 8 + [row(postgres=FLAT._replace(rss_mib=200.0))] * 4) == []  # its data
+
+
+def test_slower_answers__are_named_though_one_stretch_was_as_fast() -> None:
+    assert judged([row()] * 8 + [row(p99_ms=30.0)] * 3 + [row()]) == ["p99 10.0 to 30.0 ms"]
+    assert judged([row()] * 10 + [row(p99_ms=30.0)] + [row()]) == []
+
+
+def test_slow_leak__is_seen_by_its_slope_and_an_outlier_is_none() -> None:
+    leak = [row(metrics=FLAT._replace(rss_mib=100.0 + 2.5 * n)) for n in range(12)]
+    assert judged(leak) == ["metrics: rss_mib 110 to 128"]
+    once = [row()] * 9 + [row(metrics=FLAT._replace(rss_mib=500.0))] + [row()] * 2
+    assert judged(once) == []
+
+
+def test_rate_that_is_not_reached__is_named() -> None:
+    assert judged([replace(row(), predictions=540)] * 12) == ["9 predictions a second were answered, not 10"]
+    assert judged([replace(row(), predictions=570)] * 12) == []
+    assert reached([replace(row(), until_s=60.0), replace(row(), until_s=120.0)]) == 10.0
+
+
+def test_load_that_is_shed__is_named() -> None:
+    assert judged([replace(row(), shed=11)] * 12) == ["99 requests were shed"]
+    assert judged([replace(row(), shed=10)] * 12) == []
+
+
+def test_machine_that_starves_its_programs_too_often__leaves_too_little_to_judge() -> None:
+    assert starved_share([row()] * 3 + [replace(row(), slowness=3.0)] * 9) == 1.0
+    assert starved_share([replace(row(), slowness=3.0)] * 3 + [row()] * 9) == 0.0
+
+
+def test_service_that_is_seldom_seen__is_named() -> None:
+    unseen = replace(row(), samples={name: FLAT for name in NAMES if name != "metrics"})
+    assert judged([row()] * 4 + [unseen] * 8) == ["metrics did not say its tasks in half of the stretches"]
+
+
+def test_machine_that_starves_its_programs__is_not_judged_by_its_times() -> None:
+    starved = replace(row(p99_ms=900.0, failed=5), slowness=3.0)
+    assert judged([row()] * 8 + [starved] * 4) == []
+    leaking = replace(starved, samples=starved.samples | {"metrics": FLAT._replace(rss_mib=200.0)})
+    assert judged([row()] * 8 + [leaking] * 4) == ["metrics: rss_mib 100 to 200"]
+
+
+def test_failed_request__is_named() -> None:
+    assert judged([row()] * 11 + [row(failed=1)]) == ["1 requests failed"]
+
+
+def test_table_that_grows_without_rows__is_named() -> None:
+    small, large = Table("metrics.rollup", 100, 5, 8 << 20), Table("metrics.rollup", 110, 5, 30 << 20)
+    assert judged([row(tables=(small,))] * 8 + [row(tables=(large,))] * 4) == [
+        "metrics.rollup: 8 to 30 MiB for 110 rows"
+    ]
+    more = Table("metrics.rollup", 400, 5, 30 << 20)
+    assert judged([row(tables=(small,))] * 8 + [row(tables=(more,))] * 4) == []
+    dead = Table("metrics.rollup", 100, 9_000, 8 << 20)
+    assert judged([row(tables=(dead,))] * 12) == ["metrics.rollup: 9,000 dead rows of 100"]
