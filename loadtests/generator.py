@@ -17,9 +17,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
+
+PATIENCE_S: Final = 60.0
 
 
 class Connection(asyncio.Protocol):
@@ -49,10 +51,13 @@ class Connection(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("closed"))
 
     async def ask(self, request: bytes) -> int:
-        """The status of the answer."""
+        """The status of the answer. Raises ConnectionError, also when the far end has closed since the last one."""
+        if self._transport.is_closing():
+            raise ConnectionError("closed between two requests")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._answer
 
 
 def requests(options: argparse.Namespace) -> Iterator[bytes]:

@@ -12,7 +12,8 @@ from typing import Any
 from locust import events
 from locust.env import Environment
 from locust.runners import WorkerRunner
-from traffic.caller import Addresses, open_log
+from traffic.addresses import Addresses
+from traffic.caller import open_log
 from traffic.predicting import Attacker, BatchPredictor, OfficeWorker, Predictor
 from traffic.watching import Analyst, Dashboard, Follower, ThresholdEditor
 
@@ -65,7 +66,7 @@ def prepare(environment: Environment, runner: Any, **_: Any) -> None:
     @environment.events.test_start.add_listener
     def begin(**_: Any) -> None:
         worker = runner.worker_index if isinstance(runner, WorkerRunner) else 0
-        environment.sluice_addresses = Addresses(worker)
+        environment.sluice_addresses = Addresses(worker, environment.parsed_options.expect_workers)
         environment.sluice_answers = open_log(environment.parsed_options.answers, os.getpid())
 
     @environment.events.test_stop.add_listener

@@ -30,10 +30,15 @@ class Measure:
     wanted: Mapping[str, float] = field(default_factory=dict)
 
 
-def save(part: str, measures: Sequence[Measure], versions: Mapping[str, str] | None = None) -> None:
-    """Replace what an earlier run of this part left. `versions` are those of the peers."""
+def save(
+    part: str, measures: Sequence[Measure], versions: Mapping[str, str] | None = None, left_out: Sequence[str] = ()
+) -> None:
+    """Replace what an earlier run of this part left; the last thing that a part does, once nothing can fail any more.
+
+    `versions` are those of the peers; `left_out` are peers that this machine does not have.
+    """
     PLACE.mkdir(parents=True, exist_ok=True)
-    found = machine() | {"measures": [asdict(measure) for measure in measures]}
+    found = machine() | {"measures": [asdict(measure) for measure in measures], "left_out": [*left_out]}
     found["versions"] |= versions or {}
     (PLACE / f"{part}.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
@@ -48,12 +53,22 @@ def load(part: str) -> dict[str, Any] | None:
     return found
 
 
+def cores() -> list[int]:
+    """The processors that this program may use; a container may see more."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
+def drop(part: str) -> None:
+    """Nothing is left of this part."""
+    (PLACE / f"{part}.json").unlink(missing_ok=True)
+
+
 def machine() -> dict[str, Any]:
     """When and on what."""
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(cores()),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
         "load_average": round(os.getloadavg()[1], 1),

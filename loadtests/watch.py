@@ -14,6 +14,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from objectives import merged
+from results import cores
 from system import System
 
 LOOK_S: Final = 1.0
@@ -67,8 +68,7 @@ class Watch:
         """Shares of all processors since then: the system, the generator, and everything on this machine."""
         begin = next((look for look in self.looks if look.at_s - self.looks[0].at_s >= from_s), self.looks[0])
         end = self.looks[-1]
-        cores = psutil.cpu_count() or 1
-        elapsed_s = (end.at_s - begin.at_s) * cores
+        elapsed_s = (end.at_s - begin.at_s) * len(cores())
         idle = (end.idle_s - begin.idle_s) / elapsed_s
         return (
             (end.system_s - begin.system_s) / elapsed_s,
@@ -78,7 +78,8 @@ class Watch:
 
     def _cpu(self, generator: psutil.Process) -> Cpu:
         ours = sum(map(_cpu_s, self.system.processes()))
-        return Cpu(time.monotonic(), ours, _cpu_s(generator), psutil.cpu_times().idle)
+        each = psutil.cpu_times(percpu=True)
+        return Cpu(time.monotonic(), ours, _cpu_s(generator), sum(each[core].idle for core in cores()))
 
 
 def _established(edge: psutil.Process, port: int) -> int:

@@ -20,6 +20,15 @@ TEST_ENVIRONMENT = {
 }
 
 
+def _command(process: psutil.Process) -> list[str]:
+    """Empty when it has ended meanwhile."""
+    try:
+        command: list[str] = process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+    return command
+
+
 @dataclass
 class System:
     """A launcher and everything below it."""
@@ -66,7 +75,7 @@ class System:
 
     def service(self, package: str) -> psutil.Process:
         """The process of one service."""
-        found = [p for p in self.processes() if p.cmdline()[-2:] == ["-m", package]]
+        found = [p for p in self.processes() if _command(p)[-2:] == ["-m", package]]
         assert len(found) == 1, found
         return found[0]
 

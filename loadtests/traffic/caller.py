@@ -1,6 +1,5 @@
 """What all users of the load test share: an address and a kept connection of their own, and a record of each answer."""
 
-import itertools
 import math
 import random
 import time
@@ -10,32 +9,12 @@ from typing import Any, Final
 
 import sentences
 from locust import FastHttpUser
+from traffic.addresses import Addresses
 from traffic.answers import Answer, AnswerLog, is_promised_refusal
 
 JSON: Final = "application/json"
 TEXTS: Final = tuple(sentences.generated(10_000))
-_FIRST_ADDRESS: Final = (198 << 24) | (18 << 16)  # 198.18.0.0/15 is set aside for benchmarks
-_ADDRESSES_A_WORKER: Final = 4_096
-_CALLERS_AN_OFFICE: Final = 10
 _LONGEST_PAUSE_S: Final = 30.0
-
-
-class Addresses:
-    """Hands out client addresses; the workers of a distributed run get different ones."""
-
-    def __init__(self, worker: int) -> None:
-        self._next = itertools.count(_FIRST_ADDRESS + worker % 32 * _ADDRESSES_A_WORKER + 1)
-        self._desks: list[str] = []
-
-    def new(self) -> str:
-        number = next(self._next)
-        return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
-
-    def shared(self) -> str:
-        """The same one for ten callers, then another."""
-        if not self._desks:
-            self._desks = [self.new()] * _CALLERS_AN_OFFICE
-        return self._desks.pop()
 
 
 class Caller(FastHttpUser):

@@ -4,7 +4,8 @@ import random
 from typing import Any
 
 from locust import constant_throughput, task
-from traffic.caller import TEXTS, Addresses, Caller
+from traffic.addresses import Addresses
+from traffic.caller import TEXTS, Caller
 
 
 class Predictor(Caller):
