@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import results
 import summary
 from results import PLACE
 
@@ -55,7 +56,7 @@ def run(names: Sequence[str], again: bool) -> list[str]:
 
 
 def _succeeds(part: str) -> bool:
-    """Shows what the part prints, and keeps it once it has ended well."""
+    """Shows what the part prints, and keeps that and what it measured once it has ended well."""
     unfinished = _output(part).with_suffix(".md.part")
     command = [sys.executable, "-u", str(HERE / f"bench_{part}.py")]
     with (
@@ -67,6 +68,9 @@ def _succeeds(part: str) -> bool:
             kept.write(line)
     if running.returncode == 0:
         unfinished.rename(_output(part))
+    else:
+        results.drop(part)
+        _output(part).unlink(missing_ok=True)  # of an earlier run: this part is not done
     return running.returncode == 0
 
 

@@ -23,6 +23,7 @@ import aiohttp
 import psutil
 import results
 from aiohttp import web
+from peers.install import versions
 from redis import Redis
 
 from launcher.ports import free_ports
@@ -66,9 +67,9 @@ def main() -> None:
                 python = sys.executable if contender == "sluice" else str(peers)
                 crowds[contender] = _crowd(server, python, contender, requests, processes)
                 print(_row(contender, requests, processes, crowds[contender]), flush=True)
-        results.save("analyst", [*_measured(requests, crowds)])
     with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "served", next(ports)) as server:
         asyncio.run(_served(server, [next(ports), next(ports)], Path(state), 5 if options.short else 20, options.mix_s))
+    results.save("analyst", [*_measured(requests, crowds)], versions("analyst", ("cashews", "aiocache")))
 
 
 # ---- a crowd at once

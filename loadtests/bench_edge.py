@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import statistics
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import psutil
 import results
 from edge.install import python_of
+from peers.install import versions
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -91,9 +93,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender in contenders:
                 _measure(contender, options, database)
-        results.save("edge", [_measured(contenders, *kind) for kind in KINDS])
         _print(contenders, options)
         _print_flood(strict, contenders[-1], options, database)
+    absent = [CONTENDERS[name] for name in CONTENDERS.keys() - {contender.name for contender in contenders}]
+    results.save("edge", [_measured(contenders, *kind) for kind in KINDS], _versions(), sorted(absent))
 
 
 def _commands(
@@ -135,6 +138,17 @@ def _commands(
             "EVENTS_JOURNAL_DIR": str(folder / name),
         }
         yield name, [python, "-m", "edge_limiter"], common | environment
+
+
+def _versions() -> dict[str, str]:
+    """Of the peers that are here."""
+    found = versions("slowapi", ("fastapi", "slowapi"))
+    for name, say in (("nginx", "-v"), ("haproxy", "-v")):
+        if program := shutil.which(name):
+            said = subprocess.run([program, say], capture_output=True, text=True, check=True)
+            number = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+            found[name] = number[0] if number else ""
+    return found
 
 
 def _config(name: str, folder: Path, **values: object) -> Path:

@@ -57,7 +57,8 @@ def main() -> None:
         redis = open_until_end.enter_context(_redis(place))
         running = open_until_end.enter_context(_running(place, redis))
         gflop = _print_machine(texts)
-        peak = _print_throughput(running, file, gflop, options)
+        measure = _print_throughput(running, file, gflop, options)
+        peak = statistics.median(measure.rounds[measure.ours])
         sluice = running[0]
         sluice.resume()
         _print_latency(sluice, file, peak, options.seconds)
@@ -65,6 +66,12 @@ def main() -> None:
         _print_invariance(sluice, texts[: options.invariance])
         sluice.stop()
         _print_memory(place, file, redis, options.requests)
+    results.save("inference", [measure], _versions())
+
+
+def _versions() -> dict[str, str]:
+    """Of the peers."""
+    return {name: found for peer in PACKAGES for name, found in install.versions(peer, PACKAGES[peer]).items()}
 
 
 @contextmanager
@@ -105,8 +112,9 @@ def _print_machine(texts: Sequence[str]) -> float:
     return gflop
 
 
-def _print_throughput(running: Sequence[Server], file: Path, gflop: float, options: argparse.Namespace) -> float:
-    """Returns our median rate."""
+def _print_throughput(
+    running: Sequence[Server], file: Path, gflop: float, options: argparse.Namespace
+) -> results.Measure:
     rates: dict[str, list[float]] = {name: [] for name in (*LOOPS, *(server.name for server in running))}
     cpus: dict[str, list[float]] = {server.name: [] for server in running}
     for server in running:
@@ -121,10 +129,7 @@ def _print_throughput(running: Sequence[Server], file: Path, gflop: float, optio
             rates[server.name].append(_rate(found, "200"))
             cpus[server.name].append(found["cpu"])
     peak = statistics.median(rates[running[0].name])
-    measure = results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
-    versions = {name: found for peer in PACKAGES for name, found in install.versions(peer, PACKAGES[peer]).items()}
-    results.save("inference", [measure], versions)
-    print(f"Peers: {', '.join(f'{name} {found}' for name, found in versions.items())}.\n")
+    print(f"Peers: {', '.join(f'{name} {found}' for name, found in _versions().items())}.\n")
     print(f"{options.connections} connections, one text a request; medians of {options.rounds} rounds:\n")
     print("| server | requests/s | rounds | sluice is | wanted | generator's CPU |\n|---|---:|---:|---:|---:|---:|")
     for name, found_rates in rates.items():
@@ -136,7 +141,7 @@ def _print_throughput(running: Sequence[Server], file: Path, gflop: float, optio
     limits = json.loads(_output([str(install.python_of("pipeline")), str(HERE / "peers" / "peak.py")]))
     shares = (f"{peak * gflop / limit:.2f} of what {kind} allows ({limit:.0f} GOP/s)" for kind, limit in limits.items())
     print(f"\nBy the multiplications of the float32 model, that is {' and '.join(shares)}, all cores.")
-    return peak
+    return results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
 
 
 def _print_latency(sluice: Server, file: Path, peak: float, seconds: float) -> None:

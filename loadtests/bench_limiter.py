@@ -21,6 +21,7 @@ from pathlib import Path
 
 import results
 from edge.install import python_of
+from peers.install import versions
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -65,8 +66,8 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender in contenders:
                 contender.rounds.append(contender.measure(options.seconds, contender.best))
-        results.save("limiter", [_measured(contenders)])
         _print(contenders, options)
+    results.save("limiter", [_measured(contenders)], versions("limiters", ("pyrate-limiter", "psycopg", "limits")))
 
 
 def _contenders(peers: str, database: str, redis: str) -> list[Contender]:

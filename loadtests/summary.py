@@ -39,8 +39,9 @@ def lines(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Ite
     yield "\nMedians, and the smallest and largest round. Below 1 × the other is better."
     yield ""
     yield from _machines(found)
-    if missing:
-        yield f"\nNot measured in this run: {', '.join(missing)}."
+    not_measured = [*missing, *(f"{name} ({part})" for part, one in found.items() for name in one["left_out"])]
+    if not_measured:
+        yield f"\nNot measured in this run: {', '.join(not_measured)}."
     yield ""
     yield from (f"![{part}](images/bench-{part}.png)" for part in found)
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import bench
 import pytest
+import results
+from results import Measure
 
 
 @pytest.fixture
@@ -11,6 +13,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of benchmarks: one works, one breaks after its first line; results go there too."""
     monkeypatch.setattr(bench, "HERE", tmp_path)
     monkeypatch.setattr(bench, "PLACE", tmp_path)
+    monkeypatch.setattr(results, "PLACE", tmp_path)
     (tmp_path / "bench_works.py").write_text('print("| a | b |")')
     (tmp_path / "bench_breaks.py").write_text('print("begun"); raise SystemExit(3)')
     return tmp_path
@@ -36,3 +39,11 @@ def test_a_part_that_is_done__runs_again_only_when_asked(parts: Path, capsys: py
     assert (parts / "works.md").read_text() == "| a | b |\n"
     bench.run(["works"], again=True)
     assert (parts / "works.md").read_text() == "other\n"
+
+
+def test_part_that_fails_after_it_measured__leaves_nothing_for_the_summary(parts: Path) -> None:
+    for part in ("breaks", "works"):
+        results.save(part, [Measure("ms", "less", "us", {"us": [1.0]})])
+    bench.run(["breaks", "works"], again=False)
+    assert results.load("breaks") is None
+    assert results.load("works") is not None

@@ -44,6 +44,15 @@ def test_versions_of_peers_and_what_is_missing__are_told() -> None:
     assert any(line.strip() == "Not measured in this run: other." for line in lines)
 
 
+def test_peer_that_was_left_out__is_named() -> None:
+    results.save("edge", [Measure("ms", "less", "us", {"us": [2.0]})], left_out=["nginx", "haproxy"])
+    found = results.load("edge")
+    assert found is not None
+    assert [*summary.lines({"edge": found}, ["other"])][-3].strip() == (
+        "Not measured in this run: other, nginx (edge), haproxy (edge)."
+    )
+
+
 def test_a_part_that_left_nothing__is_none() -> None:
     assert results.load("never") is None
 
