@@ -82,7 +82,7 @@ async def ingestion(url: str, valkey: Valkey) -> None:
                 payload_bytes += len(payload)
                 pipeline.xadd(STREAM, {EVENT_FIELD: payload})
             await pipeline.execute()
-        stream_bytes = await redis.memory_usage(STREAM, samples=0)
+        stream_bytes = await redis.memory_usage(STREAM, samples=0) or 0
         print(f"event: {payload_bytes / EVENTS:.0f} bytes in the journal, {stream_bytes / EVENTS:.0f} bytes in Redis")
         reader = StreamReader(redis, "c", batch=5000, claim_idle_s=60, dead_letters_max=10, now=lambda: 0.0)
         metrics = IngestionMetrics(CollectorRegistry())

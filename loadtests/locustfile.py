@@ -10,7 +10,6 @@ from argparse import ArgumentParser
 from typing import Any
 
 from locust import events
-from locust.env import Environment
 from locust.runners import WorkerRunner
 from traffic.addresses import Addresses
 from traffic.caller import open_log
@@ -60,7 +59,7 @@ def add_options(parser: ArgumentParser, **_: Any) -> None:
 
 
 @events.init.add_listener
-def prepare(environment: Environment, runner: Any, **_: Any) -> None:
+def prepare(environment: Any, runner: Any, **_: Any) -> None:
     environment.sluice_answers = None
 
     @environment.events.test_start.add_listener

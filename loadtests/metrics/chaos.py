@@ -62,8 +62,12 @@ class Chaos:
             stopped.callback(server.kill)
             server.start()
         migrate("metrics", self.postgres.url())
-        stopped.callback(lambda: [one.kill() for one in self.consumers])
+        stopped.callback(self.dismiss)
         self.recruit()
+
+    def dismiss(self) -> None:
+        for one in self.consumers:
+            one.kill()
 
     def recruit(self) -> None:
         program = str(Path(__file__).with_name("chaos_consumer.py"))
@@ -155,7 +159,8 @@ class Chaos:
             await asyncio.sleep(0.2)
         connection = await asyncpg.connect(self.postgres.url(), server_settings={"search_path": "metrics"})
         try:
-            raw, distinct = await connection.fetchrow("SELECT count(*), count(DISTINCT event_id) FROM prediction")
+            raw = await connection.fetchval("SELECT count(*) FROM prediction")
+            distinct = await connection.fetchval("SELECT count(DISTINCT event_id) FROM prediction")
             widths = await connection.fetch("SELECT width_s, sum(n)::bigint FROM rollup GROUP BY 1 ORDER BY 1")
             deadlocks = await connection.fetchval("SELECT sum(deadlocks)::bigint FROM pg_stat_database")
         finally:

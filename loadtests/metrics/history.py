@@ -54,14 +54,14 @@ class History:
             await Partitions(database, retention_days=DAYS, ahead_days=DAYS, now=first.timestamp).maintain()
             made: asyncio.Task[None] | None = None
             for day in (first + n * _DAY for n in range(DAYS)):
-                async with database.connection() as connection:
+                async with pool.acquire() as connection:
                     await connection.execute(_ROWS, day, rows // DAYS, timeout=_TIMEOUT_S)
                 if made is not None:
                     await made
                 made = asyncio.create_task(self._roll_up(database, day))
             if made is not None:
                 await made
-            async with database.connection() as connection:
+            async with pool.acquire() as connection:
                 await connection.execute("VACUUM (ANALYZE) prediction", timeout=_TIMEOUT_S)
                 await connection.execute("VACUUM (ANALYZE) rollup", timeout=_TIMEOUT_S)
         return time.perf_counter() - started

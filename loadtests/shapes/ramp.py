@@ -3,6 +3,8 @@
 locust -f loadtests/locustfile.py,loadtests/shapes/ramp.py --host … --users 2000 --spawn-rate 100 --run-time 10m
 """
 
+from typing import Any
+
 from locust import LoadTestShape
 
 STEPS = 10
@@ -12,7 +14,8 @@ class Ramp(LoadTestShape):
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        options = self.runner.environment.parsed_options
+        assert self.runner is not None
+        options: Any = self.runner.environment.parsed_options
         users, rate = options.num_users or 1, options.spawn_rate or 1
         share = self.get_run_time() / (options.run_time or 600)
         if share >= 1:

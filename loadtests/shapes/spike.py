@@ -3,6 +3,8 @@
 locust -f loadtests/locustfile.py,loadtests/shapes/spike.py --host … --users 2000 --spawn-rate 500 --run-time 6m
 """
 
+from typing import Any
+
 from locust import LoadTestShape
 
 
@@ -10,7 +12,8 @@ class Spike(LoadTestShape):
     use_common_options = True
 
     def tick(self) -> tuple[int, float] | None:
-        options = self.runner.environment.parsed_options
+        assert self.runner is not None
+        options: Any = self.runner.environment.parsed_options
         users, rate = options.num_users or 1, options.spawn_rate or 1
         share = self.get_run_time() / (options.run_time or 360)
         if share >= 1:

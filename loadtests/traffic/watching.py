@@ -71,7 +71,7 @@ class Analyst(Caller):
 
     def wait_time(self) -> float:
         every_s = self.options.stampede_s
-        return min(self.pause_s(self.options.think_s * 0.75), every_s - time.time() % every_s)
+        return min(self.pause_s(self.options.think_s * 0.75), float(every_s - time.time() % every_s))
 
     @task
     def report(self) -> None:
