@@ -1,5 +1,6 @@
 """The users of the load test find no fault with the real system; the judge of what they saw is tested apart."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from system import System
 from traffic import answers
 
+RARE = ("Attacker", "Dashboard", "Follower", "ThresholdEditor")  # one in a hundred, and one here
+ANSWERED = {"Predictor", "OfficeWorker", "BatchPredictor", "Attacker", "Dashboard", "Analyst", "ThresholdEditor"}
 LOADTESTS = Path(__file__).parents[1] / "loadtests"
 
 
@@ -18,8 +21,10 @@ def test_users_of_the_load_test__find_no_fault(system: System, tmp_path: Path, s
     command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", system.url, "--only-summary"]
     command += ["--users", "52", "--spawn-rate", "52", "--run-time", "2s", "--stop-timeout", "10", "--think-s", "1"]
     command += ["--answers", str(tmp_path), "--admin-token", token]
+    command += ["--config-users", json.dumps([{"user_class_name": name, "fixed_count": 1} for name in RARE])]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr  # 1 when there was any failure
     found = list(answers.read(tmp_path))
-    assert {"Predictor", "OfficeWorker", "BatchPredictor", "Analyst"} <= {one.user for one in found}
+    assert {one.user for one in found} == ANSWERED
+    assert "/metrics/stream, message" in ended.stdout + ended.stderr  # what followers hear is no answer
     assert any(one.status == 200 and one.policy == "predict" for one in found)
