@@ -157,7 +157,8 @@ def test_short_life__is_not_judged() -> None:
 
 def test_descriptors_and_tasks__leak_too() -> None:
     first = Sample(0, 1, 50, 20, 10)
-    assert "descriptors" in Life("edge", 60, first, first._replace(fds=40)).leak
+    assert "descriptors" in Life("edge", 60, first, first._replace(fds=65)).leak
+    assert not Life("edge", 60, first, first._replace(fds=64)).leak  # kept connections of a crowd that waited
     assert "tasks" in Life("edge", 60, first, first._replace(tasks=40)).leak
 
 
