@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_limiter.identity import Client, Network, parse_address
-from edge_limiter.policy import Policy
+from edge_limiter.policy import Policy, PolicyError
 
 Identity = Literal["ip", "api-key"]
 
@@ -56,8 +56,15 @@ class PolicySet:
         self.replace(rules)
 
     def replace(self, rules: Iterable[Rule]) -> None:
-        """Put other rules in force, all at once."""
-        self.rules = tuple(rules)
+        """Put other rules in force, all at once. Raises PolicyError when one has the name of a default.
+
+        Admissions are kept by the name of the policy: under one name, a shorter window would forget for a longer one.
+        """
+        rules = tuple(rules)
+        for rule in rules:
+            if rule.policy.name in self._defaults:
+                raise PolicyError(f"{rule.policy.name} is the name of a policy that is always there: choose another")
+        self.rules = rules
         patterns = [(_compile(path), rule, _rank(path, rule)) for rule in self.rules for path in rule.paths]
         self._patterns = sorted(patterns, key=lambda item: item[2], reverse=True)
         self._found: dict[tuple[str, str, str | None], Rule | None] = {}

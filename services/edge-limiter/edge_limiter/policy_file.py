@@ -88,16 +88,23 @@ def parse_policies(text: bytes) -> tuple[Rule, ...]:
     if len(text) > MAX_BYTES:
         raise PolicyError("the file is larger than 1 MiB")
     try:
-        file = PolicyFile.model_validate(yaml.safe_load(text))
+        file = PolicyFile.model_validate(_load(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise PolicyError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return tuple(_rule(model) for model in file.policies)
+
+
+def _load(text: bytes) -> object:
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise PolicyError(f"not YAML{f', line {mark.line + 1}' if mark else ''}") from error
     except RecursionError as error:
         raise PolicyError("nested too deeply") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise PolicyError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    return tuple(_rule(model) for model in file.policies)
+    except Exception as error:  # what YAML takes for a date or a number and Python does not: PyYAML lets it through
+        raise PolicyError(f"not YAML: {error}") from error
 
 
 def _rule(model: PolicyModel) -> Rule:
@@ -147,13 +154,13 @@ class PolicyWatch:
         self._seen = stamp
         try:
             rules = await asyncio.to_thread(read_policies, self._path)
+            self._policies.replace(rules)
         except PolicyError as error:
             if str(error) != self._complaint:
                 log.error("the policy file is wrong: the policies before it stay", reason=str(error))
             self._complaint = str(error)
             return
         self._complaint = ""
-        self._policies.replace(rules)
         log.info("policies replaced", policies=[rule.policy.name for rule in rules])
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ from common.service import StartError
 from common.settings import load
 from edge_limiter.app import LIMITS, create_service
 from edge_limiter.policies import PolicySet
-from edge_limiter.policy import PolicyError
+from edge_limiter.policy import Policy, PolicyError
 from edge_limiter.policy_file import PolicyWatch, parse_policies
 from edge_limiter.settings import EdgeSettings
 
@@ -46,6 +46,9 @@ def test_changed_limit__changes_the_version() -> None:
         (POLICY % (5, ", identity: api-key, keys: [k1]"), "policies.0.keys"),
         (POLICY % (5, "}, {name: few, match: {paths: [/x]}, limit: 1, window_s: 1"), "same name"),
         ("!!python/object/apply:os.system [true]", "not YAML"),
+        ("policies: 2024-13-45", "not YAML: month must be in"),
+        ("policies: " + "9" * 5_000, "not YAML: Exceeds the limit"),
+        ("policies: !!bool perhaps", "not YAML"),
         (POLICY.replace("/predict", "predict") % (5, ""), "policies.0.match.paths"),
     ],
 )
@@ -57,22 +60,26 @@ def test_wrong_file__is_refused_with_its_place(text: str, reason: str) -> None:
 async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tmp_path: Path) -> None:
     path = tmp_path / "policies.yaml"
     path.write_text(POLICY % (5, ""))
-    policies = PolicySet({}, parse_policies(path.read_bytes()))
+    policies = PolicySet({"predict": Policy("predict", 60, 60)}, parse_policies(path.read_bytes()))
     watch = PolicyWatch(path, policies)
     with capture_logs() as logs:
-        for broken in ("policies: [", "policies: [ "):
+        for broken in ("policies: [", "policies: [ ", POLICY.replace("few", "predict") % (6, "")):
             path.write_text(broken)
             await watch.look()
-    assert [entry["log_level"] for entry in logs] == ["error"]
+    assert [entry["reason"] for entry in logs] == [
+        "not YAML, line 1",
+        "predict is the name of a policy that is always there: choose another",
+    ]
     assert policies.rules[0].policy.limit == 5
     path.write_text(POLICY % (7, ""))
     await watch.look()
     assert policies.rules[0].policy.limit == 7
 
 
-def test_wrong_file_at_the_start__stops_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["policies: 1", POLICY.replace("few", "analyze") % (5, "")])
+def test_wrong_file_at_the_start__stops_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "policies.yaml"
-    path.write_text("policies: 1")
+    path.write_text(text)
     with pytest.raises(StartError, match="EDGE_POLICY_FILE"):
         create_service(
             load(EdgeSettings, {"DATABASE_URL": "postgresql://u:p@127.0.0.1/x", "EDGE_POLICY_FILE": str(path)})
