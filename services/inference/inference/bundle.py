@@ -35,6 +35,7 @@ class Reference:
 class Bundle:
     """A model folder whose files are all there and as they were written."""
 
+    folder: Path
     model: Path
     tokenizer: Path
     card: ModelCard
@@ -46,6 +47,7 @@ def load(folder: Path = BUNDLED) -> Bundle:
     _require_files(folder)
     _verify_checksums(folder)
     return Bundle(
+        folder=folder,
         model=folder / MODEL,
         tokenizer=folder / TOKENIZER,
         card=_read_card(folder / CARD),

@@ -9,7 +9,8 @@ from typing import Final, Literal
 from inference import bundle
 from inference.cores import usable_cores
 from inference.engine import Engine, ModelError
-from inference.onnx_engine import RUN_TOKENS, OnnxEngine
+from inference.process_engine import ProcessEngine
+from inference.tokens import RUN_TOKENS
 from inference.workers import Restarts
 
 EngineName = Literal["auto", "onnx", "torch"]
@@ -70,9 +71,7 @@ def _onnx(model: str, device: Device) -> Plan:
     loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
 
     def create() -> Engine:
-        engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
-        bundle.self_check(engine, loaded.reference)
-        return engine
+        return ProcessEngine(loaded)
 
     return Plan(create, usable_cores(), RUN_TOKENS)
 

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
 
 from inference.engine import Encoded, ModelCard, ModelMalformed, softmax
-
-RUN_TOKENS = 128
-"""Padded tokens in one run: more do not fit the caches of a core and score no faster."""
+from inference.tokens import RUN_TOKENS, encoded_by, tokenizer_for
 
 INPUTS = ("input_ids", "attention_mask")
 
@@ -29,8 +26,7 @@ class OnnxEngine:
         self._session = _session_for(model)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return [Encoded(tuple(each.ids), truncated=bool(each.overflowing)) for each in encodings]
+        return encoded_by(self._tokenizer, texts)
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
         scores: list[tuple[float, ...]] = [()] * len(batch)
@@ -52,17 +48,6 @@ class OnnxEngine:
             mask[row, : text.tokens] = 1
         [logits] = self._session.run(["logits"], dict(zip(INPUTS, (ids, mask), strict=True)))
         return logits.tolist()  # type: ignore[no-any-return]
-
-
-def tokenizer_for(file: Path, max_tokens: int) -> Tokenizer:
-    """A tokenizer that cuts at `max_tokens` and doesn't pad; raises ModelMalformed."""
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise ModelMalformed(f"{file} is not a tokenizer: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    return tokenizer
 
 
 def _session_for(model: Path) -> onnxruntime.InferenceSession:

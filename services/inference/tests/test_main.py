@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import psutil
 
 SERVICE = [sys.executable, "-m", "inference"]
 
@@ -70,6 +71,23 @@ async def _ask_until_killed(session: aiohttp.ClientSession, url: str, process: s
 
     await asyncio.gather(*(ask(number) for number in range(60)))
     return answered
+
+
+async def test_scoring_process_that_is_killed__is_replaced_and_its_texts_are_answered(settings: dict[str, Any]) -> None:
+    url = f"http://127.0.0.1:{settings['inference_port']}/predict/batch"
+    async with running(settings) as process, aiohttp.ClientSession() as session:
+        [scoring] = psutil.Process(process.pid).children()
+        ready_s = sum(scoring.cpu_times()[:2])
+        texts = [f"Story {number}, long and winding. " * 80 for number in range(32)]
+        patience = {"X-Request-Timeout-Ms": "60000"}
+        asking = asyncio.create_task(session.post(url, json={"texts": texts}, headers=patience))
+        while sum(scoring.cpu_times()[:2]) < ready_s + 0.2:  # until it is at it
+            await asyncio.sleep(0.01)
+        scoring.kill()
+        async with await asking as response:
+            body = await response.json()
+    assert response.status == 200
+    assert all("label" in item for item in body["predictions"])
 
 
 def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from inference.bundle import BUNDLED, CARD, CHECKSUMS, MODEL, REFERENCE, TOKENIZER
-from inference.onnx_engine import tokenizer_for
+from inference.tokens import tokenizer_for
 from training.gate import Comparison, GateRefused, compare, read_rows, require
 from training.graph import TAP, ClassifierGraph
 from training.quantise import Range, merge_ranges, quantise_linears

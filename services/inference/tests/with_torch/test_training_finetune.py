@@ -28,7 +28,7 @@ def _train(classifier: Path) -> Any:
     import torch
     from training.finetune import create_model, train
 
-    from inference.onnx_engine import tokenizer_for
+    from inference.tokens import tokenizer_for
 
     torch.manual_seed(0)
     tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)
