@@ -19,7 +19,9 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from inference.bundle import BUNDLED, CARD, CHECKSUMS, MODEL, REFERENCE, TOKENIZER
+from inference.engine import softmax
 from inference.tokens import tokenizer_for
+from training.evaluate import Quality, quality
 from training.gate import Comparison, GateRefused, compare, read_rows, require
 from training.graph import TAP, ClassifierGraph
 from training.quantise import Range, merge_ranges, quantise_linears
@@ -33,7 +35,7 @@ LOGIT_DIGITS = 4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     encoder = encoder_folder()
     _say("merging the adapter into the encoder")
     model = merged_classifier(encoder, options.adapter)
@@ -50,14 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = read_rows(options.eval, len(facts["labels"]))
     _say(f"comparing int8 with fp32 on {len(rows)} rows")
     texts = [row.text for row in rows]
-    comparison = compare(rows, floating.logits(texts), int8.logits(texts))
-    _say(f"  {comparison}")
+    int8_logits = int8.logits(texts)
+    comparison = compare(rows, floating.logits(texts), int8_logits)
+    found = quality([row.label for row in rows], [softmax(logits) for logits in int8_logits])
+    _say(f"  {comparison}\n  {found}")
     reference = [
         {"text": text, "fp32": before, "int8": after}
         for text, before, after in zip(sentences, floating.logits(sentences), int8.logits(sentences), strict=True)
     ]
     try:
-        write_folder(options.out, int8_graph, encoder / "tokenizer.json", facts, comparison, reference)
+        write_folder(options.out, int8_graph, encoder / "tokenizer.json", facts, comparison, found, reference)
     except GateRefused as refusal:
         sys.exit(f"nothing written: {refusal}")
     _say(f"wrote {options.out}")
@@ -102,6 +106,7 @@ def write_folder(
     tokenizer: Path,
     facts: dict[str, Any],
     comparison: Comparison,
+    found: Quality,
     reference: list[dict[str, Any]],
 ) -> None:
     """Write beside `out`, then put it in its place, so that a broken run leaves the old folder whole.
@@ -114,7 +119,7 @@ def write_folder(
         folder.mkdir()
         (folder / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
         (folder / TOKENIZER).write_text(_plain_tokenizer(tokenizer), encoding="utf-8")
-        card = {**facts, "revision": _revision(folder, facts), "scores": _scores(comparison)}
+        card = {**facts, "revision": _revision(folder, facts), "scores": _scores(comparison, found)}
         (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         (folder / REFERENCE).write_text(_reference_lines(reference), encoding="utf-8")
         lines = [f"{_sha256(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
@@ -140,11 +145,13 @@ def _plain_tokenizer(file: Path) -> str:
     return tokenizer.to_str()
 
 
-def _scores(comparison: Comparison) -> dict[str, float | int]:
+def _scores(comparison: Comparison, found: Quality) -> dict[str, float | int]:
     return {
         "evaluation_rows": comparison.rows,
         "fp32_accuracy": round(comparison.reference_accuracy, 4),
         "int8_accuracy": round(comparison.accuracy, 4),
+        "int8_macro_f1": round(found.macro_f1, 4),
+        "int8_calibration_error": round(found.calibration_error, 4),
         "label_agreement": round(comparison.agreement, 4),
         "label_agreement_where_fp32_is_sure": round(comparison.confident_agreement, 4),
     }
@@ -164,13 +171,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.build", description=__doc__.splitlines()[0])
     parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files of label<TAB>text for the gate")
-    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="a LoRA adapter's folder")
-    parser.add_argument("--card", type=Path, default=CARD_FACTS, help="name, labels, max_tokens and what else to state")
+    parser.add_argument("--adapter", type=Path, help="a LoRA adapter's folder (default: the bundled model's)")
+    parser.add_argument(
+        "--card", type=Path, help="name, labels, max_tokens and what else to state of the adapter's model"
+    )
     parser.add_argument("--out", type=Path, default=BUNDLED, help="the folder to write (default: the bundled model)")
-    return parser
+    options = parser.parse_args(arguments)
+    if options.adapter is not None and options.card is None:
+        parser.error("--adapter needs --card: the bundled model's card does not describe another model")
+    options.adapter, options.card = options.adapter or ADAPTER, options.card or CARD_FACTS
+    return options
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from training.evaluate import Quality
 from training.gate import Comparison, GateRefused
 
 from inference import bundle
@@ -14,6 +15,7 @@ from inference.onnx_engine import OnnxEngine
 pytestmark = pytest.mark.torch
 
 PERFECT = Comparison(rows=1, reference_accuracy=1, accuracy=1, agreement=1, confident_agreement=1)
+QUALITY = Quality(rows=1, accuracy=1, macro_f1=0.875, calibration_error=0.125)
 LIMIT = 40
 
 
@@ -87,11 +89,13 @@ def test_folder_that_a_build_writes__is_served(
         for text, logits in zip(sentences, Scorer(graph, tokenizer).logits(sentences), strict=True)
     ]
     facts = {"name": "tiny", "labels": ["sad", "glad"], "max_tokens": LIMIT}
-    write_folder(tmp_path / "out", graph, classifier_folder / "tokenizer.json", facts, PERFECT, reference)
+    write_folder(tmp_path / "out", graph, classifier_folder / "tokenizer.json", facts, PERFECT, QUALITY, reference)
 
     loaded = bundle.load(tmp_path / "out")
     engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
     bundle.self_check(engine, loaded.reference, sample=len(sentences))
+    scores = json.loads((tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8"))["scores"]
+    assert (scores["int8_macro_f1"], scores["int8_calibration_error"]) == (0.875, 0.125)
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "out").iterdir()} == {0o644}
     engine.close()
 
@@ -103,7 +107,13 @@ def test_model_that_fails_the_gate__is_not_written(classifier_folder: Path, fold
     failing = Comparison(rows=1, reference_accuracy=1, accuracy=0, agreement=0, confident_agreement=0)
     with pytest.raises(GateRefused, match="accuracy falls"):
         write_folder(
-            tmp_path / "out", ClassifierGraph(folded, {}).build(), classifier_folder / "tokenizer.json", {}, failing, []
+            tmp_path / "out",
+            ClassifierGraph(folded, {}).build(),
+            classifier_folder / "tokenizer.json",
+            {},
+            failing,
+            QUALITY,
+            [],
         )
     assert not list(tmp_path.glob("out*"))
 

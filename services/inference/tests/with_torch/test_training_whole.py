@@ -1,0 +1,59 @@
+"""The whole way of a new model, on the real encoder and a few rows: trained, built, loaded and served."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inference import bundle
+from inference.bundle import Bundle
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # peft calls what transformers has renamed
+]
+
+GOOD = ("wonderful", "lovely", "brilliant", "charming", "superb", "delightful", "excellent", "moving")
+BAD = ("awful", "dreadful", "boring", "dull", "terrible", "horrible", "lifeless", "tedious")
+FACTS = {"name": "tiny", "labels": ["SAD", "GLAD"], "max_tokens": 64}
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "rows.tsv"
+    lines = [f"{label}\tA {word} film." for label, words in enumerate((BAD, GOOD)) for word in words]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def built(rows: Path, tmp_path: Path) -> Bundle:
+    from training import build, finetune
+
+    adapter, card, out = tmp_path / "adapter", tmp_path / "card.json", tmp_path / "model"
+    card.write_text(json.dumps(FACTS), encoding="utf-8")
+    trained = ["--out", str(adapter), "--epochs", "12", "--batch", "8", "--rate", "5e-3", "--rank", "4"]
+    finetune.main([str(rows), "--eval", str(rows), *trained])
+    build.main(["--eval", str(rows), "--adapter", str(adapter), "--card", str(card), "--out", str(out)])
+    return bundle.load(out)
+
+
+def test_adapter_that_was_trained__is_built_into_a_model_that_is_served(built: Bundle) -> None:
+    from inference.process_engine import ProcessEngine
+
+    assert (built.card.name, built.card.labels, built.card.max_tokens) == ("tiny", ("SAD", "GLAD"), 64)
+    scores = json.loads((built.folder / bundle.CARD).read_text(encoding="utf-8"))["scores"]
+    assert scores["int8_macro_f1"] == scores["int8_accuracy"] == 1.0
+    assert 0 <= scores["int8_calibration_error"] < 0.5
+    engine = ProcessEngine(built)
+    glad = [row[1] for row in engine.score(engine.encode(["A superb, moving film.", "A dull, lifeless film."]))]
+    engine.close()
+    assert glad[0] > 0.5 > glad[1]
+
+
+def test_adapter_without_a_card_of_its_own__is_refused(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from training import build
+
+    with pytest.raises(SystemExit):
+        build.main(["--eval", str(rows), "--adapter", "somewhere"])
+    assert "--adapter needs --card" in capsys.readouterr().err
