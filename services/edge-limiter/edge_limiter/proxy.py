@@ -90,10 +90,13 @@ class Proxy:
         self, request: Request, route: Route, rule: Rule, client: Client, ctx: RequestContext
     ) -> Decision | None:
         """None when a policy that never refuses could not decide."""
-        policy = rule.policy
-        cost = rule.cost if route.cost == "one" else rule.cost * await self._count(request, route, ctx)
+        policy, bucket, cost = rule.policy, rule.bucket(client, request.fields), rule.cost
         try:
-            decision = await self.limiter.decide(policy, rule.bucket(client, request.fields), cost)
+            decision = self.limiter.denied(policy, bucket, cost) if route.cost != "one" else None
+            if decision is None:
+                if route.cost != "one":
+                    cost *= await self._count(request, route, ctx)
+                decision = await self.limiter.decide(policy, bucket, cost)
         except LimiterClosed:
             self.decided(policy.name, False, "closed")
             if rule.is_shadow:

@@ -149,10 +149,22 @@ async def test_list_of_texts__costs_one_per_text_whole_or_not_at_all(
     assert await batch(7) == 200
     assert await batch(4) == 429
     assert await batch(3) == 200
-    assert await edge.post() == 429
     assert await batch(11) == 413
     assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9] * 5_000}]}) == 413
+    assert await edge.post() == 429
     assert await edge.post("/models/bundled", json={"inputs": ["x"]}) == 429
+
+
+async def test_list_of_a_client_that_is_refused_even_one_text__is_not_read(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="1")
+    assert [await edge.post() for _ in range(2)] == [200, 429]
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(b"POST /predict/batch HTTP/1.1\r\nHost: edge\r\nContent-Length: 1000000\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 429")
+    writer.close()
 
 
 async def test_refusal__is_a_problem_with_the_violated_policy(
