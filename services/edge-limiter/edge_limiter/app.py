@@ -171,7 +171,7 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
     )
     await pool  # opens no connection yet
     stack.callback(pool.terminate)  # closing politely can wait for a server that hangs
-    housekeeping = Housekeeping(pool, uuid7())
+    housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
     stack.push_async_callback(_leave, housekeeping)
     await stack.enter_async_context(_running(housekeeping.run(), "housekeeping"))
     return housekeeping

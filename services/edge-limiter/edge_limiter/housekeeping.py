@@ -46,12 +46,15 @@ DELETE FROM edge.admissions a USING dead WHERE a.key = dead.key RETURNING a.key
 
 
 class Housekeeping:
-    """One per process. `replicas` is the last known number of edge processes on this database, at least 1."""
+    """One per process. `replicas` is the last known number of edge processes on this database, at least 1.
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", replica_id: str) -> None:
+    It begins with what the operator expects: edges that start during an outage must not take a whole limit each.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", replica_id: str, expected: int = 1) -> None:
         self._pool = pool
         self._id = replica_id
-        self.replicas = 1
+        self.replicas = expected
 
     async def run(self) -> None:
         """Beat and collect until cancelled; errors wait for the next round."""

@@ -52,6 +52,7 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_analyze_rate_window_s: WindowS = 60
     edge_policy_file: str = ""
     edge_on_store_error: Literal["local", "open", "closed"] = "local"
+    edge_replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
     edge_limit_timeout_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
     edge_limit_lanes: Annotated[int, Field(ge=1, le=32)] = 1
     edge_limit_durable: bool = False

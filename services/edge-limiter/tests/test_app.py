@@ -81,6 +81,45 @@ async def test_database_killed__limits_go_on_locally_and_are_exact_again_without
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="local") == 6
 
 
+async def test_three_edges_and_a_database_that_is_killed_and_returns__admit_what_is_promised(
+    start_edge: StartEdge, start_upstream: StartUpstream, own_postgres: Callable[[], Postgres]
+) -> None:
+    server = own_postgres()
+    migrate("edge_limiter", server.url())
+    origin = await start_upstream(fine)
+    settings = {"DATABASE_URL": server.url(), "EDGE_UPSTREAM_INFERENCE": origin, "EDGE_LIMIT_DURABLE": "true"}
+    edges = [await start_edge(EDGE_RATE_LIMIT="12", **settings) for _ in range(3)]
+
+    async def told(name: str, value: float) -> None:
+        async with asyncio.timeout(20):
+            while {edge.sample(name) for edge in edges} != {value}:
+                await asyncio.sleep(0)
+
+    async def admitted(requests: int) -> int:
+        return [await edges[number % 3].post() for number in range(requests)].count(200)
+
+    await told("sluice_edge_replicas", 3)
+    exact = [await edges[0].post() for _ in range(6)].count(200)
+    server.kill()
+    local = await admitted(45)
+    server.start()
+    await told("sluice_edge_store_up", 1)
+    again = await admitted(45)
+    assert (exact, local, again) == (6, 4 + 4, 6)  # edge 0 had let through more than its share already
+    assert exact + local + again <= 2 * 12
+
+
+async def test_three_edges_started_without_the_database__share_the_limit_as_the_operator_expects(
+    start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
+) -> None:
+    origin = await start_upstream(fine)
+    away = f"postgresql://u:p@127.0.0.1:{free_port()}/none"
+    settings = {"DATABASE_URL": away, "EDGE_UPSTREAM_INFERENCE": origin, "EDGE_REPLICAS": "3"}
+    edges = [await start_edge(EDGE_RATE_LIMIT="10", **settings) for _ in range(3)]
+    statuses = Counter([await edges[number % 3].post() for number in range(30)])
+    assert statuses == {200: 10 + 3 - 1, 429: 18}
+
+
 async def test_database_away_at_the_start__edge_starts_and_limits_locally(
     start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
 ) -> None:
