@@ -89,12 +89,13 @@ def main() -> None:
             contenders.append(Contender(name, port, ops_port, process))
         assert postgres.process is not None
         database = functools.partial(_cpu_s, postgres.process.pid)
-        strict = contenders.pop()
+        strict, ours = contenders.pop(), contenders[-1]
         for _ in range(options.rounds):
             for contender in contenders:
                 _measure(contender, options, database)
+        _check_exact(ours)
         _print(contenders, options)
-        _print_flood(strict, contenders[-1], options, database)
+        _print_flood(strict, ours, options, database)
     absent = [CONTENDERS[name] for name in CONTENDERS.keys() - {contender.name for contender in contenders}]
     results.save("edge", [_measured(contenders, *kind) for kind in KINDS], _versions(), sorted(absent))
 
@@ -208,6 +209,14 @@ def _measure(contender: Contender, options: argparse.Namespace, database: Callab
             "database_us": (database() - stored) / answered * 1e6,
         }
     )
+
+
+def _check_exact(edge: Contender) -> None:
+    """Every request was decided by the store: a fallback to local decisions would be faster, and no exact limit."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.ops_port}/metrics") as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("sluice_edge_decisions_total")]
+    if not lines or any('outcome="allowed"' not in line or 'source="store"' not in line for line in lines):
+        raise SystemExit(f"not all decided exactly: {lines}")
 
 
 def _measured(

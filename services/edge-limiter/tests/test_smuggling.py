@@ -23,8 +23,9 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 @dataclass
 class Recorder:
-    """A server that trusts what it reads, and keeps it."""
+    """A server that trusts what it reads, and keeps it: `begun` has each head, `requests` what came whole."""
 
+    begun: list[bytes] = field(default_factory=list)
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,6 +35,9 @@ class Recorder:
             except asyncio.IncompleteReadError as error:
                 assert error.partial == b"", error.partial
                 return
+            self.begun.append(head)
+            if b"\r\nexpect: 100-continue\r\n" in head.lower():
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.requests.append((head, await self._body(reader, head)))
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             await writer.drain()
@@ -268,9 +272,10 @@ async def test_crooked_request__is_refused_and_reaches_nobody(
         for sent in (data, data + NEXT):
             async with asyncio.timeout(5):
                 assert (await talk(port, sent, 2))[0] == status, name
-            assert [line for line, _ in recorder.requests if b"smuggled" in line] == [], name
-            assert all(b"0\r\n" not in body for _, body in recorder.requests), name
-            recorder.requests.clear()
+            assert recorder.requests == [], name
+            # A body that turns crooked on its way is broken off: its upstream has a head, and never a whole request.
+            assert recorder.begun == [] or data.startswith(POST + CHUNKED + b"\r\n"), name
+            recorder.begun.clear()
 
 
 async def test_odd_but_sound_request__arrives_once_and_unambiguous(
