@@ -13,6 +13,7 @@ from typing import Final
 PLACE: Final = Path(__file__).parents[2] / ".cache" / "peers"
 PACKAGES: Final = {
     "limiters": ["pyrate-limiter==4.5.1", "psycopg[binary,pool]", "limits==5.8.0", "redis==8.1.0", "hiredis", "uvloop"],
+    "fuzz": ["atheris==3.0.0", "httptools==0.9.0"],
     "slowapi": ["fastapi", "slowapi", "redis", "uvicorn[standard]", "httpx"],
 }
 
