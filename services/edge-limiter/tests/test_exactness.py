@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from edge.exactness import WINDOW_US, Try, judge
 
 from edge_limiter.lane import Ask
 from edge_limiter.store import PostgresLog
@@ -25,7 +26,24 @@ def test_four_replicas_disturbed__neither_exceed_the_limit_nor_refuse_what_fits(
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads(run.stdout)
     assert result["committed units"] >= result["admitted"] > 0
+    assert result["tries judged"] > 100
     assert result["restarts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("tries", "wrong"),
+    [
+        ([Try(0, 9, 1, 9), Try(WINDOW_US, 9, 1, 9)], None),
+        ([Try(0, 9, 1, 9), Try(WINDOW_US - 1, 1, 1, 1)], "windows over the limit"),
+        ([Try(0, 4, 2, 4), Try(1, 2, 1, 2)], "windows over the limit"),
+        ([Try(0, 5, 1, 4)], "refused with room"),
+        ([Try(0, 8, 1, 8), Try(1, 1, 1, 0)], "refused with room"),
+        ([Try(0, 8, 1, 8), Try(1, 1, 2, 0)], None),
+        ([Try(5, 1, 1, 1), Try(4, 1, 1, 1)], "clock went back"),
+    ],
+)
+def test_oracle__tells_what_is_wrong(tries: list[Try], wrong: str | None) -> None:
+    assert [name for name, count in judge(tries).items() if count] == ([wrong] if wrong else [])
 
 
 @pytest.mark.parametrize(("durable", "extra"), [(False, LIMIT), (True, 0)])
