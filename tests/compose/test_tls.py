@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -26,11 +27,13 @@ class Proxy:
     port: int
     certificate: Path
 
-    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> HTTPResponse:
+    @contextmanager
+    def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Iterator[HTTPResponse]:
         trusted = ssl.create_default_context(cafile=str(self.certificate))
-        connection = HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=trusted)
-        connection.request(method, path, body, headers)
-        return connection.getresponse()
+        with closing(HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=trusted)) as connection:
+            connection.request(method, path, body, headers)
+            with connection.getresponse() as response:
+                yield response
 
 
 @pytest.fixture
