@@ -38,7 +38,10 @@ async def resolve_name(host: str, port: int) -> list[str]:
 
 
 class Upstream:
-    """One service behind the edge; an `Exchange`. At most `limit` requests are on their way at once."""
+    """One service behind the edge; an `Exchange`. At most `limit` requests are on their way at once.
+
+    At most half of them may be such whose bodies still come: slow clients leave room for the others.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Upstream:
         self._known: list[str] = []
         self._idle: deque[UpstreamConnection] = deque()
         self._turn = 0
-        self.in_flight = 0
+        self.in_flight = self._uploads = 0
 
     def __call__(self, method: str, target: str, headers: Headers, body: Body, timeout_s: float) -> "_Call":
         return _Call(self, method, target, headers, body, timeout_s)
@@ -74,9 +77,12 @@ class Upstream:
         while self._idle:
             self._idle.popleft().abort()
 
-    def leave(self, connection: UpstreamConnection, now: float) -> None:
-        """Take the connection back if it can be used again."""
+    def leave(self, call: "_Call", now: float) -> None:
+        """Take the call's connection back if it can be used again."""
         self.in_flight -= 1
+        self._uploads -= call.is_upload
+        connection = call.connection
+        assert connection is not None
         if not connection.leave():
             return
         connection.idle_since = now
@@ -89,9 +95,10 @@ class Upstream:
 
         One frame for all of it, and no coroutine below: every frame is paid for at each step of the wait.
         """
-        if self.in_flight >= self._limit:
+        if self.in_flight >= self._limit or (call.is_upload and self._uploads * 2 >= self._limit):
             raise UpstreamBusy
         self.in_flight += 1
+        self._uploads += call.is_upload
         loop = asyncio.get_running_loop()
         started = loop.time()
         framing = self._framing(call)
@@ -118,6 +125,7 @@ class Upstream:
                 return answer
         except BaseException:
             self.in_flight -= 1
+            self._uploads -= call.is_upload
             if call.connection is not None:
                 call.connection.abort()
             raise
@@ -187,7 +195,7 @@ class Upstream:
 class _Call:
     """`async with` sends the request and gives the answer; leaving early ends the call."""
 
-    __slots__ = ("_upstream", "body", "connection", "headers", "method", "target", "timeout_s")
+    __slots__ = ("_upstream", "body", "connection", "headers", "is_upload", "method", "target", "timeout_s")
 
     def __init__(
         self, upstream: Upstream, method: str, target: str, headers: Headers, body: Body, timeout_s: float
@@ -199,6 +207,7 @@ class _Call:
         self.headers = headers
         self.body = body
         self.timeout_s = timeout_s
+        self.is_upload = not isinstance(body, bytes)
 
     @property
     def is_repeatable(self) -> bool:
@@ -211,5 +220,4 @@ class _Call:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self.connection is not None
-        self._upstream.leave(self.connection, asyncio.get_running_loop().time())
+        self._upstream.leave(self, asyncio.get_running_loop().time())

@@ -97,6 +97,53 @@ async def test_body_past_the_size_limit__is_refused(
     assert finished == []
 
 
+async def test_slow_uploads__leave_half_of_the_upstream_to_the_others(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_UPSTREAM_LIMIT="2")
+    finish = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def pieces() -> Any:
+        yield b"x"
+        begun.set()
+        await finish.wait()
+        yield b"y"
+
+    slow = asyncio.create_task(edge.post(json=None, data=pieces()))
+    await begun.wait()
+    while edge.sample("sluice_edge_upstream_in_flight", upstream="inference") < 1:
+        await asyncio.sleep(0)
+    async with edge.http.post("/predict", data=pieces()) as response:
+        assert response.status == 503
+    assert await edge.post() == 200
+    finish.set()
+    assert await slow == 200
+
+
+async def test_killed_upstream__is_502_or_503_at_once_and_the_others_answer(
+    start_edge: StartEdge, start_upstream: StartUpstream, start_raw_upstream: StartUpstream
+) -> None:
+    entered, killed = asyncio.Event(), asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        entered.set()
+        await killed.wait()
+        writer.transport.abort()
+
+    edge = await start_edge(
+        EDGE_UPSTREAM_INFERENCE=await start_raw_upstream(silent), EDGE_UPSTREAM_METRICS=await start_upstream(echo)
+    )
+    waiting = asyncio.create_task(edge.post())
+    await entered.wait()
+    killed.set()
+    async with asyncio.timeout(5):
+        assert await waiting in (502, 503)
+    async with edge.http.get("/metrics/count") as response:
+        assert response.status == 200
+
+
 async def test_server_sent_events__come_one_by_one(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
     wanted: asyncio.Queue[bytes] = asyncio.Queue()
 
