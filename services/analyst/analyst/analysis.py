@@ -6,17 +6,18 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
 
-from analyst.checks import ENOUGH, ENOUGH_TO_COMPARE, Observation, has_enough, run_checks, status_of
+from analyst.checks import Observation, run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.flight import Computed, FlightFailed, Flights
 from analyst.grounding import Refusal, check_draft
-from analyst.rendering import number, render
+from analyst.limitations import limitations
+from analyst.rendering import render
 from analyst.report import (
     PROMPT_VERSION,
     SCHEMA_VERSION,
@@ -34,7 +35,6 @@ from common.contracts import Aggregate, DriftReport, Window
 
 DRAFTS: Final = 2
 """A model's draft, and one repair, which gets a single try."""
-LAG_WORTH_SAYING_S: Final = 60.0
 READ_KEPT: Final = 32
 """Payloads that are kept parsed: most requests are for the same few."""
 
@@ -173,9 +173,11 @@ class Analyst:
             return Computed(report.model_dump_json(), is_fallback)
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
-        served = await self._flights.get(key, compute)
-        report, body = self._read(served.payload, served.cache)
-        return Answer(report, body, served.age_s, is_shared)
+        for place in (key, _sha256(["beside", key])):  # what cannot be read may be of a version that still reads it
+            served = await self._flights.get(place, compute)
+            if (read := self._read(served.payload, served.cache)) is not None:
+                return Answer(*read, served.age_s, is_shared)
+        raise FlightFailed("corrupt")
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
         measured = await fetch()
@@ -256,36 +258,12 @@ async def _checked_draft(drafter: Drafter, brief: Brief, budget: Budget) -> tupl
     return draft, check_draft(draft, brief.facts, brief.status)
 
 
-def limitations(facts: Facts) -> list[str]:
-    """What a reader should know before trusting the figures."""
-    found = []
-    latency = facts["latency_ms.p95"]
-    if latency.method == "sketch":
-        found.append(f"Latency percentiles are estimates: relative error at most {number(latency.rel_error * 100)}%.")
-    if not has_enough(facts):
-        found.append(f"Fewer than {ENOUGH} requests in this window: the figures say little.")
-    if not facts["requests"].previous_n:
-        found.append("The window before has no requests: nothing can be compared.")
-    if facts.reference is None:
-        found.append("Drift could not be read: it is not checked.")
-    elif any(fact.compared_n < ENOUGH_TO_COMPARE for fact in facts.drifts):
-        found.append(f"Fewer than {ENOUGH_TO_COMPARE} predictions here or in the reference: drift is not judged.")
-    if unknown := [fact for fact in facts.rules if fact.rule is not None and fact.rule.breached is None]:
-        found.append(f"Thresholds without enough samples to judge: {len(unknown)}.")
-    if facts.lag_s is None:
-        found.append("How far ingestion is behind is not known.")
-    elif facts.lag_s >= LAG_WORTH_SAYING_S:
-        lag = timedelta(seconds=round(facts.lag_s))
-        found.append(f"Ingestion is behind by {lag}: the newest predictions are missing.")
-    return found
-
-
-def _read(payload: str, cache: CacheState) -> tuple[Report, bytes]:
-    """The report as it is answered, and its JSON. Raises FlightFailed."""
+def _read(payload: str, cache: CacheState) -> tuple[Report, bytes] | None:
+    """The report as it is answered, and its JSON; None where the payload is no report."""
     try:
         report = Report.model_validate_json(payload).model_copy(update={"cache": cache})
-    except ValidationError as error:
-        raise FlightFailed("corrupt") from error
+    except ValidationError:
+        return None
     return report, report.model_dump_json().encode()
 
 

@@ -4,14 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key, limitations
-from analyst.checks import run_checks
-from analyst.facts import read_facts
+from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal
 from analyst.report import Draft, Evidence, Report
 from analyst.writer import Budget
-from common.contracts import Aggregate, DriftReport, ThresholdRule, ThresholdState
+from common.contracts import Aggregate, DriftReport
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -174,7 +172,7 @@ async def test_model_that_fails__is_replaced_by_rules_with_its_reason(
     assert report.grounding.refused_drafts == len(drafts) - 1
 
 
-async def test_kept_payload_that_is_no_report__fails_without_a_trace_of_it(
+async def test_store_that_gives_nothing_but_what_is_no_report__fails_without_a_trace_of_it(
     create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
 ) -> None:
     store.answer = Entered("HIT", "{}")
@@ -194,42 +192,3 @@ async def test_digest__names_what_was_measured(
         digests.append((await create_analyst().report(HOUR, read)).report.metrics_digest)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 4
-
-
-# ---- limitations
-
-
-def test_limitations__name_estimates_small_numbers_unknown_thresholds_and_lag(make_aggregate: MakeAggregate) -> None:
-    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300, min_samples=100)
-    aggregate = make_aggregate(
-        requests=5,
-        method="sketch",
-        relative_error=0.01084,
-        previous={"requests": 0},
-        thresholds=(ThresholdState(rule=rule, current=None, breached=None),),
-        lag_s=90.0,
-    )
-    assert limitations(read_facts(aggregate, "1h")) == [
-        "Latency percentiles are estimates: relative error at most 1.084%.",
-        "Fewer than 30 requests in this window: the figures say little.",
-        "The window before has no requests: nothing can be compared.",
-        "Drift could not be read: it is not checked.",
-        "Thresholds without enough samples to judge: 1.",
-        "Ingestion is behind by 0:01:30: the newest predictions are missing.",
-    ]
-
-
-def test_exact_and_complete_hour__has_no_limitations(
-    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
-) -> None:
-    assert limitations(read_facts(make_aggregate(), "1h", make_drift())) == []
-
-
-@pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])
-def test_drift_of_few__is_said_not_to_be_judged(
-    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport], n: int, is_judged: bool
-) -> None:
-    facts = read_facts(make_aggregate(), "1h", make_drift(n, labels=0.5))
-    assert [observation.kind for observation in run_checks(facts)].count("drift") == is_judged
-    few = "Fewer than 100 predictions here or in the reference: drift is not judged."
-    assert (few in limitations(facts)) == (not is_judged)

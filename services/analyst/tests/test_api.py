@@ -287,17 +287,40 @@ async def test_redis_hung__answers_by_rules_within_its_timeout(
     open_client: OpenClient, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
-    client = await open_client(server, ANALYST_REDIS_TIMEOUT_S="0.2")
+    spent: list[Brief] = []
+
+    async def write(brief: Brief, _budget: Budget) -> Draft:
+        spent.append(brief)
+        return DRAFT
+
+    client = await open_client(server, Drafter("some-model", write), ANALYST_REDIS_TIMEOUT_S="0.2")
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         async with asyncio.timeout(2):
-            assert (await _report(await _ask(client))).source == "rules"
+            report = await _report(await _ask(client))
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
+    assert (report.source, report.fallback_reason, spent) == ("rules", "cache_unavailable", [])
+    assert (await _report(await _ask(client))).source == "ai"  # it would have written
 
 
 # ---- the cache
+
+
+@pytest.mark.parametrize("payload", ["", "{}", '{"report_id": "cut', "[]"])
+async def test_kept_payload_that_is_no_report__is_a_miss_once(
+    open_client: OpenClient, metrics: Any, redis: Redis, payload: str
+) -> None:
+    clients = [await open_client() for _ in range(2)]
+    await _ask(clients[0])
+    (entry,) = [name async for name in redis.scan_iter("*:entry")]
+    await redis.hset(entry, "payload", payload)
+    answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(5)))
+    reports = [await _report(answer) for answer in (*answers, await _ask(clients[0]))]
+    assert len({report.report_id for report in reports}) == 1
+    assert len(metrics.requests) == 2
+    assert await redis.hget(entry, "payload") == payload  # another version may still read it
 
 
 async def test_delete__drops_reports_and_says_how_many(client: Client, metrics: Any) -> None:

@@ -1,0 +1,46 @@
+from collections.abc import Callable
+
+import pytest
+
+from analyst.checks import run_checks
+from analyst.facts import read_facts
+from analyst.limitations import limitations
+from common.contracts import Aggregate, DriftReport, ThresholdRule, ThresholdState
+
+MakeAggregate = Callable[..., Aggregate]
+
+
+def test_limitations__name_estimates_small_numbers_unknown_thresholds_and_lag(make_aggregate: MakeAggregate) -> None:
+    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300, min_samples=100)
+    aggregate = make_aggregate(
+        requests=5,
+        method="sketch",
+        relative_error=0.01084,
+        previous={"requests": 0},
+        thresholds=(ThresholdState(rule=rule, current=None, breached=None),),
+        lag_s=90.0,
+    )
+    assert limitations(read_facts(aggregate, "1h")) == [
+        "Latency percentiles are estimates: relative error at most 1.084%.",
+        "Fewer than 30 requests in this window: the figures say little.",
+        "The window before has no requests: nothing can be compared.",
+        "Drift could not be read: it is not checked.",
+        "Thresholds without enough samples to judge: 1.",
+        "Ingestion is behind by 0:01:30: the newest predictions are missing.",
+    ]
+
+
+def test_exact_and_complete_hour__has_no_limitations(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
+) -> None:
+    assert limitations(read_facts(make_aggregate(), "1h", make_drift())) == []
+
+
+@pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])
+def test_drift_of_few__is_said_not_to_be_judged(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport], n: int, is_judged: bool
+) -> None:
+    facts = read_facts(make_aggregate(), "1h", make_drift(n, labels=0.5))
+    assert [observation.kind for observation in run_checks(facts)].count("drift") == is_judged
+    few = "Fewer than 100 predictions here or in the reference: drift is not judged."
+    assert (few in limitations(facts)) == (not is_judged)
