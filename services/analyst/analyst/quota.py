@@ -4,6 +4,8 @@ Promise: never more than `limit` slots taken in any window, whatever the clients
 longer than the provider's minute, because the provider's clock is not ours.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -23,11 +25,15 @@ class Quota:
     `last` is what this process was last told.
     """
 
-    def __init__(self, redis: Redis, limit: int, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self, redis: Redis, limit: int, window_s: float = WINDOW_S, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._redis = redis
         self.limit = limit
         self.window_s = window_s
         self.last: Slot | None = None
+        self._told_at_s = 0.0
+        self._now = now
         self._limits = [str(limit), str(round(window_s * 1_000_000))]
         self._take = load_script(redis, "quota_take")
         self._look = load_script(redis, "quota_look")
@@ -35,8 +41,13 @@ class Quota:
 
     @property
     def left(self) -> int:
-        """Slots left when this process was last told; all of them before."""
-        return self.limit if self.last is None else self.last.remaining
+        """Slots left by what this process was last told: all of them before and a window after, and one again when the
+        wait has passed that came with a refusal.
+        """
+        passed_s = self._now() - self._told_at_s
+        if self.last is None or passed_s >= max(self.window_s, self.last.wait_s):
+            return self.limit
+        return max(self.last.remaining, int(not self.last.granted and passed_s >= self.last.wait_s))
 
     async def take(self, member: str) -> Slot:
         """See Slots. The same member again is the same slot."""
@@ -59,6 +70,7 @@ class Quota:
 
     def _seen(self, answer: list[Any]) -> Slot:
         granted, remaining, wait_us, reason = answer
+        self._told_at_s = self._now()
         self.last = Slot(bool(granted), int(remaining), int(wait_us) / 1_000_000, reason)
         return self.last
 

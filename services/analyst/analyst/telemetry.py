@@ -28,7 +28,7 @@ class AnalystMetrics:
         waiters = Gauge("sluice_analyst_flight_waiters", "Requests waiting for a flight.", registry=registry)
         waiters.set_function(waiting)
         left = Gauge(
-            "sluice_analyst_quota_left", "Calls that were left in the window when last asked.", registry=registry
+            "sluice_analyst_quota_left", "Calls that are left in the window, by what was last told.", registry=registry
         )
         left.set_function(quota_left)
         self._avoided = Counter(

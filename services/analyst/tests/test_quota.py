@@ -101,6 +101,33 @@ async def test_a_look__takes_nothing_and_tells_what_a_try_would_get(redis: Redis
     assert (await quota.look()).reason == "blocked"
 
 
+async def test_left__is_told_by_the_clock_after_a_refusal(redis: Redis) -> None:
+    now = [1000.0]
+    quota = Quota(redis, 2, now=lambda: now[0])
+    assert quota.left == 2
+    left = []
+    for member in "abc":
+        slot = await quota.take(member)
+        left.append(quota.left)
+    assert left == [1, 0, 0]
+    now[0] += slot.wait_s - 0.001
+    assert quota.left == 0
+    now[0] += 0.001
+    assert quota.left == 1
+    now[0] += 61 - slot.wait_s
+    assert quota.left == 2
+
+
+async def test_left_after_the_last_slot__is_none_until_a_window_has_passed(redis: Redis) -> None:
+    now = [0.0]
+    quota = Quota(redis, 1, now=lambda: now[0])
+    await quota.take("a")
+    now[0] = 60.9
+    assert quota.left == 0
+    now[0] = 61.0
+    assert quota.left == 1
+
+
 async def test_connections_cut__the_next_try_is_still_one_slot(redis: Redis, valkey: Valkey) -> None:
     quota = Quota(redis, 3)
     await quota.take("a")
