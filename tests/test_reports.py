@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import random
 import time
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -12,8 +14,9 @@ import pytest
 from fake_gemini import Script, over_grpc
 from redis.asyncio import Redis
 from system import System
+from true_reports import expected_value
 
-from analyst.report import Draft, Evidence
+from analyst.report import Draft, Evidence, Report
 from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
 
 StartSystem = Callable[..., System]
@@ -99,8 +102,8 @@ async def test_drift_of_real_predictions__is_in_the_report_as_the_metrics_servic
     async with _user(system) as user:
         async with user.get("/metrics/count") as response:
             before = (await response.json())["count"]
-        await _predict(system, 300, hours_ago=3, label="POSITIVE", score=0.95, characters=40)
-        await _predict(system, 300, hours_ago=0, label="NEGATIVE", score=0.55, characters=4000)
+        await _predict(system, 300, at_s=time.time() - 3 * 3600, label="POSITIVE", score=0.95, characters=40)
+        await _predict(system, 300, at_s=time.time(), label="NEGATIVE", score=0.55, characters=4000)
         await _counted(user, before + 600)
         async with user.get("/metrics/drift", params={"window": "15m"}) as response:
             drift = await response.json()
@@ -116,12 +119,48 @@ async def test_drift_of_real_predictions__is_in_the_report_as_the_metrics_servic
     assert not [line for line in report["limitations"] if line.startswith("Drift")]
 
 
-async def _predict(system: System, count: int, *, hours_ago: float, **told: Any) -> None:
+async def test_every_figure_of_a_report__is_the_metrics_services(system: System) -> None:
+    """In a window of absolute times long enough ago that both services speak of the same predictions."""
+    end = (time.time() - 3600) // 300 * 300
+    window = {"start": _utc(end - 900), "end": _utc(end)}
+    async with _user(system) as user:
+        async with user.get("/metrics/count") as response:
+            before = (await response.json())["count"]
+        chance = random.Random(1)
+        for ago_s, count in ((1800, 300), (900, 200)):  # the window before, and this one
+            for outcome, share in (("timeout", 0.1), ("ok", 0.9)):
+                for _ in range(10):
+                    told = {"label": "POSITIVE", "score": chance.uniform(0.5, 1)} if outcome == "ok" else {}
+                    at_s = end - ago_s + chance.uniform(1, 899)
+                    latency_us = round(chance.lognormvariate(10, 1))
+                    await _predict(
+                        system, round(count * share / 10), at_s=at_s, outcome=outcome, latency_us=latency_us, **told
+                    )
+        await _counted(user, before + 450)  # what timed out is no prediction, and came earlier
+        async with user.post("/metrics/aggregated", json=window) as response:
+            document = await response.json()
+        async with user.get("/metrics/drift", params=window | {"reference": "24h"}) as response:
+            document["drift"] = await response.json()
+        async with user.post("/analyze/performance", json=window) as response:
+            report = Report.model_validate(await response.json())
+    assert document["requests"] == 200
+    assert document["previous"]["requests"] == 300
+    for figure in report.figures:
+        assert figure.value == pytest.approx(expected_value(document, figure), rel=1e-9), figure
+    assert {figure.window for figure in report.figures} >= {"current", "previous"}
+    assert len(report.figures) > 5
+
+
+def _utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, UTC).isoformat()
+
+
+async def _predict(system: System, count: int, *, at_s: float, **told: Any) -> None:
     """Predictions of another moment, on the stream as inference ships them."""
     environment = system.service("metrics").environ()
     address: dict[str, Any] = {name: environment[f"REDIS_{name.upper()}"] for name in ("host", "port", "password")}
     usual = {"route": "/predict", "outcome": "ok", "request_id": "r", "model": "m", "revision": "1", "latency_us": 9000}
-    at_us = int((time.time() - 3600 * hours_ago) * 1e6)
+    at_us = int(at_s * 1e6)
     async with Redis(**address, decode_responses=True) as redis:
         pipeline = redis.pipeline(transaction=False)
         for _ in range(count):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Script:
     texts: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     calls: int = 0
+    called_at_s: list[float] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     received: list[str] = field(default_factory=list)  # all that came: address, headers or metadata, and body
@@ -59,6 +61,7 @@ class Script:
 
     def next(self) -> Step:
         self.calls += 1
+        self.called_at_s.append(time.monotonic())
         return self.steps.pop(0) if self.steps else "ok"
 
     def next_text(self) -> str:

@@ -1,4 +1,7 @@
-"""One replica of test_replicas: asks for one key many times at once, and says on stdout what happens."""
+"""One replica of test_replicas: asks for one key many times at once, and says on stdout what happens.
+
+What it computes are attempts of a model, by the schedule and the quota of the service; only their waits are left out.
+"""
 
 import asyncio
 import json
@@ -7,11 +10,15 @@ import secrets
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from analyst.attempts import Attempts
 from analyst.flight import Computed, Flights, Limits
 from analyst.flight_store import Listener, RedisFlightStore, listen
+from analyst.quota import Quota
+from analyst.writer import Budget, Prompt, Retryable, WriterError
 
 
 def say(line: str) -> None:
@@ -19,8 +26,26 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+@dataclass
+class Model:
+    """Counts its attempts in Redis; each answers with what somebody pushes to the list `go`, or is a 503."""
+
+    redis: Redis
+    model: str = "model"
+
+    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+        await self.redis.incr("attempts")
+        say("asking")
+        _, answer = await self.redis.blpop(["go"], timeout=20)
+        if answer == "503":
+            raise Retryable("unavailable")
+        return "report"
+
+    async def close(self) -> None:
+        pass
+
+
 async def main(port: int, password: str, lease_s: float, requests: int) -> None:
-    """Compute until somebody pushes to the list `go`."""
     redis = Redis(host="127.0.0.1", port=port, password=password, decode_responses=True)
     flights = Flights(
         RedisFlightStore(redis),
@@ -32,11 +57,21 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
     )
     listening = asyncio.create_task(listen(redis, Listener(flights.wake, flights.forget, flights.wake_all), min))
 
+    attempts = Attempts(
+        Model(redis),
+        Quota(redis, 10),
+        attempt_timeout_s=20,
+        new_token=lambda: secrets.token_hex(8),
+        uniform=random.uniform,
+        on_outcome=lambda outcome: None,
+        sleep=lambda seconds: asyncio.sleep(0),
+    )
+
     async def compute(may_spend: bool) -> Computed:
-        await redis.incr("computations")
-        say("computing")
-        await redis.blpop(["go"], timeout=20)
-        return Computed("report", is_fallback=not may_spend)
+        try:
+            return Computed(await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 60)))
+        except WriterError:
+            return Computed("rules", is_fallback=True)
 
     tasks = [asyncio.create_task(flights.get("key", compute)) for _ in range(requests)]
     await asyncio.sleep(0)

@@ -1,6 +1,7 @@
-"""One process of the quota test: tries at random times and prints Redis's own time of each slot it was granted."""
+"""One process of the quota test: tries at random times and prints each, with Redis's own time before and after."""
 
 import asyncio
+import json
 import random
 import sys
 import time
@@ -18,10 +19,23 @@ async def main(url: str, seed: int, tries: int, limit: int, window_s: float) -> 
     quota = Quota(redis, limit, window_s)
     for number in range(tries):
         member = f"{seed}-{number}"
-        if (await quota.take(member)).granted:
-            print(int(await redis.zscore("analyst:{quota}:log", member) or 0))  # noqa: T201  # its parent reads it
+        before_us = await _now_us(redis)
+        slot = await quota.take(member)
+        told = {
+            "granted_us": int(await redis.zscore("analyst:{quota}:log", member) or 0) if slot.granted else None,
+            "remaining": slot.remaining,
+            "wait_us": round(slot.wait_s * 1_000_000),
+            "before_us": before_us,
+            "after_us": await _now_us(redis),
+        }
+        print(json.dumps(told))  # noqa: T201  # its parent reads it
         await asyncio.sleep(chance.random() * 0.004)
     await redis.aclose()
+
+
+async def _now_us(redis: Redis) -> int:
+    seconds, us = await redis.time()
+    return int(seconds) * 1_000_000 + int(us)
 
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))

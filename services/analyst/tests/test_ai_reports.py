@@ -1,12 +1,14 @@
 """AI reports end to end: HTTP, the real SDKs, a fake Gemini on loopback, a real store."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiohttp import ClientResponse
@@ -19,9 +21,10 @@ from structlog.testing import capture_logs
 from analyst.analysis import Drafter
 from analyst.attempts import Attempts
 from analyst.drafting import create_draft
+from analyst.model import open_writer
 from analyst.quota import Quota
 from analyst.report import Draft, Evidence, Report
-from analyst.writer import Prompt, Retryable
+from analyst.writer import Budget, Prompt, Retryable
 from common.requests import uuid7
 from common.service import Service
 
@@ -242,6 +245,31 @@ async def test_upstream_fails__four_attempts_for_all_replicas_together(open_clie
     reports = [await _report(answer) for answer in answers]
     assert {(report.source, report.fallback_reason) for report in reports} == {("rules", "upstream")}
     assert writer.calls == 4
+
+
+async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota: Quota) -> None:
+    """By the wall clock, over both real SDKs at once: what they might add or repeat by themselves is measured, too."""
+
+    async def gaps_s(sdk: Literal["generativeai", "genai"]) -> list[float]:
+        script = Script(steps=[503] * 8)
+        async with rest(script) if sdk == "genai" else over_grpc(script) as endpoint:
+            writer = open_writer(sdk, "key", "gemini-2.5-flash-lite", endpoint)
+            attempts = Attempts(
+                writer,
+                quota,
+                attempt_timeout_s=5,
+                new_token=uuid7,
+                uniform=lambda low, high: low + 0.1 * (high - low),
+                on_outcome=lambda outcome: None,
+            )
+            with pytest.raises(Retryable):
+                await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 60))
+            await writer.close()
+        return [later - earlier for earlier, later in itertools.pairwise(script.called_at_s)]
+
+    for gaps in await asyncio.gather(gaps_s("generativeai"), gaps_s("genai")):
+        assert [low <= gap <= 2 * low for low, gap in zip((1, 2, 4), gaps, strict=True)] == [True] * 3, gaps
+    assert (await quota.look()).remaining == 2
 
 
 @pytest.mark.parametrize(

@@ -53,29 +53,43 @@ async def _served(process: Process) -> Counter[str]:
     return Counter(counts)
 
 
-def _number(valkey: Valkey, key: str) -> int:
-    """What an INCR counted so far."""
-    return int(valkey.execute("INCRBY", key, "0").removeprefix(":"))
+async def _attempts(valkey: Valkey) -> int:
+    """How often the model was asked; each took one slot of the quota."""
+    async with Redis.from_url(valkey.url(), decode_responses=True) as redis:
+        asked = int(await redis.get("attempts") or 0)
+        assert await redis.zcard("analyst:{quota}:log") == asked
+    return asked
 
 
-async def test_three_processes_ask_fifty_times_each__one_computation(
-    start_replica: StartReplica, valkey: Valkey
-) -> None:
+async def test_three_processes_ask_fifty_times_each__one_attempt(start_replica: StartReplica, valkey: Valkey) -> None:
     replicas = [await start_replica() for _ in range(3)]
     for replica in replicas:
         await _says(replica, "asked")
     valkey.execute("RPUSH", "go", "now")
     served: Counter[str] = sum([await _served(replica) for replica in replicas], Counter())
-    assert _number(valkey, "computations") == 1
+    assert await _attempts(valkey) == 1
     assert served.total() == 150
     assert {answer.split()[0] for answer in served} == {"report"}
 
 
-async def test_leading_process_is_killed__waiters_recover_with_one_more_computation(
+async def test_model_fails__four_attempts_for_all_processes_and_rules_for_everybody(
+    start_replica: StartReplica, valkey: Valkey
+) -> None:
+    replicas = [await start_replica() for _ in range(3)]
+    for replica in replicas:
+        await _says(replica, "asked")
+    valkey.execute("RPUSH", "go", *["503"] * 8)
+    served: Counter[str] = sum([await _served(replica) for replica in replicas], Counter())
+    assert await _attempts(valkey) == 4
+    assert {answer.split()[0] for answer in served} == {"rules"}
+    assert served.total() == 150
+
+
+async def test_leading_process_is_killed__waiters_recover_with_one_more_attempt(
     start_replica: StartReplica, valkey: Valkey
 ) -> None:
     leader = await start_replica(0.5)
-    await _says(leader, "computing")
+    await _says(leader, "asking")
     waiters = [await start_replica(0.5) for _ in range(2)]
     for waiter in waiters:
         await _says(waiter, "asked")
@@ -83,11 +97,11 @@ async def test_leading_process_is_killed__waiters_recover_with_one_more_computat
     await leader.wait()
     valkey.execute("RPUSH", "go", "the dead", "the next")
     served: Counter[str] = sum([await _served(waiter) for waiter in waiters], Counter())
-    assert _number(valkey, "computations") == 2
+    assert await _attempts(valkey) == 2
     assert served.total() == 100
 
 
-async def test_thousand_requests_over_four_processes__one_computation_and_few_commands(
+async def test_thousand_requests_over_four_processes__one_attempt_and_few_commands(
     start_replica: StartReplica, valkey: Valkey
 ) -> None:
     valkey.execute("CONFIG", "RESETSTAT")
@@ -96,7 +110,7 @@ async def test_thousand_requests_over_four_processes__one_computation_and_few_co
         await _says(replica, "asked")
     valkey.execute("RPUSH", "go", "now")
     served: Counter[str] = sum([await _served(replica) for replica in replicas], Counter())
-    assert _number(valkey, "computations") == 1
+    assert await _attempts(valkey) == 1
     assert served.total() == 1000
     assert {answer.split()[0] for answer in served} == {"report"}
     assert 1 < await _commands(valkey) <= 0.5 * 1000
@@ -110,17 +124,17 @@ async def _commands(valkey: Valkey) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in counted)
 
 
-async def test_leading_process_stands_still_past_its_lease__one_more_computation(
+async def test_leading_process_stands_still_past_its_lease__one_more_attempt(
     start_replica: StartReplica, valkey: Valkey
 ) -> None:
     leader = await start_replica(0.5)
-    await _says(leader, "computing")
+    await _says(leader, "asking")
     leader.send_signal(signal.SIGSTOP)
     waiter = await start_replica(0.5)
-    await _says(waiter, "computing")
+    await _says(waiter, "asking")
     valkey.execute("RPUSH", "go", "the stopped", "the next")
     served = await _served(waiter)
     leader.send_signal(signal.SIGCONT)
     served += await _served(leader)
-    assert _number(valkey, "computations") == 2  # one lead, and one for the lease that ended
+    assert await _attempts(valkey) == 2  # one lead, and one for the lease that ended
     assert served.total() == 100

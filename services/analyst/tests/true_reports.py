@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from analyst.report import Draft, Evidence, Finding, Reading, Recommendation
+from analyst.report import Draft, Evidence, Figure, Finding, Reading, Recommendation
 from common.contracts import (
     Aggregate,
     Confidence,
@@ -103,6 +103,33 @@ def true_report(aggregate: Aggregate, drift: DriftReport, window: str, status: s
         for sentence in chance.sample(writer.sentences(), 1)
     ]
     return Draft(summary=summary, evidence=writer.evidence(), findings=findings, recommendations=advice)
+
+
+def expected_value(document: dict[str, Any], figure: Figure) -> float:
+    """What a figure must say, read by path from the JSON of an aggregate with `drift`; no code is the facts'."""
+    if figure.metric.startswith("rule."):
+        (state,) = [state for state in document["thresholds"] if f"rule.{state['rule']['name']}" == figure.metric]
+        return float(state["current"] if figure.window == "current" else state["rule"]["above"])
+    if figure.metric.startswith("drift."):
+        return float(document["drift"][figure.metric.partition(".")[2]]["value"])
+    now, before = _look_up(document, figure.metric), _look_up(document["previous"], figure.metric)
+    return {
+        "current": lambda: now,
+        "previous": lambda: before,
+        "delta_abs": lambda: now - before,
+        "delta_pct": lambda: (now / before - 1) * 100,
+    }[figure.window]()
+
+
+def _look_up(summary: dict[str, Any], metric: str) -> float:
+    group, _, name = metric.partition(".")
+    if metric == "latency_ms.tail_ratio":
+        return float(summary["latency_ms"]["p99"] / summary["latency_ms"]["p50"])
+    if group == "errors":
+        return float(summary["errors"].get(name, 0))
+    if group == "label_share":
+        return float(next(label["share"] for label in summary["labels"] if label["label"].lower() == name))
+    return float(summary[group][name] if name else summary[group])
 
 
 @dataclass
