@@ -7,7 +7,9 @@ It connects, prints `ready`, waits for a line, asks, prints JSON, and waits for 
 
 import asyncio
 import gc
+import hashlib
 import json
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +21,6 @@ from redis.asyncio import Redis
 
 UPSTREAM_S: Final = 1.0
 TTL_S: Final = 300
-PAYLOAD: Final = json.dumps({"report": "x" * 4000})
 
 Ask = Callable[[], Awaitable[Any]]
 
@@ -27,17 +28,16 @@ calls = 0
 
 
 async def upstream() -> str:
-    """The expensive call."""
+    """The expensive call; no two give the same."""
     global calls
     calls += 1
     await asyncio.sleep(UPSTREAM_S)
-    return PAYLOAD
+    return json.dumps({"call": secrets.token_hex(8), "report": "x" * 4000})
 
 
 @asynccontextmanager
 async def sluice(host: str, port: int, password: str) -> AsyncIterator[Ask]:
     import random
-    import secrets
 
     from analyst.flight import Computed, Flights, Limits
     from analyst.flight_store import Listener, RedisFlightStore, listen
@@ -142,7 +142,8 @@ async def main(contender: str, host: str, port: int, password: str, requests: in
                 seconds.append(time.perf_counter() - started)
 
         await asyncio.gather(*(one() for _ in range(requests)))
-        print(json.dumps({"calls": calls, "failed": failed, "answers": len(answers), "seconds": seconds}), flush=True)
+        hashes = sorted(hashlib.sha256(answer.encode()).hexdigest() for answer in answers)
+        print(json.dumps({"calls": calls, "failed": failed, "answers": hashes, "seconds": seconds}), flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
 
 
