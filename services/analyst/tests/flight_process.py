@@ -36,8 +36,8 @@ class Model:
     async def write(self, prompt: Prompt, timeout_s: float) -> str:
         await self.redis.incr("attempts")
         say("asking")
-        _, answer = await self.redis.blpop(["go"], timeout=20)
-        if answer == "503":
+        answer = await self.redis.blpop(["go"], timeout=20)
+        if answer is None or answer[1] == "503":
             raise Retryable("unavailable")
         return "report"
 
