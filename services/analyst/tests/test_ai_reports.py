@@ -168,6 +168,21 @@ async def test_fault_an_operator_must_mend__is_logged_once_and_shows_in_health(
     assert script.calls == 3
 
 
+@pytest.mark.parametrize("sdk", ["generativeai", "genai"])
+@pytest.mark.parametrize("step", ["garbage", "html", "details are null"])
+async def test_answer_that_is_not_geminis__is_rules_and_shows_in_health(
+    sdk: str, step: str, script: Script, open_client: OpenClient
+) -> None:
+    script.steps = [step] * 4
+    async with _variables(sdk, script) as variables:
+        client = await open_client(**variables, ANALYST_AI_TIMEOUT_S="1", ANALYST_ATTEMPT_TIMEOUT_S="1")
+        report = await _report(await _ask(client))
+        health = await (await client.get("/analyze/health")).json()
+        await client.close()
+    assert (report.source, report.fallback_reason) == ("rules", "upstream")
+    assert (health["status"], health["model"]["state"]) == ("degraded", "failing")
+
+
 async def test_no_key__is_said_once_and_shows_in_health(open_client: OpenClient) -> None:
     with capture_logs() as logs:
         client = await open_client()
