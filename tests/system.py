@@ -45,13 +45,17 @@ class System:
     def ops_url(self, place: int) -> str:
         return f"http://127.0.0.1:{self.port_base + 1000 + place}"
 
+    def command(self, *words: str) -> int:
+        """The exit status of another command of the launcher."""
+        return subprocess.run(self._argv(*words), env=self._environ(), timeout=START_S, check=False).returncode
+
     def start(self) -> None:
         """Start and wait until the launcher says that everything is ready."""
         self.output = self.state.with_suffix(".log")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "launcher", "--state", str(self.state), "run"],
-                env=os.environ | TEST_ENVIRONMENT | {"SLUICE_PORT_BASE": str(self.port_base)} | self.environment,
+                self._argv("run"),
+                env=self._environ(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -61,6 +65,12 @@ class System:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(self.output.read_text()[-5000:])
             time.sleep(0.05)
+
+    def _argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "launcher", "--state", str(self.state), *words]
+
+    def _environ(self) -> dict[str, str]:
+        return os.environ | TEST_ENVIRONMENT | {"SLUICE_PORT_BASE": str(self.port_base)} | self.environment
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:

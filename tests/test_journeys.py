@@ -100,14 +100,27 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("name", "request_", "status"), BAD_REQUESTS, ids=[name for name, _, _ in BAD_REQUESTS])
-async def test_bad_input__is_a_problem_document_that_echoes_nothing(
+async def test_bad_input__is_a_problem_document_that_echoes_nothing_and_one_line_in_all_logs(
     system: System, name: str, request_: dict[str, Any], status: int
 ) -> None:
-    async with client("198.51.100.3", system.url) as session, session.post("/predict", **request_) as response:
-        document = await response.json(content_type="application/problem+json")
+    async with client("198.51.100.3", system.url) as session:
+        async with session.post("/predict", **request_) as response:
+            document = await response.json(content_type="application/problem+json")
+        await logged_until_now(system, session)
+    assert system.output.read_text().count(document["request_id"]) == 1
     assert response.status == document["status"] == status
     assert document["request_id"] == response.headers["X-Request-ID"]
     assert "aaaa" not in str(document) and "hello" not in str(document)
+
+
+async def logged_until_now(system: System, session: aiohttp.ClientSession) -> None:
+    """Wait until the output has what the edge and inference log of requests made now, and so all from before."""
+    for refused in (session.get("/nowhere"), session.post("/predict", json={"text": ""})):
+        async with refused as response:
+            request_id = response.headers["X-Request-ID"]
+        async with asyncio.timeout(10):
+            while request_id not in system.output.read_text():
+                await asyncio.sleep(0.02)
 
 
 async def test_an_unknown_route__is_404(system: System) -> None:
