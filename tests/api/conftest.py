@@ -1,24 +1,39 @@
-"""Starts the system once, with limits out of the way; collected by `make test-api` alone, which has the tools."""
+"""Starts the system once, limits out of the way and a Gemini beside it; collected by `make test-api` alone."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_gemini import Script
+from gemini import gemini
 from system import System
+
+from analyst.report import Draft, Evidence
+
+# True of every window, also of one in which nothing happened.
+REQUESTS = Evidence(id="e1", metric="requests", window="current")
+DRAFT = Draft(summary="There were {e1} requests.", evidence=[REQUESTS], findings=[], recommendations=[])
 
 collect_ignore_glob = [] if os.environ.get("API_TESTS") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
-    policies = {"EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.yaml"))}
-    shared = System(tmp_path_factory.mktemp("api") / "state", port_base(), policies)
-    try:
-        shared.start()
-        yield shared
-    finally:
-        shared.stop()
+    with gemini(Script(text=DRAFT.model_dump_json())) as endpoint:
+        environment = {
+            "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.yaml")),
+            "GEMINI_SDK": "genai",
+            "GEMINI_API_KEY": "none",
+            "GEMINI_ENDPOINT": endpoint,
+            "GEMINI_RATE_LIMIT": "100000",
+        }
+        shared = System(tmp_path_factory.mktemp("api") / "state", port_base(), environment)
+        try:
+            shared.start()
+            yield shared
+        finally:
+            shared.stop()
 
 
 @pytest.fixture

@@ -4,17 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from chromium import chromium
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 from system import System
 
-CHROMIUM: Final = "/usr/bin/chromium"
-FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    # Not a local name: for those Swagger UI leaves out what it asks of a server elsewhere.
-    "--host-resolver-rules=MAP sluice.test 127.0.0.1",
-)
+# Not a local name: for those Swagger UI leaves out what it asks of a server elsewhere.
+NAMED: Final = "--host-resolver-rules=MAP sluice.test 127.0.0.1"
 PATIENCE_MS: Final = 60_000  # on a busy machine
 
 
@@ -33,8 +28,7 @@ def page(system: System) -> Iterator[Page]:
         if message.type in ("error", "warning") and "the server responded with a status of 401" not in message.text:
             complaints.append(message.text)
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium(NAMED) as browser:
         opened = browser.new_page()
         opened.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
@@ -43,7 +37,6 @@ def page(system: System) -> Iterator[Page]:
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.goto(f"{origin}/docs")
         yield opened
-        browser.close()
     assert (elsewhere, complaints) == ([], [])
 
 
