@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+import re
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -196,6 +198,13 @@ async def test_merged_specification__has_every_documented_route_of_every_service
         for path, item in document["paths"].items():
             assert item.keys() <= merged["paths"][path].keys()
     assert {"/", "/health", "/v2/models/{model}/infer", "/models/{model}"} <= merged["paths"].keys()
+
+
+async def test_the_page_on_the_api__names_exactly_the_routes_that_there_are(system: System) -> None:
+    document = await specification(system.url)
+    there = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
+    page = (Path(__file__).parents[1] / "docs" / "http.md").read_text()
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == there
 
 
 async def test_every_request_and_answer__has_an_example_that_fits_its_schema(system: System) -> None:
