@@ -1,0 +1,213 @@
+"""Measures the dashboard in a headless Chromium: bytes, first paint, long tasks, heap, and a hundred thousand points.
+
+    python loadtests/bench_dashboard.py [--visits 10] [--seconds 60] [--heap-minutes 10]
+
+It looks at a system of its own, with a day of predictions behind it and a steady rate of new ones. Needs
+`make tools` and Chromium.
+"""
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import results
+from own_system import own_system
+from playwright.sync_api import Browser, Page
+from results import Measure
+
+from browser.traffic import an_ordinary_day, prediction, send  # isort: skip  # found once own_system is imported
+from chromium import chromium  # isort: skip
+from system import System  # isort: skip
+
+RATE_PER_S: Final = 50
+POINTS: Final = 100_000
+DRAWN: Final = 20  # times
+HEAP_EVERY_S: Final = 15.0
+OURS, ALLOWED = "sluice", "allowed"
+LIMITS: Final = {"bytes": 150 * 1024, "paint_ms": 1000.0, "task_ms": 100.0, "growth": 0.05}
+WATCH: Final = """
+window.tasks = [];
+new PerformanceObserver((list) => tasks.push(...list.getEntries().map((one) => one.duration)))
+  .observe({ type: "longtask", buffered: true });
+"""
+MANY: Final = """async ([points, times]) => {
+  const folder = document.querySelector("script[type=module]").src.replace("app.js", "");
+  const { Plot } = await import(`${folder}plot.js`);
+  const series = ["a", "b", "c"].map((label, i) => ({ label, colour: `--series-${i + 1}` }));
+  const plot = new Plot({ id: "many", title: "Many", hint: "", empty: "", format: String, series });
+  document.getElementById("plots").append(plot.figure);
+  const at = Array.from({ length: points }, (_, i) => 1_790_000_000 + i);
+  const line = (k) => at.map((_, i) => 2 + Math.sin(i / 500 + k) + Math.random());
+  plot.figure.querySelector("details").open = true;
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  await frame();
+  const taken = [];
+  for (let k = 0; k < times; k++) {
+    const columns = [line(k), line(k + 1), line(k + 2)];
+    await frame();
+    const begun = performance.now();
+    plot.show(at, columns);
+    await frame();
+    taken.push(performance.now() - begun);
+  }
+  return taken;
+}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """Bytes of JavaScript in use after a collection, and nodes of the document, by seconds."""
+
+    at_s: float
+    used: int
+    nodes: int
+
+
+def main() -> None:
+    options = _options()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        own_system(Path(folder) / "state") as system,
+        chromium() as browser,
+    ):
+        _fill(system)
+        with _traffic(system):
+            visits = [_first_visit(browser, system) for _ in range(options.visits)]
+            tasks = _live(browser, system, options.seconds)
+            drawn = _many_points(browser, system)
+            heap = _heap(browser, system, options.heap_minutes * 60)
+    measures = list(_measures(visits, tasks, drawn, heap))
+    _print(measures, tasks, heap, options.seconds)
+    results.save("dashboard", measures, {"Chromium": browser.version})
+
+
+def _fill(system: System) -> None:
+    """A day behind it, all of it counted."""
+    send(system, an_ordinary_day(time.time()))
+    print("filled", flush=True)
+
+
+@contextmanager
+def _traffic(system: System) -> Iterator[None]:
+    """RATE_PER_S predictions a second until the end."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(1):
+            send(system, [prediction(time.time(), 20.0) for _ in range(RATE_PER_S)])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _page(browser: Browser, system: System) -> Iterator[Page]:
+    """The dashboard, seen for the first time, until figures come by themselves."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    try:
+        context.add_init_script(WATCH)
+        page = context.new_page()
+        page.goto(f"{system.url}/dashboard?window=1h")
+        page.wait_for_selector("#live[data-state=live]")
+        yield page
+    finally:
+        context.close()
+
+
+def _first_visit(browser: Browser, system: System) -> tuple[float, float]:
+    """Bytes that came for the page and its files, and milliseconds until something was painted."""
+    with _page(browser, system) as page:
+        sent: float = page.evaluate(
+            "performance.getEntries().filter((one) => one.transferSize && one.name.includes('/dashboard'))"
+            ".reduce((sum, one) => sum + one.transferSize, 0)"
+        )
+        painted: float = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    return sent, painted
+
+
+def _live(browser: Browser, system: System, seconds: float) -> list[float]:
+    """The tasks of 50 ms and more in so many seconds of updates."""
+    with _page(browser, system) as page:
+        page.evaluate("tasks.length = 0")
+        page.wait_for_timeout(1000 * seconds)
+        found: list[float] = page.evaluate("tasks")
+    return found
+
+
+def _many_points(browser: Browser, system: System) -> list[float]:
+    """Milliseconds from new data for three lines of POINTS each until they are drawn."""
+    with _page(browser, system) as page:
+        found: list[float] = page.evaluate(MANY, [POINTS, DRAWN])
+    return found
+
+
+def _heap(browser: Browser, system: System, seconds: float) -> list[Heap]:
+    found: list[Heap] = []
+    with _page(browser, system) as page:
+        session = page.context.new_cdp_session(page)
+        begun_s = time.monotonic()
+        while (at_s := time.monotonic() - begun_s) <= seconds:
+            session.send("HeapProfiler.collectGarbage")
+            used = session.send("Runtime.getHeapUsage")["usedSize"]
+            found.append(Heap(at_s, used, session.send("Memory.getDOMCounters")["nodes"]))
+            page.wait_for_timeout(1000 * HEAP_EVERY_S)
+    return found
+
+
+def _measures(
+    visits: list[tuple[float, float]], tasks: list[float], drawn: list[float], heap: list[Heap]
+) -> Iterator[Measure]:
+    def measure(what: str, rounds: list[float], allowed: float) -> Measure:
+        return Measure(what, "less", OURS, {OURS: rounds, ALLOWED: [allowed]}, {ALLOWED: 1})
+
+    yield measure("page and its files, compressed, KiB", [sent / 1024 for sent, _ in visits], LIMITS["bytes"] / 1024)
+    yield measure("first contentful paint, ms", [painted for _, painted in visits], LIMITS["paint_ms"])
+    yield measure("longest task of live updates, ms (50: none was longer)", [max([50.0, *tasks])], LIMITS["task_ms"])
+    yield measure(f"three lines of {POINTS:,} points drawn, ms", drawn, LIMITS["paint_ms"])
+    if len(heap) > 1:
+        first, last = _ends(heap, lambda one: one.used)
+        yield measure("heap at the end, share of that at the start", [last / first], 1 + LIMITS["growth"])
+
+
+def _ends(heap: list[Heap], of: Callable[[Heap], int]) -> tuple[float, float]:
+    """The medians of the first and of the last quarter."""
+    size = max(1, len(heap) // 4)
+    return statistics.median(map(of, heap[:size])), statistics.median(map(of, heap[-size:]))
+
+
+def _print(measures: list[Measure], tasks: list[float], heap: list[Heap], seconds: float) -> None:
+    print("\n| measured | median | smallest | largest | allowed |\n|---|---:|---:|---:|---:|")
+    for one in measures:
+        ours, [allowed] = one.rounds[OURS], one.rounds[ALLOWED]
+        figures: tuple[Any, ...] = (statistics.median(ours), min(ours), max(ours), allowed)
+        print(f"| {one.what} | {' | '.join(f'{figure:.2f}' for figure in figures)} |")
+    print(f"\nTasks of 50 ms and more in {seconds:.0f} s of live updates: {len(tasks)}")
+    if len(heap) > 1:
+        used, nodes = _ends(heap, lambda one: one.used), _ends(heap, lambda one: one.nodes)
+        print(f"Heap over {heap[-1].at_s / 60:.1f} minutes: {used[0] / 2**20:.2f} to {used[1] / 2**20:.2f} MiB")
+        print(f"Nodes of the document: {nodes[0]:.0f} to {nodes[1]:.0f}")
+        print("By minute, MiB:", " ".join(f"{one.used / 2**20:.2f}" for one in heap[:: int(60 / HEAP_EVERY_S)]))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--visits", type=int, default=10, help="of which each loads everything")
+    parser.add_argument("--seconds", type=float, default=60, help="of live updates in which long tasks are counted")
+    parser.add_argument("--heap-minutes", type=float, default=10, help="0 leaves the heap out")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
