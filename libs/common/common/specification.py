@@ -72,8 +72,23 @@ _HEADERS: Final[Json] = {
         "schema": {"type": "string"},
         "example": '"predict";r=59;t=60',
     },
+    "X-RateLimit-Limit": {
+        "description": "The same limit for older clients: `q` of RateLimit-Policy.",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 60,
+    },
+    "X-RateLimit-Remaining": {
+        "description": "`r` of RateLimit.",
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 59,
+    },
+    "X-RateLimit-Reset": {
+        "description": "`t` of RateLimit: seconds from now, no time of day.",
+        "schema": {"type": "integer", "minimum": 0},
+        "example": 60,
+    },
 }
-LIMITS: Final = ("RateLimit-Policy", "RateLimit")
+LIMITS: Final = ("RateLimit-Policy", "RateLimit", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 _HEADERS_OF: Final[dict[int, tuple[str, ...]]] = {
     401: ("WWW-Authenticate",),
     429: ("Retry-After", *LIMITS),

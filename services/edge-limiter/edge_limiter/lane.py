@@ -138,7 +138,8 @@ class Lane:
             for key, waiters in batch.items()
         ]
         asked_s = self._now()
-        patience_s = min(waiters[0].deadline_s for waiters in batch.values()) - asked_s
+        deadline_s = min(waiters[0].deadline_s for waiters in batch.values())
+        patience_s = deadline_s - asked_s
         try:
             if patience_s <= 0:
                 raise StoreUnavailable
@@ -147,7 +148,7 @@ class Lane:
             for waiters in batch.values():
                 _fail(waiters, error)
             return
-        self._on_batch(len(batch), self._now() - asked_s)
+        self._on_batch(len(batch), self._now() - (deadline_s - self._timeout_s))
         for waiters, verdict in zip(batch.values(), verdicts, strict=True):
             _tell(waiters, verdict, asked_s)
 

@@ -5,7 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from common.specification import LIMITS, components, header, problem
+from common.specification import EXAMPLE_ID, LIMITS, components, header, problem
+from edge_limiter.limiter import Decision
+from edge_limiter.policy import Policy
+from edge_limiter.ratelimit_headers import refusal
 from edge_limiter.routing import Route
 
 Document = dict[str, Any]
@@ -20,12 +23,24 @@ _PROXY: Final = (*_DOOR, 403, 429, 502, 503, 504)
 _BODY: Final = (413,)
 _COUNTED_BODY: Final = (413, 415)
 _ADMIN: Final = (401,)
-_COMPONENTS: Final = {
+_COMPONENTS: Final[Document] = {
     **components({*_PROXY, *_BODY, *_COUNTED_BODY, *_ADMIN}),
     "securitySchemes": {
         TOKEN: {"type": "http", "scheme": "bearer", "description": "EDGE_ADMIN_TOKEN; `make run` makes and shows one."}
     },
 }
+
+
+def _tell_of_limits(answer: Document) -> None:
+    """What 429 has beside other problems, shown by a real one."""
+    decision = Decision(False, 60, 60, 0, 12.0, "predict", "store")
+    (content,) = answer["content"].values()
+    content["example"] = json.loads(refusal(Policy("predict", 60, 60), decision, EXAMPLE_ID))
+    names = {"type": "array", "items": {"type": "string"}, "description": "The policies that refused the request."}
+    content["schema"] = {"allOf": [content["schema"], {"properties": {"violated-policies": names}}]}
+
+
+_tell_of_limits(_COMPONENTS["responses"]["Problem429"])
 
 
 def merge(own: Document, services: Mapping[str, Document], route_of: RouteOf) -> Document:

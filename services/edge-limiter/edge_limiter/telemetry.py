@@ -27,7 +27,7 @@ class EdgeMetrics:
         )
         self._statement = Histogram(
             "sluice_edge_decision_seconds",
-            "Time of one statement in the store.",
+            "From the question to the store's answer, waiting included: the slowest decision of each statement.",
             buckets=DECISION_BUCKETS_S,
             registry=registry,
         )

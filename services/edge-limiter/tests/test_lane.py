@@ -40,9 +40,13 @@ class HeldStore:
 
 @asynccontextmanager
 async def running(
-    store: HeldStore, *, batch_keys: int = 64, now: Callable[[], float] = lambda: 0.0
+    store: HeldStore,
+    *,
+    batch_keys: int = 64,
+    now: Callable[[], float] = lambda: 0.0,
+    on_batch: Callable[[int, float], None] = lambda keys, seconds: None,
 ) -> AsyncIterator[Lane]:
-    lane = Lane(store, timeout_s=0.1, batch_keys=batch_keys, now=now, on_batch=lambda keys, seconds: None)
+    lane = Lane(store, timeout_s=0.1, batch_keys=batch_keys, now=now, on_batch=on_batch)
     task = asyncio.create_task(lane.run())
     try:
         yield lane
@@ -183,3 +187,18 @@ async def test_lane_that_ends__tells_its_waiters() -> None:
         await waiting
     first.cancel()
     await asyncio.wait([first])
+
+
+async def test_time_of_a_decision__has_its_wait_for_the_statement_before() -> None:
+    store, clock, told = HeldStore(), [0.0], list[tuple[int, float]]()
+    async with running(
+        store, now=lambda: clock[0], on_batch=lambda keys, seconds: told.append((keys, seconds))
+    ) as lane:
+        first = ask(lane, b"a")
+        await store.asked.acquire()
+        second = ask(lane, b"b")
+        await asyncio.sleep(0)
+        for clock[0] in (0.02, 0.05):
+            store.answer()
+            await (first if clock[0] == 0.02 else second)
+    assert [(keys, round(seconds, 6)) for keys, seconds in told] == [(1, 0.02), (1, 0.05)]

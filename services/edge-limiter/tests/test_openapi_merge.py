@@ -89,9 +89,12 @@ def test_route_of_administrators__asks_for_the_token() -> None:
 
 def test_limited_route__tells_its_limit_in_headers() -> None:
     operation = merged(inference=document("/predict", method="post"))["paths"]["/predict"]["post"]
-    assert set(operation["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy"}
+    legacy = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+    assert set(operation["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy", *legacy}
     limited = merged(metrics=document("/metrics"))["components"]["responses"]["Problem429"]
-    assert {"Retry-After", "RateLimit", "X-Request-ID"} <= set(limited["headers"])
+    assert {"Retry-After", "RateLimit", "X-Request-ID", *legacy} <= set(limited["headers"])
+    example = limited["content"]["application/problem+json"]["example"]
+    assert (example["violated-policies"], example["type"].endswith("#quota-exceeded")) == (["predict"], True)
 
 
 def test_error_in_a_shape_of_the_service__stands_beside_the_edges_problem() -> None:
