@@ -1,6 +1,6 @@
 """Reads what happened, from rollups and, at ragged edges, from single events; it never writes."""
 
-from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -83,10 +83,10 @@ class Snapshot:
         kept_from = await self.connection.fetchval("SELECT max(kept_from) FROM retention")
         return as_us(kept_from) if kept_from else 0
 
-    async def rows(self, pieces: Sequence[Piece], details: Container[str] = ()) -> list[Row]:
+    async def rows(self, pieces: Sequence[Piece], details: Container[str] = ()) -> Iterator[Row]:
         """What happened in each slot; sources are told apart by model and route only if `details` names these.
 
-        Only answered predictions have histograms.
+        Only answered predictions have histograms. Rows are read as they are taken: thousands take long.
         """
         rolled = [piece for piece in pieces if piece.width_s != RAW]
         single = [piece for piece in pieces if piece.width_s == RAW]
@@ -102,7 +102,7 @@ class Snapshot:
             "model" in details,
             "route" in details,
         )
-        return [_row(record) for record in records]
+        return map(_row, records)
 
     async def answered(self, ranges: Mapping[int, Range]) -> Iterable[Answered]:
         """Every answered prediction in each of the ranges: ask only when they are few."""

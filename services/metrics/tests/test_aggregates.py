@@ -1,20 +1,23 @@
 """Aggregates over any range equal brute force over the events in it."""
 
+import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.contracts import AggregateRequest, Bucket, CounterEvent, Filters
-from metrics.aggregates import Aggregates
+from metrics.aggregates import ROWS_AT_ONCE, Aggregates
 from metrics.database import Database
 from metrics.histogram import RELATIVE_ERROR
 from metrics.ledger import Ledger
 from metrics.rollups import Rollups
+from metrics.tally import Row, Source
 from metrics.windows import as_time, as_us
 
 AT_US = 1_790_000_000_000_000
@@ -204,3 +207,50 @@ async def test_thresholds__are_judged_up_to_now_whatever_was_asked(
 
 async def test_lag__is_passed_on(aggregates: Callable[..., Any]) -> None:
     assert (await aggregates().answer(AggregateRequest(window="5m"))).lag_s == 1.5
+
+
+class NoStore:
+    """A snapshot of ten thousand rows that are there at once."""
+
+    connection: Any
+
+    def __init__(self) -> None:
+        self.connection = self
+
+    async def fetchrow(self, _sql: str) -> None:
+        return None
+
+    async def raw_from(self) -> int:
+        return 0
+
+    async def rows(self, *_asked: Any) -> Iterator[Row]:
+        return (Row(0, Source("m", "/predict", "ok", "P"), 9, 1, 1, 9, 0, 0, [1 << 48, 0, 0]) for _ in range(10_000))
+
+    async def answered(self, _few: Any) -> tuple[()]:
+        return ()
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["NoStore"]:
+        yield self
+
+
+async def test_answer_of_many_rows__lets_others_have_their_turn(clock: Callable[[], float]) -> None:
+    async def lag_s() -> float:
+        return 0.0
+
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    try:
+        aggregates = Aggregates(cast(Rollups, NoStore()), lag_s, exact_max=10, now=clock)
+        answer = await aggregates.answer(AggregateRequest(window="1h"))
+    finally:
+        beside.cancel()
+    assert answer.predictions == 10_000
+    assert turns >= 10_000 / ROWS_AT_ONCE
