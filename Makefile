@@ -127,7 +127,7 @@ bench-limiter: ## the limiter alone beside others, in one run (installs them bel
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_limiter.py $(ARGS)
 
-bench-metrics: ## ingestion and aggregates over ten million rows (5 GB of disk)
+bench-metrics: ## ingestion, a minute of kills, aggregates over ten million rows (5 GB of disk; installs chdb below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_metrics.py $(ARGS)
 

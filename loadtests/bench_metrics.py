@@ -1,8 +1,9 @@
-"""Ingestion and a month of history beside the usual ways, in one run; prints a Markdown table.
+"""Ingestion, exactly-once under kills, and a month of history beside the usual ways; prints Markdown tables.
 
-    python loadtests/bench_metrics.py [--rows 10000000] [--events 200000] [--chdb-python PATH]
+    python loadtests/bench_metrics.py [--only ingestion,kills,history] [--rows 10000000] [--events 100000]
 
-PATH is a Python that has `chdb` (without it the row of the embedded ClickHouse is left out). Needs about 5 GB of disk.
+The embedded ClickHouse is installed below .cache; where that fails its row is left out. Needs about 5 GB of disk.
+Exits with 1 when an event was lost or counted twice.
 """
 
 import argparse
@@ -11,29 +12,42 @@ import json
 import logging
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import results
 import structlog
 import uvloop
+from results import Measure
 
 from launcher import postgres as postgresql
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
-from launcher.testing import Databases, migrate
+from launcher.testing import Databases
 from launcher.valkey import Valkey
 
 HERE = Path(__file__).parent / "metrics"
 sys.path.insert(0, str(HERE))  # the folder's own modules; `metrics` itself is the service
 
-from history import History  # noqa: E402
-from ingestion import Rate, consumed, inserted, made_up  # noqa: E402
+import chdb_install  # noqa: E402
+from history import History, timed_ms  # noqa: E402
+from ingestion import consumed, inserted, made_up  # noqa: E402
 
+from common.contracts import AggregateRequest  # noqa: E402
+from metrics.histogram import RELATIVE_ERROR  # noqa: E402
+
+PARTS: Final = ("ingestion", "kills", "history")
+CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
+PROMISED: Final = "promised"
+EVENTS_PER_S, COUNT_MS = 20_000, 5.0
+ANSWER, RAW, VIEW = "aggregated, whole answer", "percentile_cont over the raw rows", "chdb, aggregating view"
 FOR_HISTORY = {
     **postgresql.SETTINGS,
     "fsync": "off",  # only reads of it are timed
@@ -45,94 +59,153 @@ FOR_HISTORY = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--chdb-python", type=Path)
-    options = parser.parse_args()
+def main() -> int:
+    options = _options()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder, ExitStack() as stopped:
-        ports = free_ports(0, 1)
-        print(setup(options.rows), flush=True)
-        ingestion = report_ingestion(Path(folder), next(ports), next(ports), options.events)
-        server = Postgres(Path(folder) / "history", next(ports), settings=FOR_HISTORY)
-        stopped.callback(server.kill)
-        server.start()
-        history = uvloop.run(report_history(server, Path(folder), options))
-    results.save("metrics", [ingestion, history])
+    print(setup(), flush=True)
+    measures: list[Measure] = []
+    chosen = options.only.split(",")
+    with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder:
+        if "ingestion" in chosen:
+            measures += report_ingestion(Path(folder), options)
+        if "kills" in chosen and subprocess.run([sys.executable, str(HERE / "chaos.py")], check=False).returncode:
+            return 1
+        if "history" in chosen:
+            measures += report_history(Path(folder), options)
+    save(measures)
+    return 0
 
 
-def setup(rows: int) -> str:
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help="these parts, separated by commas")
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of ingestion")
+    parser.add_argument("--answers", type=int, default=40, help="to time over each history")
+    return parser.parse_args()
+
+
+def save(measures: Sequence[Measure]) -> None:
+    """Replace what was measured anew, and keep the other parts of an earlier run."""
+    earlier = results.load("metrics") or {"measures": []}
+    measured = {measure.what for measure in measures}
+    results.save("metrics", [*measures, *(one for one in earlier["measures"] if one.what not in measured)])
+
+
+def setup() -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    machine = results.machine()
     version = subprocess.run([postgresql.binaries() / "postgres", "--version"], capture_output=True, text=True)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {platform.system()}, "
-        f"Python {platform.python_version()}, {version.stdout.strip()}, load average {load}, {rows:,} rows.\n\n"
-        "| what | result | |\n|---|---:|---|"
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
+        f"Python {platform.python_version()}, {version.stdout.strip()}, load average {load}."
     )
 
 
-def report_ingestion(folder: Path, postgres_port: int, valkey_port: int, n: int) -> results.Measure:
-    """With the settings of production: every commit is on disk."""
-    postgres, valkey = Postgres(folder / "postgres", postgres_port), Valkey(folder / "valkey", valkey_port)
+def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]:
+    """The same events by each way, a new database each time, with the settings of production: commits are on disk.
+
+    One by one only the first twentieth of them.
+    """
+    ports = free_ports(0, 1)
+    postgres, valkey = Postgres(folder / "postgres", next(ports)), Valkey(folder / "valkey", next(ports))
     with ExitStack() as stopped:
         for server in (postgres, valkey):
             stopped.callback(server.kill)
             server.start()
-        migrate("metrics", postgres.url())
+        databases = Databases(postgres)
+        template = databases.migrated("metrics")
+        events = made_up(options.events)
+        ways: dict[str, Callable[[str], Awaitable[float]]] = {
+            CONSUMED: lambda url: consumed(url, valkey, events),
+            MANY: lambda url: inserted(url, events, one_by_one=False),
+            SINGLE: lambda url: inserted(url, events[: len(events) // 20], one_by_one=True),  # it takes its time
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(options.rounds):
+            for name, way in ways.items():
+                database = databases.create(template)
+                rates[name].append(uvloop.run(_awaited(way(postgres.url(database)))))
+                databases.drop(database)
+                postgres.execute("CHECKPOINT")  # no way pays for what another wrote
+    table(f"{options.events:,} events, medians of {options.rounds} rounds by turns", "events/s", CONSUMED, rates, 1)
+    wanted = {PROMISED: 1.0}
+    return [Measure("events/s into PostgreSQL", "more", CONSUMED, rates | {PROMISED: [EVENTS_PER_S]}, wanted)]
 
-        async def run() -> list[Rate]:
-            await consumed(postgres, valkey, made_up(10_000, seed=1))
-            return [
-                await consumed(postgres, valkey, made_up(n, seed=2)),
-                await inserted(postgres.url(), made_up(n // 2, seed=3), one_by_one=False),
-                await inserted(postgres.url(), made_up(min(n, 5_000), seed=4), one_by_one=True),
-            ]
 
-        rates = uvloop.run(run())
-    for rate in rates:
-        print(f"| {rate.name} | {rate.per_s:,.0f} events/s | {rates[0].per_s / rate.per_s:.2f}× |", flush=True)
-    rounds = {rate.name: [rate.per_s] for rate in rates}
-    return results.Measure("events/s into PostgreSQL", "more", rates[0].name, rounds)
+async def _awaited(work: Awaitable[float]) -> float:
+    return await work
 
 
-async def report_history(server: Postgres, folder: Path, options: argparse.Namespace) -> results.Measure:
-    databases = Databases(server)
-    large, small = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(2))
+def report_history(folder: Path, options: argparse.Namespace) -> list[Measure]:
+    server = Postgres(folder / "history", next(free_ports(0, 1)), settings=FOR_HISTORY)
+    with ExitStack() as stopped:
+        stopped.callback(server.kill)
+        server.start()
+        databases = Databases(server)
+        large, small = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(2))
+        return uvloop.run(_report_history(large, small, folder, options))
+
+
+async def _report_history(large: History, small: History, folder: Path, options: argparse.Namespace) -> list[Measure]:
     filled_s = await large.fill(options.rows)
     await small.fill(options.rows // 10)
     raw_mb, rollup_mb = await large.sizes_mb()
-    print(f"| making {options.rows:,} rows with rollups | {filled_s:.0f} s | raw {raw_mb} MB, rollups {rollup_mb} MB |")
-    answer, seconds = await large.aggregated(options.rounds)
-    _, small_s = await small.aggregated(options.rounds)
-    exact, raw_s = await large.raw(3)
-    print(f"| aggregated over 30 days | {seconds * 1000:.1f} ms | {answer.latency_ms.method} |")
-    print(f"| percentile_cont over the raw rows | {raw_s * 1000:,.0f} ms | {raw_s / seconds:.0f}× |")
-    print(f"| aggregated, a tenth of the rows | {small_s * 1000:.1f} ms | {seconds / small_s:.2f}× for ten times |")
-    found = [answer.latency_ms.p50, answer.latency_ms.p90, answer.latency_ms.p95, answer.latency_ms.p99]
-    error = max(abs((mine or 0) - truth) / truth for mine, truth in zip(found, exact, strict=True))
-    print(f"| largest error of p50, p90, p95, p99 | {error:.3%} | bound {answer.latency_ms.relative_error:.3%} |")
-    print(f"| count | {await large.count(options.rounds) * 1000:.2f} ms | {answer.predictions:,} |", flush=True)
-    ours = "aggregated, whole answer"
-    ms = {ours: [1000 * seconds], "percentile_cont over the raw rows": [1000 * raw_s]}
-    if options.chdb_python:
-        await large.copy_out(str(folder / "rows.csv"))
-        given = (options.chdb_python, folder / "rows.csv", options.rounds, seconds)
-        ms["chdb, aggregating view"] = [1000 * await asyncio.to_thread(report_clickhouse, *given)]
-    return results.Measure(f"ms for 30 days of {options.rows:,} rows", "less", ours, ms)
+    print(f"\n{options.rows:,} rows over 30 days: made in {filled_s:.0f} s, {raw_mb} MB, rollups {rollup_mb} MB.")
+    by_size: dict[str, list[float]] = {f"{options.rows:,} rows": [], f"{options.rows // 10:,} rows": []}
+    month = AggregateRequest(window="30d")
+    async with large.aggregates() as one, small.aggregates() as other:
+        answer = await one.answer(month)
+        await other.answer(month)
+        for _ in range(options.answers):
+            for taken, aggregates in zip(by_size.values(), (one, other), strict=True):
+                taken.append(await timed_ms(lambda asked=aggregates: asked.answer(month)))
+        finest = [await timed_ms(lambda: one.answer(large.finest())) for _ in range(3)]
+    exact, raw_ms = await large.raw(3)
+    sketch = [answer.latency_ms.p50, answer.latency_ms.p90, answer.latency_ms.p95, answer.latency_ms.p99]
+    error = max(abs((mine or 0) - truth) / truth for mine, truth in zip(sketch, exact, strict=True))
+    (of_large, answers_ms), _ = by_size.items()
+    ms = {ANSWER: answers_ms, RAW: raw_ms} | await asyncio.to_thread(clickhouse_ms, large, folder, options.answers)
+    errors = {"p50 to p99": [100 * error], PROMISED: [100 * RELATIVE_ERROR]}
+    counts = {"count": await large.count(options.answers), PROMISED: [COUNT_MS]}
+    table(f"30 days of {options.rows:,} rows, medians", "ms", ANSWER, ms, 1)
+    table(f"aggregated over 30 days, {options.answers} answers of each by turns", "ms", of_large, by_size, 1)
+    table("the most buckets (15 minutes of 20 days), by every group", "ms", "answer", {"answer": finest}, 1)
+    table("count of all answered", "ms", "count", counts, 2)
+    table("largest error of four percentiles", "%", "p50 to p99", errors, 3)
+    return [
+        Measure(f"ms for 30 days of {options.rows:,} rows", "less", ANSWER, ms, {RAW: 200.0, VIEW: 0.33}),
+        Measure("ms for 30 days by size", "less", of_large, by_size, {name: 0.67 for name in list(by_size)[1:]}),
+        Measure("ms for the exact count", "less", "count", counts, {PROMISED: 1.0}),
+        Measure("% of error of percentiles", "less", "p50 to p99", errors, {PROMISED: 1.0}),
+    ]
 
 
-def report_clickhouse(python: Path, rows: Path, rounds: int, seconds: float) -> float:
-    """The seconds that its view took."""
+def clickhouse_ms(history: History, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """What its view took, and its raw rows; nothing where it can't be installed."""
+    try:
+        python = chdb_install.python()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"\nThe embedded ClickHouse could not be installed ({type(error).__name__}): its rows are left out.")
+        return {}
+    rows = folder / "rows.csv"
+    asyncio.run(history.copy_out(str(rows)))
     command = [str(python), str(HERE / "clickhouse.py"), str(rows), str(rounds)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    name = f"chdb {found['version']}, aggregating view, the same 30 days"
-    print(f"| {name} | {found['view_s'] * 1000:.1f} ms | we take {seconds / found['view_s']:.2f}× of it |")
-    print(f"| chdb over its raw rows | {found['raw_s'] * 1000:.1f} ms | |")
-    return float(found["view_s"])
+    print(f"ClickHouse {found['version']} of {chdb_install.PACKAGE} read them in {found['fill_s']:.0f} s.")
+    return {VIEW: found["view_ms"], "chdb, its raw rows": found["raw_ms"]}
+
+
+def table(what: str, unit: str, ours: str, rounds: dict[str, list[float]], digits: int) -> None:
+    """Each median, its spread, and its ratio to ours."""
+    print(f"\n| {what} | {unit} | smallest…largest | × {ours} |\n|---|---:|---:|---:|")
+    base = statistics.median(rounds[ours])
+    for name, taken in rounds.items():
+        middle = statistics.median(taken)
+        spread = f"{min(taken):,.{digits}f}…{max(taken):,.{digits}f}" if len(taken) > 1 else ""
+        print(f"| {name} | {middle:,.{digits}f} | {spread} | {middle / base:,.2f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

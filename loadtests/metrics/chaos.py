@@ -2,9 +2,11 @@
 
     python loadtests/metrics/chaos.py [--seconds 60] [--rate 5000] [--consumers 3]
 
-A producer journals events and ships them as inference does. A third of the way PostgreSQL is restarted, after two
-thirds Redis is killed: its append-only file lacks what came in its last second, which the journal ships again.
-Exits with 1 unless raw rows, each width of rollup and the distinct events sent are the same number.
+A producer journals events and ships them as inference does. A third of the way PostgreSQL is restarted; after two
+thirds Redis is killed, and the last MiB of its append-only file with it, as if its disk had been lost with the host:
+entries that it had acknowledged are gone, and the journal must ship them again. The producer stops for neither.
+Exits with 1 unless raw rows, each width of rollup and the distinct events sent are the same number, rollups hold
+what the rows add up to, histograms included, and Redis did forget.
 """
 
 import argparse
@@ -27,20 +29,25 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM, PredictionEvent
 from common.events import EventPipe, open_event_pipe
 from common.journal import Journal
+from common.postgres import create_pool
 from common.redis import REDIS_ERRORS
 from common.requests import uuid7
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 from launcher.valkey import Valkey
+from metrics.database import Database
+from metrics.rebuild import rebuild
 from metrics.stream import StreamUpkeep
 
 DUPLICATES: Final = 0.05
 TICK_S: Final = 0.02
 SETTLE_S: Final = 120.0
+FORGOTTEN_BYTES: Final = 1 << 20
+_TIMEOUT_S: Final = 60.0
 
 
 class Chaos:
@@ -55,7 +62,8 @@ class Chaos:
         self.wanted = consumers
         self.consumers: list[subprocess.Popen[bytes]] = []
         self.rng = random.Random(7)
-        self.sent = self.duplicated = self.killed = 0
+        self.registry = CollectorRegistry()
+        self.sent = self.duplicated = self.killed = self.forgotten = 0
 
     def start(self, stopped: ExitStack) -> None:
         for server in (self.postgres, self.valkey):
@@ -88,7 +96,7 @@ class Chaos:
                 Journal(self.folder / "journal", max_bytes=1 << 30, keep_s=600.0),
                 redis,
                 when_full="refuse",
-                registry=CollectorRegistry(),
+                registry=self.registry,
                 drain_s=30,
             ) as pipe:
                 async with asyncio.TaskGroup() as tasks:
@@ -138,20 +146,31 @@ class Chaos:
         )
 
     async def _upset(self, seconds: float) -> None:
-        """Servers are started from this thread, whose child they are: the producer waits, and catches up."""
+        """Servers are children of the thread that starts them: those of `to_thread` live as long as the loop."""
         started, restarted = time.monotonic(), 0
         while (passed := time.monotonic() - started) < seconds:
             if passed > seconds / 3 and restarted == 0:
-                self.postgres.stop()
-                self.postgres.start()
+                await asyncio.to_thread(self.postgres.stop)
+                await asyncio.to_thread(self.postgres.start)
                 restarted = 1
             elif passed > seconds * 2 / 3 and restarted == 1:
-                self.valkey.kill()
-                self.valkey.start()
+                await asyncio.to_thread(self.valkey.kill)
+                self.forgotten = self._forget()
+                await asyncio.to_thread(self.valkey.start)
                 restarted = 2
             else:
-                self.kill_one()
+                await asyncio.to_thread(self.kill_one)
             await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+
+    def _forget(self) -> int:
+        """Cut off the end of the append-only file; returns how many acknowledged entries were in it."""
+        file = max(self.valkey.state.glob("appendonlydir/*.incr.aof"))
+        kept = max(0, file.stat().st_size - FORGOTTEN_BYTES)
+        with file.open("r+b") as opened:
+            opened.seek(kept)
+            cut = opened.read()
+            opened.truncate(kept)
+        return cut.count(b"XADD")
 
     async def _settled(self, redis: Redis) -> bool:
         upkeep, deadline = StreamUpkeep(redis), time.monotonic() + SETTLE_S
@@ -165,12 +184,32 @@ class Chaos:
             deadlocks = await connection.fetchval("SELECT sum(deadlocks)::bigint FROM pg_stat_database")
         finally:
             await connection.close()
-        dead = await redis.xlen("{predictions}:dead")
-        print("| sent | sent twice | raw | distinct | minutes | hours | days | killed | deadlocks | dead letters |")
-        print("|" + "---:|" * 10)
-        row = [self.sent, self.duplicated, raw, distinct, *(n for _, n in widths), self.killed, deadlocks, dead]
-        print("| " + " | ".join(f"{value:,}" for value in row) + " |")
-        return {raw, distinct, *(n for _, n in widths)} == {self.sent} and not deadlocks and not dead
+        found = {
+            "sent": self.sent,
+            "sent twice": self.duplicated,
+            "raw": raw,
+            "distinct": distinct,
+            **{f"rollups of {width_s} s": n for width_s, n in widths},
+            "consumers killed": self.killed,
+            "forgotten by Redis": self.forgotten,
+            "journal rewound": int(self.registry.get_sample_value("sluice_events_rewinds_total") or 0),
+            "deadlocks": deadlocks,
+            "dead letters": await redis.xlen(DEAD_LETTERS),
+        }
+        equal = await self._rollups_are_equal()
+        print("| what | |\n|---|---:|")
+        for name, value in found.items():
+            print(f"| {name} | {value:,} |")
+        print(f"| rollups with their histograms are what the rows add up to | {'yes' if equal else 'NO'} |", flush=True)
+        is_once = {raw, distinct, *(n for _, n in widths)} == {self.sent}
+        forgot = found["forgotten by Redis"] > 0 and found["journal rewound"] > 0
+        return is_once and equal and forgot and not found["deadlocks"] and not found["dead letters"]
+
+    async def _rollups_are_equal(self) -> bool:
+        async with create_pool(
+            self.postgres.url(), schema="metrics", application="chaos", size=1, timeout_s=_TIMEOUT_S
+        ) as pool:
+            return await rebuild(Database(pool, _TIMEOUT_S), check_only=True)
 
 
 def main() -> int:

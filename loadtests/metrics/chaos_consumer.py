@@ -30,7 +30,7 @@ async def main(database_url: str, redis_url: str) -> None:
         ) as redis,
     ):
         reader = StreamReader(
-            redis, f"c{os.getpid()}", batch=2_000, claim_idle_s=2, dead_letters_max=100, now=time.monotonic
+            redis, f"c{os.getpid()}", batch=5_000, claim_idle_s=2, dead_letters_max=100, now=time.monotonic
         )
         consumer = Consumer(
             reader, Ledger(Database(pool, 5)), IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time

@@ -1,13 +1,13 @@
 """A month of made-up predictions in PostgreSQL, and how long the answers over it take, beside the raw rows."""
 
 import asyncio
-import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from common.contracts import Aggregate, AggregateRequest
+from common.contracts import AggregateRequest
 from common.postgres import create_pool
 from metrics.aggregates import Aggregates
 from metrics.database import Database
@@ -54,48 +54,54 @@ class History:
             await Partitions(database, retention_days=DAYS, ahead_days=DAYS, now=first.timestamp).maintain()
             made: asyncio.Task[None] | None = None
             for day in (first + n * _DAY for n in range(DAYS)):
-                async with pool.acquire() as connection:
-                    await connection.execute(_ROWS, day, rows // DAYS, timeout=_TIMEOUT_S)
+                await pool.execute(_ROWS, day, rows // DAYS)
                 if made is not None:
                     await made
                 made = asyncio.create_task(self._roll_up(database, day))
             if made is not None:
                 await made
-            async with pool.acquire() as connection:
-                await connection.execute("VACUUM (ANALYZE) prediction", timeout=_TIMEOUT_S)
-                await connection.execute("VACUUM (ANALYZE) rollup", timeout=_TIMEOUT_S)
+            await pool.execute("VACUUM (ANALYZE) prediction")
+            await pool.execute("VACUUM (ANALYZE) rollup")
         return time.perf_counter() - started
 
     async def _roll_up(self, database: Database, day: datetime) -> None:
         async with database.transaction() as connection:
             await recompute(connection, day.date())
 
-    async def aggregated(self, rounds: int) -> tuple[Aggregate, float]:
-        """The answer over all 30 days, and the median of its seconds."""
+    @asynccontextmanager
+    async def aggregates(self) -> AsyncIterator[Aggregates]:
+        """What answers, as the service builds it."""
 
         async def lag_s() -> float:
             return 0.0
 
         async with self.pool() as pool:
             parts = Rollups(Database(pool, _TIMEOUT_S))
-            aggregates = Aggregates(parts, lag_s, exact_max=10_000, now=self.now.timestamp)
-            request = AggregateRequest(window="30d")
-            seconds = await timed(lambda: aggregates.answer(request), rounds)
-            return await aggregates.answer(request), seconds
+            yield Aggregates(parts, lag_s, exact_max=10_000, now=self.now.timestamp)
 
-    async def count(self, rounds: int) -> float:
-        """The median of the seconds that the exact count takes."""
+    def finest(self) -> AggregateRequest:
+        """The most buckets that a request may ask for, and every group."""
+        return AggregateRequest(
+            start=self.now - timedelta(days=20),
+            end=self.now,
+            bucket="15m",
+            group_by=["model", "label", "outcome", "route"],
+        )
+
+    async def count(self, rounds: int) -> list[float]:
+        """The milliseconds that the exact count takes."""
         async with self.pool() as pool:
             rollups = Rollups(Database(pool, _TIMEOUT_S))
-            return await timed(rollups.count, rounds)
+            await rollups.count()
+            return [await timed_ms(rollups.count) for _ in range(rounds)]
 
-    async def raw(self, rounds: int) -> tuple[list[float], float]:
-        """Percentiles by percentile_cont over all rows, in ms, and the median of the seconds."""
+    async def raw(self, rounds: int) -> tuple[list[float], list[float]]:
+        """Percentiles by percentile_cont over all rows, in ms, and the milliseconds of each round."""
         async with self.pool() as pool, pool.acquire() as connection:
             bounds = (self.now - DAYS * _DAY, self.now)
-            seconds = await timed(lambda: connection.fetchrow(_RAW, *bounds), rounds)
             row = await connection.fetchrow(_RAW, *bounds)
-            return [value / 1000 for value in row[1]], seconds
+            taken = [await timed_ms(lambda: connection.fetchrow(_RAW, *bounds)) for _ in range(rounds)]
+            return [value / 1000 for value in row[1]], taken
 
     async def sizes_mb(self) -> tuple[int, int]:
         """Raw rows with their keys, and rollups."""
@@ -116,12 +122,7 @@ class History:
             )
 
 
-async def timed(work: Callable[[], Awaitable[Any]], rounds: int) -> float:
-    """The median of the seconds of `rounds`, after one that warms up."""
+async def timed_ms(work: Callable[[], Awaitable[Any]]) -> float:
+    started = time.perf_counter()
     await work()
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        await work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return 1000 * (time.perf_counter() - started)

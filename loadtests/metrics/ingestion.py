@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import asyncpg
 from prometheus_client import CollectorRegistry
@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
 from common.postgres import create_pool
 from common.requests import uuid7
-from launcher.postgres import Postgres
 from launcher.valkey import Valkey
 from metrics.consumer import Consumer
 from metrics.database import Database
@@ -28,22 +27,10 @@ _INSERT: Final = (
 )
 
 
-class Rate(NamedTuple):
-    """Events in seconds."""
-
-    name: str
-    events: int
-    seconds: float
-
-    @property
-    def per_s(self) -> float:
-        return self.events / self.seconds
-
-
-def made_up(n: int, *, seed: int = 1, now_s: float | None = None) -> list[PredictionEvent]:
+def made_up(n: int) -> list[PredictionEvent]:
     """Events as inference writes them, within the last minute."""
-    rng = random.Random(seed)
-    start_us = int((now_s or time.time()) * 1_000_000) - _SPREAD_US
+    rng = random.Random(1)
+    start_us = int(time.time() * 1_000_000) - _SPREAD_US
     return [
         PredictionEvent(
             id=uuid7(),
@@ -66,12 +53,13 @@ def made_up(n: int, *, seed: int = 1, now_s: float | None = None) -> list[Predic
     ]
 
 
-async def consumed(postgres: Postgres, valkey: Valkey, events: Sequence[PredictionEvent]) -> Rate:
-    """One consumer, in batches as in production, until everything is acknowledged."""
+async def consumed(url: str, valkey: Valkey, events: Sequence[PredictionEvent]) -> float:
+    """Events a second of one consumer, in batches as in production, until everything is acknowledged."""
     async with (
         Redis.from_url(valkey.url(), decode_responses=True, protocol=3) as redis,
-        create_pool(postgres.url(), schema="metrics", application="bench", size=1, timeout_s=60) as pool,
+        create_pool(url, schema="metrics", application="bench", size=1, timeout_s=60) as pool,
     ):
+        await redis.delete(STREAM)
         await fill(redis, events)
         reader = StreamReader(redis, "bench", batch=BATCH, claim_idle_s=60, dead_letters_max=10, now=time.monotonic)
         ledger = Ledger(Database(pool, 60))
@@ -80,7 +68,7 @@ async def consumed(postgres: Postgres, valkey: Valkey, events: Sequence[Predicti
         left, started = len(events), time.perf_counter()
         while left:
             left -= await consumer.step()
-        return Rate("one consumer: stream to committed rollups", len(events), time.perf_counter() - started)
+        return len(events) / (time.perf_counter() - started)
 
 
 async def fill(redis: Redis, events: Sequence[PredictionEvent]) -> None:
@@ -91,8 +79,8 @@ async def fill(redis: Redis, events: Sequence[PredictionEvent]) -> None:
         await pipeline.execute()
 
 
-async def inserted(url: str, events: Sequence[PredictionEvent], *, one_by_one: bool) -> Rate:
-    """The same rows without rollups and without the stream: executemany in batches, or one INSERT each."""
+async def inserted(url: str, events: Sequence[PredictionEvent], *, one_by_one: bool) -> float:
+    """The same rows a second, without rollups and without the stream: executemany in batches, or one INSERT each."""
     rows = [prediction_row(event) for event in events]
     connection = await asyncpg.connect(url, server_settings={"search_path": "metrics"})
     try:
@@ -103,8 +91,6 @@ async def inserted(url: str, events: Sequence[PredictionEvent], *, one_by_one: b
         else:
             for start in range(0, len(rows), BATCH):
                 await connection.executemany(_INSERT, rows[start : start + BATCH])
-        seconds = time.perf_counter() - started
+        return len(events) / (time.perf_counter() - started)
     finally:
         await connection.close()
-    name = "one INSERT an event" if one_by_one else "asyncpg executemany, rows only, no rollups"
-    return Rate(name, len(events), seconds)
