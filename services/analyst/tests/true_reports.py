@@ -109,7 +109,9 @@ def expected_value(document: dict[str, Any], figure: Figure) -> float:
     """What a figure must say, read by path from the JSON of an aggregate with `drift`; no code is the facts'."""
     if figure.metric.startswith("rule."):
         (state,) = [state for state in document["thresholds"] if f"rule.{state['rule']['name']}" == figure.metric]
-        return float(state["current"] if figure.window == "current" else state["rule"]["above"])
+        rule = state["rule"]
+        limit = rule["below"] if rule["above"] is None else rule["above"]
+        return float(state["current"] if figure.window == "current" else limit)
     if figure.metric.startswith("drift."):
         return float(document["drift"][figure.metric.partition(".")[2]]["value"])
     now, before = _look_up(document, figure.metric), _look_up(document["previous"], figure.metric)
