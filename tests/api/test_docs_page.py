@@ -48,7 +48,7 @@ def test_page__lists_every_service(page: Page) -> None:
 def test_trying_a_prediction__shows_the_answer_and_its_limit(page: Page) -> None:
     answer = tried(page, "inference", "inference_predict")
     expect(answer).to_contain_text('"label": "POSITIVE"')
-    expect(answer).to_contain_text('ratelimit-policy: "predict"')
+    expect(answer).to_contain_text('ratelimit-policy: "scoring"')
 
 
 def test_path_of_a_model__is_filled_in_and_found(page: Page) -> None:
