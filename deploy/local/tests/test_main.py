@@ -91,6 +91,15 @@ def test_restart_of_a_pid_that_is_a_strangers_by_now__signals_nobody(state: Path
     assert stranger.returncode == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started here can be interrupted, though a shell may have started these tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) -> None:
     log = log_path(state, "metrics")
     log.write_text('{"event": "old"}\n{"event": "last"}\n')
@@ -101,4 +110,7 @@ def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) 
             more.write('{"event": "next"}\n')
         assert following.stdout.readline() == '{"event": "next"}\n'
         following.send_signal(signal.SIGINT)
-        assert following.wait(TIMEOUT_S) == 130
+        try:
+            assert following.wait(TIMEOUT_S) == 130
+        finally:
+            following.kill()
