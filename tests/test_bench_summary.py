@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import bench
 import pytest
 import results
 import summary
@@ -57,6 +58,9 @@ def test_a_part_that_left_nothing__is_none() -> None:
     assert results.load("never") is None
 
 
-def test_the_page__keeps_the_place_of_the_summary() -> None:
+def test_the_page__has_rows_and_a_plot_of_every_benchmark() -> None:
     page = (summary.DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    assert 0 < page.index(summary.BEGIN) < page.index(summary.END)
+    written = page[page.index(summary.BEGIN) : page.index(summary.END)]
+    for part in bench.parts():
+        assert f"\n| {part} |" in written
+        assert (summary.DOCS / "images" / f"bench-{part}.png").exists()
