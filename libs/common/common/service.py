@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -20,6 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from common import logs, tasks
 from common.ops import Readiness, create_ops_app
+from common.process import allow_open_files, calm_collector
 from common.settings import Settings, SettingsError, load
 
 log = structlog.get_logger()
@@ -28,8 +27,6 @@ KEEPALIVE_S: Final = 60.0
 OPS_DRAIN_S: Final = 1.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
-OPEN_FILES: Final = 65_536
-COLLECT_AFTER: Final = 20_000  # allocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +176,14 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
     runner = create_runner(service)
     service.readiness.starting = True
     try:
-        _allow_open_files()
+        allow_open_files()
         await ops.setup()
         await _listen(ops, service.listen.ops_host, service.listen.ops_port)
         await runner.setup()
         await _listen(runner, service.listen.host, service.listen.port)
         service.readiness.starting = False
         log.info("listening", **asdict(service.listen))
-        _calm_collector()
+        calm_collector()
         await _first(stop, service.broken)
         service.readiness.draining = True
         log.info("draining", at_most_s=service.drain_s)
@@ -266,25 +263,6 @@ def _count_tasks(registry: CollectorRegistry) -> None:
     loop = asyncio.get_running_loop()
     gauge = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
     gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
-
-
-def _calm_collector() -> None:
-    """What lives as long as the process need not be walked, nor a request's few cycles be looked for at once."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
-
-
-def _allow_open_files() -> None:
-    """Each connection is an open file; the soft limit is often 1024, and a process may raise it itself."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError) as error:
-        log.warning("open files stay limited", limit=soft, reason=type(error).__name__)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
