@@ -7,11 +7,14 @@ import sys
 
 from launcher.processes import signalled
 
-WAITS = "import sys; sys.stdin.read()  # waits here"
+WAITS = "import sys; print('up', flush=True); sys.stdin.read()  # waits here"
 
 
 def test_signal__reaches_the_process_that_has_the_mark() -> None:
-    with subprocess.Popen([sys.executable, "-c", WAITS], stdin=subprocess.PIPE) as waiting:
+    command = [sys.executable, "-c", WAITS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout
+        waiting.stdout.readline()  # until it runs, the kernel may not show its command line yet
         assert not signalled(waiting.pid, "another mark", signal.SIGKILL)
         assert signalled(waiting.pid, "waits here", signal.SIGKILL)
     assert waiting.returncode == -signal.SIGKILL
