@@ -8,7 +8,8 @@ from analyst.settings import AnalystSettings
 from common.settings import Settings, SettingsError, load, variables
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
-from k8s_check.model import Container, Manifests, Pod
+from k8s_check.model import Container, Manifests, Pod, Resource
+from k8s_check.scaling import most_pods
 from metrics.settings import MetricsSettings
 
 SETTINGS: Final[Mapping[str, type[Settings]]] = {
@@ -26,6 +27,8 @@ TIME_LIMITS: Final = (
     "metrics_request_timeout_s",
     "analyst_timeout_s",
 )
+MAX_CONNECTIONS: Final = "sluice/max-connections"
+RESERVED: Final = 3  # PostgreSQL's superuser_reserved_connections
 _SECRET: Final = "postgresql://user:password@host/database"  # whatever a secret file may hold
 
 
@@ -43,6 +46,23 @@ def patience(manifests: Manifests) -> Iterator[str]:
     for pod, container, loaded in _started(manifests):
         if container.ports and isinstance(loaded, Settings):
             yield from (f"{pod.owner}: {problem}" for problem in cut_off(loaded))
+
+
+def connections(manifests: Manifests) -> Iterator[str]:
+    """What all replicas together may hold of PostgreSQL, in the middle of a rollout and of a migration, it has."""
+    held = {
+        str(pod.owner): each * most_pods(manifests, pod.owner)
+        for pod, _, loaded in _started(manifests)
+        if isinstance(loaded, Settings) and (each := _connections(pod, loaded))
+    }
+    offered = [policy for policy in manifests.of("NetworkPolicy") if MAX_CONNECTIONS in _annotations(policy)]
+    if held and not offered:
+        yield f"no policy says by {MAX_CONNECTIONS} how many connections PostgreSQL has"
+    for policy in offered:
+        room = int(_annotations(policy)[MAX_CONNECTIONS]) - RESERVED
+        if sum(held.values()) > room:
+            summed = ", ".join(f"{owner} {count}" for owner, count in held.items())
+            yield f"{policy}: {sum(held.values())} connections at the most, and PostgreSQL has {room} for all: {summed}"
 
 
 def cut_off(loaded: Settings) -> Iterator[str]:
@@ -72,6 +92,15 @@ def _started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | 
                 yield pod, container, start(cls, container.environment)
             except SettingsError as error:
                 yield pod, container, error
+
+
+def _connections(pod: Pod, loaded: Settings) -> int:
+    """Of one pod: a migration holds one, whatever its service would."""
+    return loaded.postgres_connections() if pod.owner.kind == "Deployment" else min(loaded.postgres_connections(), 1)
+
+
+def _annotations(resource: Resource) -> Mapping[str, str]:
+    return resource.data["metadata"].get("annotations") or {}
 
 
 def _program(image: str) -> str:

@@ -16,7 +16,7 @@ RULES: Final[tuple[Rule, ...]] = (
     network.default_deny, network.peers, network.both_ends, network.entrances,
     destinations.addresses, destinations.routes,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
-    environment.settings, environment.patience,
+    environment.settings, environment.patience, environment.connections,
 )  # fmt: skip  # a group a line
 
 

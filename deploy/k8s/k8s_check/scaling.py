@@ -1,5 +1,6 @@
 """Replicas: one owner each, a metric that exists, room for an eviction, and spread over nodes and zones."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -120,13 +121,27 @@ def _budget(spec: Json, replicas: int) -> Iterator[str]:
         yield f"wants {spec['minAvailable']} of {replicas} pods, so that no node can be drained"
 
 
+def most_pods(manifests: Manifests, workload: Resource) -> int:
+    """How many there are at the most, with those that a rollout adds."""
+    most = _range(manifests, workload)[1]
+    if workload.kind != "Deployment":
+        return most
+    surge = ((workload.spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxSurge", "25%")
+    return most + (surge if isinstance(surge, int) else math.ceil(most * int(surge.rstrip("%")) / 100))
+
+
 def _fewest(manifests: Manifests, workload: Resource) -> int:
-    """The smallest number of replicas that its scaler, or it itself, asks for."""
+    return _range(manifests, workload)[0]
+
+
+def _range(manifests: Manifests, workload: Resource) -> tuple[int, int]:
+    """The fewest and the most replicas that its scaler, or it itself, asks for."""
     for scaler in manifests.of(*SCALERS):
         pod = manifests.pod_of(scaler.spec["scaleTargetRef"], scaler.namespace)
         if pod is not None and pod.owner == workload:
-            return _bounds(scaler)[0]
-    return int(workload.spec.get("replicas", 1))
+            return _bounds(scaler)
+    replicas = int(workload.spec.get("replicas", 1))
+    return replicas, replicas
 
 
 def _bounds(scaler: Resource) -> tuple[int, int]:

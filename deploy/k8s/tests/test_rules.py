@@ -110,6 +110,13 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("ConfigMap/edge", "data.EDGE_MAX_TIMEOUT_S", None)]),
     ("patience", "Deployment/analyst: ANALYST_TIMEOUT_S 60 outlasts SLUICE_DRAIN_S 15", [
         ("ConfigMap/analyst", "data.SLUICE_DRAIN_S", None)]),
+    ("connections", "153 connections at the most, and PostgreSQL has 97 for all: Deployment/analyst 10, ", [
+        (f"{POLICY}/to-postgres", "metadata.annotations", {"sluice/max-connections": "100"})]),
+    ("connections", "213 connections at the most", [("HorizontalPodAutoscaler/analyst", "spec.maxReplicas", 34)]),
+    ("connections", "237 connections at the most", [("ConfigMap/metrics", "data.METRICS_CONNECTIONS", "20")]),
+    ("connections", "198 connections at the most", [(EDGE, "spec.strategy.rollingUpdate.maxSurge", "80%")]),
+    ("connections", "no policy says by sluice/max-connections", [
+        (f"{POLICY}/to-postgres", "metadata.annotations", None)]),
     ("journals", "no volume at EVENTS_JOURNAL_DIR", [
         ("ConfigMap/inference", "data.EVENTS_JOURNAL_DIR", "/tmp/journal")]),
     ("journals", "is not larger than EVENTS_JOURNAL_MAX_BYTES", [(EDGE, f"{POD}.volumes.5.emptyDir.sizeLimit", "1Gi")]),

@@ -62,6 +62,10 @@ class Settings(BaseModel):
     sluice_ops_host: str = "127.0.0.1"
     sluice_drain_s: Seconds = 15.0
 
+    def postgres_connections(self) -> int:
+        """How many one process holds at the most."""
+        return 0
+
 
 class PostgresSettings(BaseModel):
     """Where PostgreSQL is, and how long we wait for it."""

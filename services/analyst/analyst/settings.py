@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from analyst.archive import CONNECTIONS
 from common.service import Listen
 from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings, is_web_address
 
@@ -65,6 +66,9 @@ class AnalystSettings(Settings, RedisSettings):
 
     def listen(self) -> Listen:
         return Listen.at(3, self, self.analyst_host, self.analyst_port, self.analyst_ops_port)
+
+    def postgres_connections(self) -> int:
+        return CONNECTIONS if self.database_url else 0
 
     def metrics_url(self) -> str:
         return (self.analyst_metrics_url or f"http://127.0.0.1:{self.sluice_port_base + 2}").rstrip("/")

@@ -52,3 +52,8 @@ def test_wrong_setting__is_named_in_one_line(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name) as raised:
         load(AnalystSettings, {name: value})
     assert "\n" not in str(raised.value)
+
+
+def test_connections_to_postgres__are_two_or_none_without_it() -> None:
+    assert load(AnalystSettings, {"DATABASE_URL": "postgresql://u:p@h/d"}).postgres_connections() == 2
+    assert load(AnalystSettings, {}).postgres_connections() == 0

@@ -43,7 +43,7 @@ from edge_limiter.proxy import Proxy
 from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
-from edge_limiter.settings import EdgeSettings, split
+from edge_limiter.settings import BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
 from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.upstream import Upstream
@@ -54,7 +54,6 @@ SCHEMA: Final = "edge"
 LIMITS: Final = web.AppKey("limits", Limits)
 DOOR: Final = web.AppKey("door", Door)
 PIPE: Final = web.AppKey("pipe", EventPipe)
-_BACKGROUND_CONNECTIONS: Final = 2
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
@@ -167,7 +166,7 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
         parts.settings.database_url.get_secret_value(),
         schema=SCHEMA,
         application="edge-limiter housekeeping",
-        size=_BACKGROUND_CONNECTIONS,
+        size=BACKGROUND_CONNECTIONS,
     )
     await pool  # opens no connection yet
     stack.callback(pool.terminate)  # closing politely can wait for a server that hangs

@@ -1,6 +1,6 @@
 """The variables the edge reads, with their bounds; nothing else in this package reads the environment."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -11,6 +11,8 @@ from edge_limiter.policy import Policy, PolicyError
 
 Limit = Annotated[int, Field(ge=1)]
 WindowS = Annotated[int, Field(ge=1, le=86_400)]
+
+BACKGROUND_CONNECTIONS: Final = 2
 
 
 def _cidrs(value: str) -> str:
@@ -90,6 +92,9 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     def listen(self) -> Listen:
         """Service 0 of the system."""
         return Listen.at(0, self, self.edge_host, self.edge_port, self.edge_ops_port)
+
+    def postgres_connections(self) -> int:
+        return self.edge_limit_lanes + BACKGROUND_CONNECTIONS
 
     def upstreams(self) -> dict[str, str]:
         """Where each service is; by default beside us, on the next three ports."""

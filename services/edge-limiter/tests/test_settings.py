@@ -48,3 +48,7 @@ def test_wrong_variable__stops_the_start_and_is_named(name: str, value: str) -> 
 def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure(limit: str) -> None:
     with pytest.raises(SettingsError, match=f"^{limit} and .* 1000 in 30 s"):
         load(EdgeSettings, {**MINIMUM, limit: "2000"})
+
+
+def test_connections_to_postgres__are_the_lanes_and_two_more() -> None:
+    assert load(EdgeSettings, {**MINIMUM, "EDGE_LIMIT_LANES": "4"}).postgres_connections() == 6

@@ -95,7 +95,7 @@ async def _open(
     opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry
 ) -> tuple[Resources, dict[str, Check]]:
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
-    writing = await _database(opened, settings, settings.metrics_consumers + 1, settings.metrics_ingest_timeout_s)
+    writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
     redis = await opened.enter_async_context(create_client(settings))
     upkeep, background = await _start_upkeep(opened, settings, writing, StreamUpkeep(redis), registry)
     consumers = await _start_consumers(opened, settings, writing, registry)

@@ -44,6 +44,13 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_stream_s: Seconds = 2.0
     metrics_stream_clients: Annotated[int, Field(ge=1, le=10_000)] = 100
 
+    def writing_connections(self) -> int:
+        """One for each consumer, and one for upkeep."""
+        return self.metrics_consumers + 1
+
+    def postgres_connections(self) -> int:
+        return self.metrics_connections + self.writing_connections()
+
     def listen(self) -> Listen:
         """Third in the row of services."""
         return Listen.at(2, self, self.metrics_host, self.metrics_port, self.metrics_ops_port)

@@ -18,3 +18,8 @@ def test_webhook_that_is_none__is_refused_without_being_repeated(url: str) -> No
     with pytest.raises(SettingsError, match="METRICS_WEBHOOK_URL") as caught:
         load(MetricsSettings, {**REQUIRED, "METRICS_WEBHOOK_URL": url})
     assert "secret" not in str(caught.value)
+
+
+def test_connections_to_postgres__are_those_that_read_the_consumers_and_upkeep() -> None:
+    chosen = {"METRICS_CONNECTIONS": "5", "METRICS_CONSUMERS": "3"}
+    assert load(MetricsSettings, {**REQUIRED, **chosen}).postgres_connections() == 9
