@@ -37,6 +37,17 @@ def test_every_alert__is_seen_to_fire_and_to_be_silent_by_promtool() -> None:
     assert set(seen) == {(name, fires) for name in alerts() for fires in (True, False)}
 
 
+def test_every_alert__keeps_installations_apart() -> None:
+    cases = yaml.safe_load((ROOT / "tests/compose/alerts.test.yml").read_text())["tests"]
+    [two] = [test for test in cases if test["name"].startswith("two installations")]
+    fired = {case["alertname"]: case["exp_alerts"] for case in two["alert_rule_test"]}
+    assert fired.keys() == alerts().keys()
+    assert {alert["exp_labels"]["namespace"] for expected in fired.values() for alert in expected} == {"ill"}
+    for name, rule in alerts().items():
+        aggregated = re.findall(r"\b(?:sum|min|max|count|avg|group)\b(.{14})", rule["expr"])
+        assert aggregated and set(aggregated) == {" by (namespace"}, name
+
+
 def test_slow_predictions__are_seen_on_every_route_that_scores_and_on_no_other() -> None:
     routes = re.search(r'route=~"([^"]*)"', alerts()["PredictionsSlow"]["expr"])
     assert routes is not None
