@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from analyst.settings import AnalystSettings
+from common.service import Listen
 from common.settings import Settings, SettingsError, load, variables
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
@@ -34,7 +35,7 @@ _SECRET: Final = "postgresql://user:password@host/database"  # whatever a secret
 
 def settings(manifests: Manifests) -> Iterator[str]:
     """No variable is misspelt, malformed or missing, and the service listens where the pod says."""
-    for pod, container, loaded in _started(manifests):
+    for pod, container, loaded in started(manifests):
         if isinstance(loaded, SettingsError):
             yield f"{pod.owner}: {container.name} would not start: {loaded}"
         else:
@@ -43,7 +44,7 @@ def settings(manifests: Manifests) -> Iterator[str]:
 
 def patience(manifests: Manifests) -> Iterator[str]:
     """What drains lasts longer than the longest request that it serves, with the defaults of what is not set."""
-    for pod, container, loaded in _started(manifests):
+    for pod, container, loaded in started(manifests):
         if container.ports and isinstance(loaded, Settings):
             yield from (f"{pod.owner}: {problem}" for problem in cut_off(loaded))
 
@@ -52,7 +53,7 @@ def connections(manifests: Manifests) -> Iterator[str]:
     """What all replicas together may hold of PostgreSQL, in the middle of a rollout and of a migration, it has."""
     held = {
         str(pod.owner): each * most_pods(manifests, pod.owner)
-        for pod, _, loaded in _started(manifests)
+        for pod, _, loaded in started(manifests)
         if isinstance(loaded, Settings) and (each := _connections(pod, loaded))
     }
     offered = [policy for policy in manifests.of("NetworkPolicy") if MAX_CONNECTIONS in _annotations(policy)]
@@ -82,7 +83,14 @@ def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
         return load(cls, {name: secret.name if name in secrets else value for name, value in environment.items()})
 
 
-def _started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | SettingsError]]:
+def listens(loaded: object) -> Listen | None:
+    """Where a service of ours does; None for anything else."""
+    if isinstance(loaded, (EdgeSettings, InferenceSettings, MetricsSettings, AnalystSettings)):
+        return loaded.listen()
+    return None
+
+
+def started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | SettingsError]]:
     """Each container of ours with what it makes of its environment."""
     for pod in manifests.pods:
         for container in pod.containers:
@@ -108,9 +116,9 @@ def _program(image: str) -> str:
 
 
 def _listening(pod: Pod, loaded: Settings) -> Iterator[str]:
-    if not isinstance(loaded, (EdgeSettings, InferenceSettings, MetricsSettings, AnalystSettings)) or not pod.ports:
+    listen = listens(loaded)
+    if listen is None or not pod.ports:
         return
-    listen = loaded.listen()
     for name, port in (("http", listen.port), ("ops", listen.ops_port)):
         if pod.ports.get(name) != port:
             yield f"{pod.owner}: port {name} is {pod.ports.get(name)}, but the service listens on {port}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from k8s_check import destinations, environment, network, pods, references, scaling, services
+from k8s_check import destinations, environment, families, network, pods, references, scaling, services
 from k8s_check.model import Manifests
 
 Rule = Callable[[Manifests], Iterator[str]]
@@ -13,7 +13,7 @@ RULES: Final[tuple[Rule, ...]] = (
     references.configuration, references.accounts, references.volumes, references.items, references.backends,
     pods.isolation, pods.namespaces, pods.restricted, pods.images, pods.resources,
     pods.probes, pods.drain, pods.journals,
-    network.default_deny, network.peers, network.both_ends, network.entrances,
+    network.default_deny, network.peers, network.both_ends, network.entrances, families.families,
     destinations.addresses, destinations.routes,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
     environment.settings, environment.patience, environment.connections,

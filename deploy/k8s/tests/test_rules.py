@@ -16,6 +16,10 @@ HPA, SCALED, PDB = "HorizontalPodAutoscaler/edge", "ScaledObject/inference", "Po
 POLICY = "NetworkPolicy"
 NAME = "app|kubernetes|io/name"
 ANYONE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
+IPV6: list[tuple[str, str, object]] = [
+    ("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "::"),
+    *((f"ConfigMap/{name}", f"data.{name.upper()}_HOST", "::") for name in ("edge", "inference", "metrics", "analyst")),
+]
 
 BY_NAME = {rule.__name__: rule for rule in RULES}
 
@@ -117,6 +121,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("connections", "198 connections at the most", [(EDGE, "spec.strategy.rollingUpdate.maxSurge", "80%")]),
     ("connections", "no policy says by sluice/max-connections", [
         (f"{POLICY}/to-postgres", "metadata.annotations", None)]),
+    ("families", "Deployment/edge: its ops port is on ::, and not all others are", [
+        ("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "::")]),
+    ("families", "NetworkPolicy/to-redis: 10.10.1.0/24 has nothing of IPv6, and the services listen on ::", IPV6),
+    ("families", "EDGE_TRUSTED_PROXIES 10.244.0.0/16 has nothing of IPv6, and", IPV6),
+    ("families", "NetworkPolicy/to-redis: fd00::/64 has nothing of IPv4", [
+        (f"{POLICY}/to-redis", "spec.egress.0.to.0.ipBlock.cidr", "fd00::/64")]),
     ("journals", "no volume at EVENTS_JOURNAL_DIR", [
         ("ConfigMap/inference", "data.EVENTS_JOURNAL_DIR", "/tmp/journal")]),
     ("journals", "is not larger than EVENTS_JOURNAL_MAX_BYTES", [(EDGE, f"{POD}.volumes.5.emptyDir.sizeLimit", "1Gi")]),

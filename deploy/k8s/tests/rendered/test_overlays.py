@@ -21,7 +21,7 @@ def kustomize() -> Sequence[str]:
 
 @pytest.fixture(scope="module")
 def rendered(kustomize: Sequence[str]) -> dict[str, Manifests]:
-    overlays = [OVERLAYS / name for name in ("dev", "prod", "prod-gpu")]
+    overlays = [OVERLAYS / name for name in ("dev", "prod", "prod-gpu", "prod-ipv6")]
     return {overlay.name: Manifests(render(kustomize, overlay), promised(overlay)) for overlay in overlays}
 
 
