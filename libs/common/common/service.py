@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from common import logs, tasks
 from common.ops import Readiness, create_ops_app
 from common.process import allow_open_files, calm_collector
-from common.settings import Settings, SettingsError, load
+from common.settings import SecretFiles, Settings, SettingsError, load
 
 log = structlog.get_logger()
 
@@ -110,6 +110,7 @@ def command_line(
 ) -> int:
     """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
     arguments = _parser(name, settings, migrate is not None).parse_args(argv)
+    secrets = SecretFiles(settings, os.environ)
     try:
         config = load(settings)
     except SettingsError as error:
@@ -121,7 +122,7 @@ def command_line(
             migrate(config)
         else:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(serve(create(config)))
+                runner.run(serve(create(config), secrets=secrets))
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
@@ -161,7 +162,7 @@ class _Version(argparse.Action):
         parser.exit(message=f"{self._name} {version(self._name)}\n")
 
 
-async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
+async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets: SecretFiles | None = None) -> None:
     """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse.
 
     Raises StartError, and Broken when the service broke meanwhile.
@@ -169,6 +170,8 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None) -> None:
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
     _count_tasks(service.registry)
+    if secrets is not None:
+        _count_changed(service.registry, secrets)
     ops_app = create_ops_app(service.readiness, service.registry)
     if service.ops is not None:
         service.ops(ops_app)
@@ -263,6 +266,12 @@ def _count_tasks(registry: CollectorRegistry) -> None:
     loop = asyncio.get_running_loop()
     gauge = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
     gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
+
+
+def _count_changed(registry: CollectorRegistry, secrets: SecretFiles) -> None:
+    """Show when a secret was changed under this process, which reads each once and goes on with the old one."""
+    told = "Secret files whose content is no longer what this process read at its start."
+    Gauge("sluice_secrets_changed", told, registry=registry).set_function(secrets.changed)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:

@@ -1,5 +1,6 @@
 """Settings from the environment: exact names, bounds on every number, and one clear line when something is wrong."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,6 +120,25 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
 def variables(cls: type[Settings]) -> dict[str, str]:
     """Variable name to field name, for every setting of `cls`."""
     return {field.upper(): field for field in cls.model_fields}
+
+
+class SecretFiles:
+    """The secret files of `cls` as they are now. Make it before `load`, so that it misses no change."""
+
+    def __init__(self, cls: type[Settings], environ: Mapping[str, str]) -> None:
+        names = [f"{name}_FILE" for name, field in variables(cls).items() if _is_secret(cls, field)]
+        self._digests = {path: _digest(path) for path in map(environ.get, names) if path}
+
+    def changed(self) -> int:
+        """How many hold something else by now, or are gone: content counts, not time."""
+        return sum(_digest(path) != digest for path, digest in self._digests.items())
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes().rstrip(b"\r\n")).digest()
+    except OSError:
+        return None
 
 
 def _is_secret(cls: type[Settings], field: str) -> bool:

@@ -28,6 +28,7 @@ import asyncio, sys
 from pathlib import Path
 from typing import ClassVar
 from aiohttp import web
+from pydantic import SecretStr
 from common.ops import Readiness
 from common.service import Listen, Service, StartError, command_line
 from common.settings import Port, Settings
@@ -40,6 +41,8 @@ class ProbeSettings(Settings):
     probe_port: Port | None = None
     probe_ops_port: Port | None = None
     probe_fails: bool = False
+    probe_token: SecretStr = SecretStr("")
+    probe_key: SecretStr = SecretStr("")
 
 def create(settings):
     registry = create_registry()
@@ -93,6 +96,10 @@ class Probe:
         process = self.start(*arguments, **environ)
         output, _ = process.communicate(timeout=20)
         return process.returncode, output
+
+    def metric(self, name: str) -> float:
+        lines = self.get("/metrics", self.ops_port)[1].decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
     def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
         try:
@@ -215,18 +222,40 @@ async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
 
 
 def test_ops_metrics__count_the_tasks_of_the_loop(probe: Probe, running: "subprocess.Popen[str]") -> None:
-    def tasks() -> int:
-        lines = probe.get("/metrics", probe.ops_port)[1].decode().splitlines()
-        return int(float(next(line for line in lines if line.startswith("sluice_loop_tasks ")).split()[1]))
-
-    before = tasks()
+    before = probe.metric("sluice_loop_tasks")
     asking = Asking(probe, "/slow")
     asking.start()
     wait_for(running, "entered")
-    assert tasks() > before
+    assert probe.metric("sluice_loop_tasks") > before
     (probe.folder / "release").touch()
     probe.get("/readyz", probe.ops_port)
     asking.join(10)
+
+
+def test_secret_that_changed_since_the_start__is_counted_by_content(probe: Probe) -> None:
+    for name in ("first", "second"):
+        (probe.folder / name).mkdir()
+        for key in ("token", "key"):
+            (probe.folder / name / key).write_text(f"{key}\n" if name == "first" else key)
+    mounted = probe.folder / "mounted"
+    mounted.symlink_to(probe.folder / "first")  # as the kubelet does, which puts another in its place
+    files = {f"PROBE_{key.upper()}_FILE": str(mounted / key) for key in ("token", "key")}
+    process = probe.start(**files)
+    try:
+        wait_for(process, "listening")
+        assert probe.metric("sluice_secrets_changed") == 0
+        (probe.folder / "new").symlink_to(probe.folder / "second")
+        (probe.folder / "new").rename(mounted)
+        assert probe.metric("sluice_secrets_changed") == 0  # the same words in another file
+        (probe.folder / "second" / "token").write_text("another token")
+        assert probe.metric("sluice_secrets_changed") == 1
+        (probe.folder / "second" / "key").unlink()
+        assert probe.metric("sluice_secrets_changed") == 2
+        (probe.folder / "second" / "token").write_text("token")
+        assert probe.metric("sluice_secrets_changed") == 1
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
