@@ -14,7 +14,6 @@ import httptools
 from edge_limiter import limits
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.body import BodyBuffer, ClientGone
-from edge_limiter.exchange import Headers
 from edge_limiter.limits import Patience
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request, read_head
@@ -35,6 +34,7 @@ class Connection(asyncio.Protocol):
     """`out` answers the request that is being handled."""
 
     out: Outgoing
+    _lines: list[tuple[bytes, bytes]]
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
@@ -51,8 +51,7 @@ class Connection(asyncio.Protocol):
         self._is_in_head = self._is_deaf = self._lingers = False
         self._since = self._loop.time()
         self._stalled_since: float | None = None
-        self._body_bytes = self._timed_bytes = self._overhead = 0
-        self.bytes_in = 0
+        self._read_bytes = self._body_bytes = self._timed_bytes = self._overhead = self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
@@ -108,8 +107,9 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        self.bytes_in += len(data)
-        self._overhead += len(data)
+        self._read_bytes = len(data)
+        self.bytes_in += self._read_bytes
+        self._overhead += self._read_bytes
         if self._is_deaf:
             if self._overhead > limits.LINGER_BYTES:
                 self.abort()
@@ -119,8 +119,8 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__
             self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
-        if self._receiving is not None and self._overhead > limits.OVERHEAD_BYTES + 8 * self._body_bytes:
-            self._reject(Unacceptable(*limits.MALFORMED))
+        if self._overhead > limits.OVERHEAD_BYTES:
+            self._check_overhead()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -157,9 +157,7 @@ class Connection(asyncio.Protocol):
             raise Unacceptable(*limits.MALFORMED)
         self._is_in_head = True
         self._since = self._loop.time()
-        self._url = b""
-        self._headers: Headers = []
-        self._head_bytes = 0
+        self._overhead, self._url, self._lines = 0, b"", []
 
     def on_url(self, part: bytes) -> None:
         self._url += part
@@ -167,23 +165,18 @@ class Connection(asyncio.Protocol):
             raise Unacceptable(*limits.LONG_TARGET)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_in_head:
-            return  # a trailer: it ends here
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > limits.MAX_HEAD_BYTES or len(self._headers) >= limits.MAX_HEADERS:
-            raise Unacceptable(*limits.LARGE_HEAD)
-        self._headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
+        parser, at_most_bytes = self._parser, self._overhead + self._read_bytes
+        lines, self._lines = self._lines, []  # what still comes is a trailer: it ends here
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
-        self._is_in_head = False
-        self._since = self._loop.time()
+        self._is_in_head, self._since = False, self._loop.time()
         self._overhead = self._body_bytes = self._timed_bytes = 0
-        fields, refusal = read_head(method, version, self._headers)
+        headers, fields, refusal = read_head(method, version, lines, at_most_bytes)
         body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None)
         target = self._url.decode("latin-1")
-        request = Request(method, target, version, self._headers, fields, self._peer, body, refusal)
+        request = Request(method, target, version, headers, fields, self._peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
         self._receiving = request
         self._take(request)
@@ -249,6 +242,13 @@ class Connection(asyncio.Protocol):
         if request is None or self._keeper.is_draining or not request.keeps_alive:
             return False
         return bool(self._waiting) or (not self._is_deaf and request.ends_soon)
+
+    def _check_overhead(self) -> None:
+        """Nobody may send without end what is no body: the parser keeps a line until it is whole."""
+        if self._is_in_head:
+            self._reject(Unacceptable(*limits.LARGE_HEAD))
+        elif self._receiving is not None and self._overhead > limits.OVERHEAD_BYTES + 8 * self._body_bytes:
+            self._reject(Unacceptable(*limits.MALFORMED))
 
     def _reject(self, refusal: Unacceptable) -> None:
         """Refuse what is being received, and read nothing after it."""

@@ -1,12 +1,12 @@
 """One request as the door understood it: its head, decoded once, and its body as it arrives."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from edge_limiter.acceptance import Unacceptable, check_head
 from edge_limiter.body import BodyBuffer
 from edge_limiter.exchange import Headers
-from edge_limiter.limits import DRAIN_BYTES
+from edge_limiter.limits import DRAIN_BYTES, LARGE_HEAD, MAX_HEAD_BYTES, MAX_HEADERS
 
 _ONCE: Final = frozenset(
     {
@@ -72,15 +72,24 @@ class Request:
         return self.length is not None and self.length <= DRAIN_BYTES and "expect" not in self.fields
 
 
-def read_head(method: str, version: str, headers: Headers) -> tuple[dict[str, str], Unacceptable | None]:
-    """The headers by lower-case name, and why this head is not taken, if it is not."""
+def read_head(
+    method: str, version: str, lines: Sequence[tuple[bytes, bytes]], at_most_bytes: int
+) -> tuple[Headers, dict[str, str], Unacceptable | None]:
+    """The headers, the same by lower-case name, and why this head is not taken, if it is not.
+
+    `at_most_bytes`: the head has no more; only where that is too many are the lines counted.
+    """
+    headers: Headers = []
     fields: dict[str, str] = {}
     try:
+        if len(lines) > MAX_HEADERS or (at_most_bytes > MAX_HEAD_BYTES and _size(lines) > MAX_HEAD_BYTES):
+            raise Unacceptable(*LARGE_HEAD)
+        headers = [(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in lines]
         fields = read_fields(headers)
         check_head(method, version, fields)
     except Unacceptable as refusal:
-        return fields, refusal
-    return fields, None
+        return headers, fields, refusal
+    return headers, fields, None
 
 
 def read_fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -95,3 +104,7 @@ def read_fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
         else:
             fields[low] = f"{fields[low]},{value}"
     return fields
+
+
+def _size(lines: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in lines)

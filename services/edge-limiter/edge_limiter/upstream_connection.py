@@ -17,6 +17,8 @@ from edge_limiter.wire import LAST_CHUNK, chunk
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_HEADERS: Final = 200
 MAX_INTERIM: Final = 16
+MAX_AHEAD_BYTES: Final = 2 * MAX_HEAD_BYTES
+"""What may come before a head is whole, interim answers included: the parser keeps a line until it ends."""
 MAX_READ_BYTES: Final = 16 << 20
 CONTINUE_S: Final = 1.0
 
@@ -134,8 +136,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _begin(self, method: str) -> None:
         self._method = method
         self._headers: Headers = []
-        self._head_bytes = 0
-        self._interims = 0
+        self._head_bytes = self._heard_bytes = self._interims = 0
         self._body: BodyBuffer | None = None
         self._withheld = None
         self._is_until_close = self._is_done = self._keeps_alive = self._has_heard = False
@@ -188,12 +189,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()  # nobody asked for this
             return
         self._has_heard = True
+        self._heard_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._refuse("an upgrade that nobody asked for")
         except httptools.HttpParserError:
             self._refuse("malformed answer")
+        if self._body is None and self._heard_bytes > MAX_AHEAD_BYTES:
+            self._refuse("head too large")
         if self._is_done and self._method == "HEAD":
             self._parser = httptools.HttpResponseParser(self)  # the old one waits for the body that HEAD does not have
 

@@ -210,6 +210,12 @@ REFUSED: list[tuple[str, int, bytes]] = [
     ("long field", 431, GET + b"X: " + b"a" * 40_000 + b"\r\n\r\n"),
     ("long name", 431, GET + b"X" * 40_000 + b": 1\r\n\r\n"),
     ("many fields", 431, GET + b"X: 1\r\n" * 200 + b"\r\n"),
+    ("field without end", 431, GET + b"X: " + b"a" * 1_000_000),
+    ("name without end", 431, GET + b"X" * 1_000_000),
+    ("fields without end", 431, GET + b"X: 1\r\n" * 200_000),
+    ("target without end", 414, b"GET /" + b"a" * 1_000_000),
+    ("trailer without end", 400, POST + CHUNKED + b"\r\n0\r\nX: " + b"a" * 1_000_000),
+    ("chunk extension without end", 400, POST + CHUNKED + b"\r\n1;" + b"a" * 1_000_000),
 ]  # fmt: skip
 
 TAKEN: list[tuple[str, bytes, list[tuple[bytes, bytes]]]] = [

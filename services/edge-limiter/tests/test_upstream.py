@@ -2,7 +2,7 @@ import asyncio
 import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from aiohttp import web
@@ -98,6 +98,25 @@ async def test_answer_that_breaks_off_or_is_nonsense__is_a_bad_gateway(
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await writer.drain()
+
+    upstream = await connect(await start_raw_upstream(serve))
+    with pytest.raises(BadGateway):
+        await call(upstream, "POST")
+
+
+@pytest.mark.parametrize(
+    "endless", [b"X: " + b"a" * 100_000, b"a" * 100_000, b"X: 1\r\n" * 20_000], ids=["value", "name", "fields"]
+)
+async def test_head_without_end__is_a_bad_gateway(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], endless: bytes
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(endless)
+                await writer.drain()
 
     upstream = await connect(await start_raw_upstream(serve))
     with pytest.raises(BadGateway):
