@@ -1,0 +1,65 @@
+"""What Grafana is given: dashboards that it can place, and a data source and folders that are there."""
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[1] / "deploy" / "compose"
+OBSERVABILITY = DEPLOY / "observability"
+DASHBOARDS = sorted((OBSERVABILITY / "dashboards").glob("*.json"))
+COLUMNS = 24
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())  # JSON is YAML too
+
+
+@pytest.fixture
+def compose() -> Any:
+    return read(DEPLOY / "compose.yaml")["services"]
+
+
+@pytest.fixture
+def source() -> Any:
+    (only,) = read(OBSERVABILITY / "grafana" / "datasources" / "prometheus.yml")["datasources"]
+    return only
+
+
+def cells(panel: dict[str, Any]) -> set[tuple[int, int]]:
+    at = panel["gridPos"]
+    return set(product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])))
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_each_panel__has_an_id_and_a_place_of_its_own_and_asks_the_source_that_is_there(
+    path: Path, source: Any
+) -> None:
+    panels = json.loads(path.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) > 0
+    taken = [cell for panel in panels for cell in cells(panel)]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _ in taken) < COLUMNS
+    asked = {"type": source["type"], "uid": source["uid"]}
+    assert [panel["title"] for panel in panels if panel["datasource"] != asked] == []
+
+
+def test_the_dashboards__are_told_apart() -> None:
+    assert len({json.loads(path.read_text())["uid"] for path in DASHBOARDS}) == len(DASHBOARDS) > 0
+
+
+def test_the_source__is_the_prometheus_of_compose_and_knows_how_often_it_scrapes(compose: Any, source: Any) -> None:
+    assert source["url"] == "http://prometheus:9090"
+    assert set(compose["prometheus"]["networks"]) & set(compose["grafana"]["networks"])
+    assert source["jsonData"]["timeInterval"] == read(OBSERVABILITY / "prometheus.yml")["global"]["scrape_interval"]
+
+
+def test_grafana__finds_its_files_where_compose_mounts_them(compose: Any) -> None:
+    mounts = {target: source for source, target, *_ in (line.split(":") for line in compose["grafana"]["volumes"])}
+    provisioned = {name: DEPLOY / mounts[f"/etc/grafana/provisioning/{name}"] for name in ("datasources", "dashboards")}
+    assert all(list(folder.glob("*.yml")) for folder in provisioned.values())
+    (provider,) = read(provisioned["dashboards"] / "sluice.yml")["providers"]
+    assert sorted((DEPLOY / mounts[provider["options"]["path"]]).glob("*.json")) == DASHBOARDS
