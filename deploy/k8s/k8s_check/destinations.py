@@ -58,6 +58,21 @@ def routes(manifests: Manifests) -> Iterator[str]:
                 yield f"{destination}, but no policy lets it send to {receiver.owner} on port {port}"
 
 
+def roles(manifests: Manifests) -> Iterator[str]:
+    """No two services are the same user of a PostgreSQL outside: a URL that leaks opens the tables of one alone."""
+    users: dict[tuple[str, str], tuple[Pod, str]] = {}
+    for pod in manifests.pods:
+        for container in pod.containers:
+            url = urlsplit(_database_url(manifests, pod, container))
+            if "." not in (url.hostname or ""):
+                continue
+            program = str(container.data["image"]).partition("@")[0].partition(":")[0]
+            first, its_program = users.setdefault((url.username or "", url.hostname or ""), (pod, program))
+            if its_program != program:
+                names = " and ".join(sorted((str(first.owner), str(pod.owner))))
+                yield f"{names} are the same user {url.username} of {url.hostname}"
+
+
 def destinations(manifests: Manifests) -> Iterator[Destination]:
     """What http:// addresses, Redis's host and port, and the secret URL of PostgreSQL name."""
     for pod in manifests.pods:
@@ -74,9 +89,14 @@ def _named(manifests: Manifests, pod: Pod, container: Container) -> Iterator[tup
             yield name, str(url.hostname), url.port or 80
     if "REDIS_HOST" in environment:
         yield "REDIS_HOST", environment["REDIS_HOST"], int(environment.get("REDIS_PORT") or REDIS_PORT)
-    url_file = environment.get("DATABASE_URL_FILE")
-    for host, port in _hosts(file_content(manifests, pod, container, url_file) or "") if url_file else ():
+    for host, port in _hosts(_database_url(manifests, pod, container)):
         yield "the host in DATABASE_URL", host, port
+
+
+def _database_url(manifests: Manifests, pod: Pod, container: Container) -> str:
+    """Empty when it has none."""
+    file = container.environment.get("DATABASE_URL_FILE")
+    return (file_content(manifests, pod, container, file) or "") if file else ""
 
 
 def _hosts(url: str) -> Iterator[tuple[str, int]]:

@@ -14,7 +14,7 @@ RULES: Final[tuple[Rule, ...]] = (
     pods.isolation, pods.namespaces, pods.restricted, pods.images, pods.resources,
     pods.probes, pods.drain, pods.journals,
     network.default_deny, network.peers, network.both_ends, network.entrances, families.families,
-    destinations.addresses, destinations.routes,
+    destinations.addresses, destinations.routes, destinations.roles,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
     environment.settings, environment.patience, environment.connections,
 )  # fmt: skip  # a group a line

@@ -48,9 +48,9 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("addresses", "REDIS_HOST is vakley:6379: there is no Service vakley", [
         ("ConfigMap/sluice", "data.REDIS_HOST", "vakley")]),
     ("addresses", "the host in DATABASE_URL is pgbouncer:6432: there is no Service pgbouncer", [
-        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://sluice:x@pgbouncer:6432/sluice")]),
+        ("Secret/sluice-postgres-edge", "stringData.database-url", "postgresql://sluice:x@pgbouncer:6432/sluice")]),
     ("addresses", "there is no Service second", [
-        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://s:x@a.example.com:5432,second/sluice")]),
+        ("Secret/sluice-postgres-edge", "stringData.database-url", "postgresql://s:x@a.example.com:5432,second/sluice")]),
     ("monitors", "has no port metrics", [("PodMonitor/sluice", "spec.podMetricsEndpoints.0.port", "metrics")]),
     ("monitors", "leaves Deployment/analyst out", [
         ("PodMonitor/sluice", "spec.selector.matchExpressions.0.values", ["edge", "inference", "metrics"])]),
@@ -151,11 +151,13 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         (f"{POLICY}/inference", "spec.ingress.0.ports.0.port", 8009)]),
     ("both_ends", "port 80 is no port of any pod it selects", [
         (f"{POLICY}/from-ingress", "spec.ingress.0.ports.0.port", 80)]),
+    ("roles", "Deployment/edge and Deployment/metrics are the same user sluice_edge of postgres.example.com", [
+        ("Secret/sluice-postgres-metrics", "stringData.database-url", "postgresql://sluice_edge:x@postgres.example.com/s")]),
     ("routes", "no policy lets it send to Deployment/metrics", [(f"{POLICY}/analyst", "spec.egress.0", None)]),
     ("routes", "REDIS_HOST is redis.example.com:6380, but no policy lets it send out on port 6380", [
         ("ConfigMap/sluice", "data.REDIS_PORT", "6380")]),
     ("routes", "Job/migrate-edge: the host in DATABASE_URL is pg.example.com:6432, but no policy lets it send out", [
-        ("Secret/sluice-postgres", "stringData.database-url", "postgresql://sluice:x@pg.example.com:6432/sluice")]),
+        ("Secret/sluice-postgres-edge", "stringData.database-url", "postgresql://sluice:x@pg.example.com:6432/sluice")]),
     ("routes", "EDGE_UPSTREAM_METRICS is metrics:8002, but no policy lets it send to Deployment/metrics on port 8002", [
         (f"{POLICY}/edge", "spec.egress.1.ports.0.port", 9002)]),
     ("entrances", "Ingress/edge: no policy lets another namespace in to Deployment/edge on port 8000", [

@@ -48,7 +48,8 @@ async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
 def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str, revision: str) -> None:
     lock = zlib.crc32(f"sluice-migrate-{schema}".encode())
     connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
-    connection.execute(sqlalchemy.text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    if not connection.scalar(sqlalchemy.text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}):
+        connection.execute(sqlalchemy.text(f'CREATE SCHEMA "{schema}"'))  # needs a right that its owner may lack
     connection.execute(sqlalchemy.text(f'SET LOCAL search_path TO "{schema}"'))
     config = Config()
     config.set_main_option("script_location", str(files(package) / "migrations").replace("%", "%%"))
