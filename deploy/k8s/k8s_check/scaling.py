@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from k8s_check.model import Json, Manifests, Resource
+from k8s_check.model import Json, Manifests, Pod, Resource
 
 SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject")
+HEAVIEST: Final = 100
 _PATIENCE_S: Final = 60
 _PROOF_S: Final = 5
 _PROGRESS_S: Final = 300
@@ -92,6 +93,8 @@ def spread(manifests: Manifests) -> Iterator[str]:
         for constraint in constraints:
             if pod not in manifests.selected(constraint.get("labelSelector"), pod.namespace):
                 yield f"{pod.owner}: its spread over {constraint['topologyKey']} counts other pods"
+        if not any(pod in manifests.selected(term.get("labelSelector"), pod.namespace) for term in _shunned(pod)):
+            yield f"{pod.owner}: does not shun nodes that have one of its pods"
         unavailable = ((pod.owner.spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxUnavailable")
         if unavailable != 0 and not (isinstance(unavailable, int) and unavailable < _fewest(manifests, pod.owner)):
             yield f"{pod.owner}: a rollout may leave no replica (maxUnavailable {unavailable})"
@@ -106,6 +109,15 @@ def rollouts(manifests: Manifests) -> Iterator[str]:
             yield f"{deployment}: minReadySeconds {ready_s} lets a pod that ends at its first requests pass"
         if not ready_s < deadline_s <= _PROGRESS_S:
             yield f"{deployment}: progressDeadlineSeconds {deadline_s} is not within {ready_s} and {_PROGRESS_S}"
+
+
+def _shunned(pod: Pod) -> Iterator[Json]:
+    """What the pod would not share its node with: as strong a preference as there is, or a prohibition."""
+    rules = (pod.spec.get("affinity") or {}).get("podAntiAffinity") or {}
+    terms = list(rules.get("requiredDuringSchedulingIgnoredDuringExecution", ()))
+    for preferred in rules.get("preferredDuringSchedulingIgnoredDuringExecution", ()):
+        terms += [preferred["podAffinityTerm"]] if preferred["weight"] == HEAVIEST else []
+    yield from (term for term in terms if term["topologyKey"] == "kubernetes.io/hostname")
 
 
 def _budget(spec: Json, replicas: int) -> Iterator[str]:

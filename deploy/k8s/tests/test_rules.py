@@ -11,6 +11,7 @@ from k8s_check.rules import RULES, problems
 
 POD = "spec.template.spec"
 BOX = f"{POD}.containers.0"
+SHUNNED = f"{POD}.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution.0"
 EDGE, INFERENCE, METRICS = "Deployment/edge", "Deployment/inference", "Deployment/metrics"
 HPA, SCALED, PDB = "HorizontalPodAutoscaler/edge", "ScaledObject/inference", "PodDisruptionBudget/edge"
 POLICY = "NetworkPolicy"
@@ -186,6 +187,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("spread", "is not spread over topology.kubernetes.io/zone", [(EDGE, f"{POD}.topologySpreadConstraints.0", None)]),
     ("spread", "counts other pods", [
         (EDGE, f"{POD}.topologySpreadConstraints.1.labelSelector.matchLabels.{NAME}", "egde")]),
+    ("spread", "does not shun nodes", [(EDGE, f"{POD}.affinity", None)]),
+    ("spread", "does not shun nodes", [(EDGE, f"{SHUNNED}.weight", 50)]),
+    ("spread", "does not shun nodes", [
+        (EDGE, f"{SHUNNED}.podAffinityTerm.topologyKey", "topology.kubernetes.io/zone")]),
+    ("spread", "does not shun nodes", [
+        (EDGE, f"{SHUNNED}.podAffinityTerm.labelSelector.matchLabels.{NAME}", "egde")]),
     ("spread", "a rollout may leave no replica", [(EDGE, "spec.strategy.rollingUpdate.maxUnavailable", 3)]),
     ("rollouts", "minReadySeconds 0 lets a pod", [(EDGE, "spec.minReadySeconds", None)]),
     ("rollouts", "progressDeadlineSeconds 600 is not", [(EDGE, "spec.progressDeadlineSeconds", None)]),
