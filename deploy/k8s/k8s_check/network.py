@@ -57,6 +57,13 @@ def peers(manifests: Manifests) -> Iterator[str]:
             yield f"{way.policy}: {way.direction} peer {dict(way.peer['podSelector'])} matches no workload"
 
 
+def strangers(manifests: Manifests) -> Iterator[str]:
+    """Peers in another namespace are named by their pods: whatever else runs there is nobody's peer."""
+    for way in ways(manifests):
+        if "namespaceSelector" in way.peer and not way.peer.get("podSelector"):
+            yield f"{way.policy}: {way.direction} names whatever runs in another namespace"
+
+
 def both_ends(manifests: Manifests) -> Iterator[str]:
     """What one pod may send to another's port, the other lets in, and the other way round; the port exists."""
     outgoing = set(pairs(manifests, "egress"))
@@ -70,7 +77,7 @@ def both_ends(manifests: Manifests) -> Iterator[str]:
         for pod in receivers:
             if way.port is not None and way.port not in pod.ports:
                 yield f"{way.policy}: port {way.port} is no port of {pod.owner}"
-        if way.direction == "ingress" and "podSelector" not in way.peer and not receivers:
+        if way.direction == "ingress" and set(way.peer) != {"podSelector"} and not receivers:
             yield f"{way.policy}: port {way.port} is no port of any pod it selects"
 
 

@@ -59,11 +59,8 @@ def items(manifests: Manifests) -> Iterator[str]:
 
 
 def backends(manifests: Manifests) -> Iterator[str]:
-    """An Ingress leads to a port that its Service has, and its certificate is there."""
+    """An Ingress leads to a port that its Service has."""
     for ingress in manifests.of("Ingress"):
-        for tls in ingress.spec.get("tls", ()):
-            if manifests.find("Secret", ingress.namespace, tls.get("secretName", "")) is None:
-                yield f"{ingress}: there is no Secret {tls.get('secretName')}"
         for backend in _backends(ingress.spec):
             service = manifests.find("Service", ingress.namespace, backend["name"])
             if service is None:
@@ -72,6 +69,22 @@ def backends(manifests: Manifests) -> Iterator[str]:
             wanted = backend["port"].get("name", backend["port"].get("number"))
             if not any(wanted in (port.get("name"), port["port"]) for port in service.spec["ports"]):
                 yield f"{ingress}: Service {backend['name']} has no port {wanted}"
+
+
+def certificates(manifests: Manifests) -> Iterator[str]:
+    """Every host of an Ingress has a certificate, in a Secret for TLS that is promised or that cert-manager makes."""
+    for ingress in manifests.of("Ingress"):
+        secrets = [(tls.get("hosts", ()), tls.get("secretName", "")) for tls in ingress.spec.get("tls", ())]
+        given = {host: name for hosts, name in secrets for host in hosts}
+        for rule in ingress.spec.get("rules", ()):
+            if rule.get("host") not in given:
+                yield f"{ingress}: host {rule.get('host')} has no certificate"
+        for name in sorted(set(given.values())) if not _is_issued(ingress) else ():
+            secret = manifests.find("Secret", ingress.namespace, name)
+            if secret is None:
+                yield f"{ingress}: there is no Secret {name}, and no issuer that makes it"
+            elif secret.data.get("type") != "kubernetes.io/tls" or not {"tls.crt", "tls.key"} <= keys_of(secret):
+                yield f"{ingress}: Secret {name} is no certificate with its key"
 
 
 def keys_of(resource: Resource) -> set[str]:
@@ -89,6 +102,11 @@ def file_content(manifests: Manifests, pod: Pod, container: Container, path: str
     found = manifests.find(kind, pod.namespace, str(reference.get("name") or reference.get("secretName")))
     keys = {item["path"]: item["key"] for item in reference.get("items", ())} or {file: file}
     return _value(found, keys[file]) if found and file in keys else None
+
+
+def _is_issued(ingress: Resource) -> bool:
+    annotations = ingress.data["metadata"].get("annotations") or {}
+    return any(f"cert-manager.io/{kind}" in annotations for kind in ("issuer", "cluster-issuer"))
 
 
 def _value(resource: Resource, key: str) -> str | None:

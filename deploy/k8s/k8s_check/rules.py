@@ -11,9 +11,10 @@ Rule = Callable[[Manifests], Iterator[str]]
 RULES: Final[tuple[Rule, ...]] = (
     services.duplicates, services.selectors, services.services, services.monitors,
     references.configuration, references.accounts, references.volumes, references.items, references.backends,
+    references.certificates,
     pods.isolation, pods.namespaces, pods.restricted, pods.images, pods.resources,
     pods.probes, pods.drain, pods.journals,
-    network.default_deny, network.peers, network.both_ends, network.entrances, families.families,
+    network.default_deny, network.peers, network.strangers, network.both_ends, network.entrances, families.families,
     destinations.addresses, destinations.routes, destinations.roles,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
     environment.settings, environment.patience, environment.connections,

@@ -78,7 +78,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("Ingress/edge", "spec.rules.0.http.paths.0.backend.service.name", "egde")]),
     ("backends", "Service edge has no port https", [
         ("Ingress/edge", "spec.rules.0.http.paths.0.backend.service.port.name", "https")]),
-    ("backends", "there is no Secret tls", [("Ingress/edge", "spec.tls.0.secretName", "tls")]),
+    ("certificates", "there is no Secret tls, and no issuer", [("Ingress/edge", "spec.tls.0.secretName", "tls")]),
+    ("certificates", "host other.example.com has no certificate", [
+        ("Ingress/edge", "spec.rules.0.host", "other.example.com")]),
+    ("certificates", "host None has no certificate", [("Ingress/edge", "spec.rules.0.host", None)]),
+    ("certificates", "Secret sluice-edge is no cert", [("Ingress/edge", "spec.tls.0.secretName", "sluice-edge")]),
+    ("certificates", "is no certificate with its key", [("Secret/sluice-tls", "stringData.tls|key", None)]),
     ("isolation", "automountServiceAccountToken", [(EDGE, f"{POD}.automountServiceAccountToken", None)]),
     ("isolation", "enableServiceLinks", [("Job/migrate-edge", f"{POD}.enableServiceLinks", True)]),
     ("isolation", "hostNetwork", [(EDGE, f"{POD}.hostNetwork", True)]),
@@ -143,6 +148,8 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("peers", "is open on every port", [(f"{POLICY}/inference", "spec.ingress.0.ports", None)]),
     ("peers", "matches no workload", [
         (f"{POLICY}/edge", f"spec.egress.0.to.0.podSelector.matchLabels.{NAME}", "inferense")]),
+    ("strangers", "from-ingress: ingress names whatever runs in another namespace", [
+        (f"{POLICY}/from-ingress", "spec.ingress.0.from.0.podSelector", None)]),
     ("both_ends", "Deployment/edge may send to Deployment/inference on port 8001, which does not let it in", [
         (f"{POLICY}/inference", f"spec.ingress.0.from.0.podSelector.matchLabels.{NAME}", "analyst")]),
     ("both_ends", "Deployment/metrics lets Deployment/edge in on port 8002, who may not send there", [
@@ -208,6 +215,11 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
 
 def test_production__breaks_no_rule(spoil: Callable[..., Manifests]) -> None:
     assert problems(spoil()) == []
+
+
+def test_certificate_that_cert_manager_makes__needs_no_promise(spoil: Callable[..., Manifests]) -> None:
+    issued = ("Ingress/edge", "metadata.annotations", {"cert-manager.io/cluster-issuer": "public"})
+    assert problems(spoil(("Secret/sluice-tls", "metadata.name", "other"), issued)) == []
 
 
 def test_policy_file_in_a_config_map__is_no_error(overlay: Overlay) -> None:

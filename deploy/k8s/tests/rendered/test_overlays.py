@@ -21,7 +21,7 @@ def kustomize() -> Sequence[str]:
 
 @pytest.fixture(scope="module")
 def rendered(kustomize: Sequence[str]) -> dict[str, Manifests]:
-    overlays = [OVERLAYS / name for name in ("dev", "prod", "prod-gpu", "prod-ipv6")]
+    overlays = [OVERLAYS / name for name in ("dev", "prod", "prod-gpu", "prod-ipv6", "prod-options")]
     return {overlay.name: Manifests(render(kustomize, overlay), promised(overlay)) for overlay in overlays}
 
 
@@ -51,6 +51,13 @@ def test_keda__replaces_the_autoscaler_of_inference_alone(rendered: dict[str, Ma
     prod = rendered["prod"]
     assert sorted(hpa.name for hpa in prod.of("HorizontalPodAutoscaler")) == ["analyst", "edge", "metrics"]
     assert [scaled.name for scaled in prod.of("ScaledObject")] == ["inference"]
+
+
+def test_certificate__is_asked_of_cert_manager_by_its_component_alone(rendered: dict[str, Manifests]) -> None:
+    for name, issuer in (("prod", None), ("prod-options", "public")):
+        [ingress] = rendered[name].of("Ingress")
+        annotations = ingress.data["metadata"].get("annotations") or {}
+        assert annotations.get("cert-manager.io/cluster-issuer") == issuer
 
 
 def test_dev__needs_no_operator_and_brings_its_stores(rendered: dict[str, Manifests]) -> None:
