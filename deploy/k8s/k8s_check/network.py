@@ -2,8 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
 
 from k8s_check.model import Json, Manifests, Pod, Resource, matches
+
+TLS_PORT: Final = 443
+PRIVATE: Final = {
+    4: ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
+    6: ("fc00::/7", "fe80::/10", "64:ff9b::/96", "64:ff9b:1::/48"),  # the last two are IPv4, behind a NAT64
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,20 @@ def strangers(manifests: Manifests) -> Iterator[str]:
             yield f"{way.policy}: {way.direction} names whatever runs in another namespace"
 
 
+def internet(manifests: Manifests) -> Iterator[str]:
+    """Whoever may send to every address is kept from private ones and metadata servers, and speaks TLS."""
+    for way in ways(manifests):
+        block = way.peer.get("ipBlock") or {}
+        if way.direction != "egress" or not block or ip_network(block["cidr"]).prefixlen:
+            continue
+        if way.port != TLS_PORT:
+            yield f"{way.policy}: may send to {block['cidr']} on port {way.port}"
+        kept = [ip_network(each) for each in block.get("except", ())]
+        for private in PRIVATE[ip_network(block["cidr"]).version]:
+            if not any(_holds(each, private) for each in kept):
+                yield f"{way.policy}: may send to {block['cidr']}, {private} and all"
+
+
 def both_ends(manifests: Manifests) -> Iterator[str]:
     """What one pod may send to another's port, the other lets in, and the other way round; the port exists."""
     outgoing = set(pairs(manifests, "egress"))
@@ -120,6 +142,13 @@ def ways(manifests: Manifests) -> Iterator[Way]:
                 for peer in rule.get(field) or ():
                     ports: list[Json] = rule.get("ports") or [{}]
                     yield from (Way(policy, direction, peer, port.get("port")) for port in ports)
+
+
+def _holds(network: IPv4Network | IPv6Network, other: str) -> bool:
+    part = ip_network(other)
+    if isinstance(network, IPv4Network) and isinstance(part, IPv4Network):
+        return part.subnet_of(network)
+    return isinstance(network, IPv6Network) and isinstance(part, IPv6Network) and part.subnet_of(network)
 
 
 def _lets_others_in(manifests: Manifests, pod: Pod, port: int | str) -> bool:

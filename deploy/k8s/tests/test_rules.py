@@ -150,6 +150,12 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         (f"{POLICY}/edge", f"spec.egress.0.to.0.podSelector.matchLabels.{NAME}", "inferense")]),
     ("strangers", "from-ingress: ingress names whatever runs in another namespace", [
         (f"{POLICY}/from-ingress", "spec.ingress.0.from.0.podSelector", None)]),
+    ("internet", "to-redis: may send to 0.0.0.0/0 on port 6379", [
+        (f"{POLICY}/to-redis", "spec.egress.0.to.0.ipBlock.cidr", "0.0.0.0/0")]),
+    ("internet", "to-redis: may send to 0.0.0.0/0, 169.254.0.0/16 and all", [
+        (f"{POLICY}/to-redis", "spec.egress.0.to.0.ipBlock", {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]})]),
+    ("internet", "to-redis: may send to ::/0, fc00::/7 and all", [
+        (f"{POLICY}/to-redis", "spec.egress.0.to.0.ipBlock", {"cidr": "::/0", "except": ["10.0.0.0/8"]})]),
     ("both_ends", "Deployment/edge may send to Deployment/inference on port 8001, which does not let it in", [
         (f"{POLICY}/inference", f"spec.ingress.0.from.0.podSelector.matchLabels.{NAME}", "analyst")]),
     ("both_ends", "Deployment/metrics lets Deployment/edge in on port 8002, who may not send there", [

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from k8s_check.__main__ import OVERLAYS, find_kustomize, main, promised, render
+from k8s_check.destinations import destinations
 from k8s_check.model import Manifests, Resource
+from k8s_check.network import ways
 from k8s_check.schemas import VERSIONS, kubernetes_problems
 
 
@@ -51,6 +53,17 @@ def test_keda__replaces_the_autoscaler_of_inference_alone(rendered: dict[str, Ma
     prod = rendered["prod"]
     assert sorted(hpa.name for hpa in prod.of("HorizontalPodAutoscaler")) == ["analyst", "edge", "metrics"]
     assert [scaled.name for scaled in prod.of("ScaledObject")] == ["inference"]
+
+
+def test_production__reaches_the_internet_by_a_component_alone(rendered: dict[str, Manifests]) -> None:
+    open_to_all = {
+        name: [str(way.policy) for way in ways(manifests) if way.peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
+        for name, manifests in rendered.items()
+    }
+    assert open_to_all.pop("dev") == ["NetworkPolicy/to-gemini"]
+    assert not any(open_to_all.values())
+    named = [str(way) for way in destinations(rendered["prod-options"]) if way.name == "https_proxy"]
+    assert named == ["Deployment/analyst: https_proxy is proxy.example.com:3128"]
 
 
 def test_certificate__is_asked_of_cert_manager_by_its_component_alone(rendered: dict[str, Manifests]) -> None:
