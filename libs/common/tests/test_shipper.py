@@ -1,6 +1,7 @@
 """The shipper against a real server that is slow, full, killed, replaced or emptied."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -313,6 +314,23 @@ async def test_running_shipper__survives_a_journal_folder_that_breaks(rig: Rig, 
         rig.append(7, 9)
         await until(lambda: rig.journal.pending_bytes == 0)
         assert (await rig.stream())[-3:] == [7, 8, 9]
+
+
+async def test_journal_that_goes_with_its_node__costs_what_was_called_pending_and_nothing_else(
+    tmp_path: Path, redis_url: str, valkey: Valkey
+) -> None:
+    async with rigged(tmp_path / "node", valkey) as lost:
+        lost.append(1, 50)
+        async with running(lost.shipper):
+            await until(lambda: lost.registry.get_sample_value("sluice_events_journal_pending_bytes") == 0)
+        lost.append(51, 60)  # the node ends here
+        assert lost.registry.get_sample_value("sluice_events_journal_pending_bytes")
+    shutil.rmtree(tmp_path / "node")
+    async with rigged(tmp_path / "other", valkey) as other:
+        other.append(61, 65)
+        await other.check_and_ship()
+        assert await other.stream() == [*range(1, 51), *range(61, 66)]
+        assert other.rewinds() == 0
 
 
 async def test_drain_without_a_server__leaves_the_events_to_the_next_process(
