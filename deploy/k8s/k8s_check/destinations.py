@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from k8s_check.model import Container, Manifests, Pod, Resource
 from k8s_check.network import pairs, ways
@@ -71,6 +71,17 @@ def roles(manifests: Manifests) -> Iterator[str]:
             if its_program != program:
                 names = " and ".join(sorted((str(first.owner), str(pod.owner))))
                 yield f"{names} are the same user {url.username} of {url.hostname}"
+
+
+def encryption(manifests: Manifests) -> Iterator[str]:
+    """What is said to a store outside is encrypted, and the store proves that it is the one."""
+    for pod in manifests.pods:
+        for container in pod.containers:
+            url = urlsplit(_database_url(manifests, pod, container))
+            if "." in (url.hostname or "") and parse_qs(url.query).get("sslmode") != ["verify-full"]:
+                yield f"{pod.owner}: DATABASE_URL leads to {url.hostname} without sslmode=verify-full"
+            if "." in container.environment.get("REDIS_HOST", "") and container.environment.get("REDIS_TLS") != "true":
+                yield f"{pod.owner}: REDIS_HOST is {container.environment['REDIS_HOST']}, and REDIS_TLS is not true"
 
 
 def destinations(manifests: Manifests) -> Iterator[Destination]:

@@ -10,7 +10,7 @@ from common.settings import Settings, SettingsError, load, variables
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
 from k8s_check.model import Container, Manifests, Pod, Resource
-from k8s_check.scaling import most_pods
+from k8s_check.scaling import fewest_pods, most_pods
 from metrics.settings import MetricsSettings
 
 SETTINGS: Final[Mapping[str, type[Settings]]] = {
@@ -64,6 +64,15 @@ def connections(manifests: Manifests) -> Iterator[str]:
         if sum(held.values()) > room:
             summed = ", ".join(f"{owner} {count}" for owner, count in held.items())
             yield f"{policy}: {sum(held.values())} connections at the most, and PostgreSQL has {room} for all: {summed}"
+
+
+def shares(manifests: Manifests) -> Iterator[str]:
+    """An edge that starts without PostgreSQL grants no more than its share among as many as there always are."""
+    for pod, _, loaded in started(manifests):
+        if isinstance(loaded, EdgeSettings) and pod.ports:
+            fewest = fewest_pods(manifests, pod.owner)
+            if loaded.edge_replicas < fewest:
+                yield f"{pod.owner}: EDGE_REPLICAS {loaded.edge_replicas} is less than the {fewest} that there are"
 
 
 def cut_off(loaded: Settings) -> Iterator[str]:

@@ -16,9 +16,9 @@ RULES: Final[tuple[Rule, ...]] = (
     pods.probes, pods.drain, pods.journals,
     network.default_deny, network.peers, network.strangers, network.internet, network.both_ends, network.entrances,
     families.families,
-    destinations.addresses, destinations.routes, destinations.roles,
+    destinations.addresses, destinations.routes, destinations.roles, destinations.encryption,
     scaling.targets, scaling.bounds, scaling.metrics, scaling.disruptions, scaling.spread, scaling.rollouts,
-    environment.settings, environment.patience, environment.connections,
+    environment.settings, environment.patience, environment.connections, environment.shares,
 )  # fmt: skip  # a group a line
 
 

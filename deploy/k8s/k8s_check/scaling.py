@@ -75,7 +75,7 @@ def disruptions(manifests: Manifests) -> Iterator[str]:
             if str(pod.owner) in covered:
                 yield f"{budget}: {pod.owner} has two budgets, which blocks every eviction"
             covered.add(str(pod.owner))
-            yield from (f"{budget}: {wrong}" for wrong in _budget(budget.spec, _fewest(manifests, pod.owner)))
+            yield from (f"{budget}: {wrong}" for wrong in _budget(budget.spec, fewest_pods(manifests, pod.owner)))
     for deployment in manifests.of("Deployment"):
         if str(deployment) not in covered:
             yield f"{deployment}: has no PodDisruptionBudget"
@@ -96,7 +96,7 @@ def spread(manifests: Manifests) -> Iterator[str]:
         if not any(pod in manifests.selected(term.get("labelSelector"), pod.namespace) for term in _shunned(pod)):
             yield f"{pod.owner}: does not shun nodes that have one of its pods"
         unavailable = ((pod.owner.spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxUnavailable")
-        if unavailable != 0 and not (isinstance(unavailable, int) and unavailable < _fewest(manifests, pod.owner)):
+        if unavailable != 0 and not (isinstance(unavailable, int) and unavailable < fewest_pods(manifests, pod.owner)):
             yield f"{pod.owner}: a rollout may leave no replica (maxUnavailable {unavailable})"
 
 
@@ -142,7 +142,7 @@ def most_pods(manifests: Manifests, workload: Resource) -> int:
     return most + (surge if isinstance(surge, int) else math.ceil(most * int(surge.rstrip("%")) / 100))
 
 
-def _fewest(manifests: Manifests, workload: Resource) -> int:
+def fewest_pods(manifests: Manifests, workload: Resource) -> int:
     return _range(manifests, workload)[0]
 
 

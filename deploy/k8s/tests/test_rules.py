@@ -127,6 +127,11 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("connections", "198 connections at the most", [(EDGE, "spec.strategy.rollingUpdate.maxSurge", "80%")]),
     ("connections", "no policy says by sluice/max-connections", [
         (f"{POLICY}/to-postgres", "metadata.annotations", None)]),
+    ("shares", "Deployment/edge: EDGE_REPLICAS 1 is less than the 3", [("ConfigMap/edge", "data.EDGE_REPLICAS", None)]),
+    ("encryption", "Deployment/inference: REDIS_HOST is redis.example.com, and REDIS_TLS", [
+        ("ConfigMap/sluice", "data.REDIS_TLS", "false")]),
+    ("encryption", "Job/migrate-metrics: DATABASE_URL leads to pg.example.com without", [
+        ("Secret/sluice-postgres-metrics", "stringData.database-url", "postgresql://m:x@pg.example.com/s?sslmode=require")]),
     ("families", "Deployment/edge: its ops port is on ::, and not all others are", [
         ("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "::")]),
     ("families", "NetworkPolicy/to-redis: 10.10.1.0/24 has nothing of IPv6, and the services listen on ::", IPV6),
