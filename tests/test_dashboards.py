@@ -1,6 +1,7 @@
 """What Grafana is given: dashboards that it can place, and a data source and folders that are there."""
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,19 @@ def test_each_panel__has_an_id_and_a_place_of_its_own_and_asks_the_source_that_i
     assert max(x for x, _ in taken) < COLUMNS
     asked = {"type": source["type"], "uid": source["uid"]}
     assert [panel["title"] for panel in panels if panel["datasource"] != asked] == []
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_each_question__is_about_the_chosen_installation_and_our_services(path: Path) -> None:
+    board = json.loads(path.read_text())
+    [variable] = board["templating"]["list"]
+    assert (variable["name"], variable["includeAll"], variable["allValue"]) == ("namespace", True, ".*")
+    for target in (target for panel in board["panels"] for target in panel["targets"]):
+        asked = re.findall(r"\b(sluice_\w+|process_\w+|up)\b({[^}]*})?", target["expr"])
+        assert asked
+        for metric, labels in asked:
+            assert 'namespace=~"$namespace"' in labels, target["expr"]
+            assert metric.startswith("sluice_") or 'job=~"edge|inference|metrics|analyst"' in labels, target["expr"]
 
 
 def test_the_dashboards__are_told_apart() -> None:

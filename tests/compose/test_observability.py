@@ -35,7 +35,8 @@ def ask(stack: Stack, path: str) -> Any:
 
 
 def values(stack: Stack, expression: str) -> list[float]:
-    found = ask(stack, f"query?query={quote(expression.replace('$__rate_interval', '1m'))}")["result"]
+    chosen = expression.replace("$__rate_interval", "1m").replace("$namespace", ".*")
+    found = ask(stack, f"query?query={quote(chosen)}")["result"]
     return [value for value in (float(series["value"][1]) for series in found) if not math.isnan(value)]
 
 
