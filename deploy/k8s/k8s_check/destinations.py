@@ -11,6 +11,7 @@ from k8s_check.references import file_content
 
 REDIS_PORT: Final = 6379
 POSTGRES_PORT: Final = 5432
+PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def encryption(manifests: Manifests) -> Iterator[str]:
 
 
 def destinations(manifests: Manifests) -> Iterator[Destination]:
-    """What http:// addresses, Redis's host and port, and the secret URL of PostgreSQL name."""
+    """What http:// and https:// addresses, Redis's host and port, and the secret URL of PostgreSQL name."""
     for pod in manifests.pods:
         for container in pod.containers:
             for name, host, port in _named(manifests, pod, container):
@@ -95,9 +96,11 @@ def destinations(manifests: Manifests) -> Iterator[Destination]:
 def _named(manifests: Manifests, pod: Pod, container: Container) -> Iterator[tuple[str, str, int]]:
     environment = container.environment
     for name, value in environment.items():
-        if value.startswith("http://"):
-            url = urlsplit(value)
-            yield name, str(url.hostname), url.port or 80
+        if name.endswith("_FILE"):
+            value = file_content(manifests, pod, container, value) or ""
+        url = urlsplit(value)
+        if url.scheme in PORTS:
+            yield name.removesuffix("_FILE"), str(url.hostname), url.port or PORTS[url.scheme]
     if "REDIS_HOST" in environment:
         yield "REDIS_HOST", environment["REDIS_HOST"], int(environment.get("REDIS_PORT") or REDIS_PORT)
     for host, port in _hosts(_database_url(manifests, pod, container)):

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from analyst.settings import AnalystSettings
@@ -31,6 +32,7 @@ TIME_LIMITS: Final = (
 MAX_CONNECTIONS: Final = "sluice/max-connections"
 RESERVED: Final = 3  # PostgreSQL's superuser_reserved_connections
 _SECRET: Final = "postgresql://user:password@host/database"  # whatever a secret file may hold
+_WEB_ADDRESS: Final = "https://host/path"
 
 
 def settings(manifests: Manifests) -> Iterator[str]:
@@ -85,11 +87,14 @@ def cut_off(loaded: Settings) -> Iterator[str]:
 
 def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
     """The settings that a service reads from these variables, whatever its secret files hold. Raises SettingsError."""
-    with tempfile.NamedTemporaryFile("w") as secret:
-        secret.write(_SECRET)
-        secret.flush()
-        secrets = {f"{name}_FILE" for name in variables(cls)} - variables(cls).keys()
-        return load(cls, {name: secret.name if name in secrets else value for name, value in environment.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        known = variables(cls).keys()
+        given = dict(environment)
+        for name in {f"{name}_FILE" for name in known} - known:
+            if name in given:
+                given[name] = str(Path(folder, name))
+                Path(given[name]).write_text(_WEB_ADDRESS if "WEBHOOK" in name else _SECRET)
+        return load(cls, given)
 
 
 def listens(loaded: object) -> Listen | None:

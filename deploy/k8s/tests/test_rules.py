@@ -177,6 +177,8 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("ConfigMap/sluice", "data.REDIS_PORT", "6380")]),
     ("routes", "Job/migrate-edge: the host in DATABASE_URL is pg.example.com:6432, but no policy lets it send out", [
         ("Secret/sluice-postgres-edge", "stringData.database-url", "postgresql://sluice:x@pg.example.com:6432/sluice")]),
+    ("routes", "METRICS_WEBHOOK_URL is hooks.example.com:443, but no policy lets it send out on port 443", [
+        ("ConfigMap/metrics", "data.METRICS_WEBHOOK_URL", "https://hooks.example.com/one")]),
     ("routes", "EDGE_UPSTREAM_METRICS is metrics:8002, but no policy lets it send to Deployment/metrics on port 8002", [
         (f"{POLICY}/edge", "spec.egress.1.ports.0.port", 9002)]),
     ("entrances", "Ingress/edge: no policy lets another namespace in to Deployment/edge on port 8000", [

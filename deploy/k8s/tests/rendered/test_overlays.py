@@ -62,8 +62,13 @@ def test_production__reaches_the_internet_by_a_component_alone(rendered: dict[st
     }
     assert open_to_all.pop("dev") == ["NetworkPolicy/to-gemini"]
     assert not any(open_to_all.values())
-    named = [str(way) for way in destinations(rendered["prod-options"]) if way.name == "https_proxy"]
-    assert named == ["Deployment/analyst: https_proxy is proxy.example.com:3128"]
+    named = {str(way) for way in destinations(rendered["prod-options"])} - {
+        str(way) for way in destinations(rendered["prod"])
+    }
+    assert named == {
+        "Deployment/analyst: https_proxy is proxy.example.com:3128",
+        "Deployment/metrics: METRICS_WEBHOOK_URL is alerts.example.com:443",
+    }
 
 
 def test_certificate__is_asked_of_cert_manager_by_its_component_alone(rendered: dict[str, Manifests]) -> None:
