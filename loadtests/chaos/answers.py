@@ -9,6 +9,7 @@ Kind = Literal["json", "problem", "other", "none"]
 LIMIT_HEADER: Final = "X-RateLimit-Limit"
 TOO_BUSY: Final = "More texts are waiting"  # inference's words for what it cannot score in time
 JOURNAL_FULL: Final = "on record"  # in the words with which it refuses while the journal is full
+MOST_SHED: Final = 0.01  # of the predictions, while nothing breaks and the machine is not slow
 _NEEDS_RETRY_AFTER: Final = (429, 503)
 
 

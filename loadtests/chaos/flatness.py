@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
+from chaos.answers import MOST_SHED
 from chaos.stack import SERVICES, STORES
-from chaos.verdict import MOST_SHED
 from chaos.watch import Sample
 from chaos.yardstick import TOO_SLOW
 

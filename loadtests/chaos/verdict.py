@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from chaos.answers import Answer, is_journal_full, is_shed
+from chaos.answers import MOST_SHED, Answer, is_journal_full, is_shed
 from chaos.faults import Action, Target
 from chaos.gemini import Call, flown_twice, over_quota
 from chaos.harm import Done
@@ -23,7 +23,6 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 PREDICTIONS: Final = ("/predict", "/predict/batch")
-MOST_SHED: Final = 0.01  # of the predictions, while nothing breaks and the machine is not slow
 MOST_UNJUDGED: Final = 0.2  # of the faults
 _OF_TIME: Final = (502, 503, 504)
 _STOPS: Final[tuple[Action, ...]] = ("stop", "slow")
