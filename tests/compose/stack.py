@@ -59,6 +59,7 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": f"{DEPLOY}/compose.yaml:{ROOT}/tests/compose/settings.yaml",
             "PUBLISH_PORT": self.published_range,
+            "PGADMIN_PORT": str(self.ports[-1] + 1),
             "SECRETS": str(self.secrets),
             "TAG": self.tag,
         }
