@@ -60,18 +60,25 @@ def routes(manifests: Manifests) -> Iterator[str]:
 
 
 def roles(manifests: Manifests) -> Iterator[str]:
-    """No two services are the same user of a PostgreSQL outside: a URL that leaks opens the tables of one alone."""
+    """No two services are the same user of a store outside: what leaks from one opens what is its own alone."""
     users: dict[tuple[str, str], tuple[Pod, str]] = {}
     for pod in manifests.pods:
         for container in pod.containers:
-            url = urlsplit(_database_url(manifests, pod, container))
-            if "." not in (url.hostname or ""):
-                continue
             program = str(container.data["image"]).partition("@")[0].partition(":")[0]
-            first, its_program = users.setdefault((url.username or "", url.hostname or ""), (pod, program))
-            if its_program != program:
-                names = " and ".join(sorted((str(first.owner), str(pod.owner))))
-                yield f"{names} are the same user {url.username} of {url.hostname}"
+            for user, host in _logins(manifests, pod, container):
+                first, its_program = users.setdefault((user, host), (pod, program))
+                if its_program != program:
+                    names = " and ".join(sorted((str(first.owner), str(pod.owner))))
+                    yield f"{names} are the same user {user} of {host}"
+
+
+def _logins(manifests: Manifests, pod: Pod, container: Container) -> Iterator[tuple[str, str]]:
+    """User and host of the stores outside."""
+    url = urlsplit(_database_url(manifests, pod, container))
+    redis = container.environment.get("REDIS_HOST", "")
+    for user, host in ((url.username, url.hostname), (container.environment.get("REDIS_USERNAME"), redis)):
+        if "." in (host or ""):
+            yield user or "default", str(host)
 
 
 def encryption(manifests: Manifests) -> Iterator[str]:

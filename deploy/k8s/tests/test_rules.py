@@ -58,7 +58,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("monitors", "has no label app", [("PodMonitor/sluice", "spec.jobLabel", "app")]),
     ("monitors", "matches no workload", [("PodMonitor/sluice", "spec.selector.matchExpressions.0.values", ["egde"])]),
     ("configuration", "there is no ConfigMap egde", [(EDGE, f"{BOX}.envFrom.1.configMapRef.name", "egde")]),
-    ("configuration", "there is no Secret sluice-redis", [("Secret/sluice-redis", "metadata.name", "redis")]),
+    ("configuration", "there is no Secret sluice-redis-edge", [("Secret/sluice-redis-edge", "metadata.name", "redis")]),
     ("configuration", "Secret sluice-edge has no key token", [
         (EDGE, f"{BOX}.env.0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "sluice-edge", "key": "token"}}})]),
     ("configuration", "there is no Secret other", [
@@ -172,6 +172,10 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         (f"{POLICY}/from-ingress", "spec.ingress.0.ports.0.port", 80)]),
     ("roles", "Deployment/edge and Deployment/metrics are the same user sluice_edge of postgres.example.com", [
         ("Secret/sluice-postgres-metrics", "stringData.database-url", "postgresql://sluice_edge:x@postgres.example.com/s")]),
+    ("roles", "Deployment/edge and Deployment/inference are the same user sluice_edge of redis.example.com", [
+        ("ConfigMap/inference", "data.REDIS_USERNAME", "sluice_edge")]),
+    ("roles", "are the same user default of redis.example.com", [
+        (f"ConfigMap/{name}", "data.REDIS_USERNAME", None) for name in ("edge", "analyst")]),
     ("routes", "no policy lets it send to Deployment/metrics", [(f"{POLICY}/analyst", "spec.egress.0", None)]),
     ("routes", "REDIS_HOST is redis.example.com:6380, but no policy lets it send out on port 6380", [
         ("ConfigMap/sluice", "data.REDIS_PORT", "6380")]),
