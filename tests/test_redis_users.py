@@ -21,7 +21,8 @@ from common.settings import RedisSettings
 from common.shipper import Shipper
 from common.tasks import end
 from launcher.valkey import Valkey
-from metrics.stream import DeadLetter, StreamReader, StreamUpkeep
+from metrics.events import DeadLetter
+from metrics.stream import StreamReader, StreamUpkeep
 
 USERS = (Path(__file__).parents[1] / "deploy/redis/users.acl").read_text()
 PASSWORD = "secret"
