@@ -59,7 +59,7 @@ def promised(overlay: Path) -> list[Resource]:
 
 
 def read(text: str) -> list[Resource]:
-    return [Resource(document) for document in yaml.safe_load_all(text) if document]
+    return [Resource(document) for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
 
 
 def validate(resources: Sequence[Resource]) -> list[str]:
