@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from edge_limiter.exchange import named_by
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -34,6 +36,10 @@ _SHADOWED: Final = frozenset(
     }
 )
 """Servers that turn headers into variables read `X_Forwarded_For` as these."""
+_JUDGED_BY: Final = frozenset(
+    {"authorization", "content-encoding", "content-type", "inference-header-content-length", "x-api-key"}
+)
+"""What a request costs and may do is decided by these: none may end here, or its service would see another request."""
 
 
 class Unacceptable(Exception):
@@ -59,6 +65,8 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
         raise Unacceptable(501, "Protocol upgrades (WebSocket, h2c) are not supported.")
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise Unacceptable(417, "The only expectation that can be met is 100-continue.")
+    if not _JUDGED_BY.isdisjoint(named_by(fields.get("connection"))):
+        raise Unacceptable(400, "Connection names a header that is not for this connection alone.")
     for name in fields:
         if "_" in name and name.replace("_", "-") in _SHADOWED:
             raise Unacceptable(400, "A header name with underscores stands for another header.")

@@ -99,7 +99,7 @@ class Exchange(Protocol):
 
 def onward_headers(headers: Iterable[tuple[str, str]], connection: str | None) -> Headers:
     """What of a client's request may travel to the upstream; the rest is made anew or ends here."""
-    named = _named(connection)
+    named = named_by(connection)
     return [(name, value) for name, value in headers if (low := name.lower()) not in _NOT_ONWARD and low not in named]
 
 
@@ -113,12 +113,13 @@ def answer_headers(headers: Iterable[tuple[str, str]]) -> Headers:
             kept.append((name, value))
         elif low == "connection":
             connection = f"{connection},{value}"
-    named = _named(connection)
+    named = named_by(connection)
     return [pair for pair in kept if pair[0].lower() not in named] if named else kept
 
 
 @functools.lru_cache(256)
-def _named(connection: str | None) -> frozenset[str]:
+def named_by(connection: str | None) -> frozenset[str]:
+    """The headers that `Connection` says are for this hop alone, in lower case."""
     if not connection:
         return frozenset()
     return frozenset(option.strip().lower() for option in connection.split(",")) - _HARMLESS

@@ -155,6 +155,19 @@ async def test_list_of_texts__costs_one_per_text_whole_or_not_at_all(
     assert await edge.post("/models/bundled", json={"inputs": ["x"]}) == 429
 
 
+async def test_tensor_whose_length_header_would_end_here__is_refused_instead_of_counted_without_it(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="10")
+    tensor = json.dumps({"inputs": [{"shape": [9], "data": ["x"] * 9}]}).encode()
+    head = b"POST /v2/models/bundled/infer HTTP/1.1\r\nHost: edge\r\nConnection: Inference-Header-Content-Length\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+    writer.write(head + b"Inference-Header-Content-Length: 1\r\nContent-Length: %d\r\n\r\n%b" % (len(tensor), tensor))
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    writer.close()
+
+
 async def test_list_of_a_client_that_is_refused_even_one_text__is_not_read(
     start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:

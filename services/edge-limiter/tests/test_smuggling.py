@@ -206,6 +206,10 @@ REFUSED: list[tuple[str, int, bytes]] = [
     ("h2c not named by Connection", 501, GET + b"Upgrade: h2c\r\n\r\n"),
     ("WebSocket", 501, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"),
     ("unknown expectation", 417, POST + b"Expect: 200-ok\r\nContent-Length: 0\r\n\r\n"),
+    # headers that the edge judges by, taken away from the service
+    ("Connection names the JSON length", 400, POST + b"Connection: Inference-Header-Content-Length\r\nInference-Header-Content-Length: 1\r\nContent-Length: 0\r\n\r\n"),
+    ("Connection names the coding", 400, POST + b"Connection: close, \xa0content-ENCODING\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n"),
+    ("two Connections name the key", 400, POST + b"Connection: keep-alive\r\nConnection: x-api-key\r\nX-API-Key: k\r\nContent-Length: 0\r\n\r\n"),
     # heads past their limits
     ("long field", 431, GET + b"X: " + b"a" * 40_000 + b"\r\n\r\n"),
     ("long name", 431, GET + b"X" * 40_000 + b": 1\r\n\r\n"),
