@@ -1,8 +1,9 @@
 """Batches decisions without a timer: one statement in flight, and the next batch collects meanwhile.
 
-Waiters of one key are summed while their policy and cost are equal, so that the store can admit whole requests
-only; a waiter with another cost waits for the next batch, and nobody overtakes within a key. Refuses to queue
-without bound, or past a waiter's deadline.
+Waiters of one key are summed when their policy and cost are equal, so that the store can admit whole requests only;
+those of another cost wait for the next batch, so a key takes as many batches as it has costs, whatever their order.
+Refuses to queue without bound, or past half of a waiter's time: the store gets the other half at least, or a client
+who fills the queue would have its statement, and with it everybody's connection, called late.
 """
 
 import asyncio
@@ -113,18 +114,18 @@ class Lane:
                 _fail(waiters, StoreUnavailable())
 
     def _take(self) -> dict[bytes, list[_Waiter]]:
-        """The first keys in order of arrival, each with its first waiters of equal policy and cost."""
+        """The first keys in order of arrival, each with the waiters whose policy and cost are the first one's."""
         batch: dict[bytes, list[_Waiter]] = {}
         left: dict[bytes, list[_Waiter]] = {}
+        soonest_s = self._now() + self._timeout_s / 2
         for key in list(itertools.islice(self._waiting, self._batch_keys)):
             waiters = self._waiting.pop(key)
             self._count -= len(waiters)
-            waiters = [waiter for waiter in waiters if not waiter.answer.done()]  # whose client has gone
-            same = _leading_equals(waiters)
+            same, others = _split(waiters, soonest_s)
             if same:
-                batch[key] = waiters[:same]
-            if len(waiters) > same:
-                left[key] = waiters[same:]
+                batch[key] = same
+            if others:
+                left[key] = others
         if left:
             self._count += sum(map(len, left.values()))
             self._waiting = left | self._waiting
@@ -139,11 +140,8 @@ class Lane:
         ]
         asked_s = self._now()
         deadline_s = min(waiters[0].deadline_s for waiters in batch.values())
-        patience_s = deadline_s - asked_s
         try:
-            if patience_s <= 0:
-                raise StoreUnavailable
-            verdicts = await self._store.decide(asks, patience_s)
+            verdicts = await self._store.decide(asks, deadline_s - asked_s)
         except Exception as error:
             for waiters in batch.values():
                 _fail(waiters, error)
@@ -153,12 +151,20 @@ class Lane:
             _tell(waiters, verdict, asked_s)
 
 
-def _leading_equals(waiters: list[_Waiter]) -> int:
-    """How many of the first waiters share the first one's policy and cost."""
-    for index, waiter in enumerate(waiters):
-        if waiter.cost != waiters[0].cost or waiter.policy is not waiters[0].policy:
-            return index
-    return len(waiters)
+def _split(waiters: list[_Waiter], soonest_s: float) -> tuple[list[_Waiter], list[_Waiter]]:
+    """Those that share the first one's policy and cost, and the others; who must know before `soonest_s` hears now."""
+    same: list[_Waiter] = []
+    others: list[_Waiter] = []
+    for waiter in waiters:
+        if waiter.answer.done():
+            continue  # its client has gone
+        if waiter.deadline_s < soonest_s:
+            waiter.answer.set_exception(StoreUnavailable())
+        elif not same or (waiter.cost == same[0].cost and waiter.policy is same[0].policy):
+            same.append(waiter)
+        else:
+            others.append(waiter)
+    return same, others
 
 
 def _tell(waiters: list[_Waiter], verdict: Verdict, asked_s: float) -> None:

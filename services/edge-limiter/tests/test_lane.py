@@ -17,11 +17,13 @@ class HeldStore:
     def __init__(self) -> None:
         self.is_up = True
         self.batches: list[Sequence[Ask]] = []
+        self.patience_s: list[float] = []
         self.asked = asyncio.Semaphore(0)
         self._answers: asyncio.Queue[Callable[[Sequence[Ask]], list[Verdict]]] = asyncio.Queue()
 
     async def decide(self, asks: Sequence[Ask], timeout_s: float) -> list[Verdict]:
         self.batches.append(asks)
+        self.patience_s.append(timeout_s)
         self.asked.release()
         return (await self._answers.get())(asks)
 
@@ -166,6 +168,37 @@ async def test_waiter_past_its_deadline__is_not_sent() -> None:
         with pytest.raises(StoreUnavailable):
             await late
     assert len(store.batches) == 1
+
+
+async def test_costs_that_alternate__take_one_batch_each() -> None:
+    store = HeldStore()
+    async with running(store) as lane:
+        tasks = [ask(lane, b"a", cost=1 + number % 2) for number in range(6)]
+        store.answer()
+        store.answer()
+        assert await asyncio.gather(*tasks) == [True] * 6
+    assert [[(a.requests, a.cost) for a in batch] for batch in store.batches] == [[(3, 1)], [(3, 2)]]
+
+
+async def test_waiter_that_waited_for_half_its_time__neither_fails_nor_hurries_the_others() -> None:
+    store, now = HeldStore(), [0.0]
+    async with running(store, now=lambda: now[0]) as lane:
+        first = ask(lane, b"a")
+        await store.asked.acquire()
+        late = ask(lane, b"b")
+        await asyncio.sleep(0)
+        now[0] = 0.02
+        fresh = ask(lane, b"c")
+        await asyncio.sleep(0)
+        now[0] = 0.06
+        store.answer()
+        assert await first
+        with pytest.raises(StoreUnavailable):
+            await late
+        store.answer()
+        assert await fresh
+    assert [[a.key for a in batch] for batch in store.batches] == [[b"a"], [b"c"]]
+    assert min(store.patience_s) >= 0.05
 
 
 async def test_store_that_is_down__is_not_waited_for() -> None:
