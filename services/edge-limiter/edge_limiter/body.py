@@ -21,10 +21,11 @@ class BodyBuffer:
     __slots__ = (
         "_before",
         "_error",
+        "_first",
         "_hold",
         "_is_dropped",
-        "_pieces",
         "_release",
+        "_rest",
         "_size",
         "_waiter",
         "is_complete",
@@ -38,7 +39,8 @@ class BodyBuffer:
         self._hold = hold
         self._release = release
         self._before = before
-        self._pieces: list[bytes] = []
+        self._first = b""
+        self._rest: bytearray | None = None  # in one: a list of pieces of two bytes has thirty times their size
         self._size = 0
         self.is_held = False
         self._waiter: asyncio.Future[None] | None = None
@@ -49,7 +51,12 @@ class BodyBuffer:
     def feed(self, piece: bytes) -> None:
         if self._is_dropped:
             return
-        self._pieces.append(piece)
+        if not self._size:
+            self._first = piece
+        elif self._rest is None:
+            self._rest = bytearray(piece)
+        else:
+            self._rest += piece
         self._size += len(piece)
         if self._size > HIGH_WATER_BYTES and not self.is_held:
             self.is_held = True
@@ -64,13 +71,12 @@ class BodyBuffer:
 
     def put_back(self, whole: bytes) -> None:
         """Let the body be read a second time."""
-        self._pieces = [whole] if whole else []
-        self._size = len(whole)
+        self._first, self._rest, self._size = whole, None, len(whole)
 
     def drop(self) -> None:
         """Nobody will read it: what came and what comes is thrown away."""
         self._is_dropped = True
-        if self._pieces:
+        if self._size:
             self._take()
 
     def fail(self, error: Exception) -> None:
@@ -81,7 +87,7 @@ class BodyBuffer:
 
     async def piece(self) -> bytes:
         """What has come since the last call, at least a byte; empty at the end. Raises what `fail` was given."""
-        while not self._pieces:
+        while not self._size:
             if self._error is not None:
                 raise self._error
             if self.is_complete:
@@ -93,23 +99,20 @@ class BodyBuffer:
         """All of it. Raises BodyTooLarge, and what `fail` was given."""
         if self.is_complete and self._size <= max_bytes:
             return self._take()
-        pieces, size = [], 0
+        whole = bytearray()
         while piece := await self.piece():
-            size += len(piece)
-            if size > max_bytes:
+            whole += piece
+            if len(whole) > max_bytes:
                 raise BodyTooLarge
-            pieces.append(piece)
-        return b"".join(pieces)
+        return bytes(whole)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while piece := await self.piece():
             yield piece
 
     def _take(self) -> bytes:
-        pieces = self._pieces
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._pieces = []
-        self._size = 0
+        whole = self._first if self._rest is None else self._first + self._rest
+        self._first, self._rest, self._size = b"", None, 0
         if self.is_held:
             self.is_held = False
             self._release()

@@ -1,4 +1,5 @@
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -130,7 +131,7 @@ async def test_small_pieces_late_in_a_body__are_no_overhead(open_front: Callable
         writer.write(piece)
         sent += len(piece)
         await arrived(front, sent)
-        await until(lambda: not front.seen[0].body._pieces)
+        await until(lambda: not front.seen[0].body._size)
     async with asyncio.timeout(5):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
@@ -285,6 +286,25 @@ async def test_large_body_that_nobody_reads__holds_the_connection_back() -> None
     assert calls == ["hold"]
     assert len(await body.piece()) == 200_000
     assert calls == ["hold", "release"]
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_body_in_pieces_of_two_bytes__takes_little_more_memory_than_it_has(is_read: bool) -> None:
+    pieces = [number.to_bytes(2) for number in range(1 << 14)]
+    body = BodyBuffer(lambda: None, lambda: None)
+    whole = asyncio.create_task(body.whole(1 << 20))
+    tracemalloc.start()
+    try:
+        for piece in pieces:
+            body.feed(bytes(bytearray(piece)))
+            if is_read:
+                await asyncio.sleep(0)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 4 * (2 << 14)
+    body.finish()
+    assert await whole == b"".join(pieces)
 
 
 async def test_slow_clients_by_the_hundred__leave_the_others_alone(
