@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._is_in_head = self._is_deaf = self._lingers = False
         self._since = self._loop.time()
         self._stalled_since: float | None = None
-        self._read_bytes = self._body_bytes = self._timed_bytes = self._overhead = self.bytes_in = 0
+        self._read_bytes = self._body_bytes = self._timed_bytes = self._overhead = self._bare_bytes = self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._read_bytes = len(data)
         self.bytes_in += self._read_bytes
         self._overhead += self._read_bytes
+        self._bare_bytes += self._read_bytes
         if self._is_deaf:
             if self._overhead > limits.LINGER_BYTES:
                 self.abort()
@@ -172,11 +173,10 @@ class Connection(asyncio.Protocol):
         lines, self._lines = self._lines, []  # what still comes is a trailer: it ends here
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         self._is_in_head, self._since = False, self._loop.time()
-        self._overhead = self._body_bytes = self._timed_bytes = 0
+        self._overhead = self._bare_bytes = self._body_bytes = self._timed_bytes = 0
         headers, fields, refusal = read_head(method, version, lines, at_most_bytes)
         body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None)
-        target = self._url.decode("latin-1")
-        request = Request(method, target, version, headers, fields, self._peer, body, refusal)
+        request = Request(method, self._url.decode("latin-1"), version, headers, fields, self._peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
         self._receiving = request
         self._take(request)
@@ -186,6 +186,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         assert self._receiving is not None
+        self._bare_bytes = 0
         self._body_bytes += len(piece)
         self._receiving.body.feed(piece)
 
@@ -247,13 +248,12 @@ class Connection(asyncio.Protocol):
         """Nobody may send without end what is no body: the parser keeps a line until it is whole."""
         if self._is_in_head:
             self._reject(Unacceptable(*limits.LARGE_HEAD))
-        elif self._receiving is not None and self._overhead > limits.OVERHEAD_BYTES + 8 * self._body_bytes:
+        elif self._receiving and max(self._bare_bytes, self._overhead - 8 * self._body_bytes) > limits.OVERHEAD_BYTES:
             self._reject(Unacceptable(*limits.MALFORMED))
 
     def _reject(self, refusal: Unacceptable) -> None:
         """Refuse what is being received, and read nothing after it."""
-        was_deaf, self._is_deaf = self._is_deaf, True
-        self._is_in_head = False
+        was_deaf, self._is_deaf, self._is_in_head = self._is_deaf, True, False
         receiving, self._receiving = self._receiving, None
         if receiving is not None:
             receiving.body.fail(refusal)

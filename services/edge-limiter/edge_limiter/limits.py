@@ -8,7 +8,8 @@ MAX_HEAD_BYTES: Final = 32 << 10
 MAX_HEADERS: Final = 100
 MAX_PIPELINED: Final = 32
 OVERHEAD_BYTES: Final = 64 << 10
-"""Chunk heads, extensions and trailers of one body may take so much, and eight times the body itself."""
+"""Chunk heads, extensions and trailers of one body may take so much, and eight times the body itself; so much and no
+more may come in a row without a byte of the body, for the parser adds to a line piece by piece."""
 DRAIN_BYTES: Final = 64 << 10
 """A body up to this size is read to its end after its request was refused, so that the connection can be kept."""
 LINGER_BYTES: Final = 4 << 20

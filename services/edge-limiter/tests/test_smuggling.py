@@ -219,6 +219,7 @@ REFUSED: list[tuple[str, int, bytes]] = [
     ("fields without end", 431, GET + b"X: 1\r\n" * 200_000),
     ("target without end", 414, b"GET /" + b"a" * 1_000_000),
     ("trailer without end", 400, POST + CHUNKED + b"\r\n0\r\nX: " + b"a" * 1_000_000),
+    ("trailer without end after a large body", 400, POST + CHUNKED + b"\r\n80000\r\n" + b"x" * 0x80000 + b"\r\n0\r\nX: " + b"a" * 1_000_000),
     ("chunk extension without end", 400, POST + CHUNKED + b"\r\n1;" + b"a" * 1_000_000),
 ]  # fmt: skip
 
