@@ -29,8 +29,8 @@ class Outgoing:
         self.has_begun = self.has_ended = self.closes = False
 
     def go_on(self) -> None:
-        """Tell a client that waits for it to send its body now."""
-        if not self.has_begun:
+        """Tell a client that waits for it to send its body now. One of HTTP/1.0 would take it for the answer."""
+        if not self.has_begun and not self._is_1_0:
             self._write(CONTINUE)
 
     def send(

@@ -248,6 +248,18 @@ async def test_http_1_0__is_answered_and_closed(open_front: Callable[..., Awaita
     writer.close()
 
 
+async def test_http_1_0_client_that_expects__is_not_told_to_go_on(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    await until(lambda: front.seen and front.seen[0].body._waiter)
+    writer.write(b"12")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
 async def test_door_that_says_goodbye__still_answers_a_connection_just_made_and_closes_it(
     open_front: Callable[..., Awaitable[Front]],
 ) -> None:
