@@ -36,11 +36,13 @@ class Outgoing:
     def send(
         self, status: int, headers: Headers, body: bytes, *, length: int | None = None, close: bool = False
     ) -> None:
-        """A whole answer. `length` is told instead of the body's where there is none (HEAD, 304)."""
+        """A whole answer. `length` is told instead of the body's where there is none (HEAD, 304), if it is known."""
         self.closes = close or not self._may_keep()
         framing = "Connection: close\r\n" if self.closes else ""
-        if status != 204 and (length is not None or status != 304):
-            framing = f"Content-Length: {len(body) if length is None else length}\r\n{framing}"
+        if length is None and (body or not (self._is_head or status == 304)):
+            length = len(body)
+        if length is not None and status != 204:
+            framing = f"Content-Length: {length}\r\n{framing}"
         head = response_head(status, headers, framing)
         self.has_begun = self.has_ended = True
         self._write(head if self._is_head or status in _BODILESS else head + body)

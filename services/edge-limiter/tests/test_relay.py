@@ -56,6 +56,22 @@ async def test_head__tells_the_length_and_sends_nothing(start_edge: StartEdge, s
         assert (response.status, response.headers["Content-Length"], await response.read()) == (200, "1234", b"")
 
 
+async def test_head_of_an_answer_in_chunks__tells_no_length(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    async def page(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x" * 1_234)
+        return response
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(page))
+    for _ in range(2):
+        async with edge.http.head("/dashboard") as response:
+            assert response.status == 200
+            assert "Content-Length" not in response.headers
+
+
 @pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 900_000])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_body_of_any_size__arrives_whole_both_ways(
