@@ -27,6 +27,9 @@ KEEPALIVE_S: Final = 60.0
 OPS_DRAIN_S: Final = 1.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
+MAX_LINE_BYTES: Final = 16 << 10
+MAX_FIELD_BYTES: Final = 64 << 10
+"""More than the edge passes on: what aiohttp finds too long it refuses in plain text, and repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,8 @@ class _Runner(web.AppRunner):
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
             shutdown_timeout=service.drain_s,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
         )
         self._front = service.front
         self._around = service.around

@@ -20,7 +20,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from common.ops import Readiness
-from common.service import Broken, Listen, Service, serve
+from common.service import Broken, Listen, Service, create_runner, serve
 from common.settings import Settings
 
 PROBE = """
@@ -190,6 +190,23 @@ async def test_service_that_does_not_listen_yet__is_alive_but_not_ready(free_por
         async with aiohttp.ClientSession() as public, public.get(f"http://127.0.0.1:{listen.port}/") as response:
             assert response.status == 404
         stop.set()
+
+
+async def test_head_as_long_as_the_edge_takes__is_taken() -> None:
+    async def length(request: web.Request) -> web.Response:
+        return web.json_response([len(request.path), len(request.headers["X-Long"])])
+
+    app = web.Application()
+    app.router.add_get("/{path}", length)
+    runner = create_runner(Service(app, Readiness(), CollectorRegistry(), Listen("127.0.0.1", 1, 2), drain_s=1.0))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as http:
+            async with http.get("/" + "a" * 8_191, headers={"X-Long": "a" * 32_000}) as response:
+                assert (response.status, await response.json()) == (200, [8_192, 32_000])
+    finally:
+        await runner.cleanup()
 
 
 async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_port: Callable[[], int]) -> None:

@@ -5,6 +5,8 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
+from edge_limiter.limits import MAX_TARGET_BYTES
+
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
 
@@ -27,6 +29,19 @@ async def test_root__tells_name_version_and_endpoints(start_edge: StartEdge) -> 
     assert {"path": "/predict", "service": "inference", "methods": ["POST"], "policy": "predict"} in document[
         "endpoints"
     ]
+
+
+@pytest.mark.parametrize("header", ["User-Agent", "Accept", "If-None-Match", "Host"])
+async def test_page_for_a_long_header__is_the_page(start_edge: StartEdge, header: str) -> None:
+    edge = await start_edge()
+    async with edge.http.get("/", headers={header: "a" * 30_000}) as response:
+        assert (response.status, (await response.json())["name"]) == (200, "sluice")
+
+
+async def test_page_with_the_longest_target__is_a_problem(start_edge: StartEdge) -> None:
+    edge = await start_edge()
+    async with edge.http.get("/docs/" + "a" * (MAX_TARGET_BYTES - 6)) as response:
+        assert (response.status, response.content_type) == (404, "application/problem+json")
 
 
 async def test_health__is_ok_when_every_part_answers(
