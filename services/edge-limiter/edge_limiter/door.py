@@ -15,6 +15,8 @@ from edge_limiter.request import Request
 log = structlog.get_logger()
 
 SWEEP_S: Final = 0.5
+ROOM_AGAIN: Final = 0.9
+"""Of all connections: only below this a full door is news again, for one that leaves makes room for one."""
 
 Handle = Callable[[Request, Connection], Awaitable[None]]
 
@@ -74,7 +76,8 @@ class Door:
         self._connections.discard(connection)
         self._bytes_in += connection.bytes_in
         self._bytes_out += connection.out.bytes
-        self._was_full = False
+        if len(self._connections) < ROOM_AGAIN * self._max_connections:
+            self._was_full = False
 
     async def run(self) -> None:
         """Look at every connection twice a second until cancelled: one timer for all is cheaper than one for each."""

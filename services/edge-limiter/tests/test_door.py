@@ -1,12 +1,13 @@
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from edge_limiter.app import DOOR
 from edge_limiter.body import BodyBuffer
@@ -237,6 +238,36 @@ async def test_connections_above_the_maximum__are_closed_at_once(open_front: Cal
             raise ConnectionResetError
     first.close()
     second.close()
+
+
+async def test_full_door__says_so_once_until_there_is_room_again(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front(max_connections=2)
+
+    async def fill(count: int) -> list[asyncio.StreamWriter]:
+        taken = [(await front.connect())[1] for _ in range(count)]
+        await until(lambda: len(front.door.connections) == 2)
+        return taken
+
+    async def knock() -> None:
+        reader, writer = await front.connect()
+        async with asyncio.timeout(5):
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
+
+    with capture_logs() as logs:
+        taken = await fill(2)
+        for _ in range(3):
+            await knock()
+        assert len(logs) == 1
+        for writer in taken:
+            writer.close()
+        await until(lambda: not front.door.connections)
+        taken = await fill(2)
+        await knock()
+        assert len(logs) == 2
+    for writer in taken:
+        writer.close()
 
 
 async def test_http_1_0__is_answered_and_closed(open_front: Callable[..., Awaitable[Front]]) -> None:
