@@ -1,5 +1,4 @@
 import asyncio
-import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from edge_limiter.app import DOOR
-from edge_limiter.body import BodyBuffer
 from edge_limiter.connection import Connection
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
@@ -319,35 +317,6 @@ async def test_draining_door__answers_what_has_begun_and_closes_the_idle(
     assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer
     writer.close()
     idle_writer.close()
-
-
-async def test_large_body_that_nobody_reads__holds_the_connection_back() -> None:
-    calls: list[str] = []
-    body = BodyBuffer(lambda: calls.append("hold"), lambda: calls.append("release"))
-    body.feed(b"x" * 100_000)
-    body.feed(b"x" * 100_000)
-    assert calls == ["hold"]
-    assert len(await body.piece()) == 200_000
-    assert calls == ["hold", "release"]
-
-
-@pytest.mark.parametrize("is_read", [False, True])
-async def test_body_in_pieces_of_two_bytes__takes_little_more_memory_than_it_has(is_read: bool) -> None:
-    pieces = [number.to_bytes(2) for number in range(1 << 14)]
-    body = BodyBuffer(lambda: None, lambda: None)
-    whole = asyncio.create_task(body.whole(1 << 20))
-    tracemalloc.start()
-    try:
-        for piece in pieces:
-            body.feed(bytes(bytearray(piece)))
-            if is_read:
-                await asyncio.sleep(0)
-        kept_bytes, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert kept_bytes < 4 * (2 << 14)
-    body.finish()
-    assert await whole == b"".join(pieces)
 
 
 async def test_slow_clients_by_the_hundred__leave_the_others_alone(
