@@ -1,13 +1,16 @@
 """This process's own admissions of the last window: the same exact log in memory, used while the store is away.
 
 It is fed by every admission, whoever decided it, so a switch to local decisions starts from what this process
-already let through. Bounded in keys: the least recently used go first.
+already let through. Bounded in keys, the least recently used go first, and in each key's units: of more than any limit
+the oldest decide nothing. A policy that lets all pass meanwhile records without end.
 """
 
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from edge_limiter.policy import MAX_LIMIT
 
 
 class LocalVerdict(NamedTuple):
@@ -42,6 +45,8 @@ class LocalLog:
         log = self._log(key, window_s, now)
         log.charges.append((now, cost))
         log.total += cost
+        while log.total - log.charges[0][1] >= MAX_LIMIT:
+            log.total -= log.charges.popleft()[1]
 
     def decide(self, key: bytes, cost: int, limit: int, window_s: float, now: float) -> LocalVerdict:
         """Admit `cost` units whole if they fit into `limit`, and charge them."""

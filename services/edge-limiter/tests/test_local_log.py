@@ -1,7 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_limiter.local_log import LocalLog
+from edge_limiter.policy import MAX_LIMIT
 
 LIMIT, WINDOW_S = 7, 10.0
 
@@ -34,6 +36,20 @@ def test_recorded_admissions__count_against_local_decisions() -> None:
     log = LocalLog(100)
     log.record(b"k", 5, WINDOW_S, 0.0)
     assert not log.decide(b"k", 1, 5, WINDOW_S, 1.0).allowed
+
+
+def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept() -> None:
+    log = LocalLog(100)
+    for number in range(5 * MAX_LIMIT):
+        log.record(b"k", 3, WINDOW_S, number / MAX_LIMIT)
+    assert len(log._logs[b"k"].charges) <= MAX_LIMIT
+    refused = log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, 5.0)
+    last_in_the_way = 5 * MAX_LIMIT - MAX_LIMIT // 3 - 1  # the 333 after it are 999 units
+    fits_again_s = last_in_the_way / MAX_LIMIT + WINDOW_S
+    assert not refused.allowed
+    assert refused.reset_s == pytest.approx(fits_again_s - 5.0)
+    assert not log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, fits_again_s - 0.0005).allowed
+    assert log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, fits_again_s + 0.0005).allowed
 
 
 def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
