@@ -137,7 +137,7 @@ class PolicyWatch:
     def __init__(self, path: Path, policies: PolicySet) -> None:
         self._path = path
         self._policies = policies
-        self._seen: Any = self._stamp()
+        self._seen: Any = ()  # nothing: since the start has read it, it may have changed
         self._complaint = ""
 
     async def run(self) -> None:
@@ -154,6 +154,8 @@ class PolicyWatch:
         self._seen = stamp
         try:
             rules = await asyncio.to_thread(read_policies, self._path)
+            if rules == self._policies.rules and not self._complaint:
+                return
             self._policies.replace(rules)
         except PolicyError as error:
             if str(error) != self._complaint:

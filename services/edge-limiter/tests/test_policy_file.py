@@ -76,6 +76,29 @@ async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tm
     assert policies.rules[0].policy.limit == 7
 
 
+async def test_file_that_changes_while_the_edge_starts__is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICY % (5, ""))
+    policies = PolicySet({}, parse_policies(path.read_bytes()))
+    path.write_text(POLICY % (6, ""))
+    watch = PolicyWatch(path, policies)
+    await watch.look()
+    assert policies.rules[0].policy.limit == 6
+
+
+async def test_file_that_says_the_same__replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICY % (5, ""))
+    rules = parse_policies(path.read_bytes())
+    policies = PolicySet({}, rules)
+    watch = PolicyWatch(path, policies)
+    with capture_logs() as logs:
+        await watch.look()
+        path.write_text(POLICY % (5, "") + "  # a word")
+        await watch.look()
+    assert policies.rules is rules and logs == []
+
+
 @pytest.mark.parametrize("text", ["policies: 1", POLICY.replace("few", "analyze") % (5, "")])
 def test_wrong_file_at_the_start__stops_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "policies.yaml"
