@@ -95,9 +95,24 @@ def parse_policies(text: bytes) -> tuple[Rule, ...]:
     return tuple(_rule(model) for model in file.policies)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML would keep the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise PolicyError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
+            seen.add(key.value)
+        return node
+
+
 def _load(text: bytes) -> object:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
+    except PolicyError:
+        raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise PolicyError(f"not YAML{f', line {mark.line + 1}' if mark else ''}") from error

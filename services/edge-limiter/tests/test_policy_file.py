@@ -49,12 +49,21 @@ def test_changed_limit__changes_the_version() -> None:
         ("policies: 2024-13-45", "not YAML: month must be in"),
         ("policies: " + "9" * 5_000, "not YAML: Exceeds the limit"),
         ("policies: !!bool perhaps", "not YAML"),
+        (POLICY % (5, ", limit: 6"), "line 1: limit is there twice"),
+        (POLICY % (5, "") + "\npolicies: []", "line 2: policies is there twice"),
         (POLICY.replace("/predict", "predict") % (5, ""), "policies.0.match.paths"),
     ],
 )
 def test_wrong_file__is_refused_with_its_place(text: str, reason: str) -> None:
     with pytest.raises(PolicyError, match=reason):
         parse_policies(text.encode())
+
+
+def test_key_that_a_merged_mapping_has_too__is_not_there_twice() -> None:
+    few = "&few {match: {paths: [/predict]}, limit: 5, window_s: 60, name: few}"
+    more = "{<<: *few, name: more, limit: 6}"
+    rules = parse_policies(f"policies: [{few}, {more}]".encode())
+    assert [(rule.policy.name, rule.policy.limit) for rule in rules] == [("few", 5), ("more", 6)]
 
 
 async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tmp_path: Path) -> None:
