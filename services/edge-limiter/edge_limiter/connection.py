@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
             if now - self._since > patience.send_s:
                 self.abort()
         elif self._is_in_head:
-            if now - self._since > patience.head_s:
+            if not self._holds and now - self._since > patience.head_s:
                 self._reject(Unacceptable(*limits.LATE_HEAD))
         elif self._receiving is not None:
             self._check_body(now, patience)
@@ -296,5 +296,5 @@ class Connection(asyncio.Protocol):
         self._holds -= 1
         if self._holds == 0 and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-            if self._receiving is not None:
+            if self._receiving is not None or self._is_in_head:
                 self._since, self._timed_bytes = self._loop.time(), self._body_bytes

@@ -29,6 +29,7 @@ class Front:
     seen: list[Request] = field(default_factory=list)
     padding: bytes = b""
     page: asyncio.Protocol | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -46,6 +47,8 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
         async def start(max_connections: int = 10) -> Front:
             async def handle(request: Request, connection: Connection) -> None:
                 front.seen.append(request)
+                if request.target == "/gate":
+                    await front.gate.wait()
                 if front.page is not None:
                     connection.hand_over(front.page, b"head")
                     return
@@ -85,6 +88,21 @@ async def test_head_that_does_not_arrive_in_time__is_408(open_front: Callable[..
     front.later(14)
     front.later(16)
     assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+    writer.close()
+
+
+async def test_head_that_waits_because_we_do_not_read__is_not_late(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    gate, last = b"GET /gate HTTP/1.1\r\nHost: edge\r\n\r\n", HEAD + b"Content-Length: 0\r\n\r\n"
+    reader, writer = await front.connect(gate + last + last[:20])
+    await arrived(front, len(gate + last) + 20)
+    front.later(16)
+    front.gate.set()
+    for _ in range(2):
+        assert (await reader.readuntil(b"\r\n\r\n0")).startswith(b"HTTP/1.1 200")
+    writer.write(last[20:])
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\r\n\r\n0")).startswith(b"HTTP/1.1 200")
     writer.close()
 
 
