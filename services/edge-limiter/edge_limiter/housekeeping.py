@@ -19,15 +19,19 @@ HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
 COLLECT_S: Final = 60.0
 GRACE_S: Final = 60.0
-"""Rows live on for so long after their window: a writer that read the clock just before is not cheated."""
+"""Rows live on for so long after their window: a writer that read the clock just before is not cheated. Nor are they
+further ahead: once a clock was set back, a full row would stay full until the clock is there again.
+"""
 PAGE: Final = 1_000
 
 _BEAT: Final = """
-WITH gone AS (DELETE FROM edge.replicas WHERE seen_at < clock_timestamp() - $2 * interval '1 second' AND id <> $1),
+WITH gone AS (DELETE FROM edge.replicas WHERE id <> $1
+              AND seen_at NOT BETWEEN clock_timestamp() - $2 * interval '1 second'
+                                  AND clock_timestamp() + $2 * interval '1 second'),
      beat AS (INSERT INTO edge.replicas (id, seen_at) VALUES ($1, clock_timestamp())
               ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at)
-SELECT count(*) + 1 FROM edge.replicas
-WHERE seen_at >= clock_timestamp() - $2 * interval '1 second' AND id <> $1
+SELECT count(*) + 1 FROM edge.replicas WHERE id <> $1
+AND seen_at BETWEEN clock_timestamp() - $2 * interval '1 second' AND clock_timestamp() + $2 * interval '1 second'
 """
 _LEAVE: Final = "DELETE FROM edge.replicas WHERE id = $1"
 _USED: Final = """
@@ -37,9 +41,9 @@ LEFT JOIN LATERAL (SELECT unnest(log_us) AS x FROM edge.admissions WHERE key = $
 GROUP BY t.now_us
 """
 _COLLECT: Final = """
-WITH t AS MATERIALIZED (SELECT edge.now_us() - $2::bigint AS dead_us),
+WITH t AS MATERIALIZED (SELECT edge.now_us() AS now_us),
      dead AS MATERIALIZED (
-       SELECT a.key FROM edge.admissions a, t WHERE a.key > $1 AND a.at_us + a.window_us < t.dead_us
+       SELECT a.key FROM edge.admissions a, t WHERE a.key > $1 AND abs(t.now_us - a.at_us) > a.window_us + $2::bigint
        ORDER BY a.key LIMIT $3 FOR UPDATE OF a SKIP LOCKED)
 DELETE FROM edge.admissions a USING dead WHERE a.key = dead.key RETURNING a.key
 """
@@ -78,7 +82,10 @@ class Housekeeping:
         await self._pool.execute(_LEAVE, self._id)
 
     async def collect(self) -> int:
-        """Delete rows whose window has long passed, in key order, leaving locked ones. Raises POSTGRES_ERRORS."""
+        """Delete rows whose window has long passed, or lies far ahead, in key order, leaving locked ones.
+
+        Raises POSTGRES_ERRORS.
+        """
         deleted, after = 0, b""
         while True:
             keys = [row[0] for row in await self._pool.fetch(_COLLECT, after, int(GRACE_S * 1e6), PAGE)]

@@ -54,6 +54,18 @@ async def test_collection__deletes_dead_rows_only(pool: Pool) -> None:
     assert await pool.fetchval("SELECT count(*) FROM edge.admissions") == 5
 
 
+async def test_rows_of_a_clock_that_was_set_back__are_deleted_and_its_processes_not_counted(pool: Pool) -> None:
+    await insert_rows(pool, "ahead", 3, -(60 + GRACE_S + 600))
+    await insert_rows(pool, "live", 5, -(60 + GRACE_S - 30))
+    one, other = Housekeeping(pool, "one"), Housekeeping(pool, "other")
+    await other.beat()
+    await pool.execute("UPDATE edge.replicas SET seen_at = seen_at + interval '1 hour'")
+    await one.beat()
+    assert (one.replicas, await pool.fetchval("SELECT count(*) FROM edge.replicas")) == (1, 1)
+    assert await one.collect() == 3
+    assert await pool.fetchval("SELECT count(*) FROM edge.admissions") == 5
+
+
 async def test_locked_row__is_left_for_the_next_round(pool: Pool) -> None:
     await insert_rows(pool, "dead", 3, 60 + GRACE_S + 1)
     async with pool.acquire() as holder, holder.transaction():
