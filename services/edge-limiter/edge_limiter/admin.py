@@ -35,7 +35,7 @@ class Admin:
         if not self.token or not authorization:
             return False
         scheme, _, token = authorization.partition(" ")
-        sent = token.strip().encode("utf-8", "surrogateescape")
+        sent = token.strip().encode("latin-1", "surrogateescape")  # the bytes that came
         return scheme.lower() == SCHEME and hmac.compare_digest(sent, self.token.encode())
 
 

@@ -39,10 +39,12 @@ class Rule:
     def bucket(self, client: Client, fields: Mapping[str, str]) -> bytes:
         """Under what the client is counted: its API key's digest if that is known, else its address.
 
+        The digest is of the key's bytes as they came: `fields` has each byte as a character.
+
         A key that nobody issued must not be a bucket: a new one for each request would be a way around the limit.
         """
         if self.identity == "api-key":
-            digest = hashlib.sha256(api_key(fields).encode("utf-8", "surrogateescape")).digest()
+            digest = hashlib.sha256(api_key(fields).encode("latin-1", "surrogateescape")).digest()
             if digest in self.keys:
                 return key_bucket(digest)
         return client.bucket

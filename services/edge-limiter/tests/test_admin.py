@@ -18,6 +18,10 @@ def test_wrong_token__is_refused(header: str | None) -> None:
         WITH_TOKEN.check(header)
 
 
+def test_token_beyond_ascii__is_known_by_its_bytes() -> None:
+    Admin("clé", is_loopback=False).check("Bearer " + "clé".encode().decode("latin-1"))
+
+
 def test_no_token_on_loopback__passes() -> None:
     Admin("", is_loopback=True).check(None)
 

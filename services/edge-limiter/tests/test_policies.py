@@ -63,6 +63,12 @@ def test_known_key__is_counted_by_its_digest_and_any_other_by_address() -> None:
     assert by_key.bucket(CLIENT, {}) == CLIENT.bucket
 
 
+def test_key_beyond_ascii__is_known_by_its_bytes() -> None:
+    digest = hashlib.sha256("clé".encode()).digest()
+    by_key = rule("keys", "/", identity="api-key", keys=frozenset({digest}))
+    assert by_key.bucket(CLIENT, {"x-api-key": "clé".encode().decode("latin-1")}) == b"key:" + digest
+
+
 def test_networks__say_who_is_never_counted_and_who_never_let_in() -> None:
     listed = rule("x", "/", allow=(parse_network("192.0.2.0/24"),), deny=(parse_network("2001:db8::/32"),))
     assert listed.allows(CLIENT) and not listed.denies(CLIENT)
