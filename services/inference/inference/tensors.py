@@ -31,7 +31,7 @@ class InputParameters(_Part):
 
 
 class Input(_Part):
-    """`data` may be nested as `shape` says, or flat."""
+    """`data` may be nested as `shape` says, or flat; a text that lies deeper is none."""
 
     name: Literal["text"]
     datatype: Literal["BYTES"]
@@ -60,7 +60,7 @@ class InferRequest(_Part):
 
     id: str | None = None
     inputs: Annotated[list[Input], Field(min_length=1, max_length=1)]
-    outputs: list[RequestedOutput] = []
+    outputs: Annotated[list[RequestedOutput], Field(max_length=3)] = []
     parameters: RequestParameters = RequestParameters()
 
 
@@ -133,15 +133,14 @@ def _elements(tensor: Input, binary: bytes) -> list[Any]:
     size = tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None) or len(binary) != (size or 0):
         raise Problem(400, "The input needs either data, or binary_data_size and as many bytes after the JSON.")
-    return list(_flat(tensor.data) if tensor.data is not None else _strings(binary))
+    return _flat(tensor.data) if tensor.data is not None else list(_strings(binary))
 
 
-def _flat(data: list[Any]) -> Iterator[Any]:
+def _flat(data: list[Any]) -> list[Any]:
+    flat = []
     for item in data:
-        if isinstance(item, list):
-            yield from _flat(item)
-        else:
-            yield item
+        flat += item if isinstance(item, list) else [item]
+    return flat
 
 
 def _strings(binary: bytes) -> Iterator[str]:
