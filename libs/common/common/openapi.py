@@ -9,7 +9,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from common.problems import FieldError, Problem, invalid
+from common.problems import FieldError, Problem, invalid, is_not_json
 
 Model = type[BaseModel]
 Handler = Callable[..., Awaitable[web.StreamResponse | BaseModel]]
@@ -127,7 +127,7 @@ async def _arguments(
         try:
             arguments["body"] = body.model_validate_json(await _json_bytes(request), strict=True)
         except ValidationError as error:
-            if error.errors(include_input=False)[0]["type"] == "json_invalid":
+            if is_not_json(error):
                 raise Problem(400, "The body is not valid JSON.") from None
             errors += invalid(error, "body")
     if errors:

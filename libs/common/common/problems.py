@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CONTENT_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS: Final = 20
+_MANY_ERRORS: Final = 1000  # the validator tells of all or of none, and a megabyte of unknown fields is 100,000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _ECHOING: Final = {  # messages of the validator that would hold the input
@@ -83,6 +84,8 @@ def unavailable(detail: str, retry_after_s: float) -> Problem:
 
 def invalid(error: ValidationError, location: Literal["body", "query", "path", "header"]) -> list[FieldError]:
     """Name the fields that failed, at most MAX_FIELD_ERRORS, without their values: these can be secret."""
+    if error.error_count() > _MANY_ERRORS:
+        return [FieldError(location=location, field="", message=f"More than {_MANY_ERRORS} fields are not valid")]
     details = error.errors(include_url=False, include_context=False, include_input=False)
     return [
         FieldError(
@@ -92,6 +95,11 @@ def invalid(error: ValidationError, location: Literal["body", "query", "path", "
         )
         for item in details[:MAX_FIELD_ERRORS]
     ]
+
+
+def is_not_json(error: ValidationError) -> bool:
+    """Whether what was validated was no JSON at all; that is always the only error."""
+    return error.error_count() == 1 and error.errors(include_url=False)[0]["type"] == "json_invalid"
 
 
 def _name(part: int | str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.problems import Problem, invalid
+from common.problems import Problem, invalid, is_not_json
 from inference.calls import MAX_TEXTS, Text
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
@@ -124,7 +124,7 @@ def _json_length(body: bytes, header: str | None) -> int:
 
 
 def _wrong(error: ValidationError) -> list[Any]:
-    if error.errors(include_input=False)[0]["type"] == "json_invalid":
+    if is_not_json(error):
         raise Problem(400, "The body is not valid JSON.") from None
     return invalid(error, "body")
 
