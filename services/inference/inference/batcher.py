@@ -200,7 +200,7 @@ def _encode(engine: Engine, jobs: Sequence[Job]) -> tuple[list[tuple[Job, Encode
     """Tokenise all at once; if that raises, one by one, so that only what can't be read fails."""
     try:
         return list(zip(jobs, engine.encode([job.text for job in jobs]), strict=True)), []
-    except Exception:
+    except BaseException:  # a panic of the tokenizer is no Exception, and would end this thread for good
         if len(jobs) == 1:
             return [], list(jobs)
         halves = [_encode(engine, [job]) for job in jobs]

@@ -95,7 +95,7 @@ class Stage:
 
 
 class FakeEngine:
-    """One token per word, "good" is positive, "bad" negative; "unreadable", "poison" and "killer" do harm."""
+    """One token per word, "good" is positive, "bad" negative; "unreadable", "panics", "poison" and "killer" do harm."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -104,6 +104,8 @@ class FakeEngine:
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         if any("unreadable" in text for text in texts):
             raise ValueError("a text that must not be in any message")
+        if any("panics" in text for text in texts):
+            raise SystemExit("no Exception, as a panic of the tokenizer is none")
         return [self._stage.encode(text) for text in texts]
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
