@@ -1,9 +1,12 @@
 """Where log lines go: the terminal with a coloured prefix or JSON elsewhere, and a bounded file per service."""
 
+import errno
+import io
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -22,29 +25,39 @@ class ByteSource(Protocol):
 
 
 class LogFile:
-    """Appends to one file; past its limit the file becomes `<name>.1` and replaces the one before."""
+    """Appends to one file; past its limit the file becomes `<name>.1` and replaces the one before.
+
+    A line that a full disk has no room for is lost: who stopped taking lines would stop the service that writes them.
+    """
 
     def __init__(self, path: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
         self._path, self._max_bytes = path, max_bytes
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def write(self, line: str) -> None:
-        if self._file.tell() > self._max_bytes:
-            self._file.close()
-            self._path.replace(rotated(self._path))
-            self._file = self._path.open("ab")
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        with suppress(OSError):
+            if self._file.tell() > self._max_bytes:
+                self._begin_anew()
+            self._file.write(line.encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()
 
+    def _begin_anew(self) -> None:
+        with suppress(FileNotFoundError):  # somebody removed it
+            self._path.replace(rotated(self._path))
+        fresh = self._path.open("ab", buffering=0)
+        self._file.close()
+        self._file = fresh
+
 
 class Console:
-    """Prints lines of services and events of the launcher; goes quiet when nobody reads any more."""
+    """Prints lines of services and events of the launcher; goes quiet when nobody reads any more, and never raises."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")
         self._out = out
         self.is_terminal = out.isatty()
         self._colours = self.is_terminal and "NO_COLOR" not in os.environ
@@ -78,8 +91,9 @@ class Console:
     def _print(self, text: str) -> None:
         try:
             print(text, file=self._out, flush=True)
-        except BrokenPipeError:
-            self._out = open(os.devnull, "w")  # for the rest of the process
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # a disk may have room again; a reader or a terminal that left stays away
+                self._out = open(os.devnull, "w")  # for the rest of the process
 
 
 def rotated(path: Path) -> Path:

@@ -1,9 +1,33 @@
-"""How long a service may take: for what it was told, and not less."""
+"""How long a service may take, and what must not keep it from running."""
+
+import asyncio
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from launcher.environment import drain_s
-from launcher.keeper import patience
+from launcher.keeper import Keeper, Patience, StartError, log_path, patience, pid_file
+from launcher.logs import Console
+from launcher.services import Service
+
+TIMEOUT_S = 60
+MakeKeeper = Callable[..., Keeper]
+
+
+@pytest.fixture
+def keeper_of(tmp_path: Path) -> MakeKeeper:
+    """Call it with a command for the keeper of a service that is never ready."""
+    for folder in (pid_file(tmp_path, "stub").parent, log_path(tmp_path, "stub").parent):
+        folder.mkdir()
+
+    def keeper(*argv: str) -> Keeper:
+        service = Service("stub", argv, port=9, ops_port=9)
+        return Keeper(service, {}, tmp_path, Console(io.StringIO()), Patience(first_restart_s=0.01))
+
+    return keeper
 
 
 @pytest.mark.parametrize(
@@ -16,3 +40,17 @@ def test_service__is_killed_only_after_the_drain_it_was_told(set_to: dict[str, s
 @pytest.mark.parametrize("value", ["", "soon"])
 def test_malformed_drain__is_left_to_the_services_to_refuse(value: str) -> None:
     assert drain_s({"SLUICE_DRAIN_S": value}) == 0
+
+
+async def test_service_that_logs_onto_a_full_disk__goes_on(tmp_path: Path, keeper_of: MakeKeeper) -> None:
+    log_path(tmp_path, "stub").symlink_to("/dev/full")
+    done = tmp_path / "done"
+    program = f"import pathlib; [print('x' * 99) for _ in range(10_000)]; pathlib.Path({str(done)!r}).touch(); exit(2)"
+    keeper = keeper_of(sys.executable, "-c", program)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            with pytest.raises(StartError):
+                await keeper.keep()
+    finally:
+        keeper.kill()
+    assert done.exists()

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.follow import Tail, show
@@ -61,6 +63,38 @@ def test_log_file__past_its_limit_begins_anew_and_keeps_one_before(tmp_path: Pat
     kept = (tmp_path / "edge.log", rotated(tmp_path / "edge.log"))
     assert all(path.stat().st_size < 120 for path in kept)
     assert kept[0].read_text().splitlines()[-1] == "line 99"
+
+
+def test_log_file_on_a_full_disk__loses_lines_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "edge.log").symlink_to("/dev/full")
+    log = LogFile(tmp_path / "edge.log")
+    log.write("lost")
+    log.close()
+
+
+def test_log_file_whose_folder_is_gone__loses_lines_until_it_is_back(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "edge.log"
+    log = LogFile(path, max_bytes=10)
+    log.write("a line that is long")
+    shutil.rmtree(path.parent)
+    log.write("lost")
+    path.parent.mkdir()
+    log.write("kept")
+    log.close()
+    assert path.read_text() == "kept\n"
+
+
+def test_terminal_that_takes_nothing__does_not_matter() -> None:
+    out = open("/dev/full", "w")
+    Console(out).line("edge", "lost")
+    with suppress(OSError):
+        out.close()
+
+
+def test_terminal_of_another_encoding__gets_what_it_can_show(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w", encoding="ascii") as out:
+        Console(out).plain("caf\u00e9")
+    assert (tmp_path / "out").read_text() == "caf\\xe9\n"
 
 
 def test_show__prints_the_last_lines_of_each(tmp_path: Path) -> None:
