@@ -15,6 +15,7 @@ _PROBE_INTERVAL_S = 0.1
 _LAST_LINES_S = 1.0
 _CLOSING_S = 15.0  # after its drain a service ships what it can and closes its connections
 _WRONG_SETTINGS = 2  # the exit status of a service whose settings stop it
+_NOT_STARTED = 127  # as shells say it
 
 
 class StartError(Exception):
@@ -109,16 +110,12 @@ class Keeper:
         """One life of the process: its exit code and its length."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        process = self._process = await asyncio.create_subprocess_exec(
-            *self.service.argv,
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=tied_to_parent(signal.SIGTERM),
-        )
-        self._pid_file.write_text(str(process.pid))
+        try:
+            process = self._process = await self._spawn()
+        except OSError as error:  # no memory, no room for a process, or no such program: that may change
+            self._console.say("service cannot be started", name=self.service.name, reason=str(error))
+            return _NOT_STARTED, 0.0
+        self._note(process.pid)
         if self._stopping.is_set():  # `stop` came while it was being started
             process.terminate()
         assert process.stdout is not None
@@ -132,6 +129,24 @@ class Keeper:
             copying.cancel()
             await asyncio.gather(probing, copying, return_exceptions=True)
         return code, clock() - started
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.service.argv,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=tied_to_parent(signal.SIGTERM),
+        )
+
+    def _note(self, pid: int) -> None:
+        """For `make restart`, and for who cleans up after a launcher that was killed; nothing else needs it."""
+        try:
+            self._pid_file.write_text(str(pid))
+        except OSError as error:
+            self._console.say("pid not noted", name=self.service.name, reason=str(error))
 
     async def _copy(self, output: asyncio.StreamReader, log: LogFile) -> None:
         async for line in lines(output):

@@ -54,3 +54,16 @@ async def test_service_that_logs_onto_a_full_disk__goes_on(tmp_path: Path, keepe
     finally:
         keeper.kill()
     assert done.exists()
+
+
+async def test_program_that_is_gone__is_tried_again_before_it_is_given_up(
+    keeper_of: MakeKeeper, tmp_path: Path
+) -> None:
+    with pytest.raises(StartError, match=r"stub does not start \(exit 127\)"):
+        await keeper_of(str(tmp_path / "gone")).keep()
+
+
+async def test_pid_that_cannot_be_noted__does_not_matter(keeper_of: MakeKeeper, tmp_path: Path) -> None:
+    pid_file(tmp_path, "stub").symlink_to("/dev/full")
+    with pytest.raises(StartError, match=r"stub does not start \(exit 2\)"):
+        await keeper_of(sys.executable, "-c", "exit(2)").keep()
