@@ -57,10 +57,18 @@ def _on_its_port(kind: type[Postgres] | type[Valkey], state: Path) -> Server:
     """The server on the port of last time, unless a stranger has taken it since."""
     name = kind.__name__.lower()
     remembered, log = state / f"{name}.port", state / "logs" / f"{name}.log"
-    port = int(remembered.read_text()) if remembered.exists() else next(free_ports())
-    server = kind(state / name, port, log)
+    server = kind(state / name, _noted(remembered) or next(free_ports()), log)
     server.end_stranded()
     if not is_free(server.port):
         server.port = next(free_ports())
     remembered.write_text(str(server.port))
     return server
+
+
+def _noted(file: Path) -> int | None:
+    """A full disk, too, leaves none: an empty file."""
+    try:
+        port = int(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 1 << 16 else None
