@@ -42,6 +42,10 @@ def main() -> int:
     except (DotenvError, PortError, StateError, StartError, StoreError) as error:
         print(f"launcher: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a disk that is full or read-only, no process left
+        where = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        print(f"launcher: {where}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

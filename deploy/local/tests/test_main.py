@@ -75,6 +75,13 @@ def test_stop_and_status_of_what_does_not_run__say_so(state: Path) -> None:
     assert said(state, "restart", "metrics") == (1, "not running\n")
 
 
+def test_state_folder_that_cannot_be_made__is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, output = said(tmp_path / "file" / "state", "run")
+    assert status == 1
+    assert output == f"launcher: Not a directory: {tmp_path / 'file' / 'state'}\n"
+
+
 def test_stop_of_a_launcher_that_has_not_said_who_it_is__signals_nobody(state: Path) -> None:
     with held(state, Running(pid=0, url="")):
         status, output = said(state, "stop")
