@@ -43,7 +43,7 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
         end_stranded_services(system.services, system.state, system.patience)
         check_ports(system.services)
         servers = stores.embedded(system.user, system.state)
-        with stores.running(servers):
+        with stores.running(servers, console):
             _say_stores(servers, console, started)
             filled = _environment(system, servers, console)
 
@@ -59,7 +59,7 @@ def run_stores(system: System, console: Console) -> None:
     started = time.monotonic()
     with held(_folder(system.state), Running(os.getpid(), "")):
         servers = stores.embedded(system.user, system.state)
-        with stores.running(servers):
+        with stores.running(servers, console):
             _say_stores(servers, console, started)
             for name, value in stores.variables(servers).items():
                 print(f"export {name}={value}", flush=True)

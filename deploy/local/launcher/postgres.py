@@ -101,9 +101,15 @@ class Postgres(Server):
         self._spawn([*identity.prefix, str(self.bin / "postgres"), "-D", str(self.data), *flags], identity)
 
     def is_ready(self) -> bool:
+        return self._says("ready")
+
+    def is_recovering(self) -> bool:
+        return self._says("starting")
+
+    def _says(self, state: str) -> bool:
         status = self._pid_file()
         mine = self.process is not None and status[:1] == [str(self.process.pid)]
-        return mine and self.is_running and len(status) > 7 and status[7].strip() == "ready"
+        return mine and self.is_running and len(status) > 7 and status[7].strip() == state
 
     def end_stranded(self) -> None:
         status = self._pid_file()

@@ -1,10 +1,11 @@
 """One store's server process: started until it answers, stopped or killed, started again; knows no store."""
 
+import math
 import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.privileges import Identity
@@ -39,6 +40,10 @@ class Server(ABC):
     def is_ready(self) -> bool:
         """Whether the server answers now."""
 
+    def is_recovering(self) -> bool:
+        """Whether it is busy with data of before, which takes as long as there is much."""
+        return False
+
     @abstractmethod
     def end_stranded(self) -> None:
         """Wait for a server of this state folder that outlives its killed launcher; end it where nothing else does."""
@@ -47,18 +52,25 @@ class Server(ABC):
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self, timeout_s: float = 30.0) -> None:
+    def start(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
         """Launch the server and wait until it answers; StoreError with the end of its log when it does not."""
         self.launch()
-        self.wait_ready(timeout_s)
+        self.wait_ready(timeout_s, on_recovery)
 
-    def wait_ready(self, timeout_s: float = 30.0) -> None:
+    def wait_ready(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
+        """A server that recovers is given all the time it takes, and `on_recovery` is called when that is long.
+
+        Killed, it would begin anew at the next start, and never come to an end.
+        """
         deadline, launches = time.monotonic() + timeout_s, 1
         while not self.is_ready():
             if not self.is_running and launches < _LAUNCHES:
                 time.sleep(_RELAUNCH_AFTER_S)  # children of a killed server hold its memory for a moment
                 self.launch()
                 launches += 1
+            elif self.is_running and time.monotonic() > deadline and self.is_recovering():
+                on_recovery()
+                deadline = math.inf
             elif not self.is_running or time.monotonic() > deadline:
                 self.kill()
                 raise StoreError(f"{self.name} does not start; the end of {self.log}:\n{self._last_lines()}")

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from launcher.environment import is_given
+from launcher.logs import Console
 from launcher.ports import free_ports, is_free
 from launcher.postgres import Postgres
 from launcher.server import Server
@@ -30,14 +32,18 @@ def embedded(user: Mapping[str, str], state: Path) -> list[Server]:
 
 
 @contextmanager
-def running(servers: list[Server]) -> Iterator[None]:
+def running(servers: list[Server], console: Console) -> Iterator[None]:
     """All servers, started side by side and stopped in reverse order."""
+
+    def tell(server: Server) -> None:
+        console.say("store recovers its data; that can take minutes", name=server.name, see=str(server.log))
+
     with ExitStack() as stopped:
         for server in servers:
             server.launch()
             stopped.callback(server.stop)
         for server in servers:
-            server.wait_ready()
+            server.wait_ready(on_recovery=partial(tell, server))
         yield
 
 

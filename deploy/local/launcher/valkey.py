@@ -57,8 +57,14 @@ class Valkey(Server):
         (self.state / "pid").write_text(str(process.pid))
 
     def is_ready(self) -> bool:
+        return self._answers("+PONG")
+
+    def is_recovering(self) -> bool:
+        return self._answers("-LOADING")
+
+    def _answers(self, answer: str) -> bool:
         try:
-            return self.is_running and self.execute("PING") == "+PONG"
+            return self.is_running and self.execute("PING").startswith(answer)
         except OSError:
             return False
 

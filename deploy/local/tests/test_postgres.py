@@ -85,3 +85,13 @@ def test_stop__disconnects_clients_and_is_orderly(server: Postgres) -> None:
     assert server.process is not None
     assert server.process.returncode == 0
     assert signal.SIGINT == server.stop_signal
+
+
+def test_server_that_replays_what_a_crash_left__says_so(server: Postgres) -> None:
+    server.start()
+    path = server.data / "postmaster.pid"
+    ready = path.read_text()
+    assert (server.is_ready(), server.is_recovering()) == (True, False)
+    path.write_text(ready.replace("ready   ", "starting"))
+    assert (server.is_ready(), server.is_recovering()) == (False, True)
+    path.write_text(ready)
