@@ -26,6 +26,10 @@ class ModelDrift(ModelError):
     """This machine scores the reference sentences differently from the machine that made the model."""
 
 
+class ModelChanged(ModelError):
+    """Another model lies where the one lay that this process serves: only a new process may serve that."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a served model is, as its users see it: `labels[i]` names the i-th probability."""

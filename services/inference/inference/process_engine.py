@@ -30,7 +30,8 @@ class ProcessEngine:
         self._tokenizer = tokenizer_for(loaded.tokenizer, loaded.card.max_tokens)
         self._connection, theirs = Pipe()
         with theirs:
-            argv = [sys.executable, "-m", "inference.scoring_process", str(theirs.fileno()), str(loaded.folder)]
+            program = [sys.executable, "-m", "inference.scoring_process"]
+            argv = [*program, str(theirs.fileno()), str(loaded.folder), loaded.card.revision]
             self._process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         try:
             self._receive()

@@ -1,4 +1,4 @@
-"""Owns a process that scores for another: `python -m inference.scoring_process FD FOLDER`, and how the two talk.
+"""Owns a process that scores for another, `python -m inference.scoring_process FD FOLDER REVISION`, and how they talk.
 
 It serves one connection and ends with it, so it can't outlive who started it, however that died.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from inference import bundle
-from inference.engine import Encoded, Engine, ModelError
+from inference.engine import Encoded, Engine, ModelChanged, ModelError
 
 READY: Final = b"\x00"
 FAILED: Final = b"\x01"  # with the words of the error behind it
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
         os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes for longer
     with Connection(int(argv[0])) as connection, suppress(EOFError, ConnectionError):
         try:
-            engine = _engine(Path(argv[1]))
+            engine = _engine(Path(argv[1]), argv[2])
         except ModelError as error:
             connection.send_bytes(FAILED + str(error).encode())
             return
@@ -78,10 +78,12 @@ def unpack_rows(data: bytes) -> list[tuple[float, ...]]:
     return [tuple(values[start : start + width]) for start in range(0, len(values), width or 1)]
 
 
-def _engine(folder: Path) -> Engine:
+def _engine(folder: Path, revision: str) -> Engine:
     from inference.onnx_engine import OnnxEngine  # loads the runtime, which who only talks to this needs not
 
     loaded = bundle.load(folder)
+    if loaded.card.revision != revision:
+        raise ModelChanged(f"the model in {folder} was replaced since it was read: only a new process may serve it")
     engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
     bundle.self_check(engine, loaded.reference)
     return engine

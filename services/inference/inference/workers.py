@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from inference.bisection import EngineBroken, Outcomes, score_apart
 from inference.desk import Desk
-from inference.engine import Encoded, Engine
+from inference.engine import Encoded, Engine, ModelChanged
 from inference.jobs import Job
 
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
@@ -183,6 +183,8 @@ class Worker:
     def _renew(self) -> Encoded:
         engine = self._create()
         try:
+            if self.engine is not None and engine.card != self.engine.card:
+                raise ModelChanged("the model was replaced: only a new process may serve another")
             probe = warm_up(engine, self._desk.learn)
         except BaseException:
             engine.close()

@@ -1,6 +1,8 @@
 """The engine in a process of its own: the same scores, errors that say what happened, and no process left behind."""
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +75,20 @@ def test_signals_for_the_service__do_not_end_the_process(engine: ProcessEngine) 
 def test_model_that_the_process_cannot_load__is_told(bundled: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
         ProcessEngine(replace(bundled, folder=tmp_path / "nowhere"))
+
+
+def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bundled: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bundled.folder, folder)
+    loaded = bundle.load(folder)
+    card = folder / bundle.CARD
+    card.write_text(card.read_text().replace(loaded.card.revision, "another"))
+    sums = folder / bundle.CHECKSUMS
+    lines = [line for line in sums.read_text().splitlines() if not line.endswith(bundle.CARD)]
+    digest = hashlib.sha256(card.read_bytes()).hexdigest()
+    sums.write_text("\n".join([*lines, f"{digest}  {bundle.CARD}", ""]))
+    with pytest.raises(ModelError, match="only a new process"):
+        ProcessEngine(loaded)
 
 
 def test_service_that_was_killed__leaves_no_process() -> None:
