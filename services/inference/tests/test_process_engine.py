@@ -59,6 +59,19 @@ def test_process_that_was_killed__fails_every_batch_and_can_be_closed(engine: Pr
             engine.score([Encoded((101, 102))])
 
 
+def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) -> None:
+    engine = ProcessEngine(bundled, patience_s=0.1)
+    try:
+        os.kill(engine.pid, signal.SIGSTOP)
+        with pytest.raises(ScoringProcessFailed, match="hangs"):
+            engine.score([Encoded((101, 102))])
+        with pytest.raises(ScoringProcessFailed, match="gone"):
+            engine.score([Encoded((101, 102))])
+    finally:
+        engine.close()
+    assert not psutil.pid_exists(engine.pid)
+
+
 def test_closed_engine__leaves_no_process_and_still_reads(bundled: Bundle) -> None:
     engine = ProcessEngine(bundled)
     engine.close()
