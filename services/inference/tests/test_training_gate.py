@@ -59,6 +59,13 @@ def test_rows_of_several_files__are_read_in_order(tmp_path: Path) -> None:
     assert rows == [Row(0, "dull"), Row(1, "a tab\tinside"), Row(1, "schön ❤️")]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_with_what_other_programs_end_lines_with__is_one_row(tmp_path: Path, end: str) -> None:
+    text = "one\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029text"
+    (tmp_path / "rows.tsv").write_bytes(f"0\t{text}{end}1\tlast".encode())
+    assert read_rows([tmp_path / "rows.tsv"], labels=2) == [Row(0, text), Row(1, "last")]
+
+
 @pytest.mark.parametrize("line", ["no tab", "2\ttoo high a label", "x\tno number", "-1\tnegative", "1\t", ""])
 def test_line_that_is_no_row__is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows.tsv").write_text(f"0\tfine\n{line}\n", encoding="utf-8")

@@ -58,7 +58,8 @@ def read_rows(files: Iterable[Path], labels: int) -> list[Row]:
     """Every `label<TAB>text` line; raises ValueError naming the first line that is none."""
     rows = []
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts hold what splitlines() ends at
+        for number, line in enumerate(lines, start=1):
             label, tab, text = line.partition("\t")
             if not (tab and text and label.isdecimal() and int(label) < labels):
                 raise ValueError(f"{file}:{number}: expected a label below {labels}, a tab and a text")
