@@ -1,7 +1,9 @@
 """Restarts a service when a file that it is made of changes; looks at times of modification, once a second."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.keeper import Keeper
@@ -27,12 +29,14 @@ async def restart_on_change(keepers: Sequence[Keeper], console: Console, interva
 def modified(folders: Iterable[Path]) -> dict[Path, int]:
     """Every source file under the folders and when it was last written, in nanoseconds."""
     times = {}
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if path.suffix not in SOURCES:
-                continue
-            try:
+    for path in _files(folders):
+        if path.suffix in SOURCES:
+            with suppress(OSError):  # an editor replaces it right now
                 times[path] = path.stat().st_mtime_ns
-            except FileNotFoundError:  # an editor replaces it right now
-                continue
     return times
+
+
+def _files(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in folders:
+        for inside, _, names in os.walk(folder):  # which passes over what is removed meanwhile; Path.rglob raises
+            yield from (Path(inside, name) for name in names)

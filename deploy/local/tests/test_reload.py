@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +23,22 @@ def test_modified__sees_sources_changed_added_and_removed(tmp_path: Path, name: 
     assert modified([tmp_path]) == {module: 1}
     module.unlink()
     assert modified([tmp_path]) == {}
+
+
+def test_folder_that_is_removed_while_it_is_read__is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a checkout of another branch does."""
+    for folder in ("gone", "stays"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "stays" / "a.py").touch()
+    (tmp_path / "stays" / "loop.py").symlink_to("loop.py")
+    read = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list(modified([tmp_path])) == [tmp_path / "stays" / "a.py"]
