@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parents[3]
 STATE = ROOT / ".sluice"
+_ASKING_S = 0.01
 
 
 class StateError(Exception):
@@ -45,10 +48,10 @@ def claim(folder: Path) -> Path:
 def held(folder: Path, mine: Running) -> Iterator[None]:
     """Hold the folder for this process; StateError when another launcher has it. A kill -9 lets go."""
     with (folder / "launcher.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(_already(holder(folder))) from None
+        while not _locked(lock):
+            if (running := holder(folder)) is not None:
+                raise StateError(_already(running))
+            time.sleep(_ASKING_S)
         lock.truncate(0)
         lock.write(json.dumps(asdict(mine)))
         lock.flush()
@@ -69,6 +72,15 @@ def holder(folder: Path) -> Running | None:
     return None
 
 
+def _locked(lock: TextIO) -> bool:
+    """False also for the moment in which somebody only asks for the holder."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _read(text: str) -> Running:
     try:
         return Running(**json.loads(text))
@@ -76,8 +88,8 @@ def _read(text: str) -> Running:
         return Running(pid=0, url="")
 
 
-def _already(running: Running | None) -> str:
-    if running is None or not running.pid:
+def _already(running: Running) -> str:
+    if not running.pid:
         return "It is being started or stopped by another launcher."
     what = f"It already runs at {running.url}" if running.url else "The stores already run by themselves"
     return f"{what} (pid {running.pid}). `make stop` ends it; `make status` tells more."

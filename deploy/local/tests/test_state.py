@@ -1,6 +1,8 @@
 """The state folder: whose it is, and who holds it."""
 
+import fcntl
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def test_held_twice__is_refused_and_names_the_first(tmp_path: Path) -> None:
     with held(tmp_path, MINE), pytest.raises(StateError, match=r"at http://127.0.0.1:8000 \(pid 4711\)"):
         with held(tmp_path, Running(pid=1, url="")):
             raise AssertionError("two hold it")
+
+
+def test_held_while_somebody_asks_who_holds_it__waits_for_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "launcher.lock").open("a+") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _seconds: fcntl.flock(asking, fcntl.LOCK_UN))
+        with held(tmp_path, MINE):
+            assert holder(tmp_path) == MINE
 
 
 def test_kept_secret__is_made_once_and_private(tmp_path: Path) -> None:
