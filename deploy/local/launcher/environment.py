@@ -13,7 +13,7 @@ GENERATED = ("EVENTS_HASH_KEY", "EDGE_ADMIN_TOKEN")
 
 
 class DotenvError(Exception):
-    """A line of .env is not KEY=VALUE; the message names the line."""
+    """A line of .env is not KEY=VALUE, and the message names it; or the file is no text."""
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
@@ -21,7 +21,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     values = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         parsed = _LINE.fullmatch(line.strip())
@@ -58,6 +58,16 @@ def completed(
 
 def secret_file(state: Path, name: str) -> Path:
     return state / name.lower().replace("_", "-")
+
+
+def _text(path: Path) -> str:
+    text = path.read_bytes()
+    try:
+        if b"\0" not in text:
+            return text.decode()
+    except UnicodeDecodeError:
+        pass
+    raise DotenvError(f"{path.name} is not UTF-8 text")
 
 
 def _unquoted(value: str) -> str:

@@ -51,3 +51,10 @@ def test_embedded_store__is_not_redirected_by_a_leftover_variable(tmp_path: Path
 def test_secret_in_a_file_of_the_user__is_not_generated(tmp_path: Path) -> None:
     found = completed({"EVENTS_HASH_KEY_FILE": "/run/secrets/key"}, {}, tmp_path, {})
     assert "EVENTS_HASH_KEY" not in found
+
+
+@pytest.mark.parametrize("content", [b"# caf\xe9\nA=1\n", b"A=1\0\n"])
+def test_dotenv_that_is_no_text__is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(DotenvError, match=r"\.env is not UTF-8 text"):
+        read_dotenv(tmp_path / ".env")
