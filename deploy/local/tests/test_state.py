@@ -56,3 +56,11 @@ def test_kept_secret__is_made_once_and_private(tmp_path: Path) -> None:
     assert len(first) >= 32
     assert kept_secret(tmp_path / "token") == first
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_kept_secret__is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut could else leave an empty file, which no cluster made with the secret lets in."""
+    synced: list[tuple[int, bool]] = []
+    path = tmp_path / "token"
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append((os.fstat(fd).st_size, path.exists())))
+    assert synced == [(len(kept_secret(path)), False)]
