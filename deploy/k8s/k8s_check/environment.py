@@ -7,7 +7,7 @@ from typing import Final
 
 from analyst.settings import AnalystSettings
 from common.service import Listen
-from common.settings import Settings, SettingsError, load, variables
+from common.settings import Settings, SettingsError, load
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
 from k8s_check.model import Container, Manifests, Pod, Resource
@@ -86,14 +86,12 @@ def cut_off(loaded: Settings) -> Iterator[str]:
 
 
 def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
-    """The settings that a service reads from these variables, whatever its secret files hold. Raises SettingsError."""
+    """The settings that a service reads from these variables, whatever its files hold. Raises SettingsError."""
     with tempfile.TemporaryDirectory() as folder:
-        known = variables(cls).keys()
         given = dict(environment)
-        for name in {f"{name}_FILE" for name in known} - known:
-            if name in given:
-                given[name] = str(Path(folder, name))
-                Path(given[name]).write_text(_WEB_ADDRESS if "WEBHOOK" in name else _SECRET)
+        for name in (name for name in given if name.endswith("_FILE")):
+            given[name] = str(Path(folder, name))
+            Path(given[name]).write_text(_WEB_ADDRESS if "WEBHOOK" in name else _SECRET)
         return load(cls, given)
 
 

@@ -243,8 +243,8 @@ def test_policy_file_in_a_config_map__is_no_error(overlay: Overlay) -> None:
     metadata = {"name": "policies", "namespace": "sluice"}
     overlay.documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a.yaml": "x"}})
     overlay.set("ConfigMap/edge", "data.EDGE_POLICY_FILE", "/etc/sluice/a.yaml")
-    overlay.set(EDGE, f"{POD}.volumes.7", {"name": "policies", "configMap": {"name": "policies"}})
-    overlay.set(EDGE, f"{BOX}.volumeMounts.7", {"name": "policies", "mountPath": "/etc/sluice", "readOnly": True})
+    overlay.set(EDGE, f"{POD}.volumes.8", {"name": "policies", "configMap": {"name": "policies"}})
+    overlay.set(EDGE, f"{BOX}.volumeMounts.8", {"name": "policies", "mountPath": "/etc/sluice", "readOnly": True})
     assert problems(overlay.manifests()) == []
     overlay.set("ConfigMap/edge", "data.EDGE_POLICY_FILE", "/etc/sluice/b.yaml")
     assert "which the volume policies does not hold" in problems(overlay.manifests())[0]

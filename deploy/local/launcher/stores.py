@@ -17,6 +17,7 @@ _OF_ANOTHER_REDIS = {  # what was set for a server that is not used now
     "REDIS_USERNAME": "",
     "REDIS_PASSWORD_FILE": "",
     "REDIS_TLS": "false",
+    "REDIS_CA_FILE": "",
     "REDIS_CLUSTER": "false",
 }
 

@@ -45,6 +45,7 @@ def create_client(settings: RedisSettings, *, timeout_s: float | None = None) ->
         "username": settings.redis_username or None,
         "password": settings.redis_password.get_secret_value() or None,
         "ssl": settings.redis_tls,
+        "ssl_ca_certs": settings.redis_ca_file and str(settings.redis_ca_file),
         "socket_timeout": limit_s,
         "socket_connect_timeout": min(limit_s, settings.redis_timeout_s),
         "retry": Retry(NoBackoff(), 0),

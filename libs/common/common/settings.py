@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, SecretStr, ValidationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -83,6 +83,7 @@ class RedisSettings(BaseModel):
     redis_username: str = ""
     redis_password: SecretStr = SecretStr("")
     redis_tls: bool = False
+    redis_ca_file: FilePath | None = None
     redis_cluster: bool = False
     redis_timeout_s: Seconds = 2.0
 

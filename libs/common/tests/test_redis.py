@@ -4,9 +4,11 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from tls import before, self_signed
 
 from common.redis import REDIS_ERRORS, create_client, run_id
 from common.settings import RedisSettings
@@ -15,7 +17,7 @@ from launcher.valkey import Valkey
 
 
 def settings(port: int, **values: object) -> RedisSettings:
-    return RedisSettings.model_validate({"redis_host": "127.0.0.1", "redis_port": port, **values})
+    return RedisSettings.model_validate({"redis_host": "127.0.0.1", "redis_port": port} | values)
 
 
 async def test_client__reads_and_writes_text(redis_url: str, valkey: Valkey) -> None:
@@ -93,3 +95,17 @@ async def test_absent_cluster__is_an_error_of_the_command_and_not_of_the_start(f
             await redis.ping()
         with pytest.raises(REDIS_ERRORS):
             await run_id(redis, "{predictions}")
+
+
+async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
+    redis_url: str, valkey: Valkey, tmp_path: Path
+) -> None:
+    authority = self_signed(tmp_path, "localhost")
+    known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority}
+    async with before(valkey.port, authority) as port:
+        async with create_client(settings(port, **known, redis_host="localhost")) as client:
+            assert await client.ping()
+        for wrong in ({"redis_host": "127.0.0.1"}, {"redis_host": "localhost", "redis_ca_file": None}):
+            async with create_client(settings(port, **known | wrong)) as client:
+                with pytest.raises(REDIS_ERRORS, match="certificate verify failed"):
+                    await client.ping()

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, object] = {
     "REDIS_USERNAME": "",
     "REDIS_PASSWORD": SecretStr(""),
     "REDIS_TLS": False,
+    "REDIS_CA_FILE": None,
     "REDIS_CLUSTER": False,
     "REDIS_TIMEOUT_S": 2.0,
     "EVENTS_JOURNAL_DIR": Path(".sluice/journal"),

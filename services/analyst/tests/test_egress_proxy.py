@@ -6,19 +6,15 @@ Gemini, but for who signed it.
 
 import asyncio
 import os
-import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from fake_gemini import Script, over_grpc, rest
+from tls import before, join, listening, self_signed
 
 GEMINI = "generativelanguage.googleapis.com"
 WRITER = """
@@ -39,98 +35,21 @@ asyncio.run(main())
 """
 
 Fake = Callable[[Script], AbstractAsyncContextManager[str]]
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SDKS: dict[str, tuple[Fake, str]] = {"genai": (rest, "http/1.1"), "generativeai": (over_grpc, "h2")}
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemini's certificate and its key, signed by itself: authority and server in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, GEMINI)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(GEMINI)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("certificate") / "gemini.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
-    return path
-
-
-@asynccontextmanager
-async def listening(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port of a server that gives each connection to `serve`; what is still open at the end is cut off."""
-    connections: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            async with closing(writer):
-                await serve(reader, writer)
-        except asyncio.IncompleteReadError:
-            pass  # a connection that was made and not used
-        finally:
-            connections.discard(task)
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in (open_ := list(connections)):
-            task.cancel()
-        await asyncio.gather(*open_, return_exceptions=True)
-
-
-@asynccontextmanager
-async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-
-async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """Carry bytes to a port and back until both sides have ended, or one broke."""
-    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-
-    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await source.read(65536):
-                sink.write(piece)
-                await sink.drain()
-        sink.close()
-
-    async with closing(far_writer):
-        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+    return self_signed(tmp_path_factory.mktemp("certificate"), GEMINI)
 
 
 @asynccontextmanager
 async def gemini(fake: Fake, script: Script, protocol: str, certificate: Path) -> AsyncIterator[int]:
     """The port of a fake behind TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    context.set_alpn_protocols([protocol])
     async with fake(script) as url:
         behind = urlsplit(url).port
         assert behind is not None
-        async with listening(lambda reader, writer: join(reader, writer, behind), context) as port:
+        async with before(behind, certificate, protocol) as port:
             yield port
 
 
