@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from metrics.database import Connection, Database
-from metrics.errors import StoreUnavailable
+from metrics.errors import RowRefused, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -129,7 +129,7 @@ class Partitions:
 async def _is_done(step: Callable[[], Awaitable[None]], table: str) -> bool:
     try:
         await step()
-    except StoreUnavailable as error:
+    except (StoreUnavailable, RowRefused) as error:  # refused: the day got its first rows since it was looked at
         log.warning("partitions not maintained", table=table, reason=str(error))
         return False
     return True

@@ -176,3 +176,18 @@ async def test_day_that_is_moved__can_be_read_meanwhile(
                 pass
             assert await rows("SELECT count(*) FROM prediction") == [(1,)]
     assert moving.result().failed == 0
+
+
+async def test_day_that_gets_its_first_rows_while_its_partition_is_made__is_made_at_the_next_upkeep(
+    partitions: Partitions, database: Database, days: Callable[..., Any], rows: Callable[..., Any]
+) -> None:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with database.transaction() as writer:
+            await writer.execute(MANY, datetime.fromtimestamp(AT_US / 1_000_000, UTC), 1)
+            making = tasks.create_task(partitions.maintain())  # no row is to be seen yet, so it waits for the writer
+            while not (making.done() or await rows(WAITING)):
+                pass
+    assert making.result().failed == 1
+    assert set(await days("counter_event")) == {0, 1, 2}
+    assert (await partitions.maintain()).failed == 0
+    assert await days() == {0: 1, 1: 0, 2: 0}
