@@ -7,6 +7,7 @@ from typing import Final
 from analyst.checks import Kind, Observation
 from analyst.fact import Fact
 from analyst.facts import Facts
+from analyst.grounding import MAX_ITEMS
 from analyst.report import Draft, Evidence, Finding, Priority, Reading, Recommendation, Severity, Status
 
 _PRIORITY: Final[dict[Severity, Priority]] = {"critical": "high", "warning": "medium", "info": "low"}
@@ -17,6 +18,7 @@ _SUMMARY: Final[dict[Status, str]] = {
     "healthy": "The service is healthy: the checks found nothing to act on.",
     "insufficient_data": "There is too little traffic in this window to judge the service.",
 }
+_NOT_ALL: Final = "There are more findings than this report lists."
 _HEADLINES: Final[tuple[tuple[str, str], ...]] = (
     ("requests", "Requests in the window: {%s}."),
     ("error_rate", "The error rate is {%s}."),
@@ -50,14 +52,16 @@ class _Prose:
 
 
 def draft_by_rules(facts: Facts, observations: list[Observation], status: Status) -> Draft:
-    """A report without a model: dull, complete, and held to the same checker."""
+    """A report without a model: dull, complete but for what is beyond MAX_ITEMS, and held to the same checker."""
     citations = _Citations()
     summary = [_SUMMARY[status]]
     for metric, sentence in _HEADLINES:
         if name := citations.cite(facts[metric], "current"):
             summary.append(sentence % name)
+    if len(observations) > MAX_ITEMS:
+        summary.append(_NOT_ALL)
     findings, recommendations = [], []
-    for observation in observations:
+    for observation in observations[:MAX_ITEMS]:
         prose = _WRITERS[observation.kind](observation.fact, citations)
         findings.append(
             Finding(

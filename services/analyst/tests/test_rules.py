@@ -215,3 +215,17 @@ def test_drift__is_told_with_its_figure(make_aggregate: MakeAggregate, make_drif
     assert (finding.title, finding.detail) == ("There is label drift", "Against the reference the label drift is 0.31.")
     assert (finding.severity, finding.category, status) == ("warning", "data", "degraded")
     assert rendered.figures[-1].metric == "drift.labels"
+
+
+def test_more_breached_limits_than_a_report_lists__are_told_of_the_worst_first(make_aggregate: MakeAggregate) -> None:
+    severities = ["warning"] * 99 + ["critical"]
+    rules = [
+        ThresholdRule.model_validate({"name": f"r{n}", "metric": "requests", "above": float(n), "severity": severity})
+        for n, severity in enumerate(severities)
+    ]
+    states = tuple(ThresholdState(rule=rule, current=36_000.0, breached=True) for rule in rules)
+    aggregate = make_aggregate(thresholds=states)
+    draft, status, rendered = _written(aggregate)
+    assert check_draft(draft, read_facts(aggregate, "1h"), status) == []
+    assert (status, len(rendered.findings), rendered.findings[0].severity) == ("critical", 20, "critical")
+    assert "There are more findings than this report lists." in rendered.summary
