@@ -38,8 +38,10 @@ class Refusal:
 def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
     """Every reason to refuse `draft`; none means that each figure and claim in it has its fact."""
     cited, refusals = _resolve(draft.evidence, facts)
-    refusals += _shape(draft)
-    for passage in _passages(draft, cited, facts):
+    passages = list(_passages(draft, cited, facts))
+    if long := [*_too_long(draft, passages)]:  # the time that the other checks take grows faster than a text
+        return long
+    for passage in passages:
         refusals += _evidence(passage, cited)
         for reason, words in (
             *_figures(passage, facts),
@@ -68,9 +70,12 @@ def _resolve(evidence: list[Evidence], facts: Facts) -> tuple[dict[str, Cited], 
     return cited, refusals
 
 
-def _shape(draft: Draft) -> Iterator[Refusal]:
-    if max(len(draft.findings), len(draft.recommendations)) > MAX_ITEMS or len(draft.evidence) > MAX_EVIDENCE:
+def _too_long(draft: Draft, passages: list[Passage]) -> Iterator[Refusal]:
+    most_cited = max(len(draft.evidence), *(len(passage.evidence or ()) for passage in passages))
+    if max(len(draft.findings), len(draft.recommendations)) > MAX_ITEMS or most_cited > MAX_EVIDENCE:
         yield Refusal("draft", "too long")
+    else:
+        yield from (Refusal(passage.place, "too long") for passage in passages if len(passage.text) > MAX_TEXT)
 
 
 def _passages(draft: Draft, cited: dict[str, Cited], facts: Facts) -> Iterator[Passage]:
@@ -103,8 +108,8 @@ def _evidence(passage: Passage, cited: dict[str, Cited]) -> Iterator[Refusal]:
 def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
     """Figures that were written instead of cited, in any disguise."""
     text = passage.text
-    if not text.strip() or len(text) > MAX_TEXT:
-        yield "empty or too long", ""
+    if not text.strip():
+        yield "empty", ""
     if found := lexicon.MARKUP.search(text):
         yield "markup", found[0]
     bare = lexicon.REFERENCE.sub(" ", text)
