@@ -1,5 +1,6 @@
 """Draft + facts → the prose and figures of a report: each reference becomes its number here, and nowhere else."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ def show(item: Figure, *, signed: bool = True) -> str:
 
 def number(value: float) -> str:
     """Four significant digits, thousands separated, never an exponent."""
+    if not math.isfinite(value):  # a limit near the end of what a float holds, in percent
+        return "∞" if value > 0 else "-∞"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     magnitude = 0

@@ -19,6 +19,8 @@ from common.contracts import Aggregate
         (0.08333, "0.08333"),
         (0.000012346, "0.00001235"),
         (-47.142857, "-47.14"),
+        (1e308 * 100, "∞"),
+        (-1e308 * 100, "-∞"),
     ],
 )
 def test_number__has_four_digits_and_no_exponent(value: float, text: str) -> None:

@@ -229,3 +229,13 @@ def test_more_breached_limits_than_a_report_lists__are_told_of_the_worst_first(m
     assert check_draft(draft, read_facts(aggregate, "1h"), status) == []
     assert (status, len(rendered.findings), rendered.findings[0].severity) == ("critical", 20, "critical")
     assert "There are more findings than this report lists." in rendered.summary
+
+
+@pytest.mark.parametrize("metric", get_args(MetricName))
+def test_limit_near_the_end_of_what_a_float_holds__is_told_too(
+    make_aggregate: MakeAggregate, metric: MetricName
+) -> None:
+    rule = ThresholdRule(name="absurd", metric=metric, below=1e308)
+    aggregate = make_aggregate(thresholds=(ThresholdState(rule=rule, current=0.5, breached=True),))
+    draft, status, _ = _written(aggregate)
+    assert check_draft(draft, read_facts(aggregate, "1h"), status) == []
