@@ -17,6 +17,7 @@ log = structlog.get_logger()
 KEEP_S: Final = 86_400.0
 _POLL_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
+_DOUBLINGS: Final = 6  # are more than that; of a thousand, as a day without a receiver has, no float holds the power
 
 
 class Notifier:
@@ -68,7 +69,7 @@ class Notifier:
             await self._outbox.sent(waiting)
             self._metrics.delivered.inc()
         else:
-            wait_s = min(2.0 ** (waiting.attempts - 1), _BACKOFF_MAX_S)
+            wait_s = min(2.0 ** min(waiting.attempts - 1, _DOUBLINGS), _BACKOFF_MAX_S)
             await self._outbox.put_off(waiting, int((self._now() + wait_s) * SECOND))
             self._metrics.refused.inc()
             if not self._is_refused:

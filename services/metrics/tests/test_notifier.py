@@ -148,3 +148,19 @@ async def test_notification_that_nobody_takes__is_dropped_after_a_day(
     clock.now_s += KEEP_S + 1
     assert await notifier().send_due() == 0
     assert receiver.asked == await Outbox(database, lease_s=10).size() == 0
+
+
+async def test_receiver_that_is_down_for_most_of_a_day__is_still_asked_once_a_minute(
+    database: Database, notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, clock: Any
+) -> None:
+    await queued("firing")
+    receiver.status = 500
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE notification SET attempts = 1400")
+    assert await notifier().send_due() == 0
+    clock.now_s += 59
+    assert await notifier().send_due() == 0
+    assert receiver.asked == 1
+    clock.now_s += 2
+    receiver.status = 200
+    assert await notifier().send_due() == 1
