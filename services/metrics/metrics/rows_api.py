@@ -84,6 +84,8 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         return page
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"})
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:  # what is written now would pass for the next answer on the connection
+        return response
     lines = _csv if wanted == CSV else _ndjson
     if wanted == CSV:
         await _send(response, ",".join(_COLUMNS).encode() + b"\r\n")

@@ -302,6 +302,23 @@ async def test_export__is_the_one_that_the_client_prefers(client: Client, accept
     assert (response.status, response.content_type) == (200, media)
 
 
+@pytest.mark.parametrize("media", ["text/csv", "application/x-ndjson"])
+async def test_head_of_an_export__has_no_body(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int, media: str
+) -> None:
+    await ingested(prediction(at_us=now_us))
+    host, port = client.server.host, client.server.port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(
+        f"HEAD /metrics/predictions HTTP/1.1\r\nHost: {host}\r\nAccept: {media}\r\nConnection: close\r\n\r\n".encode()
+    )
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n") and media.encode() in head
+    assert body == b""
+
+
 async def test_formula_in_a_text__does_not_run_in_a_spreadsheet(
     client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
 ) -> None:
