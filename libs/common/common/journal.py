@@ -123,9 +123,8 @@ class Journal:
         """The oldest unshipped payloads of one segment, or None when everything is shipped."""
         for segment in list(self.segments):
             while segment.shipped_bytes < segment.size_bytes:
-                try:
-                    found = _read(segment, max_bytes)
-                except FileNotFoundError:
+                found = _read(segment, max_bytes)
+                if found is None:
                     self._forget(segment)
                     break
                 self._count_skipped(segment, found)
@@ -246,7 +245,7 @@ class Journal:
         self.size_bytes -= segment.size_bytes
 
     def _forget(self, segment: Segment) -> None:
-        """Someone removed the file under us: say what was lost, and go on with the rest."""
+        """Someone removed or cut the file under us: say what was lost, and go on with the rest."""
         log.error("journal segment is gone", lost_bytes=segment.size_bytes - segment.shipped_bytes)
         if not segment.sealed:
             self._seal()
@@ -259,15 +258,23 @@ class Journal:
         segment.scanned_bytes = max(segment.scanned_bytes, found.end)
 
 
-def _read(segment: Segment, max_bytes: int) -> Scan:
-    """About `max_bytes` of frames from the shipped mark on, at least one if there is one, with offsets in the file."""
+def _read(segment: Segment, max_bytes: int) -> Scan | None:
+    """About `max_bytes` of frames from the shipped mark on, at least one if there is one, with offsets in the file.
+
+    None when the file, or all of it behind the mark, is gone.
+    """
     start, left = segment.shipped_bytes, segment.size_bytes - segment.shipped_bytes
-    with segment.path.open("rb") as file:
-        for size in (max_bytes, MAX_FRAME_BYTES):
-            file.seek(start)
-            found = scan(file.read(min(size, left)), is_last=size >= left)
-            if found.end:
-                break
+    try:
+        with segment.path.open("rb") as file:
+            for size in (max_bytes, MAX_FRAME_BYTES):
+                file.seek(start)
+                found = scan(file.read(min(size, left)), is_last=size >= left)
+                if found.end:
+                    break
+    except FileNotFoundError:
+        return None
+    if not found.end:
+        return None
     found.ends = [start + end for end in found.ends]
     found.end += start
     return found

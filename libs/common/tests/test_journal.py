@@ -266,6 +266,20 @@ def test_removed_segment_file__is_reported_and_the_rest_goes_on(tmp_path: Path) 
         assert shipped(journal) == [b"d"]
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 30, 32])
+def test_segment_file_that_was_cut__is_reported_and_the_rest_goes_on(tmp_path: Path, kept_bytes: int) -> None:
+    with opened(tmp_path, segment_bytes=64) as journal:
+        for payload in (b"a", b"b", b"c", b"d", b"e"):
+            journal.append([payload * 20])  # 32 bytes with its frame: two a segment
+        os.truncate(journal.segments[0].path, kept_bytes)
+        os.truncate(journal.segments[2].path, 0)
+        whole = [b"a" * 20] if kept_bytes == 32 else []
+        assert shipped(journal) == [*whole, b"c" * 20, b"d" * 20]
+        journal.append([b"f"])
+        assert shipped(journal) == [b"f"]
+        assert journal.pending_bytes == 0
+
+
 def test_closed_journal__refuses(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         pass
