@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.client import NEVER_DECODE
+from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
 from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
@@ -50,6 +51,8 @@ class StreamReader:
         now: Callable[[], float],
     ) -> None:
         self._redis = redis
+        self._create_group = _script(redis, "create_group")
+        self._bury = _script(redis, "bury")
         self._consumer = consumer
         self.batch = batch
         self._claim_idle_s = claim_idle_s
@@ -71,23 +74,18 @@ class StreamReader:
         """Make the group, reading from the beginning: what was counted before is recognised by its event id."""
         async with _translated():
             try:
-                await self._redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+                await self._create_group(keys=[STREAM], args=[GROUP])
             except ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
 
     async def settle(self, entries: Sequence[Entry], dead: Iterable[DeadLetter] = ()) -> None:
-        """Acknowledge `entries`, all of which are stored or among `dead`, and file the dead, in one transaction."""
+        """File the dead and acknowledge `entries`, all of which are stored or among the dead, in a full server too."""
+        letters = [part for one in dead for part in (one.entry.payload or b"", one.reason, one.entry.id)]
         async with _translated():
-            pipeline = self._redis.pipeline(transaction=True)
-            for letter in dead:
-                pipeline.xadd(
-                    DEAD_LETTERS,
-                    {EVENT_FIELD: letter.entry.payload or b"", "reason": letter.reason, "id": letter.entry.id},
-                    maxlen=self._dead_letters_max,
-                )
-            pipeline.xack(STREAM, GROUP, *(entry.id for entry in entries))
-            await pipeline.execute()
+            if letters:
+                await self._bury(keys=[STREAM, DEAD_LETTERS], args=[GROUP, self._dead_letters_max, *letters])
+            await self._redis.xack(STREAM, GROUP, *(entry.id for entry in entries))
 
     async def _abandoned(self) -> list[Entry]:
         if self._now() < self._claim_at_s:
@@ -118,8 +116,8 @@ class StreamUpkeep:
     """What every replica does for the whole group now and then; doing it twice does no harm."""
 
     def __init__(self, redis: Redis, *, stale_consumer_s: float = STALE_CONSUMER_S) -> None:
-        self._backlog = redis.register_script((files("metrics") / "backlog.lua").read_text())
-        self._tidy = redis.register_script((files("metrics") / "tidy.lua").read_text())
+        self._backlog = _script(redis, "backlog")
+        self._tidy = _script(redis, "tidy")
         self._stale_ms = int(stale_consumer_s * 1000)
 
     async def backlog(self) -> Backlog:
@@ -146,6 +144,10 @@ async def _translated() -> AsyncIterator[None]:
         if isinstance(error, ResponseError) and str(error).startswith("NOGROUP"):
             raise _NoGroup from error
         raise StreamUnavailable(type(error).__name__) from error
+
+
+def _script(redis: Redis, name: str) -> AsyncScript:
+    return redis.register_script((files("metrics") / f"{name}.lua").read_text())
 
 
 def _entries(pairs: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:

@@ -1,13 +1,14 @@
 """The consumer group on a real server: nothing is lost, handed on too early, or trimmed too soon."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
-from common.contracts import DEAD_LETTERS, STREAM
+from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
 from common.redis import create_client
 from common.settings import RedisSettings
 from metrics.errors import StreamUnavailable
@@ -213,3 +214,31 @@ async def test_unreachable_redis__is_named(own_valkey: Callable[..., Any]) -> No
             await reader.next()
         with pytest.raises(StreamUnavailable):
             await StreamUpkeep(redis).backlog()
+
+
+@pytest.fixture
+async def filled(own_valkey: Callable[..., Any]) -> AsyncIterator[Redis]:
+    """A server that takes nothing more."""
+    server = own_valkey()
+    settings = RedisSettings(redis_host=server.host, redis_port=server.port, redis_password=server.password)
+    async with create_client(settings) as redis:
+        for _ in range(20):
+            pipeline = redis.pipeline(transaction=False)
+            for _ in range(500):
+                pipeline.xadd(STREAM, {EVENT_FIELD: "x" * 500})
+            await pipeline.execute()
+        await redis.config_set("maxmemory", (await redis.info("memory"))["used_memory"])
+        with pytest.raises(OutOfMemoryError):
+            await redis.xadd(STREAM, {EVENT_FIELD: "x"})
+        yield redis
+
+
+async def test_full_server_in_which_no_group_was_made__is_emptied_and_keeps_its_dead_letters(filled: Redis) -> None:
+    consumer = StreamReader(filled, "c", batch=100, claim_idle_s=60, dead_letters_max=500, now=lambda: 0.0)
+    entries = await read(consumer)
+    await consumer.settle(entries, [DeadLetter(entry, "malformed") for entry in entries])
+    assert await filled.xlen(DEAD_LETTERS) == len(entries) == 100
+    for _ in range(98):
+        await consumer.settle(await read(consumer))
+    await StreamUpkeep(filled).tidy()
+    await filled.xadd(STREAM, {EVENT_FIELD: "x"})
