@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from common.requests import RequestContext
+
+MAX_ANSWER_BYTES: Final = 8 << 20  # no service of ours answers another with a tenth of it
 
 
 class UpstreamError(Exception):
@@ -17,6 +19,10 @@ class UpstreamError(Exception):
 
 class UpstreamTimeout(UpstreamError):
     """The other service did not answer before the deadline."""
+
+
+class UpstreamMalformed(UpstreamError):
+    """The other service answered what its contract does not allow; asking again would not help."""
 
 
 class UpstreamRefused(UpstreamError):
@@ -60,7 +66,7 @@ async def call_json(
     try:
         async with asyncio.timeout(max(0.0, context.remaining_s(at))):
             async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
-                content = await response.read()
+                content = await _read(response)
     except TimeoutError as error:
         raise UpstreamTimeout("no answer before the deadline") from error
     except (aiohttp.ClientError, OSError) as error:
@@ -70,4 +76,13 @@ async def call_json(
     try:
         return answer.model_validate_json(content)
     except ValidationError as error:
-        raise UpstreamError("the answer does not match its contract") from error
+        raise UpstreamMalformed("the answer does not match its contract") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for part in response.content.iter_any():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise UpstreamMalformed("the answer is too long")
+    return bytes(content)

@@ -10,7 +10,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pydantic import BaseModel
 
-from common.client import UpstreamError, UpstreamRefused, UpstreamTimeout, call_json, create_session
+from common.client import (
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamRefused,
+    UpstreamTimeout,
+    call_json,
+    create_session,
+)
 from common.requests import RequestContext
 
 
@@ -60,10 +67,17 @@ async def half(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def never_end(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(bytes(1 << 16))
+
+
 @pytest.fixture
 async def url() -> AsyncIterator[Callable[[str], str]]:
     app = web.Application()
-    for handler in (echo, hang, refuse, talk_nonsense, redirect, hang_up, half):
+    for handler in (echo, hang, refuse, talk_nonsense, redirect, hang_up, half, never_end):
         app.router.add_route("*", f"/{handler.__name__}", handler)
     async with TestServer(app) as server:
         yield lambda path: str(server.make_url("/")) + path
@@ -126,6 +140,13 @@ async def test_silent_server__is_a_timeout(session: aiohttp.ClientSession) -> No
     with socket.create_server(("127.0.0.1", 0), backlog=1) as silent:
         with pytest.raises(UpstreamTimeout):
             await call(session, f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.2)
+
+
+async def test_answer_without_an_end__is_cut_off_long_before_the_deadline(
+    session: aiohttp.ClientSession, url: Callable[[str], str]
+) -> None:
+    with pytest.raises(UpstreamMalformed, match="too long"):
+        await call(session, url("never_end"), seconds=600)
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])

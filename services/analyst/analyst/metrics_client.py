@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import aiohttp
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from yarl import URL
 
 from analyst.analysis import METRICS_BROKEN, METRICS_UNAVAILABLE, Measured
 from analyst.flight import FlightFailed
-from common.client import UpstreamError, UpstreamRefused, UpstreamTimeout, call_json, create_session
+from common.client import UpstreamError, UpstreamMalformed, UpstreamRefused, call_json, create_session
 from common.contracts import WINDOW_S, Aggregate, AggregateRequest, DriftReport
 from common.ops import State
 from common.requests import RequestContext, uuid7
@@ -103,4 +103,4 @@ def _is_away(error: UpstreamError) -> bool:
     """Whether it may be there again in a moment, or answers something that no retry mends."""
     if isinstance(error, UpstreamRefused):
         return error.status in _BUSY
-    return isinstance(error, UpstreamTimeout) or not isinstance(error.__cause__, ValidationError)
+    return not isinstance(error, UpstreamMalformed)
