@@ -59,7 +59,7 @@ class Consumer:
             except (StreamUnavailable, StoreUnavailable) as error:
                 await self._pause(error)
             else:
-                if 0 < handled < self._stream.batch:
+                if handled and not self._stream.is_behind:
                     await self._wait(_LINGER_S)
 
     async def step(self) -> int:

@@ -21,6 +21,8 @@ from metrics.events import DeadLetter, Entry
 
 GROUP: Final = "metrics"
 BLOCK_S: Final = 0.5  # how long a read waits for the first entry; also the longest a shutdown waits for it
+PORTION: Final = 500  # entries a command: how long they are is known only once they are here
+BATCH_BYTES: Final = 16 << 20  # of payloads; a batch that is stored takes several times as much memory
 STALE_CONSUMER_S: Final = 600.0  # a consumer that reads does so every BLOCK_S
 
 _FIELD: Final = EVENT_FIELD.encode()
@@ -35,7 +37,7 @@ class Backlog:
 
 
 class StreamReader:
-    """One consumer of the group, which reads at most `batch` entries at once.
+    """One consumer of the group, which reads at most `batch` entries at once, and of long ones about BATCH_BYTES.
 
     Every method raises StreamUnavailable when Redis cannot be asked.
     """
@@ -54,7 +56,9 @@ class StreamReader:
         self._create_group = _script(redis, "create_group")
         self._bury = _script(redis, "bury")
         self._consumer = consumer
-        self.batch = batch
+        self._batch = batch
+        self.is_behind = False
+        """Whether the last batch was as large as one may be: there is more, presumably."""
         self._claim_idle_s = claim_idle_s
         self._dead_letters_max = dead_letters_max
         self._now = now
@@ -65,7 +69,9 @@ class StreamReader:
         """Entries that a consumer left behind, or new ones; empty when none came within BLOCK_S."""
         try:
             async with _translated():
-                return await self._abandoned() or await self._new()
+                entries = await self._abandoned() or await self._new()
+                self.is_behind = not self._room(entries)
+                return entries
         except _NoGroup:
             await self.create_group()
             return []
@@ -90,21 +96,37 @@ class StreamReader:
     async def _abandoned(self) -> list[Entry]:
         if self._now() < self._claim_at_s:
             return []
-        reply = await self._raw(
-            "XAUTOCLAIM", STREAM, GROUP, self._consumer, int(self._claim_idle_s * 1000), self._cursor,
-            "COUNT", self.batch,
-        )  # fmt: skip  # it reads as the command does
-        self._cursor = reply[0].decode()
-        if self._cursor == "0-0":
-            self._claim_at_s = self._now() + self._claim_idle_s / 2
-        return _entries(reply[1])
+        entries: list[Entry] = []
+        while room := self._room(entries):
+            reply = await self._raw(
+                "XAUTOCLAIM", STREAM, GROUP, self._consumer, int(self._claim_idle_s * 1000), self._cursor,
+                "COUNT", room,
+            )  # fmt: skip  # it reads as the command does
+            self._cursor = reply[0].decode()
+            entries += _entries(reply[1])
+            if self._cursor == "0-0":
+                self._claim_at_s = self._now() + self._claim_idle_s / 2
+                break
+        return entries
 
     async def _new(self) -> list[Entry]:
-        reply = await self._raw(
-            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self.batch, "BLOCK", int(BLOCK_S * 1000),
-            "STREAMS", STREAM, ">",
-        )  # fmt: skip
-        return [entry for parts in (reply or {}).values() for part in parts for entry in _entries(part)]
+        entries: list[Entry] = []
+        while room := self._room(entries):
+            waiting = () if entries else ("BLOCK", int(BLOCK_S * 1000))
+            reply = await self._raw(
+                "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", room, *waiting, "STREAMS", STREAM, ">"
+            )
+            found = [entry for parts in (reply or {}).values() for part in parts for entry in _entries(part)]
+            entries += found
+            if len(found) < room:
+                break
+        return entries
+
+    def _room(self, entries: Sequence[Entry]) -> int:
+        """How many entries more may be read at once."""
+        if sum(len(entry.payload or b"") for entry in entries) >= BATCH_BYTES:
+            return 0
+        return min(PORTION, self._batch - len(entries))
 
     async def _raw(self, *words: str | int) -> Any:
         """The answer as bytes: what a stranger wrote to the stream need not be UTF-8."""

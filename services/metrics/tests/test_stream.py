@@ -13,7 +13,7 @@ from common.redis import create_client
 from common.settings import RedisSettings
 from metrics.errors import StreamUnavailable
 from metrics.events import DeadLetter, Entry
-from metrics.stream import GROUP, StreamReader, StreamUpkeep
+from metrics.stream import BATCH_BYTES, GROUP, PORTION, StreamReader, StreamUpkeep
 
 
 @pytest.fixture
@@ -92,6 +92,29 @@ async def test_more_left_behind_than_a_batch__is_claimed_in_turns(
         await heir.settle(entries)
         claimed += [entry.id for entry in entries]
     assert sorted(claimed) == sorted(sent)
+
+
+async def test_batch__is_read_in_portions_up_to_its_size(reader: Callable[..., Any], send: Callable[..., Any]) -> None:
+    sent = await send(*(b"%d" % n for n in range(2 * PORTION + 20)))
+    first, heir = reader("first", batch=2 * PORTION + 10), reader("heir", batch=PORTION + 10)
+    batches = [await read(first)]
+    assert first.is_behind
+    batches += [await read(heir) for _ in range(2)]  # what the first left, then what nobody had
+    assert [len(batch) for batch in batches] == [2 * PORTION + 10, PORTION + 10, PORTION]
+    assert [entry.id for entry in batches[0]] == sent[: 2 * PORTION + 10]
+    assert [entry.id for batch in batches[1:] for entry in batch] == sent[: 2 * PORTION + 10]
+    assert not heir.is_behind
+
+
+async def test_batch_of_long_entries__is_smaller(reader: Callable[..., Any], send: Callable[..., Any]) -> None:
+    n = 3 * PORTION
+    long = bytes(BATCH_BYTES // (2 * PORTION) + 1)
+    for _ in range(n // 100):
+        await send(*[long] * 100)
+    first, heir = reader("first", batch=n), reader("heir", batch=n)
+    for consumer in (first, heir):  # new entries, and those that another left
+        assert len(await read(consumer)) == 2 * PORTION
+        assert consumer.is_behind
 
 
 async def test_settled_entries__are_neither_pending_nor_read_again(
