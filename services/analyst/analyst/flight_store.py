@@ -103,7 +103,7 @@ class Listener:
 
 async def listen(redis: Redis, listener: Listener, uniform: Callable[[float, float], float]) -> None:
     """Load the scripts and subscribe, until cancelled. A Redis that is away is logged once and tried again at random
-    intervals.
+    intervals; so is any other failure, such as a message that no replica of this version wrote.
     """
     connected = True
     while True:
@@ -117,10 +117,12 @@ async def listen(redis: Redis, listener: Listener, uniform: Callable[[float, flo
                         connected = True
                         log.info("cache reachable again")
                     _tell(listener, message)
-        except REDIS_ERRORS as error:
+        except Exception as error:
             if connected:
                 connected = False
-                log.warning("cache not reachable: reports are not kept", error=type(error).__name__)
+                unexpected = None if isinstance(error, REDIS_ERRORS) else error
+                name = type(error).__name__
+                log.warning("cache not reachable: reports are not kept", error=name, exc_info=unexpected)
             await asyncio.sleep(uniform(*_RECONNECT_S))
 
 

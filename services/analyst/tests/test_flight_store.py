@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from analyst.flight import Computed, Entered, FlightFailed, Flights, Lifetime, Limits, Served, StoreUnavailable
-from analyst.flight_store import Listener, RedisFlightStore, listen
+from analyst.flight_store import CHANNEL, ENDED, Listener, RedisFlightStore, listen
 from common.redis import create_client
 from common.settings import RedisSettings
 from launcher.valkey import Valkey
@@ -351,6 +351,23 @@ async def test_server_restarted_between_requests__costs_no_fallback(
     server.start()
     await replica.get("two", computation)
     assert (await replica.get("two", computation)).cache == "hit"
+
+
+@pytest.mark.parametrize("strange", [b"done of-another-version", b"\xff"])
+async def test_message_that_nobody_understands__does_not_end_the_subscription(redis: Redis, strange: bytes) -> None:
+    subscribed: asyncio.Queue[None] = asyncio.Queue()
+    told: asyncio.Queue[str] = asyncio.Queue()
+    listener = Listener(lambda key, ended: told.put_nowait(key), lambda key: None, lambda: subscribed.put_nowait(None))
+    listening = asyncio.create_task(listen(redis, listener, min))
+    try:
+        async with asyncio.timeout(20):
+            await subscribed.get()
+            await redis.publish(CHANNEL, strange)
+            await subscribed.get()
+            await redis.publish(CHANNEL, f"{ENDED}key")
+            assert await told.get() == "key"
+    finally:
+        await _end(listening)
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 3))
