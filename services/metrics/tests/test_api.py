@@ -389,7 +389,7 @@ async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
         both = settings.model_copy(update={"metrics_webhook_url": url, "metrics_evaluate_s": 1.0})
         services = [create_service(both) for _ in range(2)]
         async with TestClient(TestServer(services[0].app)) as client, TestServer(services[1].app):
-            rule = {"name": "many", "metric": "predictions", "above": 1.0}
+            rule = {"name": "many", "metric": "predictions", "above": 2.0}
             await client.put("/metrics/thresholds", json={"rules": [rule]})
             await send(*(prediction(at_us=now_us) for _ in range(3)))
             async with asyncio.timeout(20):
