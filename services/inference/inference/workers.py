@@ -172,6 +172,7 @@ class Worker:
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             else:
                 self._tell("restarted")
+                self._free_since_s = self._now()
                 return probe
         self._tell("gave up")
         return None

@@ -34,3 +34,23 @@ async def test_model_that_was_replaced_meanwhile__is_for_a_new_process_to_serve(
     assert [event.what for event in events] == ["died", "cannot restart", "cannot restart", "gave up"]
     assert {event.cause for event in events[1:3]} == {"ModelChanged"}
     assert stage.closed == stage.made == 3
+
+
+async def test_time_that_a_restart_took__is_not_what_a_batch_costs(stage: Any) -> None:
+    """Else a service that has just come back would refuse for a while what it can answer."""
+    clock = [100.0]
+
+    def take_long(event: WorkerEvent) -> None:
+        if event.what == "died":
+            clock[0] += 1000.0
+
+    sizes = Sizes(1, 64, Limits(1 << 20, 60.0))
+    batcher = Batcher(stage.make, sizes, lambda: clock[0], on_worker=take_long, restarts=Restarts(backoff_s=0.0001))
+    await batcher.start()
+    stage.break_scores = 2  # the text and the probe
+    [job] = batcher.submit(["good"], 10_000.0)
+    async with asyncio.timeout(30):
+        await job.future
+    batcher.desk.admit([1000], 10_000.0, 1)  # so that there is a wait to predict
+    assert batcher.desk.wait_s < 100.0  # of 2400
+    await batcher.close()
