@@ -57,7 +57,7 @@ class ClientHasher:
     def __call__(self, address: str | None) -> str | None:
         if not self._key or not address:
             return None
-        return hmac.new(self._key, address.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(self._key, address.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:32]
 
 
 class EventPipe:

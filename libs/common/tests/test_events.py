@@ -135,6 +135,11 @@ def test_client_hash__is_keyed_stable_and_short() -> None:
     assert re.fullmatch("[0-9a-f]{32}", hashed)
 
 
+def test_client_hash_of_a_header_that_is_no_text__is_one_too() -> None:
+    """Bytes that are not UTF-8 come as what Python writes in their place."""
+    assert ClientHasher("key")(b"\xff".decode(errors="surrogateescape")) is not None
+
+
 @pytest.mark.parametrize(("key", "address"), [("", "192.0.2.1"), ("key", None), ("key", "")])
 def test_client_hash_without_key_or_address__is_none(key: str, address: str | None) -> None:
     assert ClientHasher(key)(address) is None
