@@ -65,7 +65,7 @@ def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) ->
         os.kill(engine.pid, signal.SIGSTOP)
         with pytest.raises(ScoringProcessFailed, match="hangs"):
             engine.score([Encoded((101, 102))])
-        with pytest.raises(ScoringProcessFailed, match="gone"):
+        with pytest.raises(ScoringProcessFailed):  # gone, or still on its way out
             engine.score([Encoded((101, 102))])
     finally:
         engine.close()
