@@ -167,7 +167,7 @@ class Worker:
                 return None
             try:
                 probe = self._renew()
-            except Exception as error:
+            except BaseException as error:  # a panic of a library is no Exception, and must not end this thread unsaid
                 self._tell("cannot restart", error)
                 backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
             else:
