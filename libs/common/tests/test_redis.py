@@ -101,7 +101,7 @@ async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
     redis_url: str, valkey: Valkey, tmp_path: Path
 ) -> None:
     authority = self_signed(tmp_path, "localhost")
-    known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority}
+    known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority, "redis_timeout_s": 60}
     async with before(valkey.port, authority) as port:
         async with create_client(settings(port, **known, redis_host="localhost")) as client:
             assert await client.ping()
