@@ -52,11 +52,11 @@ class Consumer:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Consume until `stop`."""
+        """Consume until `stop`. No error ends it: what it had in hand comes again."""
         while not self._stopping.is_set():
             try:
                 handled = await self.step()
-            except (StreamUnavailable, StoreUnavailable) as error:
+            except Exception as error:
                 await self._pause(error)
             else:
                 if handled and not self._stream.is_behind:
@@ -136,4 +136,6 @@ class Consumer:
             if error is None:
                 log.info("ingestion goes on")
             else:
-                log.warning("ingestion waits for a store", error=type(error).__name__, reason=str(error))
+                expected = isinstance(error, StreamUnavailable | StoreUnavailable)
+                name, unexpected = type(error).__name__, None if expected else error
+                log.warning("ingestion waits for a store", error=name, reason=str(error), exc_info=unexpected)

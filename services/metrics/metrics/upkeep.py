@@ -39,11 +39,14 @@ class Upkeep:
         return backlog.age_s
 
     async def maintain(self) -> bool:
-        """One round over the partitions; returns whether all of it could be done."""
+        """One round over the partitions; returns whether all of it could be done. No error ends it."""
         try:
             state = await self._partitions.maintain()
         except StoreUnavailable as error:
             log.warning("partitions not maintained", reason=str(error))
+            return False
+        except Exception:
+            log.exception("partitions not maintained")
             return False
         self._metrics.partitions.set(state.partitions)
         self._metrics.days_ahead.set(state.days_ahead)
@@ -51,13 +54,15 @@ class Upkeep:
         return not state.failed
 
     async def watch_stream(self) -> NoReturn:
-        """Measure the lag and trim the stream, every second."""
+        """Measure the lag and trim the stream, every second; no error ends it."""
         while True:
-            if await self.lag_s() is not None:
-                try:
+            try:
+                if await self.lag_s() is not None:
                     await self._stream.tidy()
-                except StreamUnavailable as error:
-                    log.warning("stream not trimmed", reason=str(error))
+            except StreamUnavailable as error:
+                log.warning("stream not trimmed", reason=str(error))
+            except Exception:
+                log.exception("stream not trimmed")
             await asyncio.sleep(_STREAM_S)
 
     async def watch_partitions(self, interval_s: float) -> NoReturn:

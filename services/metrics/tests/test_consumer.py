@@ -151,6 +151,35 @@ class AwayLedger(Ledger):
         return await super().write(events)
 
 
+class OddLedger(AwayLedger):
+    """The first writes fail as nobody expects."""
+
+    async def write(self, events: Any) -> Written:
+        try:
+            return await super().write(events)
+        except StoreUnavailable:
+            raise RuntimeError from None
+
+
+async def test_unexpected_error__does_not_end_ingestion_and_costs_no_event(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    database: Database,
+    send: Callable[..., Any],
+    counted: Callable[..., Any],
+    prediction: Callable[..., Any],
+) -> None:
+    await send(*(prediction() for _ in range(3)))
+    going_on = consumer(reader(), OddLedger(database, failures=2))
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(going_on.run())
+        while (await counted())[0] < 3:
+            pass
+        going_on.stop()
+    assert await counted() == (3, [3, 3, 3])
+
+
 async def test_postgres_away__keeps_the_batch_and_reads_no_further(
     group: None,
     consumer: Callable[..., Any],

@@ -1,5 +1,6 @@
 """Lag and partitions as upkeep measures and exports them."""
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from common import tasks
 from common.postgres import create_pool
 from common.redis import create_client
 from common.settings import RedisSettings
 from metrics.database import Database
-from metrics.partitions import Partitions
-from metrics.stream import StreamUpkeep
+from metrics.partitions import Partitions, PartitionState
+from metrics.stream import Backlog, StreamUpkeep
 from metrics.telemetry import UpkeepMetrics
 from metrics.upkeep import Upkeep
 
@@ -63,3 +65,34 @@ async def test_partitions_without_tables__are_tried_again(
     async with create_pool(database_url, schema="metrics", application="test") as pool:
         partitions = Partitions(Database(pool, 5), retention_days=3, ahead_days=2, now=clock)
         assert await Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry)).maintain() is False
+
+
+async def test_unexpected_errors__do_not_end_upkeep(
+    database: Database, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    rounds: asyncio.Queue[None] = asyncio.Queue()
+
+    class Odd(Partitions):
+        async def maintain(self) -> PartitionState:
+            rounds.put_nowait(None)
+            raise RuntimeError
+
+    class OddStream(StreamUpkeep):
+        def __init__(self) -> None:
+            pass
+
+        async def backlog(self) -> Backlog:
+            rounds.put_nowait(None)
+            raise RuntimeError
+
+    partitions = Odd(database, retention_days=3, ahead_days=2, now=clock)
+    upkeep = Upkeep(OddStream(), partitions, UpkeepMetrics(registry))
+    for work in (upkeep.watch_partitions(0.001), upkeep.watch_stream()):
+        watching = asyncio.create_task(work)
+        try:
+            async with asyncio.timeout(20):
+                for _ in range(2):
+                    await rounds.get()
+        finally:
+            await tasks.end(watching)
+        assert watching.cancelled()
