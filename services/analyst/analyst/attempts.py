@@ -8,11 +8,14 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from analyst.writer import Budget, NotSent, Prompt, RateLimited, Retryable, Writer, WriterError
+
+LONGEST_BLOCK_S: Final = 3600.0
+"""Whatever one answer says, perhaps a proxy's: else it could do without the model for weeks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Attempts:
             if isinstance(error, NotSent):
                 await self._slots.refund(member)
             elif isinstance(error, RateLimited):
-                await self._slots.block(error.retry_after_s)
+                await self._slots.block(min(error.retry_after_s, LONGEST_BLOCK_S))
 
     def _wait_s(self, state: RetryCallState) -> float:
         """Before attempt n+1 a uniform 2^(n-1) to 2^n seconds, or longer when the provider says so."""

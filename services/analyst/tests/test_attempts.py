@@ -136,6 +136,13 @@ async def test_429__is_never_retried_and_blocks_every_replica() -> None:
     assert (bench.writer.calls, bench.slots.blocks, bench.slots.refunded) == (1, [7.0], [])
 
 
+async def test_429_for_weeks__blocks_for_an_hour() -> None:
+    bench = Bench(ScriptedWriter([RateLimited(999_999.0)]))
+    with pytest.raises(RateLimited):
+        await bench.write()
+    assert bench.slots.blocks == [3600.0]
+
+
 async def test_only_an_attempt_that_sent_nothing__gets_its_slot_back() -> None:
     bench = Bench(ScriptedWriter([NotSent("not_connected"), Retryable("connection")]))
     await bench.write()
