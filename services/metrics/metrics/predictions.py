@@ -18,6 +18,8 @@ _MATCHES: Final = """
     ($5::text IS NULL OR model = $5) AND ($6::text IS NULL OR route = $6) AND ($7::text IS NULL OR outcome = $7)
 """
 
+PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that passes it: several times as much is in memory
+
 # `before`: rows in later minutes; those of the cursor's own minute may all be behind the cursor, so they don't count.
 _PAGE: Final = f"""
 WITH minute AS (
@@ -27,15 +29,19 @@ WITH minute AS (
     GROUP BY at ORDER BY at DESC LIMIT $4 + 1
 ), enough AS (
     SELECT at, sum(n) FILTER (WHERE at <= $2 - interval '1 minute') OVER (ORDER BY at DESC) - n AS before FROM minute
+), page AS (
+    SELECT single.* FROM enough CROSS JOIN LATERAL (
+        SELECT {_SELECTED} FROM prediction
+        WHERE at >= greatest(enough.at, $1) AND at < enough.at + interval '1 minute' AND at <= $2
+          AND (at, event_id) < ($2, $3) AND {_MATCHES} AND ($8::text IS NULL OR coalesce(label, '') = $8)
+        OFFSET 0
+    ) AS single
+    WHERE before IS NULL OR before < $4
+    ORDER BY single.at DESC, id DESC LIMIT $4
+), sized AS (
+    SELECT sum(coalesce(octet_length(text), 0)) OVER (ORDER BY at DESC, id DESC) AS text_bytes, * FROM page
 )
-SELECT single.* FROM enough CROSS JOIN LATERAL (
-    SELECT {_SELECTED} FROM prediction
-    WHERE at >= greatest(enough.at, $1) AND at < enough.at + interval '1 minute' AND at <= $2
-      AND (at, event_id) < ($2, $3) AND {_MATCHES} AND ($8::text IS NULL OR coalesce(label, '') = $8)
-    OFFSET 0
-) AS single
-WHERE before IS NULL OR before < $4
-ORDER BY single.at DESC, id DESC LIMIT $4
+SELECT * FROM sized WHERE text_bytes - coalesce(octet_length(text), 0) < {PAGE_TEXT_BYTES} ORDER BY at DESC, id DESC
 """
 _CURSOR: Final = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
 _LAST: Final = UUID(int=(1 << 128) - 1)
@@ -68,7 +74,10 @@ class Predictions:
         self._database = database
 
     async def page(self, asked: Range, filters: Filters, *, limit: int, cursor: str | None = None) -> PredictionPage:
-        """The next `limit` predictions before `cursor`. Raises InvalidField and StoreUnavailable."""
+        """The next `limit` predictions before `cursor`, or fewer where their texts are long.
+
+        Raises InvalidField and StoreUnavailable.
+        """
         before = read_cursor(cursor, asked)
         async with self._database.snapshot() as connection:
             records = await connection.fetch(
@@ -83,5 +92,6 @@ class Predictions:
                 filters.label,
             )
         found = [StoredPrediction.model_construct(**{**record, "id": str(record["id"])}) for record in records]
-        last = Cursor(as_us(found[-1].at), UUID(found[-1].id)).text() if len(found) == limit else None
+        is_full = len(found) == limit or (found and records[-1]["text_bytes"] >= PAGE_TEXT_BYTES)
+        last = Cursor(as_us(found[-1].at), UUID(found[-1].id)).text() if is_full else None
         return PredictionPage.model_construct(predictions=found, next=last)

@@ -69,9 +69,10 @@ class PredictionsQuery(Body):
 async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse | PredictionPage:
     """Read single predictions, newest first.
 
-    JSON comes in pages of `limit`. With `Accept: text/csv` or `application/x-ndjson` all that match from `cursor` on
-    are streamed, whatever `limit` says; an export that breaks off half-way ends without its closing chunk. In CSV
-    a text that a spreadsheet would run as a formula begins with an apostrophe; the other two have it as it is.
+    JSON comes in pages of at most `limit`, less where texts are long. With `Accept: text/csv` or
+    `application/x-ndjson` all that match from `cursor` on are streamed, whatever `limit` says; an export that breaks
+    off half-way ends without its closing chunk. In CSV a text that a spreadsheet would run as a formula begins with
+    an apostrophe; the other two have it as it is.
     """
     with fields_of_query():
         asked = query.range(int(time.time() * SECOND))

@@ -11,7 +11,7 @@ from common.contracts import Filters
 from metrics.database import Database
 from metrics.errors import InvalidField
 from metrics.ledger import Ledger
-from metrics.predictions import Predictions
+from metrics.predictions import PAGE_TEXT_BYTES, Predictions
 from metrics.windows import Range
 
 AT_US = 1_790_000_000_000_000
@@ -65,6 +65,17 @@ async def test_pages__hold_every_matching_row_once_and_newest_first(
         and (label is None or (one.label or "") == label)
     ]
     assert await pages(predictions, HOUR, Filters(model=model, label=label), limit) == expected
+
+
+async def test_page_of_long_texts__is_shorter(
+    predictions: Predictions, database: Database, prediction: Callable[..., Any]
+) -> None:
+    n = 3 * PAGE_TEXT_BYTES // 40_000
+    events = [prediction(at_us=AT_US + place, text="\U0001f600" * 10_000) for place in range(n)]
+    await Ledger(database).write(events)
+    page = await predictions.page(HOUR, Filters(), limit=n)
+    assert [one.id for one in page.predictions] == [event.id for event in events[::-1]][: PAGE_TEXT_BYTES // 40_000 + 1]
+    assert await pages(predictions, HOUR, Filters(), n) == [event.id for event in events[::-1]]
 
 
 async def test_row__has_every_field(
