@@ -25,7 +25,8 @@ from metrics.resources import RESOURCES, deadline, fields_of_query
 from metrics.windows import SECOND, Range, asked_range, span
 
 EXPORT_ROWS: Final = 5_000  # in memory at once
-STALL_S: Final = 60.0  # a reader that takes nothing for so long is given up
+STALL_S: Final = 60.0  # a reader that takes less than a slice in it is given up
+SLICE_BYTES: Final = 1 << 16
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
@@ -115,8 +116,9 @@ def _quality(parameter: str) -> float:
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(STALL_S):
-        await response.write(data)
+    for start in range(0, len(data), SLICE_BYTES):
+        async with asyncio.timeout(STALL_S):
+            await response.write(data[start : start + SLICE_BYTES])
 
 
 def _csv(rows: Sequence[StoredPrediction]) -> bytes:

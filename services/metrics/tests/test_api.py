@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from common.contracts import Aggregate, DriftReport, PredictionPage
 from common.service import Service
 from metrics.app import create_service
-from metrics.rows_api import EXPORT_ROWS
+from metrics.rows_api import EXPORT_ROWS, SLICE_BYTES, _send
 from metrics.settings import MetricsSettings
 from metrics.thresholds import Thresholds
 from metrics.windows import as_time, as_us
@@ -409,3 +409,16 @@ async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
 def delivered(service: Service) -> float:
     """Notifications that this replica's receiver took."""
     return service.registry.get_sample_value("sluice_metrics_notifications_total", {"outcome": "delivered"}) or 0.0
+
+
+async def test_slow_reader__has_its_time_for_each_slice_of_an_export() -> None:
+    slices: list[bytes] = []
+
+    class Reader(web.StreamResponse):
+        async def write(self, data: Any) -> None:
+            slices.append(bytes(data))
+
+    sent = b"".join(b"%d" % n for n in range(50_000))
+    await _send(Reader(), sent)
+    assert b"".join(slices) == sent
+    assert {len(part) for part in slices[:-1]} == {SLICE_BYTES}
