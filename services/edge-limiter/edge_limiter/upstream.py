@@ -65,6 +65,8 @@ class Upstream:
         self._observe = observe
         self._resolve = resolve or resolve_name
         self._known: list[str] = []
+        self._question: asyncio.Future[list[str]] | None = None
+        self._asked_s = 0.0
         self._idle: deque[UpstreamConnection] = deque()
         self._turn = 0
         self.in_flight = self._uploads = 0
@@ -74,6 +76,8 @@ class Upstream:
 
     def close(self) -> None:
         """Close what is idle; calls close their own connections."""
+        if self._question is not None:
+            self._question.cancel()
         while self._idle:
             self._idle.popleft().abort()
 
@@ -151,7 +155,7 @@ class Upstream:
         failure: OSError | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                addresses = await self._addresses()
+                addresses = await self._addresses(loop, timeout_s / 2)
                 turn = self._turn = self._turn + 1  # others dial meanwhile
                 for place in range(len(addresses)):
                     address = addresses[(turn + place) % len(addresses)]
@@ -167,11 +171,18 @@ class Upstream:
             raise BadGateway(type(error).__name__) from error
         raise BadGateway("no address answers") from failure
 
-    async def _addresses(self) -> list[str]:
-        """Those of the name now, or the last known ones while nobody can say."""
+    async def _addresses(self, loop: asyncio.AbstractEventLoop, patience_s: float) -> list[str]:
+        """Those of the name now, or the last known ones while nobody can say, or not soon.
+
+        All who dial share one question: a resolver that hangs has few threads, and would collect them.
+        """
+        if self._question is None or self._question.done():
+            self._question = asyncio.ensure_future(self._resolve(self._host, self._port))
+            self._asked_s = loop.time()
         try:
-            self._known = await self._resolve(self._host, self._port)
-        except OSError:
+            async with asyncio.timeout_at(self._asked_s + patience_s if self._known else None):
+                self._known = await asyncio.shield(self._question)
+        except OSError:  # TimeoutError is one
             if not self._known:
                 raise
         return self._known

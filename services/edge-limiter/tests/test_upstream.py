@@ -19,11 +19,11 @@ async def connect() -> AsyncIterator[Connect]:
     with ExitStack() as stack:
 
         async def make(
-            origin: str, *, limit: int = 10, idle_s: float = 5.0, resolve: Resolve | None = None
+            origin: str, *, limit: int = 10, idle_s: float = 5.0, dial_s: float = 2.0, resolve: Resolve | None = None
         ) -> Upstream:
             upstream = Upstream(
                 origin,
-                connect_timeout_s=2.0,
+                connect_timeout_s=dial_s,
                 idle_timeout_s=idle_s,
                 limit=limit,
                 observe=lambda seconds: None,
@@ -351,6 +351,26 @@ async def test_name_server_away__the_last_known_addresses_serve(
 
     upstream = await connect(f"http://replicas:{port}", resolve=resolve)
     assert [await call(upstream, "POST", b"x") for _ in range(2)] == [200, 200]
+
+
+async def test_name_server_that_hangs__is_asked_once_and_the_last_known_addresses_serve(
+    connect: Connect, replicas: tuple[int, dict[str, int]]
+) -> None:
+    port, _ = replicas
+    asked = 0
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return ["127.0.0.1"]
+
+    upstream = await connect(f"http://replicas:{port}", dial_s=6.0, resolve=resolve)
+    assert await call(upstream, "POST", b"x") == 200
+    calls = (call(upstream, "POST", b"x", timeout_s=20.0) for _ in range(9))
+    assert await asyncio.gather(*calls) == [200] * 9
+    assert asked == 2
 
 
 async def test_deadline_that_passes_while_dialling__is_late(connect: Connect) -> None:
