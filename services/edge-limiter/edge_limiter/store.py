@@ -41,11 +41,14 @@ RETURNING key, admitted, GREATEST(0, quota - cardinality(log_us)) AS remaining,
 
 CONNECT_TIMEOUT_S: Final = 2.0
 _BACKOFF_S: Final = (0.05, 1.0)
+_PUNCTUAL: Final = 0.25  # of its time: a timer later than that says that the loop was busy
 _STATEMENT_TIMEOUT_MS: Final = "2000"  # what we no longer wait for must not hold its locks for ever
 
 
 class PostgresLog:
     """One connection to the log. `run` keeps it open; `decide` must be called by one task at a time."""
+
+    _timer: asyncio.TimerHandle
 
     def __init__(self, dsn: str, *, durable: bool, on_change: Callable[[bool, str], None]) -> None:
         self._dsn = dsn
@@ -118,8 +121,7 @@ class PostgresLog:
     async def _fetch(
         self, statement: "PreparedStatement[asyncpg.Record]", asks: Sequence[Ask], timeout_s: float
     ) -> list[asyncpg.Record]:
-        # Terminating is the only way out that cannot hang: cancelling or closing politely talks to the server.
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._drop, "late")
+        self._await_answer(timeout_s)
         try:
             return await statement.fetch(
                 [ask.key for ask in asks],
@@ -130,7 +132,24 @@ class PostgresLog:
                 self._commit,
             )
         finally:
-            timer.cancel()
+            self._timer.cancel()
+
+    def _await_answer(self, patience_s: float) -> None:
+        """Drop the connection when `patience_s` have passed, but for the time in which our own loop stood still.
+
+        Terminating is the only way out that cannot hang: cancelling or closing politely talks to the server.
+        """
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + patience_s
+
+        def give_up() -> None:
+            stood_still_s = loop.time() - due_s
+            if stood_still_s > _PUNCTUAL * patience_s:  # the answer may be there, and unread
+                self._await_answer(stood_still_s)
+            else:
+                self._drop("late")
+
+        self._timer = loop.call_at(due_s, give_up)
 
     def _on_termination(self, connection: object) -> None:
         if connection is self._connection:

@@ -1,4 +1,6 @@
 import asyncio
+import select
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -192,6 +194,21 @@ async def test_late_answer__gives_up_at_the_deadline_and_comes_back(edge_databas
     assert reports.all[-1]
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_answer_that_lay_unread_while_the_loop_stood_still__is_not_late(edge_database: str) -> None:
+    async with open_log(edge_database) as log:
+        transport = log._connection._transport  # type: ignore[union-attr]  # asyncpg shows its socket to nobody
+        answer = transport.get_extra_info("socket")
+        asking = asyncio.create_task(log.decide([Ask(b"k", 1, 1, LIMIT, WINDOW_S)], 0.2))
+        await asyncio.sleep(0)
+        assert select.select([answer], [], [], 60)[0]
+        time.sleep(0.5)  # noqa: ASYNC251  # the loop is busy with something else
+        (verdict,) = await asking
+        assert verdict.admitted == 1
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert log.is_up
 
 
 async def test_killed_connection__is_noticed_without_a_request_and_opened_again(
