@@ -14,17 +14,19 @@ from analyst.writer import Fatal, NotSent, Prompt, RateLimited, Retryable, Write
 ENDPOINT: Final = "https://generativelanguage.googleapis.com"
 API_VERSION: Final = "v1beta"
 DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
+MAX_ANSWER_BYTES: Final = 4 << 20  # as gRPC has it
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s", re.ASCII)
 
 
 class GenaiWriter:
-    """`endpoint` is a URL; empty means Google's own."""
+    """Needs a running event loop. `endpoint` is a URL; empty means Google's own."""
 
     def __init__(self, *, api_key: str, model: str, endpoint: str, schema: dict[str, Any], max_tokens: int) -> None:
         self.model = model
         self._schema = schema
         self._max_tokens = max_tokens
+        self._session = aiohttp.ClientSession(trust_env=True, response_class=_Bounded)
         self._client = genai.Client(
             api_key=api_key,
             vertexai=False,
@@ -32,6 +34,7 @@ class GenaiWriter:
                 base_url=endpoint or ENDPOINT,
                 api_version=API_VERSION,
                 retry_options=types.HttpRetryOptions(attempts=1),
+                aiohttp_client=self._session,
             ),
         )
 
@@ -66,6 +69,22 @@ class GenaiWriter:
         """Close the connections."""
         await self._client.aio.aclose()
         self._client.close()
+        await self._session.close()
+
+
+class _Bounded(aiohttp.ClientResponse):
+    """The SDK reads all of an answer, however long it is."""
+
+    async def read(self) -> bytes:
+        if self._body is None:  # where `text` and `json`, which the SDK calls, look for it
+            body = bytearray()
+            async for part in self.content.iter_any():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    self.close()
+                    raise aiohttp.ClientPayloadError("the answer is too long")
+            self._body = bytes(body)
+        return self._body
 
 
 def _text(response: types.GenerateContentResponse) -> str:

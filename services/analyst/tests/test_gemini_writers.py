@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from fake_gemini import ODD, RETRY_DELAY_S, Script, over_grpc, rest
 
 from analyst.gemini_genai import GenaiWriter
@@ -66,6 +68,23 @@ async def test_a_hanging_server__is_retryable_within_the_time_limit(sdk: Sdk) ->
         with pytest.raises(Retryable, match="timeout"):
             await sdk.writer.write(PROMPT, 0.3)
     assert sdk.script.calls == 1
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_an_answer_without_an_end__is_cut_off(status: int) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * (1 << 16))
+
+    app = web.Application()
+    app.router.add_post("/{version}/models/{model}", answer)
+    async with TestServer(app) as server:
+        writer = _create(GenaiWriter, str(server.make_url("")))
+        with pytest.raises(WriterError):
+            await writer.write(PROMPT, 600)
+        await writer.close()
 
 
 async def test_429__says_when_to_come_back(sdk: Sdk) -> None:
