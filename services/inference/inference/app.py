@@ -3,11 +3,11 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 PIPE_DRAIN_S: Final = 5.0
 SWITCH_S: Final = 0.0005
+WATCH_S: Final = 1.0
 
 
 def create_service(settings: InferenceSettings, given: Plan | None = None) -> Service:
@@ -91,7 +92,8 @@ def _resources(
             records = Records(
                 pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
-            await stack.enter_async_context(_running(records))
+            await stack.enter_async_context(_running(records.run(), "refusal counters"))
+            await stack.enter_async_context(_running(_watch(batcher, broken), "watch for a lost worker"))
             app[ANSWERING] = Answering(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
@@ -182,8 +184,8 @@ async def _plan(settings: InferenceSettings) -> Plan:
 
 
 @asynccontextmanager
-async def _running(records: Records) -> AsyncIterator[None]:
-    task = asyncio.create_task(records.run(), name="refusal counters")
+async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
@@ -203,6 +205,16 @@ def _tell_of_worker(loop: asyncio.AbstractEventLoop, broken: asyncio.Event, even
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
     if event.what == "gave up":
         loop.call_soon_threadsafe(broken.set)
+
+
+async def _watch(batcher: Batcher, broken: asyncio.Event) -> None:
+    """A GPU that never answers, for one: the scoring processes of the onnx engine are ended sooner."""
+    times = 0
+    while times < 2:  # once it may be that this whole process was stopped for a while
+        await asyncio.sleep(WATCH_S)
+        times = times + 1 if batcher.is_lost else 0
+    log.error("scoring worker", what="hangs")
+    broken.set()
 
 
 async def _loading() -> State:

@@ -110,6 +110,11 @@ class Batcher:
         return "ok" if reads and all(worker.is_well() for worker in self._workers) else "failed"
 
     @property
+    def is_lost(self) -> bool:
+        """A worker hangs, and only a new process helps."""
+        return any(worker.is_lost() for worker in self._workers)
+
+    @property
     def ready_workers(self) -> int:
         """Workers with a warm engine."""
         return sum(worker.is_ready for worker in self._workers)

@@ -48,11 +48,15 @@ OnWorker: TypeAlias = Callable[[WorkerEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class Restarts:
-    """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up."""
+    """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up.
+
+    One that is over a batch for `stuck_after_s` shows; after `lost_after_s` nobody can be waiting for that batch.
+    """
 
     backoff_s: float = 0.1
     attempts: int = 8
     stuck_after_s: float = 60.0
+    lost_after_s: float = 180.0
 
 
 class Worker:
@@ -107,8 +111,15 @@ class Worker:
 
     def is_well(self) -> bool:
         """It has a warm engine and has not been over one batch for too long."""
+        return self.is_ready and self._busy_s() < self._restarts.stuck_after_s
+
+    def is_lost(self) -> bool:
+        """It hangs for good. No thread can be ended but with its process."""
+        return self._busy_s() > self._restarts.lost_after_s
+
+    def _busy_s(self) -> float:
         since_s = self._busy_since_s
-        return self.is_ready and (since_s is None or self._now() - since_s < self._restarts.stuck_after_s)
+        return 0.0 if since_s is None else self._now() - since_s
 
     def _run(self) -> None:
         try:

@@ -80,6 +80,26 @@ async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
         await running
 
 
+async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
+    settings: dict[str, Any], stage: Any
+) -> None:
+    plan = replace(stage.plan, restarts=Restarts(lost_after_s=0.01))
+    service = create_service(InferenceSettings(**settings), plan)
+    running = asyncio.create_task(serve(service))
+    async with aiohttp.ClientSession() as session:
+        await _until_ready(session, f"http://127.0.0.1:{service.listen.ops_port}/readyz")
+        stage.is_warm = True
+        stage.hold()
+        url = f"http://127.0.0.1:{service.listen.port}/predict"
+        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "500"}) as response:
+            assert response.status == 504
+        async with asyncio.timeout(60):
+            await service.broken.wait()
+        stage.release()
+    with pytest.raises(Broken):
+        await running
+
+
 async def test_journal_folder_that_cannot_be_used__stops_the_start(
     settings: dict[str, Any], tmp_path: Path, stage: Any
 ) -> None:
