@@ -15,6 +15,23 @@ class ClientGone(Exception):
     """The client went away in the middle of its request."""
 
 
+class NoRoom(Exception):
+    """This process holds as many bytes of bodies as it may."""
+
+
+class Room:
+    """How many bytes of bodies a process holds, and how many it may: hundreds of clients with a MiB each fill a pod."""
+
+    __slots__ = ("held_bytes", "limit_bytes")
+
+    def __init__(self, limit_bytes: float) -> None:
+        self.held_bytes = 0
+        self.limit_bytes = limit_bytes
+
+
+UNBOUNDED: Final = Room(float("inf"))
+
+
 class BodyBuffer:
     """Fed by a protocol, read by one task. `hold` and `release` stop and restart what feeds it."""
 
@@ -22,10 +39,12 @@ class BodyBuffer:
         "_before",
         "_error",
         "_first",
+        "_held_bytes",
         "_hold",
         "_is_dropped",
         "_release",
         "_rest",
+        "_room",
         "_size",
         "_waiter",
         "is_complete",
@@ -33,9 +52,15 @@ class BodyBuffer:
     )
 
     def __init__(
-        self, hold: Callable[[], None], release: Callable[[], None], before: Callable[[], None] | None = None
+        self,
+        hold: Callable[[], None],
+        release: Callable[[], None],
+        before: Callable[[], None] | None = None,
+        room: Room = UNBOUNDED,
     ) -> None:
-        """`before` is called once, when a reader first has to wait."""
+        """`before` is called once, when a reader first has to wait. What is read whole takes room until it is freed."""
+        self._room = room
+        self._held_bytes = 0
         self._hold = hold
         self._release = release
         self._before = before
@@ -58,6 +83,7 @@ class BodyBuffer:
         else:
             self._rest += piece
         self._size += len(piece)
+        self._hold_bytes(len(piece))
         if self._size > HIGH_WATER_BYTES and not self.is_held:
             self.is_held = True
             self._hold()
@@ -96,7 +122,7 @@ class BodyBuffer:
         return self._take()
 
     async def whole(self, max_bytes: int) -> bytes:
-        """All of it. Raises BodyTooLarge, and what `fail` was given."""
+        """All of it. Raises BodyTooLarge, NoRoom while more is to come, and what `fail` was given."""
         if self.is_complete and self._size <= max_bytes:
             return self._take()
         whole = bytearray()
@@ -104,11 +130,25 @@ class BodyBuffer:
             whole += piece
             if len(whole) > max_bytes:
                 raise BodyTooLarge
+            if self._room.held_bytes > self._room.limit_bytes and not self.is_complete:
+                raise NoRoom
         return bytes(whole)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while piece := await self.piece():
+            self._hold_bytes(-len(piece))
             yield piece
+
+    def free_room(self) -> None:
+        """Nobody has any of it any more."""
+        self._hold_bytes(-self._held_bytes)
+
+    def __del__(self) -> None:
+        self.free_room()
+
+    def _hold_bytes(self, count: int) -> None:
+        self._held_bytes += count
+        self._room.held_bytes += count
 
     def _take(self) -> bytes:
         whole = self._first if self._rest is None else self._first + self._rest

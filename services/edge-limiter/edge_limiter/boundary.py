@@ -61,6 +61,7 @@ class Boundary:
             answered.is_elsewhere = False
             answered.status = self._fail(error, answered.route, ctx, connection.out)
         finally:
+            request.body.free_room()
             if not answered.is_elsewhere:
                 self._record(request, answered, self.now() - started, ctx)
 

@@ -13,8 +13,7 @@ import httptools
 
 from edge_limiter import limits
 from edge_limiter.acceptance import Unacceptable
-from edge_limiter.body import BodyBuffer, ClientGone
-from edge_limiter.limits import Patience
+from edge_limiter.body import BodyBuffer, ClientGone, Room
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request, read_head
 
@@ -22,7 +21,8 @@ from edge_limiter.request import Request, read_head
 class Keeper(Protocol):
     """Who keeps the connections: the door, or a test's own."""
 
-    patience: Patience
+    patience: limits.Patience
+    room: Room
     is_draining: bool
     handle: Callable[[Request, "Connection"], Awaitable[None]]
 
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         elif self._active is None and now - self._since > patience.keepalive_s:
             self._close()
 
-    def _check_body(self, now: float, patience: Patience) -> None:
+    def _check_body(self, now: float, patience: limits.Patience) -> None:
         took_s = now - self._since
         if not self._holds and took_s > patience.body_s:
             if self._body_bytes - self._timed_bytes < patience.min_rate * took_s:
@@ -175,10 +175,10 @@ class Connection(asyncio.Protocol):
         self._is_in_head, self._since = False, self._loop.time()
         self._overhead = self._bare_bytes = self._body_bytes = self._timed_bytes = 0
         headers, fields, refusal = read_head(method, version, lines, at_most_bytes)
-        body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None)
-        request = Request(method, self._url.decode("latin-1"), version, headers, fields, self._peer, body, refusal)
+        body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None, self._keeper.room)
+        target = self._url.decode("latin-1")
+        self._receiving = request = Request(method, target, version, headers, fields, self._peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
-        self._receiving = request
         self._take(request)
         if refusal is not None:
             self._is_deaf = True

@@ -7,6 +7,7 @@ from typing import Final, Self
 import structlog
 from aiohttp import web
 
+from edge_limiter.body import UNBOUNDED, Room
 from edge_limiter.connection import Connection
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
@@ -24,9 +25,12 @@ Handle = Callable[[Request, Connection], Awaitable[None]]
 class Door:
     """Makes the protocols of a server. `run` must be running: it is what ends slow clients."""
 
-    def __init__(self, handle: Handle, patience: Patience, pages: Pages, *, max_connections: int) -> None:
+    def __init__(
+        self, handle: Handle, patience: Patience, pages: Pages, *, max_connections: int, room: Room = UNBOUNDED
+    ) -> None:
         self.handle = handle
         self.patience = patience
+        self.room = room
         self.is_draining = False
         self._pages = pages
         self._pages_server: web.Server | None = None

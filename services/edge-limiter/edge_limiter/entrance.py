@@ -4,6 +4,7 @@ import structlog
 
 from common.telemetry import HttpMetrics
 from edge_limiter.api import ERRORS
+from edge_limiter.body import Room
 from edge_limiter.boundary import Boundary
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
@@ -33,7 +34,8 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door
         maximum_timeout_s=settings.edge_max_timeout_s,
         logs_all=settings.log_level == "debug",
     )
-    return Door(boundary.handle, patience, pages, max_connections=settings.edge_max_connections)
+    room = Room(settings.edge_body_memory_bytes)
+    return Door(boundary.handle, patience, pages, max_connections=settings.edge_max_connections, room=room)
 
 
 def warn_of_undeclared_proxy(_peer: str) -> None:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from common.problems import Problem
-from edge_limiter.body import BodyTooLarge
+from common.problems import Problem, unavailable
+from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.exchange import Answer, Body, ExchangeError, Headers
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request
@@ -13,11 +13,13 @@ from edge_limiter.request import Request
 WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are sent on: one write, and no half-used upstream connection."""
 
+_ROOM_RETRY_S: Final = 1.0
+
 TOO_LARGE: Final = "The body is larger than this service takes."
 
 
 async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body. Raises Problem 413 past the size limit and 408 when it does not come in time."""
+    """The whole body. Raises Problem 413 past the size limit, 408 when it does not come in time, 503 without room."""
     refuse_length(request, max_bytes)
     try:
         if request.body.is_complete:
@@ -26,6 +28,8 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
             return await request.body.whole(max_bytes)
     except BodyTooLarge:
         raise too_large() from None
+    except NoRoom:
+        raise unavailable("Too many large bodies are on their way.", _ROOM_RETRY_S) from None
     except TimeoutError:
         raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
 

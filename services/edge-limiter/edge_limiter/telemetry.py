@@ -64,6 +64,11 @@ class EdgeMetrics:
         """Read what clients sent and were sent at each scrape: counting it there costs a request nothing."""
         self._registry.register(_Bytes(read))
 
+    def watch_room(self, held_bytes: Callable[[], int]) -> None:
+        """Read what bodies take at each scrape."""
+        told = "Bytes of clients' bodies in memory; past EDGE_BODY_MEMORY_BYTES those still to come get 503."
+        Gauge("sluice_edge_body_bytes", told, registry=self._registry).set_function(held_bytes)
+
     def upstream_observer(self, name: str) -> Callable[[float], None]:
         """What one upstream's latencies go to."""
         return self._upstream.labels(name).observe

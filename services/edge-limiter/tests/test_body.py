@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from edge_limiter.body import BodyBuffer
+from edge_limiter.body import BodyBuffer, NoRoom, Room
 
 
 async def test_large_body_that_nobody_reads__holds_the_connection_back() -> None:
@@ -33,3 +33,43 @@ async def test_body_in_pieces_of_two_bytes__takes_little_more_memory_than_it_has
     assert kept_bytes < 4 * (2 << 14)
     body.finish()
     assert await whole == b"".join(pieces)
+
+
+def buffer(room: Room) -> BodyBuffer:
+    return BodyBuffer(lambda: None, lambda: None, room=room)
+
+
+async def test_body_that_is_read_whole__takes_room_until_it_is_freed() -> None:
+    room = Room(1_000)
+    body, unread = buffer(room), buffer(room)
+    body.feed(b"x" * 600)
+    body.finish()
+    body.put_back(await body.whole(1_000))
+    unread.feed(b"y" * 100)
+    assert room.held_bytes == 700
+    body.free_room()
+    assert room.held_bytes == 100
+    del body, unread
+    assert room.held_bytes == 0
+
+
+async def test_body_that_is_passed_on_in_pieces__takes_room_only_until_each_is_read() -> None:
+    room = Room(1_000)
+    body = buffer(room)
+    pieces = aiter(body)
+    for _ in range(5):
+        body.feed(b"x" * 600)
+        assert room.held_bytes == 600
+        await anext(pieces)
+        assert room.held_bytes == 0
+
+
+async def test_without_room__who_waits_for_more_hears_so_and_a_whole_body_goes_on() -> None:
+    room = Room(1_000)
+    complete, partial = buffer(room), buffer(room)
+    complete.feed(b"x" * 600)
+    complete.finish()
+    partial.feed(b"y" * 600)
+    with pytest.raises(NoRoom):
+        await partial.whole(10_000)
+    assert len(await complete.whole(10_000)) == 600

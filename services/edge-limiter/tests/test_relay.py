@@ -233,3 +233,29 @@ async def test_refused_client_that_waits_for_100_continue__gets_429_instead(
 
     assert await expectant() == b"HTTP/1.1 100 Continue\r\nHTTP/1.1 200 OK\r\n"
     assert await expectant() == b"HTTP/1.1 429 Too Many Requests\r\n"
+
+
+async def test_more_large_bodies_than_there_is_memory__are_told_to_come_again(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_BODY_MEMORY_BYTES=str(1 << 20), EDGE_RATE_LIMIT="100"
+    )
+    head = b"POST /predict/batch HTTP/1.1\r\nHost: edge\r\nContent-Length: 900000\r\n\r\n"
+    async with asyncio.timeout(30):
+        first = await asyncio.open_connection("127.0.0.1", edge.port)
+        first[1].write(head + b"[" * 600_000)
+        while edge.sample("sluice_edge_body_bytes") < 600_000:
+            await asyncio.sleep(0)
+        second = await asyncio.open_connection("127.0.0.1", edge.port)
+        second[1].write(head + b"[" * 600_000)
+        answer = await second[0].read()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert await edge.post() == 200, "a body that is whole needs no room"
+        first[1].write(b"[" * 300_000)
+        assert (await first[0].readuntil(b"\r\n")) == b"HTTP/1.1 200 OK\r\n"
+        for _, writer in (first, second):
+            writer.close()
+        while edge.sample("sluice_edge_body_bytes"):
+            await asyncio.sleep(0)
