@@ -104,12 +104,14 @@ def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
 
 
 def _grown(name: str, warm: Sequence[Row]) -> list[str]:
-    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged."""
+    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged. The
+    edge answers for no connection that a client keeps: a load in an open loop opens one for each answer that is late.
+    """
     seen = [row for row in warm if name in row.samples]
     if len(seen) < len(warm) / 2:
         return [f"{name} did not say its tasks in half of the stretches"]
     found = []
-    for field in ("rss_mib", "fds", "tasks"):
+    for field in ("rss_mib", "own_fds", "tasks"):
         before, after = _course(seen, [float(getattr(row.samples[name], field)) for row in seen])
         is_data = field == "rss_mib" and name in ("postgres", "valkey")
         if after > before * (1 + MOST_GROWTH) + 4 and not is_data:

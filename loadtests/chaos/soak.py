@@ -131,7 +131,7 @@ async def _tables(stack: Stack) -> list[Table]:
 
 
 _HEAD: Final = (
-    "| minute | requests | shed | failed | p50 ms | p99 ms | RSS MiB, fds, tasks: "
+    "| minute | requests | shed | failed | p50 ms | p99 ms | RSS MiB, fds (+ of clients), tasks: "
     + " | ".join(NAMES)
     + " | dead rows | live rows | tables MiB | times slower |\n|"
     + "---:|" * (len(NAMES) + 10)
@@ -140,7 +140,7 @@ _HEAD: Final = (
 
 def _printed(row: Row) -> str:
     seen = [row.samples.get(name) for name in NAMES]
-    processes = ["not seen" if s is None else f"{s.rss_mib:.0f}, {s.fds}, {s.tasks}" for s in seen]
+    processes = ["not seen" if s is None else f"{s.rss_mib:.0f}, {_fds(s)}, {s.tasks}" for s in seen]
     dead, live = sum(table.dead for table in row.tables), sum(table.live for table in row.tables)
     mib = sum(table.size_bytes for table in row.tables) / (1 << 20)
     numbers = [
@@ -154,6 +154,11 @@ def _printed(row: Row) -> str:
     return (
         "| " + " | ".join([*numbers, *processes, f"{dead:,}", f"{live:,}", f"{mib:.1f}", f"{row.slowness:.1f}"]) + " |"
     )
+
+
+def _fds(sample: Sample) -> str:
+    """Its own, and those that clients keep."""
+    return f"{sample.own_fds} + {sample.clients}" if sample.clients else f"{sample.own_fds}"
 
 
 def _say_reached(rate: float, peak: float) -> None:

@@ -25,13 +25,20 @@ _FEW: Final = 5
 
 
 class Sample(NamedTuple):
-    """One look at one process. `tasks`: of its event loop; children for PostgreSQL; threads for others."""
+    """One look at one process. `tasks`: of its event loop; children for PostgreSQL; threads for others. `clients`: the
+    file descriptors that are connections which clients opened and keep; counted at the edge only.
+    """
 
     at_s: float
     pid: int
     rss_mib: float
     fds: int
     tasks: int
+    clients: int = 0
+
+    @property
+    def own_fds(self) -> int:
+        return self.fds - self.clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class Watch:
                 continue
             with suppress(psutil.NoSuchProcess):
                 self._born_s.setdefault(process.pid, process.create_time())
-                sample = _sample(process, name == "postgres", said.get(name, -1))
+                sample = _sample(name, process, said.get(name, -1))
                 if sample is not None:
                     self.samples.setdefault(name, []).append(sample)
 
@@ -107,17 +114,25 @@ def life_of(name: str, samples: Sequence[Sample], born_s: float) -> Life | None:
 
 def _median(samples: Sequence[Sample]) -> Sample:
     columns: Iterable[tuple[float, ...]] = zip(*samples, strict=True)
-    at_s, pid, rss_mib, fds, tasks = (statistics.median(column) for column in columns)
-    return Sample(at_s, int(pid), rss_mib, int(fds), int(tasks))
+    at_s, pid, rss_mib, *counts = (statistics.median(column) for column in columns)
+    return Sample(at_s, int(pid), rss_mib, *map(int, counts))
 
 
-def _sample(process: psutil.Process, is_postgres: bool, tasks: int | None) -> Sample | None:
+def _sample(name: str, process: psutil.Process, tasks: int | None) -> Sample | None:
     """None when a service did not say its tasks."""
     if tasks is None:
         return None
     if tasks < 0:
-        tasks = len(process.children()) if is_postgres else process.num_threads()
-    return Sample(time.time(), process.pid, process.memory_info().rss / (1 << 20), process.num_fds(), tasks)
+        tasks = len(process.children()) if name == "postgres" else process.num_threads()
+    clients = accepted(process) if name == "edge-limiter" else 0
+    return Sample(time.time(), process.pid, process.memory_info().rss / (1 << 20), process.num_fds(), tasks, clients)
+
+
+def accepted(process: psutil.Process) -> int:
+    """Connections to the ports on which it listens that both ends keep open; half of one would be its own to close."""
+    connections = process.net_connections("tcp")
+    listens = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+    return sum(each.laddr.port in listens and each.status == psutil.CONN_ESTABLISHED for each in connections)
 
 
 async def _tasks(session: aiohttp.ClientSession, url: str) -> int | None:

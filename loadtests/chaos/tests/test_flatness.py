@@ -25,10 +25,15 @@ def test_warm_up__does_not_count() -> None:
 
 
 def test_memory_descriptors_and_tasks_that_grow__are_named() -> None:
-    for field in ("rss_mib", "fds", "tasks"):
+    for field, named in (("rss_mib", "rss_mib"), ("fds", "own_fds"), ("tasks", "tasks")):
         grown = FLAT._replace(**{field: 200})
-        assert judged([row()] * 8 + [row(metrics=grown)] * 4)[0].startswith(f"metrics: {field}")
+        assert judged([row()] * 8 + [row(metrics=grown)] * 4)[0].startswith(f"metrics: {named}")
     assert judged([row()] * 8 + [row(postgres=FLAT._replace(rss_mib=200.0))] * 4) == []  # its data
+
+
+def test_connections_that_clients_keep__are_no_growth() -> None:
+    more_clients = FLAT._replace(fds=220, clients=200)
+    assert judged([row()] * 8 + [row(**{"edge-limiter": more_clients})] * 4) == []
 
 
 def test_slower_answers__are_named_though_one_stretch_was_as_fast() -> None:
