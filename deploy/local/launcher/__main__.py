@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _run(asked: argparse.Namespace, system: System) -> int:
-    run(system, Console(), reloads=asked.reloads)
+    run(system, Console(skips=True), reloads=asked.reloads)
     return 0
 
 

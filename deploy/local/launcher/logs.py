@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import select
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -53,15 +54,21 @@ class LogFile:
 
 
 class Console:
-    """Prints lines of services and events of the launcher; goes quiet when nobody reads any more, and never raises."""
+    """Prints lines of services and events of the launcher; goes quiet when nobody reads any more, and never raises.
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
+    One that `skips` does not wait for a reader that stands still (Ctrl-S, a pager): who prints keeps services going. It
+    says how many lines it left out; files have them all.
+    """
+
+    def __init__(self, out: TextIO = sys.stdout, *, skips: bool = False) -> None:
         if isinstance(out, io.TextIOWrapper):
             out.reconfigure(errors="backslashreplace")
         self._out = out
         self.is_terminal = out.isatty()
         self._colours = self.is_terminal and "NO_COLOR" not in os.environ
         self._known: dict[str, int] = {}
+        self._skips = skips
+        self._skipped = 0
 
     def line(self, source: str, text: str) -> None:
         """One line that a service wrote."""
@@ -89,11 +96,22 @@ class Console:
         return f"\033[{colour}m{prefix}\033[0m" if self._colours else prefix
 
     def _print(self, text: str) -> None:
+        if self._skips and not _takes(self._out):
+            self._skipped += 1
+            return
+        if self._skipped:
+            left_out, self._skipped = self._skipped, 0
+            self.say("lines were not shown while nobody read", lines=left_out, see="make logs")
         try:
             print(text, file=self._out, flush=True)
         except OSError as error:
             if error.errno != errno.ENOSPC:  # a disk may have room again; a reader or a terminal that left stays away
                 self._out = open(os.devnull, "w")  # for the rest of the process
+
+
+def _takes(out: TextIO) -> bool:
+    """Whether it can be written to without waiting for its reader."""
+    return bool(select.select([], [out], [], 0)[1])
 
 
 def rotated(path: Path) -> Path:

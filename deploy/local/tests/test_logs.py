@@ -2,12 +2,17 @@
 
 import io
 import json
+import os
+import pty
+import select
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from launcher.follow import Tail, show
 from launcher.logs import Console, LogFile, lines, rotated
+
+CTRL_S, CTRL_Q = b"\x13", b"\x11"
 
 
 class Terminal(io.StringIO):
@@ -95,6 +100,25 @@ def test_terminal_of_another_encoding__gets_what_it_can_show(tmp_path: Path) -> 
     with (tmp_path / "out").open("w", encoding="ascii") as out:
         Console(out).plain("caf\u00e9")
     assert (tmp_path / "out").read_text() == "caf\\xe9\n"
+
+
+def test_terminal_that_stands_still__holds_nobody_up_and_hears_what_it_missed() -> None:
+    keyboard, screen = pty.openpty()
+    with open(screen, "w") as out, open(keyboard, "rb", buffering=0) as seen:
+        console = Console(out, skips=True)
+        os.write(keyboard, CTRL_S)
+        while select.select([], [out], [], 0)[1]:
+            pass
+        for _ in range(10_000):
+            console.line("edge", "a line of some service")
+        os.write(keyboard, CTRL_Q)
+        while not select.select([], [out], [], 0)[1]:
+            pass
+        console.line("edge", "seen again")
+        shown = ""
+        while "seen again" not in shown:
+            shown += seen.read(1 << 16).decode()
+    assert "lines=10000" in shown
 
 
 def test_show__prints_the_last_lines_of_each(tmp_path: Path) -> None:
