@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,6 +90,17 @@ class System:
         found = [p for p in self.processes() if _command(p)[-2:] == ["-m", package]]
         assert len(found) == 1, found
         return found[0]
+
+    @contextmanager
+    def unattended(self) -> Iterator[None]:
+        """What ends meanwhile is started again only afterwards."""
+        assert self.process is not None
+        launcher = psutil.Process(self.process.pid)
+        launcher.suspend()
+        try:
+            yield
+        finally:
+            launcher.resume()
 
     async def database(self) -> asyncpg.Connection:
         """A connection to the system's own PostgreSQL."""
