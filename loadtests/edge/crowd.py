@@ -19,7 +19,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def slow_client(port: int, number: int) -> None:
-    """One byte a second, and from the start again whenever the edge has had enough."""
+    """One byte a second, and from the start again whenever the edge has had enough; no two at the same moment."""
+    await asyncio.sleep(number / SLOW)
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         body = b"Content-Length: 100000\r\n\r\n" if number % 2 else b""
