@@ -112,7 +112,8 @@ async def test_bad_input__is_a_problem_document_that_echoes_nothing_and_one_line
     assert system.output.read_text().count(document["request_id"]) == 1
     assert response.status == document["status"] == status
     assert document["request_id"] == response.headers["X-Request-ID"]
-    assert "aaaa" not in str(document) and "hello" not in str(document)
+    echoable = str(document | {"request_id": ""})  # a random id may hold any run of letters
+    assert "aaaa" not in echoable and "hello" not in echoable
 
 
 async def logged_until_now(system: System, session: aiohttp.ClientSession) -> None:
