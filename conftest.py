@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import settings
 
 from launcher import postgres as postgresql
 from launcher import valkey as valkeys
@@ -22,6 +23,9 @@ from launcher.testing import Databases
 from launcher.valkey import Valkey
 
 AnyServer = TypeVar("AnyServer", bound=Server)
+
+settings.register_profile("unhurried", deadline=None)  # properties hold or not, however fast a busy machine says so
+settings.load_profile("unhurried")
 
 
 @contextmanager
