@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -99,7 +100,7 @@ def test_replicas_that_migrate_at_once__all_succeed_and_it_runs_once(
     slow = f'op.execute("SELECT pg_sleep(0.2)"); {SECOND}'
     arguments = [str(tmp_path), database_url, package(FIRST, slow)]
     replicas = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(MIGRATE), *arguments]) for _ in range(3)]
-    assert [replica.wait(30) for replica in replicas] == [0, 0, 0]
+    assert [replica.wait(120) for replica in replicas] == [0, 0, 0]
     assert fetch(database_url, "SELECT id FROM probe.thing") == [(1,)]
 
 
@@ -142,7 +143,7 @@ def test_running_services__load_no_migration_tools() -> None:
 
 
 async def test_pool__sees_its_schema_first_and_names_itself(database_url: str) -> None:
-    async with create_pool(database_url, schema="probe", application="probe-app") as pool:
+    async with create_pool(database_url, schema="probe", application="probe-app", timeout_s=60) as pool:
         await pool.execute("CREATE SCHEMA probe; CREATE TABLE thing (id int)")
         assert await pool.fetchval("SELECT schemaname FROM pg_tables WHERE tablename = 'thing'") == "probe"
         assert await pool.fetchval("SHOW application_name") == "probe-app"
@@ -151,15 +152,23 @@ async def test_pool__sees_its_schema_first_and_names_itself(database_url: str) -
 async def test_statement_that_takes_too_long__is_cut_off_and_the_pool_goes_on(database_url: str) -> None:
     async with create_pool(database_url, schema="probe", application="probe", size=1, timeout_s=0.3) as pool:
         with pytest.raises(POSTGRES_ERRORS):
-            await pool.execute("SELECT pg_sleep(5)")
-        assert await pool.fetchval("SELECT 1") == 1
+            await pool.execute("SELECT pg_sleep(600)")
+        assert await first_answer(pool) == 1
+
+
+async def first_answer(pool: "asyncpg.Pool[asyncpg.Record]") -> object:
+    """A busy machine may take longer over any of these than the pool's short time."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(*POSTGRES_ERRORS):
+                return await pool.fetchval("SELECT 1")
 
 
 async def test_pool__starts_without_its_server_and_recovers_each_time(own_postgres: Callable[..., Postgres]) -> None:
     server = own_postgres()
     url = server.url("postgres")
     server.kill()
-    async with create_pool(url, schema="probe", application="probe", timeout_s=2) as pool:
+    async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
         with pytest.raises(POSTGRES_ERRORS):
             await pool.fetchval("SELECT 1")
         server.start()
@@ -172,7 +181,7 @@ async def test_pool__starts_without_its_server_and_recovers_each_time(own_postgr
 
 
 async def test_pool__never_opens_more_connections_than_its_size(database_url: str) -> None:
-    async with create_pool(database_url, schema="probe", application="probe-size", size=2) as pool:
+    async with create_pool(database_url, schema="probe", application="probe-size", size=2, timeout_s=60) as pool:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe-size'"
         counts = await asyncio.gather(*(pool.fetchval(query) for _ in range(20)))
     assert max(counts) == 2
