@@ -85,15 +85,15 @@ async def url() -> AsyncIterator[Callable[[str], str]]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with create_session(connect_timeout_s=0.5) as made:
+    async with create_session(connect_timeout_s=60) as made:
         yield made
 
 
-def context(seconds: float = 5.0, now: float = 100.0) -> RequestContext:
+def context(seconds: float, now: float = 100.0) -> RequestContext:
     return RequestContext("r-1", None, f"00-{'a' * 32}-{'b' * 16}-01", now + seconds)
 
 
-async def call(session: aiohttp.ClientSession, url: str, seconds: float = 5.0, spent_s: float = 0.0) -> Answer:
+async def call(session: aiohttp.ClientSession, url: str, seconds: float = 60.0, spent_s: float = 0.0) -> Answer:
     return await call_json(
         session,
         "POST",
@@ -108,13 +108,13 @@ async def call(session: aiohttp.ClientSession, url: str, seconds: float = 5.0, s
 async def test_call__passes_on_id_trace_and_the_time_that_is_left(
     session: aiohttp.ClientSession, url: Callable[[str], str]
 ) -> None:
-    answer = await call(session, url("echo"), seconds=5.0, spent_s=1.5)
+    answer = await call(session, url("echo"), seconds=60.0, spent_s=1.5)
     assert answer.echoed == '{"text":"hi"}'
     assert (
         answer.headers.items()
         >= {
             "X-Request-ID": "r-1",
-            "X-Request-Timeout-Ms": "3500",
+            "X-Request-Timeout-Ms": "58500",
             "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
             "Content-Type": "application/json",
         }.items()
@@ -124,7 +124,7 @@ async def test_call__passes_on_id_trace_and_the_time_that_is_left(
 async def test_no_answer_before_the_deadline__is_a_timeout(
     session: aiohttp.ClientSession, url: Callable[[str], str]
 ) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         with pytest.raises(UpstreamTimeout):
             await call(session, url("hang"), seconds=0.1)
 

@@ -49,7 +49,7 @@ async def test_readiness__is_red_only_on_a_failed_check(checks: dict[str, State]
 
 
 async def test_hanging_check__is_degraded_within_its_time() -> None:
-    async with asyncio.timeout(ops.CHECK_TIMEOUT_S + 2):
+    async with asyncio.timeout(ops.CHECK_TIMEOUT_S + 20):
         assert await Readiness({"a": hangs, "b": hangs, "c": says("ok")}).report() == (
             "degraded",
             {"a": "degraded", "b": "degraded", "c": "ok"},
