@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import ClassVar
 from aiohttp import web
 from pydantic import SecretStr
+from common import service
 from common.ops import Readiness
 from common.service import Listen, Service, StartError, command_line
 from common.settings import Port, Settings
@@ -41,10 +42,12 @@ class ProbeSettings(Settings):
     probe_port: Port | None = None
     probe_ops_port: Port | None = None
     probe_fails: bool = False
+    probe_lame_duck_s: float = service.LAME_DUCK_S
     probe_token: SecretStr = SecretStr("")
     probe_key: SecretStr = SecretStr("")
 
 def create(settings):
+    service.LAME_DUCK_S = settings.probe_lame_duck_s
     registry = create_registry()
     app = create_app(Door(HttpMetrics(registry)))
     release = asyncio.Event()
@@ -94,7 +97,7 @@ class Probe:
 
     def run(self, *arguments: str, **environ: str) -> tuple[int, str]:
         process = self.start(*arguments, **environ)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         return process.returncode, output
 
     def metric(self, name: str) -> float:
@@ -103,7 +106,7 @@ class Probe:
 
     def get(self, path: str, port: int | None = None) -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=60) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -161,9 +164,9 @@ def test_sigterm__drains_the_request_in_flight_then_exits_0(probe: Probe, runnin
     assert probe.get("/livez", probe.ops_port)[0] == 200
     (probe.folder / "release").touch()
     probe.get("/readyz", probe.ops_port)
-    asking.join(10)
+    asking.join(60)
     assert asking.answer == (200, b'{"done": true}')
-    output, _ = running.communicate(timeout=10)
+    output, _ = running.communicate(timeout=60)
     assert "closed" in output
     assert '"stopped"' in output
     assert running.returncode == 0
@@ -229,7 +232,7 @@ async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_p
 
 async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
     """Tried again while nobody listens."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 async with ops.get(path) as response:
@@ -282,8 +285,8 @@ def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
     asking.start()
     wait_for(process, "entered")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
-    asking.join(10)
+    output, _ = process.communicate(timeout=60)
+    asking.join(60)
     assert isinstance(asking.answer, Exception)
     assert "closed" in output
     assert process.returncode == 0
@@ -296,8 +299,8 @@ def test_second_signal__exits_at_once(probe: Probe, running: "subprocess.Popen[s
     running.send_signal(signal.SIGTERM)
     wait_for(running, "draining")
     running.send_signal(signal.SIGINT)
-    assert running.wait(5) == 1
-    asking.join(10)
+    assert running.wait(60) == 1
+    asking.join(60)
     assert isinstance(asking.answer, Exception)
 
 
@@ -380,9 +383,9 @@ async def is_answered(client: aiohttp.ClientSession, url: str) -> bool:
 def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_close(
     probe: Probe,
 ) -> None:
-    process = probe.start(LOG_FORMAT="json")
+    process = probe.start(LOG_FORMAT="json", PROBE_LAME_DUCK_S="60")
     wait_for(process, "listening")
-    kept = http.client.HTTPConnection("127.0.0.1", probe.port, timeout=10)
+    kept = http.client.HTTPConnection("127.0.0.1", probe.port, timeout=60)
     kept.request("GET", "/nowhere")
     first = kept.getresponse()
     first.read()
@@ -394,5 +397,5 @@ def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_clo
     kept.close()
     assert first.headers["Connection"] is None
     assert (second.status, second.headers["Connection"]) == (404, "close")
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     process.communicate()
