@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -67,15 +68,14 @@ async def test_database_killed__limits_go_on_locally_and_are_exact_again_without
     edge = await start_edge(
         DATABASE_URL=server.url(), EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="10"
     )
+    await edge.store_is_up()
     assert [await edge.post() for _ in range(4)] == [200] * 4
     server.kill()
     assert Counter([await edge.post() for _ in range(10)]) == {200: 6, 429: 4}
     assert edge.sample("sluice_edge_store_up") == 0
     assert (await edge.service.readiness.report())[1]["database"] == "degraded"
     server.start()
-    async with asyncio.timeout(20):
-        while not edge.sample("sluice_edge_store_up"):
-            await asyncio.sleep(0)
+    await edge.store_is_up()
     assert await edge.post() == 200  # the killed server kept what it had committed: four of ten
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="store") == 5
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="local") == 6
@@ -91,13 +91,14 @@ async def test_three_edges_and_a_database_that_is_killed_and_returns__admit_what
     edges = [await start_edge(EDGE_RATE_LIMIT="12", **settings) for _ in range(3)]
 
     async def told(name: str, value: float) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while {edge.sample(name) for edge in edges} != {value}:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
 
     async def admitted(requests: int) -> int:
         return [await edges[number % 3].post() for number in range(requests)].count(200)
 
+    await told("sluice_edge_store_up", 1)
     await told("sluice_edge_replicas", 3)
     exact = [await edges[0].post() for _ in range(6)].count(200)
     server.kill()
@@ -150,8 +151,12 @@ async def test_database_away_and_policy_closed__is_503_not_429(
 
 
 async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
-    start_edge: StartEdge, start_upstream: StartUpstream, redis_settings: dict[str, Any]
+    start_edge: StartEdge,
+    start_upstream: StartUpstream,
+    redis_settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("edge_limiter.app._EVENTS_DRAIN_S", 60.0)
     edge = await start_edge(
         REDIS_HOST=redis_settings["host"],
         REDIS_PORT=str(redis_settings["port"]),

@@ -72,7 +72,7 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0)
 

@@ -12,7 +12,7 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 @pytest.fixture
 async def pool(edge_database: str) -> AsyncIterator[Pool]:
-    async with create_pool(edge_database, schema="edge", application="test") as pool:
+    async with create_pool(edge_database, schema="edge", application="test", timeout_s=60) as pool:
         yield pool
 
 
