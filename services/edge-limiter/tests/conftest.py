@@ -36,6 +36,16 @@ class RunningEdge:
             while not self.sample("sluice_edge_store_up"):
                 await asyncio.sleep(0.01)
 
+    async def health(self, is_awaited: Callable[[dict[str, Any]], bool]) -> tuple[int, dict[str, Any]]:
+        """The status and the document of the first that is awaited: a busy machine may take longer over a probe."""
+        async with asyncio.timeout(60):
+            while True:
+                async with self.http.get("/health") as response:
+                    document: dict[str, Any] = await response.json()
+                    if is_awaited(document):
+                        return response.status, document
+                await asyncio.sleep(0.01)
+
     def sample(self, name: str, **labels: str) -> float:
         """The value of a Prometheus sample; 0 before it was first counted."""
         return self.service.registry.get_sample_value(name, labels) or 0.0
