@@ -33,7 +33,7 @@ async def test_request__arrives_with_its_headers_made_anew(
     sent = {
         "X-Request-ID": "id-1",
         "X-Forwarded-For": "6.6.6.6",
-        "X-Request-Timeout-Ms": "5000",
+        "X-Request-Timeout-Ms": "60000",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "Authorization": "Bearer of-the-model",
         "Connection": "keep-alive, X-Hop",
@@ -53,7 +53,7 @@ async def test_request__arrives_with_its_headers_made_anew(
     assert arrived["X-Forwarded-Host"] == f"127.0.0.1:{edge.port}"
     assert arrived["X-Request-ID"] == "id-1"
     assert arrived["traceparent"] == sent["traceparent"]
-    assert 4_000 < int(arrived["X-Request-Timeout-Ms"]) <= 5_000
+    assert 30_000 < int(arrived["X-Request-Timeout-Ms"]) <= 60_000
     assert (arrived["Authorization"], arrived["X-Own"]) == ("Bearer of-the-model", "kept")
     assert (arrived["Content-Length"], arrived["Via"]) == ("5", "1.1 sluice")
     assert "X-Hop" not in arrived
