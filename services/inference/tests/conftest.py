@@ -158,6 +158,27 @@ def recorded(redis_settings: dict[str, Any]) -> Callable[[int], Awaitable[list[d
     return events
 
 
+@pytest.fixture
+def recorded_refusals(recorded: Any) -> Callable[[int], Awaitable[Counter[tuple[str, str]]]]:
+    """Call it with a number for the refused texts by route and outcome, once they are so many.
+
+    They are written once a second, so those of one moment may be in two events.
+    """
+
+    async def refusals(texts: int) -> Counter[tuple[str, str]]:
+        events: list[dict[str, Any]] = []
+        while True:
+            events = await recorded(len(events) + 1)
+            found: Counter[tuple[str, str]] = Counter()
+            for event in events:
+                if event["kind"] == "counter":
+                    found[event["route"], event["outcome"]] += event["n"]
+            if found.total() >= texts:
+                return found
+
+    return refusals
+
+
 class _Server(BaseTestServer):
     """The service's own runner, as in production, on a port that the test's client knows."""
 

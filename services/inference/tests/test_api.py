@@ -191,7 +191,7 @@ async def test_every_answer__is_on_record(start: Any, recorded: Any) -> None:
 
 
 async def test_overload__is_503_at_once_with_the_time_to_retry_and_is_counted(
-    start: Any, stage: Any, recorded: Any
+    start: Any, stage: Any, recorded: Any, recorded_refusals: Any
 ) -> None:
     client = await start(inference_max_wait_s=1e-9)
     stage.hold()
@@ -203,9 +203,11 @@ async def test_overload__is_503_at_once_with_the_time_to_retry_and_is_counted(
         assert int(response.headers["Retry-After"]) >= 1
     stage.release()
     assert (await first)[0] == 200
-    found = {event["kind"]: event for event in await recorded(2)}
-    assert (found["counter"]["outcome"], found["counter"]["n"]) == ("unavailable", 3)
-    assert found["prediction"]["outcome"] == "ok"
+    assert await recorded_refusals(3) == {("/predict", "unavailable"): 3}
+    found: list[Json] = []
+    while not (predictions := [event for event in found if event["kind"] == "prediction"]):
+        found = await recorded(len(found) + 1)
+    assert [prediction["outcome"] for prediction in predictions] == ["ok"]
 
 
 async def test_deadline_passed__is_504_and_is_counted(start: Any, stage: Any, recorded: Any) -> None:
