@@ -180,8 +180,10 @@ async def test_health__is_503_when_no_worker_has_an_engine(start: Any, stage: An
     client = await start()
     stage.break_scores = 1 << 30
     stage.break_makes = 1 << 30
-    late = await client.post(INFER, json=document("good"), headers={"X-Request-Timeout-Ms": "50"})
-    assert (late.status, list(await late.json())) == (504, ["error"])
+    async with asyncio.timeout(60):
+        while (await client.get("/v2/health/ready")).status == 200:  # until a text reached the worker in its time
+            late = await client.post(INFER, json=document("good"), headers={"X-Request-Timeout-Ms": "50"})
+            assert (late.status, list(await late.json())) == (504, ["error"])
     assert (await client.get("/v2/health/live")).status == 200
     for path in ("/v2/health/ready", "/v2/models/fake/ready"):
         assert (await client.get(path)).status == 503
