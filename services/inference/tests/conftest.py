@@ -64,7 +64,7 @@ class Stage:
     async def entered(self, calls: int = 1) -> None:
         """Wait until `score` was called so many times since the last wait."""
         for _ in range(calls):
-            assert await asyncio.to_thread(self._entered.acquire, timeout=10)
+            assert await asyncio.to_thread(self._entered.acquire, timeout=60)
 
     def encode(self, text: str) -> Encoded:
         """One token per word."""
@@ -81,7 +81,7 @@ class Stage:
         if self.is_warm:
             self.batches.append([text.ids for text in batch])
             self._entered.release()
-            assert self._open.wait(10)
+            assert self._open.wait(60)
         if self.break_scores:
             self.break_scores -= 1
             raise RuntimeError("the device is gone")
@@ -129,6 +129,7 @@ def settings(tmp_path: Path, redis_settings: dict[str, Any], free_port: Callable
         "redis_host": redis_settings["host"],
         "redis_port": redis_settings["port"],
         "redis_password": redis_settings["password"],
+        "redis_timeout_s": 60,
         "events_journal_dir": tmp_path / "journal",
         "inference_port": free_port(),
         "inference_ops_port": free_port(),
@@ -145,7 +146,7 @@ def recorded(redis_settings: dict[str, Any]) -> Callable[[int], Awaitable[list[d
 
     async def events(at_least: int) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        async with Redis(**redis_settings, decode_responses=True) as client, asyncio.timeout(20):
+        async with Redis(**redis_settings, decode_responses=True) as client, asyncio.timeout(60):
             redis: Any = client
             last = "0"
             while len(found) < at_least:

@@ -74,7 +74,7 @@ async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
         stage.break_makes = 1 << 30
         stage.break_scores = 2
         url = f"http://127.0.0.1:{service.listen.port}/predict"
-        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "500"}) as response:
+        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "3000"}) as response:
             assert response.status == 504
     with pytest.raises(Broken):
         await running
@@ -91,7 +91,7 @@ async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
         stage.is_warm = True
         stage.hold()
         url = f"http://127.0.0.1:{service.listen.port}/predict"
-        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "500"}) as response:
+        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "3000"}) as response:
             assert response.status == 504
         async with asyncio.timeout(60):
             await service.broken.wait()

@@ -49,7 +49,7 @@ def submit(batcher: Batcher, *texts: str, within_s: float = 30.0) -> list[Job]:
 
 
 async def outcomes(jobs: list[Job]) -> list[Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await asyncio.gather(*(job.future for job in jobs))
 
 
