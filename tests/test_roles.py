@@ -126,7 +126,9 @@ def event(at: datetime) -> PredictionEvent:
 async def use_analyst(url: str) -> None:
     lost: list[None] = []
     made = report()
-    async with open_archive(url, ArchiveLimits(keep_days=3650, timeout_s=20), lambda: lost.append(None)) as archive:
+    async with open_archive(
+        url, ArchiveLimits(keep_days=3650, timeout_s=20), lambda: lost.append(None), asyncio.Event()
+    ) as archive:
         archive.keep(made)
         await archive.drain()
         assert await archive.get(str(made.report_id)) == made

@@ -1,9 +1,46 @@
-"""Background tasks: ending one for good."""
+"""Background tasks: owning one for as long as a service runs, and ending one for good."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import structlog
+
+log = structlog.get_logger()
+
 RETRY_S: Final = 0.1
+
+
+@asynccontextmanager
+async def running(
+    work: Coroutine[Any, Any, None],
+    name: str,
+    broken: asyncio.Event,
+    *,
+    stop: Callable[[], None] | None = None,
+    drain_s: float = 0.0,
+) -> AsyncIterator[None]:
+    """Run `work`, which never ends by itself, beside the block: when it does end, log why and set `broken`.
+
+    After the block it is cancelled; where `stop` asks it to finish, only once it took longer than `drain_s`.
+    """
+
+    def ended(task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        log.error("background task ended", task=name, exc_info=error)
+        broken.set()
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        task.remove_done_callback(ended)
+        if stop is not None:
+            stop()
+            await asyncio.wait([task], timeout=drain_s)
+        await end(task)
 
 
 async def end(task: "asyncio.Task[Any]") -> None:

@@ -1,8 +1,10 @@
-"""A background task ends even when one cancellation is lost."""
+"""A background task ends even when one cancellation is lost; one that ends by itself breaks the service."""
 
 import asyncio
 
-from common.tasks import end
+import pytest
+
+from common.tasks import end, running
 
 
 async def test_running_task__is_over_afterwards() -> None:
@@ -39,3 +41,54 @@ async def test_task_that_failed__keeps_its_error() -> None:
     await asyncio.wait([task])
     await end(task)
     assert isinstance(task.exception(), ValueError)
+
+
+async def test_background_task_that_fails__breaks_the_service_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    async def fail() -> None:
+        raise ValueError("no more")
+
+    broken = asyncio.Event()
+    async with running(fail(), "watch", broken), asyncio.timeout(5):
+        await broken.wait()
+    printed = capsys.readouterr()
+    assert "background task ended" in printed.out + printed.err
+
+
+async def test_background_task_that_just_ends__breaks_the_service() -> None:
+    broken = asyncio.Event()
+    async with running(asyncio.sleep(0), "watch", broken), asyncio.timeout(5):
+        await broken.wait()
+
+
+async def test_background_task_at_the_end_of_its_block__is_cancelled_and_breaks_nothing() -> None:
+    broken, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with running(work(), "watch", broken):
+        await asyncio.sleep(0)
+    assert ended.is_set() and not broken.is_set()
+
+
+async def test_background_task_that_can_be_asked_to_stop__finishes_first() -> None:
+    broken, asked, finished = asyncio.Event(), asyncio.Event(), []
+
+    async def work() -> None:
+        await asked.wait()
+        await asyncio.sleep(0)
+        finished.append(True)
+
+    async with running(work(), "consumer", broken, stop=asked.set, drain_s=5):
+        pass
+    assert finished and not broken.is_set()
+
+
+async def test_background_task_that_does_not_stop_in_time__is_cancelled() -> None:
+    broken = asyncio.Event()
+    async with running(asyncio.sleep(3600), "consumer", broken, stop=lambda: None, drain_s=0.01):
+        pass
+    assert not broken.is_set()

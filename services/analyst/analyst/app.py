@@ -5,7 +5,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final
@@ -35,7 +35,7 @@ from common.redis import REDIS_ERRORS, create_client
 from common.requests import uuid7
 from common.service import Service, StartError
 from common.specification import add_specification
-from common.tasks import end
+from common.tasks import running
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 
@@ -59,7 +59,7 @@ def migrate(settings: AnalystSettings) -> None:
 
 def create_service(settings: AnalystSettings, drafter: Drafter | None = None) -> Service:
     """The analyst, ready to listen. `drafter` stands in for the model that the settings name."""
-    registry = create_registry()
+    registry, broken = create_registry(), asyncio.Event()
     app = create_app(_door(settings, HttpMetrics(registry)))
     redis = create_client(settings, timeout_s=settings.analyst_redis_timeout_s)
     store = RedisFlightStore(redis)
@@ -78,10 +78,12 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
             app[METRICS] = await stack.enter_async_context(
                 open_metrics_client(settings.metrics_url(), settings.analyst_metrics_timeout_s)
             )
-            app[ARCHIVE] = await _open_archive(stack, settings, telemetry.lost.inc)
+            app[ARCHIVE] = await _open_archive(stack, settings, telemetry.lost.inc, broken)
             await _open_model(stack, app, settings, quota, on_outcome)
             stack.push_async_callback(flights.close)
-            await stack.enter_async_context(_listening(redis, flights))
+            listener = Listener(ended=flights.wake, invalidated=flights.forget, missed=flights.wake_all)
+            listening = listen(redis, listener, random.uniform)
+            await stack.enter_async_context(running(listening, "flight messages", broken))
             yield
 
     app.cleanup_ctx.append(resources)
@@ -113,7 +115,7 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
         description="Reports on the performance, whose figures are looked up and never written by a model.",
     )
     readiness = Readiness(_checks(app, redis, model, settings))
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
 
 
 def _door(settings: AnalystSettings, metrics: HttpMetrics) -> Door:
@@ -197,22 +199,13 @@ async def _open_model(
 
 
 async def _open_archive(
-    stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None]
+    stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None], broken: asyncio.Event
 ) -> Archive | None:
     if settings.database_url is None:
         return None
     limits = ArchiveLimits(settings.analyst_reports_keep_days, settings.analyst_database_timeout_s)
-    return await stack.enter_async_context(open_archive(settings.database_url.get_secret_value(), limits, on_lost))
-
-
-@asynccontextmanager
-async def _listening(redis: Redis, flights: Flights) -> AsyncIterator[None]:
-    listener = Listener(ended=flights.wake, invalidated=flights.forget, missed=flights.wake_all)
-    task = asyncio.create_task(listen(redis, listener, random.uniform), name="flight messages")
-    try:
-        yield
-    finally:
-        await end(task)
+    archive = open_archive(settings.database_url.get_secret_value(), limits, on_lost, broken)
+    return await stack.enter_async_context(archive)
 
 
 def _checks(app: web.Application, redis: Redis, model: ModelState, settings: AnalystSettings) -> dict[str, Check]:

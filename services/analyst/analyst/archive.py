@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import asyncpg
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from analyst.report import Past, Report
 from common.ops import State
 from common.postgres import POSTGRES_ERRORS, create_pool
-from common.tasks import end
+from common.tasks import running
 
 log = structlog.get_logger()
 
@@ -120,21 +120,21 @@ class Archive:
 
 
 @asynccontextmanager
-async def open_archive(dsn: str, limits: ArchiveLimits, on_lost: Callable[[], None]) -> AsyncIterator[Archive]:
+async def open_archive(
+    dsn: str, limits: ArchiveLimits, on_lost: Callable[[], None], broken: asyncio.Event
+) -> AsyncIterator[Archive]:
     """The archive and its background work; it opens with the database absent."""
     pool = create_pool(dsn, schema=SCHEMA, application="sluice-analyst", size=CONNECTIONS, timeout_s=limits.timeout_s)
     await pool  # opens no connection yet
     archive = Archive(pool, limits, on_lost)
-    tasks: list[asyncio.Task[Any]] = [
-        asyncio.create_task(archive.store_all(), name="report archive"),
-        asyncio.create_task(archive.purge_often(), name="report retention"),
-    ]
     try:
-        yield archive
-        await archive.drain()
+        async with (
+            running(archive.store_all(), "report archive", broken),
+            running(archive.purge_often(), "report retention", broken),
+        ):
+            yield archive
+            await archive.drain()
     finally:
-        for task in tasks:
-            await end(task)
         pool.terminate()  # closing politely can wait for a server that hangs
 
 

@@ -63,7 +63,7 @@ def lost() -> list[None]:
 
 @pytest.fixture
 async def archive(url: str, lost: list[None]) -> AsyncIterator[Archive]:
-    async with open_archive(url, LIMITS, lambda: lost.append(None)) as archive:
+    async with open_archive(url, LIMITS, lambda: lost.append(None), asyncio.Event()) as archive:
         yield archive
 
 
@@ -107,11 +107,11 @@ async def test_pages__go_back_in_time_without_gaps(archive: Archive) -> None:
 
 async def test_old_reports__are_deleted_at_the_start(url: str) -> None:
     old, new = _report(NOW - timedelta(days=31)), _report(NOW - timedelta(days=29))
-    async with open_archive(url, LIMITS, lambda: None) as archive:
+    async with open_archive(url, LIMITS, lambda: None, asyncio.Event()) as archive:
         archive.keep(old)
         archive.keep(new)
         await archive.drain()
-    async with open_archive(url, LIMITS, lambda: None) as archive, asyncio.timeout(10):
+    async with open_archive(url, LIMITS, lambda: None, asyncio.Event()) as archive, asyncio.timeout(10):
         while await archive.get(old.report_id):
             await asyncio.sleep(0)
         assert await archive.get(new.report_id) == new
@@ -119,7 +119,7 @@ async def test_old_reports__are_deleted_at_the_start(url: str) -> None:
 
 async def test_end__stores_what_was_kept(url: str) -> None:
     report = _report()
-    async with open_archive(url, LIMITS, lambda: None) as archive:
+    async with open_archive(url, LIMITS, lambda: None, asyncio.Event()) as archive:
         archive.keep(report)
     async with create_pool(url, schema="analyst", application="test") as pool:
         assert await pool.fetchval("SELECT count(*) FROM report") == 1
@@ -136,7 +136,7 @@ async def test_server_absent__loses_reports_and_says_so(
 ) -> None:
     server = own_postgres()
     server.stop()
-    async with open_archive(server.url("postgres"), LIMITS, lambda: lost.append(None)) as archive:
+    async with open_archive(server.url("postgres"), LIMITS, lambda: lost.append(None), asyncio.Event()) as archive:
         archive.keep(_report())
         await archive.drain()
         assert len(lost) == 1

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +22,7 @@ from common.problems import Problem
 from common.redis import create_client
 from common.requests import uuid7
 from common.service import Service, StartError
+from common.tasks import running
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door as PagesDoor
 from common.web import create_app
@@ -76,6 +77,7 @@ class _Parts:
     store: StoreState
     routes: RouteTable
     document: dict[str, Any]
+    broken: asyncio.Event
 
 
 def create_service(settings: EdgeSettings) -> Service:
@@ -86,7 +88,8 @@ def create_service(settings: EdgeSettings) -> Service:
     pages = create_app(PagesDoor(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
     store = StoreState(settings.edge_limit_lanes)
     document = add_routes(pages)
-    parts = _Parts(settings, policies, registry, http, EdgeMetrics(registry), store, RouteTable(ROUTES), document)
+    metrics, routes, broken = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
+    parts = _Parts(settings, policies, registry, http, metrics, store, routes, document, broken)
     pages.cleanup_ctx.append(lambda app: _resources(app, parts))
 
     def front(server: web.Server) -> Door:
@@ -99,7 +102,7 @@ def create_service(settings: EdgeSettings) -> Service:
         app.router.add_get("/limits", limits)
 
     readiness = _readiness(pages, store)
-    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops)
+    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, broken=broken)
 
 
 def _policies(settings: EdgeSettings) -> PolicySet:
@@ -130,13 +133,13 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         app[PIPE] = await _open_events(stack, parts, redis)
         refusals = Refusals(app[PIPE].recorder.record)
         stack.callback(refusals.flush)
-        await stack.enter_async_context(_running(refusals.run(), "refusal counters"))
+        await stack.enter_async_context(running(refusals.run(), "refusal counters", parts.broken))
         housekeeping = await _open_housekeeping(stack, parts)
         limiter = await _open_limiter(stack, parts, housekeeping)
         upstreams = _open_upstreams(stack, parts)
         if parts.settings.edge_policy_file:
             watch = PolicyWatch(Path(parts.settings.edge_policy_file), parts.policies)
-            await stack.enter_async_context(_running(watch.run(), "policy file"))
+            await stack.enter_async_context(running(watch.run(), "policy file", parts.broken))
         proxy = _proxy(parts, limiter, upstreams, refusals)
         app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
         documents = Documents(parts.document, upstreams, parts.routes.match)
@@ -145,7 +148,7 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
         parts.metrics.watch_room(lambda: app[DOOR].room.held_bytes)
         parts.http.in_flight.set_function(lambda: app[DOOR].in_flight)
-        await stack.enter_async_context(_running(app[DOOR].run(), "door"))
+        await stack.enter_async_context(running(app[DOOR].run(), "door", parts.broken))
         yield
 
 
@@ -173,7 +176,7 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
     stack.callback(pool.terminate)  # closing politely can wait for a server that hangs
     housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
     stack.push_async_callback(_leave, housekeeping)
-    await stack.enter_async_context(_running(housekeeping.run(), "housekeeping"))
+    await stack.enter_async_context(running(housekeeping.run(), "housekeeping", parts.broken))
     return housekeeping
 
 
@@ -200,8 +203,8 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
     limiter = Limiter(stores, options, replicas=lambda: housekeeping.replicas, on_batch=parts.metrics.batch)
     parts.metrics.watch_store(lambda: state.is_up, lambda: housekeeping.replicas)
     for store in stores:
-        await stack.enter_async_context(_running(store.run(), "limiter store"))
-    await stack.enter_async_context(_running(limiter.run(), "limiter"))
+        await stack.enter_async_context(running(store.run(), "limiter store", parts.broken))
+    await stack.enter_async_context(running(limiter.run(), "limiter", parts.broken))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await asyncio.gather(*(store.wait_up() for store in stores))
@@ -284,14 +287,3 @@ def _analyst_health(exchange: Exchange) -> AskAnalyst:
             return AnalystHealth.model_validate_json(await answer.read())
 
     return ask
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Own a background task: cancelled, and waited for, at the end."""
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])

@@ -3,23 +3,23 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from common import tasks
 from common.events import ClientHasher, EventPipe, open_event_pipe
 from common.journal import Journal
 from common.ops import Check, Readiness, State
 from common.redis import create_client
 from common.service import Service, StartError
 from common.specification import add_specification
+from common.tasks import running
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 from inference import api, huggingface, oip
@@ -92,8 +92,8 @@ def _resources(
             records = Records(
                 pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
-            await stack.enter_async_context(_running(records.run(), "refusal counters"))
-            await stack.enter_async_context(_running(_watch(batcher, broken), "watch for a lost worker"))
+            await stack.enter_async_context(running(records.run(), "refusal counters", broken))
+            await stack.enter_async_context(running(_watch(batcher), "watch for a lost worker", broken))
             app[ANSWERING] = Answering(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
@@ -183,15 +183,6 @@ async def _plan(settings: InferenceSettings) -> Plan:
     return await asyncio.to_thread(plan, settings.inference_engine, settings.inference_model, settings.inference_device)
 
 
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield
-    finally:
-        await tasks.end(task)
-
-
 def _model_check(batcher: Batcher) -> Check:
     async def model() -> State:
         return batcher.state
@@ -207,14 +198,13 @@ def _tell_of_worker(loop: asyncio.AbstractEventLoop, broken: asyncio.Event, even
         loop.call_soon_threadsafe(broken.set)
 
 
-async def _watch(batcher: Batcher, broken: asyncio.Event) -> None:
-    """A GPU that never answers, for one: the scoring processes of the onnx engine are ended sooner."""
+async def _watch(batcher: Batcher) -> None:
+    """Ends when no worker answers: a GPU that hangs, for one. The onnx engine's scoring processes are ended sooner."""
     times = 0
     while times < 2:  # once it may be that this whole process was stopped for a while
         await asyncio.sleep(WATCH_S)
         times = times + 1 if batcher.is_lost else 0
     log.error("scoring worker", what="hangs")
-    broken.set()
 
 
 async def _loading() -> State:

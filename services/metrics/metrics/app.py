@@ -5,22 +5,23 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common import postgres, tasks
+from common import postgres
 from common.client import create_session
 from common.ops import Check, Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool
 from common.redis import REDIS_ERRORS, create_client
 from common.service import Service, StartError
 from common.specification import add_specification
+from common.tasks import running
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door, create_app
 from metrics.aggregates import Aggregates
@@ -60,7 +61,7 @@ def migrate(settings: MetricsSettings) -> None:
 def create_service(settings: MetricsSettings) -> Service:
     """The service, ready to listen; it starts with PostgreSQL and Redis absent."""
     registry = create_registry()
-    readiness = Readiness({"start": _not_started})
+    readiness, broken = Readiness({"start": _not_started}), asyncio.Event()
     app = create_app(Door(HttpMetrics(registry), errors=ERRORS, default_timeout_s=settings.metrics_request_timeout_s))
     app.add_routes(routes())
     add_specification(
@@ -73,7 +74,7 @@ def create_service(settings: MetricsSettings) -> Service:
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
-            app[RESOURCES], readiness.checks = await _open(opened, settings, registry)
+            app[RESOURCES], readiness.checks = await _open(opened, settings, registry, broken)
             yield
 
     async def end_streams(app: web.Application) -> None:
@@ -81,7 +82,7 @@ def create_service(settings: MetricsSettings) -> Service:
 
     app.cleanup_ctx.append(resources)
     app.on_shutdown.append(end_streams)
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
 
 
 def _assets() -> Assets:
@@ -92,24 +93,19 @@ def _assets() -> Assets:
 
 
 async def _open(
-    opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry
+    opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry, broken: asyncio.Event
 ) -> tuple[Resources, dict[str, Check]]:
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
     redis = await opened.enter_async_context(create_client(settings))
-    upkeep, background = await _start_upkeep(opened, settings, writing, StreamUpkeep(redis), registry)
-    consumers = await _start_consumers(opened, settings, writing, registry)
+    upkeep = await _start_upkeep(opened, settings, writing, StreamUpkeep(redis), registry, broken)
+    await _start_consumers(opened, settings, writing, registry, broken)
     rollups = Rollups(reading)
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
     live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
-    background.append(await opened.enter_async_context(_running(live.watch(), "live aggregates")))
-    background += await _start_alerting(opened, settings, reading, registry)
-    checks: dict[str, Check] = {
-        "database": _database_check(rollups),
-        "redis": _redis_check(redis),
-        "ingestion": _running_check(consumers),
-        "background": _running_check(background),
-    }
+    await opened.enter_async_context(running(live.watch(), "live aggregates", broken))
+    await _start_alerting(opened, settings, reading, registry, broken)
+    checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(redis)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
     return Resources(rollups, aggregates, *stores, live), checks
@@ -134,7 +130,8 @@ async def _start_upkeep(
     database: Database,
     stream: StreamUpkeep,
     registry: CollectorRegistry,
-) -> tuple[Upkeep, list[asyncio.Task[None]]]:
+    broken: asyncio.Event,
+) -> Upkeep:
     partitions = Partitions(
         database,
         retention_days=settings.metrics_retention_days,
@@ -142,16 +139,20 @@ async def _start_upkeep(
         now=time.time,
     )
     upkeep = Upkeep(stream, partitions, UpkeepMetrics(registry))
-    works = (upkeep.watch_partitions(settings.metrics_maintenance_s), upkeep.watch_stream())
-    return upkeep, [await opened.enter_async_context(_running(work, "upkeep")) for work in works]
+    for work in (upkeep.watch_partitions(settings.metrics_maintenance_s), upkeep.watch_stream()):
+        await opened.enter_async_context(running(work, "upkeep", broken))
+    return upkeep
 
 
 async def _start_consumers(
-    opened: AsyncExitStack, settings: MetricsSettings, database: Database, registry: CollectorRegistry
-) -> Sequence[asyncio.Task[None]]:
+    opened: AsyncExitStack,
+    settings: MetricsSettings,
+    database: Database,
+    registry: CollectorRegistry,
+    broken: asyncio.Event,
+) -> None:
     redis = await opened.enter_async_context(create_client(settings, timeout_s=settings.redis_timeout_s + BLOCK_S))
     metrics, process = IngestionMetrics(registry), f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    running = []
     for number in range(settings.metrics_consumers):
         reader = StreamReader(
             redis,
@@ -164,13 +165,17 @@ async def _start_consumers(
         consumer = Consumer(
             reader, Ledger(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
         )
-        running.append(await opened.enter_async_context(_consuming(consumer, settings.sluice_drain_s)))
-    return running
+        consuming = running(consumer.run(), "consumer", broken, stop=consumer.stop, drain_s=settings.sluice_drain_s)
+        await opened.enter_async_context(consuming)
 
 
 async def _start_alerting(
-    opened: AsyncExitStack, settings: MetricsSettings, database: Database, registry: CollectorRegistry
-) -> Sequence[asyncio.Task[None]]:
+    opened: AsyncExitStack,
+    settings: MetricsSettings,
+    database: Database,
+    registry: CollectorRegistry,
+    broken: asyncio.Event,
+) -> None:
     metrics, url = AlertMetrics(registry), settings.metrics_webhook_url.get_secret_value()
     evaluator = Evaluator(
         database,
@@ -179,7 +184,7 @@ async def _start_alerting(
         notifies=bool(url),
         now=time.time,
     )
-    running = [await opened.enter_async_context(_running(evaluator.watch(), "evaluator"))]
+    await opened.enter_async_context(running(evaluator.watch(), "evaluator", broken))
     if url:
         notifier = Notifier(
             Outbox(database, lease_s=settings.metrics_webhook_timeout_s + settings.metrics_database_timeout_s),
@@ -189,25 +194,7 @@ async def _start_alerting(
             timeout_s=settings.metrics_webhook_timeout_s,
             now=time.time,
         )
-        running.append(await opened.enter_async_context(_running(notifier.watch(), "notifier")))
-    return running
-
-
-@asynccontextmanager
-async def _consuming(consumer: Consumer, drain_s: float) -> AsyncIterator[asyncio.Task[None]]:
-    async with _running(consumer.run(), "consumer") as task:
-        yield task
-        consumer.stop()
-        await asyncio.wait([task], timeout=drain_s)
-
-
-@asynccontextmanager
-async def _running(work: Any, name: str) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield task
-    finally:
-        await tasks.end(task)
+        await opened.enter_async_context(running(notifier.watch(), "notifier", broken))
 
 
 async def _not_started() -> State:
@@ -234,13 +221,5 @@ def _redis_check(redis: Redis) -> Check:
         except REDIS_ERRORS:
             return "degraded"
         return "ok"
-
-    return check
-
-
-def _running_check(running: Sequence[asyncio.Task[None]]) -> Check:
-    async def check() -> State:
-        """None of them ends by itself: one that did needs a new process."""
-        return "failed" if any(task.done() for task in running) else "ok"
 
     return check
