@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -74,3 +75,23 @@ def end(process: subprocess.Popen[bytes], asked: signal.Signals, patience_s: flo
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and the children that it has at once; theirs live on."""
+    if process.poll() is not None:
+        return  # its number may be another's by now
+    process.send_signal(signal.SIGSTOP)  # it starts no other meanwhile
+    for pid in _children(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    if sys.platform == "linux":
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    else:
+        listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(child) for child in listed.split()]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.privileges import Identity
-from launcher.processes import end, tied_to_parent
+from launcher.processes import end, kill_family, tied_to_parent
 
 _POLL_S = 0.02
 _LAUNCHES = 5
@@ -82,10 +82,9 @@ class Server(ABC):
             end(self.process, self.stop_signal, patience_s)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power cut would: its children too, which else would answer for a moment longer."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            kill_family(self.process)
 
     def _spawn(self, argv: Sequence[str], identity: Identity | None = None) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

@@ -5,8 +5,12 @@ import signal
 import subprocess
 import sys
 
-from launcher.processes import signalled
+from launcher.processes import kill_family, signalled
 
+PARENT = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(600)"])
+"""
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()  # waits here"
 
 
@@ -26,3 +30,19 @@ def test_pid_of_nobody__gets_no_signal() -> None:
     assert not signalled(ended.pid, "", signal.SIGTERM)
     assert not signalled(0, "launcher", signal.SIGTERM)
     assert not signalled(os.getpid(), "a mark of another", signal.SIGTERM)
+
+
+def test_killed_family__has_no_child_left() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        parent.stdout.readline()
+        kill_family(parent)
+        assert parent.stdout.read() == b""  # both have let go of it
+    assert parent.returncode == -signal.SIGKILL
+
+
+def test_family_that_ended_long_ago__is_left_alone() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    kill_family(ended)
+    assert ended.returncode == 0
