@@ -12,7 +12,7 @@ from launcher import environment, stores
 from launcher.keeper import PATIENCE, Keeper, Patience, end_stranded_services
 from launcher.logs import Console
 from launcher.server import Server
-from launcher.services import Service, addresses, check_ports
+from launcher.services import Service, addresses, check_ports, ports_of
 from launcher.state import Running, claim, held
 from launcher.supervisor import migrate, supervise
 
@@ -42,7 +42,7 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
         is_first = not environment.secret_file(system.state, "EDGE_ADMIN_TOKEN").exists()
         end_stranded_services(system.services, system.state, system.patience)
         check_ports(system.services)
-        servers = stores.embedded(system.user, system.state)
+        servers = stores.embedded(system.user, system.state, ports_of(system.services))
         with stores.running(servers, console):
             _say_stores(servers, console, started)
             filled = _environment(system, servers, console)
@@ -58,7 +58,7 @@ def run_stores(system: System, console: Console) -> None:
     """Run the embedded stores alone, and print what leads to them."""
     started = time.monotonic()
     with held(_folder(system.state), Running(os.getpid(), "")):
-        servers = stores.embedded(system.user, system.state)
+        servers = stores.embedded(system.user, system.state, ports_of(system.services))
         with stores.running(servers, console):
             _say_stores(servers, console, started)
             for name, value in stores.variables(servers).items():

@@ -1,7 +1,7 @@
 """The services that make up the system, as data: how each is started, reached, probed, migrated and reloaded."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,11 @@ def addresses(found: tuple[Service, ...]) -> dict[str, str]:
 def reachable(host: str) -> str:
     """An address of the server that listens on `host`: one that listens everywhere is reached on loopback."""
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
+
+
+def ports_of(wanted: Iterable[Service]) -> set[int]:
+    """All on which they will listen."""
+    return {port for service in wanted for port in (service.port, service.ops_port)}
 
 
 def check_ports(wanted: tuple[Service, ...]) -> None:

@@ -1,6 +1,6 @@
 """Which stores this machine runs itself, on which ports, and how the services reach them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,17 @@ _OF_ANOTHER_REDIS = {  # what was set for a server that is not used now
 }
 
 
-def embedded(user: Mapping[str, str], state: Path) -> list[Server]:
-    """The servers to run here: each store for which the user named no server of his own."""
+def embedded(user: Mapping[str, str], state: Path, reserved: Collection[int] = ()) -> list[Server]:
+    """The servers to run here: each store for which the user named no server of his own, on no reserved port."""
     wanted: list[type[Postgres] | type[Valkey]] = []
     if not is_given(user, "DATABASE_URL"):
         wanted.append(Postgres)
     if not is_given(user, "REDIS_HOST"):
         wanted.append(Valkey)
-    return [_on_its_port(kind, state) for kind in wanted]
+    servers: list[Server] = []
+    for kind in wanted:
+        servers.append(_on_its_port(kind, state, {*reserved, *(server.port for server in servers)}))
+    return servers
 
 
 @contextmanager
@@ -60,14 +63,14 @@ def variables(servers: list[Server]) -> dict[str, str]:
     return found
 
 
-def _on_its_port(kind: type[Postgres] | type[Valkey], state: Path) -> Server:
-    """The server on the port of last time, unless a stranger has taken it since."""
+def _on_its_port(kind: type[Postgres] | type[Valkey], state: Path, reserved: Collection[int]) -> Server:
+    """The server on the port of last time, unless somebody else has taken it since or will."""
     name = kind.__name__.lower()
     remembered, log = state / f"{name}.port", state / "logs" / f"{name}.log"
-    server = kind(state / name, _noted(remembered) or next(free_ports()), log)
+    server = kind(state / name, _noted(remembered) or 0, log)
     server.end_stranded()
-    if not is_free(server.port):
-        server.port = next(free_ports())
+    if not server.port or server.port in reserved or not is_free(server.port):
+        server.port = next(port for port in free_ports() if port not in reserved)
     remembered.write_text(str(server.port))
     return server
 
