@@ -16,13 +16,15 @@ from hypothesis import settings
 
 from launcher import postgres as postgresql
 from launcher import valkey as valkeys
-from launcher.ports import free_ports
+from launcher.ports import free_ports, share_of
 from launcher.postgres import Postgres
 from launcher.server import Server
 from launcher.testing import Databases
 from launcher.valkey import Valkey
 
 AnyServer = TypeVar("AnyServer", bound=Server)
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 settings.register_profile("unhurried", deadline=None)  # properties hold or not, however fast a busy machine says so
 settings.load_profile("unhurried")
@@ -47,10 +49,15 @@ def _given(variable: str, state: Path) -> int | None:
 
 
 @pytest.fixture(scope="session")
+def own_ports() -> range:
+    """Those below the ephemeral range that no parallel worker uses, for what needs several with fixed distances."""
+    return share_of(WORKER, WORKERS)
+
+
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Call it for a port below the ephemeral range that no other call, here or in a parallel worker, gets."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    ports = free_ports(worker, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    ports = free_ports(WORKER, WORKERS)
     return lambda: next(ports)
 
 

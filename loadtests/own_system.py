@@ -37,5 +37,6 @@ def _port_base() -> int:
     ports = free_ports()
     while True:
         base = next(ports)
-        if base + 1003 < 1 << 15 and all(is_free(base + shift + place) for shift in (0, 1000) for place in range(4)):
+        needed = (*range(base, base + 6), *range(base + 1000, base + 1004))
+        if base + 1003 < 1 << 15 and all(map(is_free, needed)):
             return base

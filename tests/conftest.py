@@ -18,13 +18,14 @@ def _new(tmp: Path, port_base: int, environment: dict[str, str]) -> System:
 
 
 @pytest.fixture(scope="session")
-def port_base(free_port: Callable[[], int]) -> Callable[[], int]:
-    """Call it for a base whose eight ports (base+0..3, base+1000..1003) are free."""
+def port_base(free_port: Callable[[], int], own_ports: range) -> Callable[[], int]:
+    """Call it for a base whose ten ports (base+0..5, base+1000..1003) are free, and no parallel worker's."""
 
     def find() -> int:
         while True:
             base = free_port()
-            if base + 1003 < 32_768 and all(is_free(base + shift + n) for shift in (0, 1000) for n in range(4)):
+            needed = (*range(base, base + 6), *range(base + 1000, base + 1004))
+            if all(port in own_ports and is_free(port) for port in needed):
                 return base
 
     return find

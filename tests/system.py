@@ -14,6 +14,8 @@ import aiohttp
 import asyncpg
 import psutil
 
+from launcher.testing import note_ports
+
 START_S = 90.0
 TEST_ENVIRONMENT = {
     "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # tests speak for many addresses through X-Forwarded-For
@@ -52,7 +54,8 @@ class System:
         return subprocess.run(self._argv(*words), env=self._environ(), timeout=START_S, check=False).returncode
 
     def start(self) -> None:
-        """Start and wait until the launcher says that everything is ready."""
+        """Start and wait until the launcher says that everything is ready; the stores are at port_base + 4 and + 5."""
+        note_ports(self.state, self.port_base + 4, self.port_base + 5)
         self.output = self.state.with_suffix(".log")
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(

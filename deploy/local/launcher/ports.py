@@ -18,8 +18,14 @@ def is_free(port: int) -> bool:
     return True
 
 
+def share_of(number: int, shares: int) -> range:
+    """The ports of one of several parallel callers: neighbours, so that a base and what is counted from it are too."""
+    size = (HIGHEST + 1 - LOWEST) // shares
+    return range(LOWEST + number * size, LOWEST + (number + 1) * size)
+
+
 def free_ports(share: int = 0, shares: int = 1) -> Iterator[int]:
     """Free ports, none of them twice; parallel callers, each with a share of its own, never get the same one."""
-    candidates = list(range(LOWEST + share, HIGHEST + 1, shares))
+    candidates = [*share_of(share, shares)]
     random.shuffle(candidates)
     return (port for port in candidates if is_free(port))

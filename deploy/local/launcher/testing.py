@@ -1,14 +1,22 @@
-"""Databases for tests: a fresh one, or a clone of a template that was migrated once; used by the root conftest only."""
+"""For tests only: databases, fresh or cloned from a template that was migrated once, and ports of embedded stores."""
 
 import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from launcher.postgres import Postgres
 from launcher.server import StoreError
 
 _MIGRATION_TIMEOUT_S = 120
+
+
+def note_ports(state: Path, postgres: int, valkey: int) -> None:
+    """Have the stores of a launcher listen there: what it chose itself another test might just be about to use."""
+    state.mkdir(parents=True, exist_ok=True)
+    for name, port in {"postgres": postgres, "valkey": valkey}.items():
+        (state / f"{name}.port").write_text(str(port))
 
 
 class Databases:

@@ -19,10 +19,11 @@ import pytest
 from launcher import valkey
 from launcher.keeper import recorded_pid
 from launcher.ports import is_free
+from launcher.testing import note_ports
 
 LAUNCHER = Path(__file__).with_name("stub_launcher.py")
 TIMEOUT_S = 60
-_PORTS = 6  # two for each of three stubs
+_PORTS = 8  # two for each of three stubs, and one for each store
 
 
 class Launched:
@@ -98,9 +99,11 @@ Launch = Callable[..., Launched]
 
 
 @pytest.fixture
-def launch(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Launch]:
+def launch(tmp_path: Path, free_port: Callable[[], int], own_ports: range) -> Iterator[Launch]:
     """Call it with names of stub services to start a launcher on the same state as the calls before."""
-    base = next(base for base in iter(free_port, 0) if all(is_free(base + place) for place in range(_PORTS)))
+    places = range(_PORTS)
+    base = next(one for one in iter(free_port, 0) if all(one + n in own_ports and is_free(one + n) for n in places))
+    note_ports(tmp_path / "state", base + 6, base + 7)
     with ExitStack() as ended:
 
         def start(*names: str, base: int = base, **environment: str) -> Launched:

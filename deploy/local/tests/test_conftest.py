@@ -5,6 +5,7 @@ from collections.abc import Callable
 import asyncpg
 import redis.asyncio
 
+from launcher.ports import HIGHEST, LOWEST, share_of
 from launcher.postgres import Postgres
 from launcher.valkey import Valkey
 
@@ -33,6 +34,13 @@ def test_free_port__is_never_handed_out_twice(free_port: Callable[[], int]) -> N
     ports = [free_port() for _ in range(50)]
     assert len(set(ports)) == 50
     assert max(ports) < 32768
+
+
+def test_shares_of_ports__are_apart_and_none_is_left_to_an_outgoing_connection() -> None:
+    for shares in (1, 2, 3, 4):
+        ports = [port for number in range(shares) for port in share_of(number, shares)]
+        assert len(set(ports)) == len(ports) > 22_000
+        assert LOWEST <= min(ports) and max(ports) <= HIGHEST
 
 
 def test_own_valkey_killed__keeps_what_it_had_acknowledged(own_valkey: Callable[..., Valkey]) -> None:

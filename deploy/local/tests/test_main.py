@@ -5,13 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher.keeper import log_path, pid_file
 from launcher.state import Running, held
+from launcher.testing import note_ports
 
 TIMEOUT_S = 60
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}
@@ -37,7 +38,8 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def infra(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def infra(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[subprocess.Popen[str]]:
+    note_ports(tmp_path, free_port(), free_port())
     with start(tmp_path, "infra") as process:
         try:
             yield process
