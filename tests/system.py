@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -20,6 +21,9 @@ START_S = 90.0
 TEST_ENVIRONMENT = {
     "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # tests speak for many addresses through X-Forwarded-For
     "EDGE_LIMIT_TIMEOUT_MS": "5000",  # on a busy test machine a slow PostgreSQL must not pass for one that is away
+    "ANALYST_REDIS_TIMEOUT_S": "10",  # nor a slow Redis
+    "ANALYST_METRICS_TIMEOUT_S": "14",  # nor slow metrics
+    "INFERENCE_MAX_WAIT_S": "30",  # nor may a stall teach inference to refuse what it can score
     "LOG_FORMAT": "json",
 }
 
@@ -108,6 +112,26 @@ class System:
     async def database(self) -> asyncpg.Connection:
         """A connection to the system's own PostgreSQL."""
         return await asyncpg.connect(self.service("metrics").environ()["DATABASE_URL"])
+
+    async def healthy(self) -> dict[str, Any]:
+        """What the edge says of its health once every part answered in time, which on a busy machine not each does."""
+        async with aiohttp.ClientSession(self.url) as session, asyncio.timeout(START_S):
+            while True:
+                async with session.get("/health") as response:
+                    health: dict[str, Any] = await response.json()
+                if health["status"] == "ok" and health["model"] is not None:
+                    return health
+                await asyncio.sleep(0.2)
+
+    async def specification(self) -> dict[str, Any]:
+        """The edge's, once each service gave its part in time."""
+        async with aiohttp.ClientSession(self.url) as session, asyncio.timeout(START_S):
+            while True:
+                async with session.get("/openapi.json") as response:
+                    document: dict[str, Any] = await response.json()
+                if {"inference", "metrics", "analyst"} <= {tag["name"] for tag in document.get("tags", ())}:
+                    return document
+                await asyncio.sleep(0.2)
 
     async def ready(self, place: int) -> None:
         """Wait until the service at `place` is ready."""

@@ -172,9 +172,7 @@ async def test_health_and_root__describe_the_system(system: System) -> None:
     async with client("198.51.100.7", system.url) as session:
         async with session.get("/") as response:
             assert (await response.json())["name"] == "sluice"
-        async with session.get("/health") as response:
-            health = await response.json()
-    assert health["status"] == "ok"
+    health = await system.healthy()
     assert health["database"]["status"] == "ok"
     assert health["model"]["state"] == "no_key"
 
@@ -193,7 +191,7 @@ async def test_specification__is_valid_openapi_3_1(system: System, place: int) -
 
 
 async def test_merged_specification__has_every_documented_route_of_every_service(system: System) -> None:
-    merged = await specification(system.url)
+    merged = await system.specification()
     for place in range(1, 4):
         document = await specification(f"http://127.0.0.1:{system.port_base + place}")
         for path, item in document["paths"].items():
@@ -202,14 +200,14 @@ async def test_merged_specification__has_every_documented_route_of_every_service
 
 
 async def test_the_page_on_the_api__names_exactly_the_routes_that_there_are(system: System) -> None:
-    document = await specification(system.url)
+    document = await system.specification()
     there = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     page = (Path(__file__).parents[1] / "docs" / "http.md").read_text()
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == there
 
 
 async def test_every_request_and_answer__has_an_example_that_fits_its_schema(system: System) -> None:
-    document = await specification(system.url)
+    document = await system.specification()
     bodies = list(described_bodies(document))
     assert len(bodies) > 100
     for media, described in bodies:
