@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fake_gemini import Script, rest
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 @contextmanager

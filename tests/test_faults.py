@@ -90,7 +90,7 @@ async def test_services_killed_under_load__no_answered_prediction_is_lost(start_
     await running
 
     answered = {request_id for request_id, status in load.outcomes.items() if status == 200}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while missing := answered - {request_id for _, request_id, _ in await recorded(system)}:
             await asyncio.sleep(0.1)
     rows = await recorded(system)
@@ -139,14 +139,14 @@ async def test_launcher_killed__nothing_is_left_and_the_count_survives(start_sys
     children = system.processes()
     os.kill(system.process.pid, signal.SIGKILL)
     system.process.wait()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 20)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 60)
     assert alive == []
 
     await asyncio.to_thread(system.start)
-    async with asyncio.timeout(10), aiohttp.ClientSession(system.url) as session:
+    async with asyncio.timeout(60), aiohttp.ClientSession(system.url) as session:
         while True:
             async with session.get("/metrics/count") as response:
-                if (await response.json())["count"] == 3:
+                if response.status == 200 and (await response.json())["count"] == 3:
                     break
             await asyncio.sleep(0.05)
 

@@ -51,7 +51,7 @@ async def stored(system: System, request_id: str) -> None:
     """Wait until the prediction of that request is in PostgreSQL."""
     database = await system.database()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await database.fetchval("SELECT 1 FROM metrics.prediction WHERE request_id = $1", request_id):
                 await asyncio.sleep(0.05)
     finally:
@@ -121,7 +121,7 @@ async def logged_until_now(system: System, session: aiohttp.ClientSession) -> No
     for refused in (session.get("/nowhere"), session.post("/predict", json={"text": ""})):
         async with refused as response:
             request_id = response.headers["X-Request-ID"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while request_id not in system.output.read_text():
                 await asyncio.sleep(0.02)
 

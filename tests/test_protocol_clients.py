@@ -58,7 +58,7 @@ def recorded(system: System, headers: dict[str, str], expected: int) -> list[tup
     async def rows() -> list[tuple[str, str]]:
         connection = await system.database()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     found = await connection.fetch(
                         "SELECT route, label FROM metrics.prediction WHERE request_id = $1", headers["X-Request-ID"]
