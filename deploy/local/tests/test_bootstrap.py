@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bootstrap import Progress, SetUpError, check_machine, reason_to_rebuild
+from bootstrap import Progress, SetUpError, check_machine, reason_to_rebuild, run_pip
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -71,3 +71,20 @@ def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None
     ):
         progress.follow(said, total=3)
     assert progress.downloaded_mb == pytest.approx(2.3)
+
+
+@pytest.mark.parametrize(("failures", "succeeds"), [(0, True), (1, True), (2, False)])
+def test_pip_that_fails__is_asked_once_more(venv: Path, failures: int, succeeds: bool) -> None:
+    (venv / "bin" / "python").unlink()
+    (venv / "bin" / "python").write_text(f"""#!/bin/sh
+echo asked >>"$0.log"
+echo "connection broken"
+[ "$(wc -l <"$0.log")" -gt {failures} ]
+""")
+    (venv / "bin" / "python").chmod(0o755)
+    if succeeds:
+        run_pip(venv, [], Progress())
+    else:
+        with pytest.raises(SetUpError, match="connection broken"):
+            run_pip(venv, [], Progress())
+    assert (venv / "bin" / "python.log").read_text() == "asked\n" * min(2, failures + 1)
