@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.02
+_CLOSING_S = 5.0
 
 
 def tied_to_parent(sent: signal.Signals) -> Callable[[], None]:
@@ -63,6 +65,22 @@ def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float) -
             signalled(pid, mark, signal.SIGKILL)
             deadline += patience_s
         time.sleep(_POLL_S)
+    _wait_closed(pid)
+
+
+def _wait_closed(pid: int) -> None:
+    """A process that ends has no command line any more while it frees its memory, and its sockets are closed last."""
+    if sys.platform != "linux":
+        return
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if not command_of(pid):
+            select.select([process], [], [], _CLOSING_S)
+    finally:
+        os.close(process)
 
 
 def end(process: subprocess.Popen[bytes], asked: signal.Signals, patience_s: float) -> None:

@@ -4,13 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
-from launcher.processes import kill_family, signalled
+from launcher.ports import is_free
+from launcher.processes import end_stranded, kill_family, signalled
 
 PARENT = """
 import subprocess, sys
 subprocess.run([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(600)"])
 """
+LISTENS = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); held = b'x' * (1 << 27)"
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()  # waits here"
 
 
@@ -46,3 +49,14 @@ def test_family_that_ended_long_ago__is_left_alone() -> None:
     ended.wait()
     kill_family(ended)
     assert ended.returncode == 0
+
+
+def test_stranded_process__has_closed_its_sockets_once_it_counts_as_ended(free_port: Callable[[], int]) -> None:
+    """The kernel forgets its command line, then frees its memory, which takes a while, and closes its files."""
+    port = free_port()
+    command = [sys.executable, "-c", f"{LISTENS}\n{WAITS}", str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listening:
+        assert listening.stdout
+        assert listening.stdout.readline() == b"up\n"
+        end_stranded(listening.pid, "waits here", signal.SIGKILL, patience_s=60)
+        assert is_free(port)
