@@ -21,7 +21,7 @@ def test_users_of_the_load_test__find_no_fault(system: System, tmp_path: Path, s
     token = system.service("edge_limiter").environ()["EDGE_ADMIN_TOKEN"]
     command = [sys.executable, "-m", "locust", "-f", files, "--headless", "--host", system.url, "--only-summary"]
     command += ["--users", "52", "--spawn-rate", "52", "--run-time", run_time, "--stop-timeout", "10", "--think-s", "1"]
-    command += ["--answers", str(tmp_path), "--admin-token", token]
+    command += ["--answers", str(tmp_path), f"--admin-token={token}"]
     command += ["--config-users", json.dumps([{"user_class_name": name, "fixed_count": 1} for name in RARE])]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr  # 1 when there was any failure

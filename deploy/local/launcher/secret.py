@@ -11,7 +11,7 @@ def kept_secret(path: Path) -> str:
         draft = path.with_name(f".{path.name}.new")
         draft.unlink(missing_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(24))
+            file.write(secrets.token_hex(24))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
