@@ -1,5 +1,6 @@
 """The API page in a real browser: it needs nothing from elsewhere, and its requests reach the services."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +29,7 @@ def page(system: System) -> Iterator[Page]:
         if message.type in ("error", "warning") and "the server responded with a status of 401" not in message.text:
             complaints.append(message.text)
 
+    asyncio.run(system.specification())  # whole, and kept for the page
     with chromium(NAMED) as browser:
         opened = browser.new_page()
         opened.set_default_timeout(PATIENCE_MS)

@@ -16,7 +16,7 @@ from compose.stack import DEPLOY, SERVICES, Stack, docker
 
 DASHBOARDS = sorted((DEPLOY / "observability" / "dashboards").glob("*.json"))
 RULE_COUNT = (DEPLOY / "observability" / "alerts.yml").read_text().count("- alert:")
-PATIENCE_S = 60
+PATIENCE_S = 180
 
 
 @pytest.fixture
