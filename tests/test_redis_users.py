@@ -121,7 +121,7 @@ async def report(redis: Redis) -> None:
     assert (await quota.take("one")).granted
     assert (await quota.look()).remaining == 2
     await quota.refund("one")
-    await quota.block(5)
+    await quota.block(60)
     assert not (await quota.take("two")).granted
     await redis.ping()
 
