@@ -25,7 +25,7 @@ ROOT: Final = Path(__file__).parents[2]
 AXE: Final = "axe-core@4.14.1"
 AXE_SHA256: Final = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 QUICK: Final = {"METRICS_EVALUATE_S": "1", "METRICS_STREAM_S": "1"}
-PATIENCE_MS: Final = 20_000  # what a busy test machine may take for what a reader sees at once
+PATIENCE_MS: Final = 60_000  # what a busy test machine may take for what a reader sees at once
 IMAGE_BYTES_MAX: Final = 120 * 1024
 
 
@@ -115,6 +115,7 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable
             extra_http_headers={"X-Forwarded-For": address},
             **{"color_scheme": "light", **options},
         )
+        context.set_default_timeout(PATIENCE_MS)
         if script:
             context.add_init_script(script)
         visited = Visit(context.new_page(), [])
