@@ -114,7 +114,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int
 @pytest.fixture
 def redis_url(valkey: Valkey) -> str:
     """The URL of an empty server."""
-    assert valkey.execute("FLUSHALL") == "+OK"
+    assert valkey.execute("FLUSHALL", timeout_s=60) == "+OK"
     return valkey.url()
 
 
