@@ -59,7 +59,7 @@ async def notifier(database: Database, clock: Any, url: str) -> AsyncIterator[Ca
             session,
             AlertMetrics(CollectorRegistry()),
             url=to,
-            timeout_s=2,
+            timeout_s=20,
             now=clock,
         )
 
