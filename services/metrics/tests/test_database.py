@@ -1,5 +1,6 @@
 """What callers are told when PostgreSQL takes too long."""
 
+import asyncpg
 import pytest
 
 from common.postgres import create_pool
@@ -9,9 +10,9 @@ from metrics.errors import StoreTooSlow, StoreUnavailable
 
 @pytest.mark.parametrize("limit", ["", "SET LOCAL statement_timeout = 1; "])
 async def test_statement_that_is_cut_off__is_told_from_a_store_that_is_away(metrics_url: str, limit: str) -> None:
-    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=2) as pool:
+    async with asyncpg.create_pool(metrics_url, min_size=1, max_size=1, command_timeout=2) as pool:  # has connected
         with pytest.raises(StoreTooSlow):
-            async with Database(pool, 2).transaction() as connection:
+            async with Database(pool, 20).transaction() as connection:
                 await connection.execute(f"{limit}SELECT pg_sleep(60)")
 
 
