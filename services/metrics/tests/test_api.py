@@ -19,6 +19,7 @@ from common.service import Service
 from metrics.app import create_service
 from metrics.rows_api import EXPORT_ROWS, SLICE_BYTES, _send
 from metrics.settings import MetricsSettings
+from metrics.stream import StreamUpkeep
 from metrics.thresholds import Thresholds
 from metrics.windows import as_time, as_us
 
@@ -49,15 +50,16 @@ async def now_us(redis: Redis) -> int:
 
 
 @pytest.fixture
-def ingested(client: Client, send: Callable[..., Any]) -> Callable[..., Any]:
-    """Call it with events to send them and wait until nothing of the stream is left to ingest."""
+def ingested(client: Client, redis: Redis, send: Callable[..., Any]) -> Callable[..., Any]:
+    """Call it with events to send them, wait until nothing of the stream is left to ingest, and get the last hour."""
 
     async def feed(*events: Any) -> dict[str, Any]:
         await send(*events)
-        async with asyncio.timeout(20):
-            while (body := await aggregated(client, window="1h"))["lag_s"] != 0:
+        upkeep = StreamUpkeep(redis)
+        async with asyncio.timeout(60):
+            while (await upkeep.backlog()).entries != 0:  # a lag of 0 may be that of an event not yet a millisecond old
                 pass
-        return body
+        return await aggregated(client, window="1h")
 
     return feed
 
