@@ -240,7 +240,10 @@ async def test_database_away__is_503_with_retry_after_until_it_is_back(
             response = await call
             assert response.status == 503
             assert int(response.headers["Retry-After"]) >= 1
-        assert (await service.readiness.report())[1]["database"] == "failed"
+        async with asyncio.timeout(30):
+            while (state := (await service.readiness.report())[1]["database"]) == "degraded":
+                pass  # a busy machine did not tell it within a check's second
+        assert state == "failed"
 
 
 async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
@@ -252,13 +255,15 @@ async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
             update={"redis_port": server.port, "redis_password": settings.redis_password.__class__(server.password)}
         )
     )
-    async with TestClient(TestServer(service.app)) as client:
-        assert (await aggregated(client, window="1h"))["lag_s"] == 0
+    async with TestClient(TestServer(service.app)) as client, asyncio.timeout(60):
+        while (lag_s := (await aggregated(client, window="1h"))["lag_s"]) is None:
+            pass  # a busy machine did not tell it within its half-second
+        assert lag_s == 0
         server.kill()
         assert (await aggregated(client, window="1h"))["lag_s"] is None
-        status, checks = await service.readiness.report()
-        assert status == "degraded"
-        assert checks == {"database": "ok", "redis": "degraded"}
+        while (report := await service.readiness.report())[1]["database"] == "degraded":
+            pass  # nor this within a second
+        assert report == ("degraded", {"database": "ok", "redis": "degraded"})
 
 
 async def test_predictions__are_paged_from_the_newest(
@@ -366,7 +371,7 @@ async def test_stream__tells_aggregates_and_ends_with_the_service(settings: Metr
             name, data = (await response.content.readuntil(b"\n\n")).splitlines()[:2]
             assert name == b"event: aggregate"
             Aggregate.model_validate_json(data.removeprefix(b"data: "))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await server.app.shutdown()
             assert await response.content.read() in (b"", b"\n")
 
@@ -394,12 +399,12 @@ async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
             rule = {"name": "many", "metric": "predictions", "above": 2.0}
             await client.put("/metrics/thresholds", json={"rules": [rule]})
             await send(*(prediction(at_us=now_us) for _ in range(3)))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert (await told.get())["alerts"][0]["labels"]["alertname"] == "many"
             [alert] = (await (await client.get("/metrics/alerts")).json())["alerts"]
             assert (alert["state"], alert["value"]) == ("firing", 3.0)
             await client.put("/metrics/thresholds", json={"rules": []}, headers={"If-Match": "*"})
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert (await told.get())["status"] == "resolved"
                 while sum(map(delivered, services)) < 2:
                     await asyncio.sleep(0)

@@ -31,10 +31,18 @@ def upkeep(redis: Redis, database: Database, clock: Callable[[], float], registr
     return Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
 
 
+async def told(upkeep: Upkeep) -> float:
+    """The lag, once it comes within its half-second, for which a busy machine may stand still."""
+    async with asyncio.timeout(30):
+        while (lag_s := await upkeep.lag_s()) is None:
+            pass
+    return lag_s
+
+
 async def test_lag__is_measured_and_exported(upkeep: Upkeep, registry: CollectorRegistry, redis: Redis) -> None:
     seconds, micros = await redis.time()
     await redis.xadd("{predictions}", {"event": "x"}, id=f"{(seconds - 60) * 1000 + micros // 1000}-0")
-    assert await upkeep.lag_s() == pytest.approx(60, abs=5)
+    assert await told(upkeep) == pytest.approx(60, abs=5)
     assert registry.get_sample_value("sluice_metrics_lag_seconds") == pytest.approx(60, abs=5)
     assert registry.get_sample_value("sluice_metrics_lag_entries") == 1
 
