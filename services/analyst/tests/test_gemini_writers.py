@@ -47,7 +47,7 @@ async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Sdk]:
 
 
 async def test_a_good_answer__is_its_text(sdk: Sdk) -> None:
-    assert await sdk.writer.write(PROMPT, 5) == sdk.script.text
+    assert await sdk.writer.write(PROMPT, 60) == sdk.script.text
     assert sdk.script.keys == [KEY]
     sent = str(sdk.script.requests[0])
     assert "The facts." in sent and "You report." in sent and "application/json" in sent and "summary" in sent
@@ -57,16 +57,16 @@ async def test_a_good_answer__is_its_text(sdk: Sdk) -> None:
 async def test_a_server_error__is_retryable_and_sent_once(sdk: Sdk, status: int) -> None:
     sdk.script.steps = [status]
     with pytest.raises(Retryable) as caught:
-        await sdk.writer.write(PROMPT, 5)
+        await sdk.writer.write(PROMPT, 60)
     assert not isinstance(caught.value, NotSent)
     assert sdk.script.calls == 1
 
 
 async def test_a_hanging_server__is_retryable_within_the_time_limit(sdk: Sdk) -> None:
     sdk.script.steps = ["hang"]
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(30):
         with pytest.raises(Retryable, match="timeout"):
-            await sdk.writer.write(PROMPT, 0.3)
+            await sdk.writer.write(PROMPT, 3)  # it has been sent by then, whatever the machine does
     assert sdk.script.calls == 1
 
 
@@ -90,7 +90,7 @@ async def test_an_answer_without_an_end__is_cut_off(status: int) -> None:
 async def test_429__says_when_to_come_back(sdk: Sdk) -> None:
     sdk.script.steps = [429]
     with pytest.raises(RateLimited) as caught:
-        await sdk.writer.write(PROMPT, 5)
+        await sdk.writer.write(PROMPT, 60)
     assert caught.value.retry_after_s == RETRY_DELAY_S
     assert sdk.script.calls == 1
 
@@ -109,7 +109,7 @@ async def test_429__says_when_to_come_back(sdk: Sdk) -> None:
 async def test_what_would_fail_again__is_fatal(sdk: Sdk, step: Any, reason: str) -> None:
     sdk.script.steps = [step]
     with pytest.raises(Fatal) as caught:
-        await sdk.writer.write(PROMPT, 5)
+        await sdk.writer.write(PROMPT, 60)
     assert caught.value.reason == reason
     assert sdk.script.calls == 1
 
@@ -118,7 +118,7 @@ async def test_what_would_fail_again__is_fatal(sdk: Sdk, step: Any, reason: str)
 async def test_an_answer_that_is_not_geminis__is_a_named_error(sdk: Sdk, step: str) -> None:
     sdk.script.steps = [step]
     with pytest.raises(WriterError) as caught:
-        await sdk.writer.write(PROMPT, 5)
+        await sdk.writer.write(PROMPT, 60)
     assert not isinstance(caught.value, NotSent)
     assert getattr(caught.value, "retry_after_s", None) in (None, 60.0)
     assert sdk.script.calls == 1
@@ -129,7 +129,7 @@ async def test_a_connection_that_breaks__is_retryable_and_not_sent_again() -> No
     async with rest(script) as endpoint:
         writer = _create(GenaiWriter, endpoint)
         with pytest.raises(Retryable) as caught:
-            await writer.write(PROMPT, 5)
+            await writer.write(PROMPT, 60)
         await writer.close()
     assert not isinstance(caught.value, NotSent)
     assert script.calls == 1
@@ -140,7 +140,7 @@ async def test_a_connection_that_breaks__is_retryable_and_not_sent_again() -> No
 async def test_nobody_there__nothing_was_sent(create: Create, host: str, free_port: Callable[[], int]) -> None:
     writer = _create(create, f"http://{host}:{free_port()}")
     with pytest.raises(NotSent):
-        await writer.write(PROMPT, 5)
+        await writer.write(PROMPT, 60)
     await writer.close()
 
 
@@ -151,14 +151,14 @@ async def test_a_key_that_no_header_carries__is_a_named_error(
 ) -> None:
     writer = create(api_key=key, model="m", endpoint=f"http://127.0.0.1:{free_port()}", schema=SCHEMA, max_tokens=500)
     with pytest.raises(WriterError):
-        await writer.write(PROMPT, 5)
+        await writer.write(PROMPT, 60)
     await writer.close()
 
 
 async def test_a_cancelled_call__ends_at_once(sdk: Sdk) -> None:
     sdk.script.steps = ["hang"]
-    task = asyncio.create_task(sdk.writer.write(PROMPT, 30))
-    async with asyncio.timeout(5):
+    task = asyncio.create_task(sdk.writer.write(PROMPT, 60))
+    async with asyncio.timeout(30):
         while not sdk.script.calls:
             await asyncio.sleep(0)
         task.cancel()

@@ -50,14 +50,14 @@ async def test_drift_that_fails__is_missing_and_logged_once(metrics: Any, status
 
 async def test_drift_that_hangs__is_given_up_in_time(metrics: Any) -> None:
     metrics.drift_gate.clear()
-    async with open_metrics_client(metrics.url, 0.3) as client, asyncio.timeout(5):
+    async with open_metrics_client(metrics.url, 3) as client, asyncio.timeout(30):
         assert await client.measured(REQUEST, _context()) == Measured(metrics.aggregate, None)
 
 
 async def test_aggregate_that_fails__waits_for_no_drift(metrics: Any) -> None:
     metrics.status = 500
     metrics.drift_gate.clear()
-    async with open_metrics_client(metrics.url, 60) as client, asyncio.timeout(5):
+    async with open_metrics_client(metrics.url, 60) as client, asyncio.timeout(30):
         with pytest.raises(FlightFailed, match="metrics_broken"):
             await client.measured(REQUEST, _context())
 
@@ -84,9 +84,9 @@ async def test_drift__is_of_the_same_time_against_at_least_as_long(
 
 
 async def test_callers_deadline__is_not_the_flights(metrics: Any) -> None:
-    async with open_metrics_client(metrics.url, 5) as client:
+    async with open_metrics_client(metrics.url, 500) as client:
         await client.measured(REQUEST, _context(remaining_s=-1))
-    assert int(metrics.headers[0]["X-Request-Timeout-Ms"]) > 4000
+    assert 400_000 < int(metrics.headers[0]["X-Request-Timeout-Ms"]) <= 500_000
     assert metrics.headers[0]["X-Request-ID"] == "the-request"
 
 
