@@ -27,6 +27,7 @@ from analyst.report import Draft, Evidence, Report
 from analyst.writer import Budget, Prompt, Retryable
 from common.requests import uuid7
 from common.service import Service
+from common.tasks import end
 
 PATH = "/analyze/performance"
 P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
@@ -173,9 +174,9 @@ async def test_fault_an_operator_must_mend__is_logged_once_and_shows_in_health(
 async def test_answer_that_is_not_geminis__is_rules_and_shows_in_health(
     sdk: str, step: str, script: Script, open_client: OpenClient
 ) -> None:
-    script.steps = [step] * 4
+    script.steps = [step, "garbage"]  # which is asked again once, after a second or two, if it looks like a 503
     async with _variables(sdk, script) as variables:
-        client = await open_client(**variables, ANALYST_AI_TIMEOUT_S="1", ANALYST_ATTEMPT_TIMEOUT_S="1")
+        client = await open_client(**variables)
         report = await _report(await _ask(client))
         health = await (await client.get("/analyze/health")).json()
         await client.close()
@@ -197,8 +198,8 @@ async def test_model_that_hangs__is_rules_within_the_total_time(
     script: Script, gemini: dict[str, str], open_client: OpenClient
 ) -> None:
     script.steps = ["hang"]
-    client = await open_client(**gemini, ANALYST_AI_TIMEOUT_S="0.3", ANALYST_ATTEMPT_TIMEOUT_S="0.3")
-    async with asyncio.timeout(3):
+    client = await open_client(**gemini, ANALYST_AI_TIMEOUT_S="3", ANALYST_ATTEMPT_TIMEOUT_S="3")
+    async with asyncio.timeout(30):
         assert (await _report(await _ask(client))).fallback_reason == "timeout"
     assert script.calls == 1
 
@@ -254,7 +255,8 @@ def _impatient(writer: ScriptedWriter, quota: Quota) -> Drafter:
 
 async def test_upstream_fails__four_attempts_for_all_replicas_together(open_client: OpenClient, quota: Quota) -> None:
     writer = ScriptedWriter()
-    clients = [await open_client(drafter=_impatient(writer, quota)) for _ in range(2)]
+    kept = {"ANALYST_NEGATIVE_TTL_S": "60"}  # longer than all the asking takes
+    clients = [await open_client(drafter=_impatient(writer, quota), **kept) for _ in range(2)]
     answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(25)))
     answers += [await _ask(client) for client in clients]
     reports = [await _report(answer) for answer in answers]
@@ -262,10 +264,29 @@ async def test_upstream_fails__four_attempts_for_all_replicas_together(open_clie
     assert writer.calls == 4
 
 
+@asynccontextmanager
+async def _pauses() -> AsyncIterator[list[tuple[float, float]]]:
+    """From when until when this process stood still, as a busy machine makes it."""
+    found: list[tuple[float, float]] = []
+
+    async def watch() -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0.01)
+            if (now_s := time.monotonic()) - before_s > 0.1:
+                found.append((before_s, now_s))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield found
+    finally:
+        await end(watching)
+
+
 async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota: Quota) -> None:
     """By the wall clock, over both real SDKs at once: what they might add or repeat by themselves is measured, too."""
 
-    async def gaps_s(sdk: Literal["generativeai", "genai"]) -> list[float]:
+    async def calls_s(sdk: Literal["generativeai", "genai"]) -> list[float]:
         script = Script(steps=[503] * 8)
         async with rest(script) if sdk == "genai" else over_grpc(script) as endpoint:
             writer = open_writer(sdk, "key", "gemini-2.5-flash-lite", endpoint)
@@ -280,10 +301,14 @@ async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota:
             with pytest.raises(Retryable):
                 await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 60))
             await writer.close()
-        return [later - earlier for earlier, later in itertools.pairwise(script.called_at_s)]
+        return script.called_at_s
 
-    for gaps in await asyncio.gather(gaps_s("generativeai"), gaps_s("genai")):
-        assert [low <= gap <= 2 * low for low, gap in zip((1, 2, 4), gaps, strict=True)] == [True] * 3, gaps
+    async with _pauses() as pauses:
+        both = await asyncio.gather(calls_s("generativeai"), calls_s("genai"))
+    for called_at_s in both:
+        for low, (earlier, later) in zip((1, 2, 4), itertools.pairwise(called_at_s), strict=True):
+            stood_s = sum(max(0.0, min(until, later) - max(since, earlier)) for since, until in pauses)
+            assert low <= later - earlier <= 2 * low + stood_s, (called_at_s, pauses)
     assert (await quota.look()).remaining == 2
 
 
