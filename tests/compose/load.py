@@ -52,7 +52,7 @@ class Load:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
             while not self._stopped:
                 address = f"203.{random_.randrange(256)}.{random_.randrange(256)}.{random_.randrange(1, 255)}"
-                request_id = f"load-{uuid.UUID(int=random_.getrandbits(128))}"
+                request_id = f"load-{uuid.uuid4()}"
                 headers = {"X-Request-ID": request_id, "X-Forwarded-For": address}
                 body = {"text": f"good film {random_.randrange(1_000_000)}"}
                 self.outcomes[request_id] = await self._ask(session, "POST", "/predict", headers, body)
