@@ -7,7 +7,10 @@ from typing import Final, Literal
 Kind = Literal["json", "problem", "other", "none"]
 
 LIMIT_HEADER: Final = "X-RateLimit-Limit"
-TOO_BUSY: Final = "More texts are waiting"  # inference's words for what it cannot score in time
+TOO_BUSY: Final = (  # inference's words for what it cannot score in time, and the edge's when as much is on its way
+    "More texts are waiting",
+    "The inference service is full",
+)
 JOURNAL_FULL: Final = "on record"  # in the words with which it refuses while the journal is full
 MOST_SHED: Final = 0.01  # of the predictions, while nothing breaks and the machine is not slow
 _NEEDS_RETRY_AFTER: Final = (429, 503)
@@ -34,7 +37,7 @@ class Answer:
 
 def is_shed(answer: Answer) -> bool:
     """Refused with the time after which to come again, because the machine is too busy."""
-    return answer.status == 503 and TOO_BUSY in answer.detail
+    return answer.status == 503 and answer.detail.startswith(TOO_BUSY)
 
 
 def is_journal_full(answer: Answer) -> bool:

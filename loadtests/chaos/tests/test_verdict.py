@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from chaos.answers import Answer
 from chaos.faults import Action, Fault, Target
 from chaos.gemini import FORGOTTEN_S, PER_MINUTE, Call, flown_twice, over_quota
@@ -44,8 +46,10 @@ def test_full_journal__explains_a_503_while_redis_is_away_only() -> None:
     assert availability(Evidence([answer(5.5, 503, detail="full")], [done("fill", "valkey", 5)]))
 
 
-def test_busy_machine__may_shed_load_and_nothing_else() -> None:
-    busy = "More texts are waiting than can be scored in time."
+@pytest.mark.parametrize(
+    "busy", ["More texts are waiting than can be scored in time.", "The inference service is full."]
+)
+def test_busy_machine__may_shed_load_and_nothing_else(busy: str) -> None:
     assert availability(Evidence([answer(5, 503, detail=busy)])) == []
     assert availability(Evidence([answer(5, 502, detail=busy)]))
     assert availability(Evidence([answer(5, 504)]))
