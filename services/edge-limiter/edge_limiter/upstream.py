@@ -6,6 +6,7 @@ somebody reads (`Expect: 100-continue`): a server that stops resets what its ker
 """
 
 import asyncio
+import random
 import socket
 import ssl
 from collections import deque
@@ -31,6 +32,13 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
+def random_lifetime_s() -> float:
+    """Of one connection. All those that a busy moment opened would else end in one moment, and the next be opened in
+    another: a slow second that comes again each minute.
+    """
+    return random.uniform(MAX_AGE_S / 2, MAX_AGE_S)
+
+
 async def resolve_name(host: str, port: int) -> list[str]:
     """The addresses of a name, or the address itself. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -52,6 +60,7 @@ class Upstream:
         limit: int,
         observe: Callable[[float], None],
         resolve: Resolve | None = None,
+        lifetime_s: Callable[[], float] = random_lifetime_s,
     ) -> None:
         """`idle_timeout_s` bounds the silence between two pieces of a body; each call has its own time limit."""
         parts = urlsplit(origin)
@@ -64,6 +73,7 @@ class Upstream:
         self._limit = limit
         self._observe = observe
         self._resolve = resolve or resolve_name
+        self._lifetime_s = lifetime_s
         self._known: list[str] = []
         self._question: asyncio.Future[list[str]] | None = None
         self._asked_s = 0.0
@@ -142,7 +152,7 @@ class Upstream:
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:
             connection = self._idle.popleft()  # idle longest: the last one back is always the quickest replica's
-            is_fresh = connection.idle_since >= now - KEEPALIVE_S and connection.born >= now - MAX_AGE_S
+            is_fresh = connection.idle_since >= now - KEEPALIVE_S and now < connection.lives_until
             if is_fresh and connection.is_usable:
                 return connection
             connection.abort()
@@ -195,7 +205,7 @@ class Upstream:
             ssl=self._ssl,
             server_hostname=self._host if self._ssl else None,
         )
-        connection.born = loop.time()
+        connection.lives_until = loop.time() + self._lifetime_s()
         return connection
 
     def _forget(self, connection: UpstreamConnection) -> None:

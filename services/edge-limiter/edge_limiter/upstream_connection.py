@@ -76,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._sender: asyncio.Task[None] | None = None
         self._withheld: tuple[Body, bool] | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self.idle_since = self.born = 0.0
+        self.idle_since = self.lives_until = 0.0
         self._begin("GET")
 
     @property

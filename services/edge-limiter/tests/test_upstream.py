@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from edge_limiter.exchange import BadGateway, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream import Resolve, Upstream
+from edge_limiter.upstream import Resolve, Upstream, random_lifetime_s
 
 Connect = Callable[..., Awaitable[Upstream]]
 
@@ -21,7 +21,13 @@ async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     with ExitStack() as stack:
 
         async def make(
-            origin: str, *, limit: int = 10, idle_s: float = 60.0, dial_s: float = 60.0, resolve: Resolve | None = None
+            origin: str,
+            *,
+            limit: int = 10,
+            idle_s: float = 60.0,
+            dial_s: float = 60.0,
+            resolve: Resolve | None = None,
+            lifetime_s: Callable[[], float] = lambda: 60.0,
         ) -> Upstream:
             upstream = Upstream(
                 origin,
@@ -30,6 +36,7 @@ async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
                 limit=limit,
                 observe=lambda seconds: None,
                 resolve=resolve,
+                lifetime_s=lifetime_s,
             )
             stack.callback(upstream.close)
             return upstream
@@ -256,6 +263,31 @@ async def test_kept_connections__take_turns(
     assert len(set(used)) == 2
     assert used[2:4] == used[4:6]
     assert used[2] != used[3]
+
+
+async def test_connections_of_one_moment__end_one_by_one(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    used: list[int] = []
+    lives_s = iter([60.0, 0.0, 60.0])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            used.append(writer.get_extra_info("peername")[1])
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream = await connect(await start_raw_upstream(serve), lifetime_s=lambda: next(lives_s))
+    async with upstream("GET", "/x", [], b"", 60.0) as first, upstream("GET", "/x", [], b"", 60.0) as second:
+        await first.read()
+        await second.read()
+    for _ in range(4):
+        await call(upstream, "GET")
+    assert set(used[2:]) < set(used[:2])  # the other has ended, and no third was needed
+
+
+def test_lives_of_connections__are_spread_over_half_a_minute() -> None:
+    lives_s = [random_lifetime_s() for _ in range(1000)]
+    assert 30 <= min(lives_s) < 35 and 55 < max(lives_s) <= 60
 
 
 async def test_server_that_stops_before_it_accepts__costs_no_request(
