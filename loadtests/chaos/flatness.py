@@ -1,5 +1,6 @@
 """Judges whether a long steady load was flat: memory, descriptors, tasks, p99 and tables; knows no running system."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ NAMES: Final = (*SERVICES, *STORES)
 WARM_UP_SHARE: Final = 0.25
 MOST_GROWTH: Final = 0.10
 MOST_P99_GROWTH: Final = 0.5
+BY_CHANCE: Final = 1.645  # standard deviations: one series in twenty without a trend seems to grow by more
 MOST_UNJUDGED: Final = 0.2  # of the stretches, on a machine that starves its programs
 LEAST_REACHED: Final = 0.93  # of the rate that was wanted: 0.65 of the peak for 0.7
 MOST_DEAD_SHARE: Final = 0.5
@@ -106,15 +108,17 @@ def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
 def _grown(name: str, warm: Sequence[Row]) -> list[str]:
     """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged. The
     edge answers for no connection that a client keeps: a load in an open loop opens one for each answer that is late.
+    Descriptors and tasks follow how many requests are under way at once, so what grew must also have a trend.
     """
     seen = [row for row in warm if name in row.samples]
     if len(seen) < len(warm) / 2:
         return [f"{name} did not say its tasks in half of the stretches"]
     found = []
     for field in ("rss_mib", "own_fds", "tasks"):
-        before, after = _course(seen, [float(getattr(row.samples[name], field)) for row in seen])
+        values = [float(getattr(row.samples[name], field)) for row in seen]
+        before, after = _course(seen, values)
         is_data = field == "rss_mib" and name in ("postgres", "valkey")
-        if after > before * (1 + MOST_GROWTH) + 4 and not is_data:
+        if after > before * (1 + MOST_GROWTH) + 4 and not is_data and _has_trend(values):
             found.append(f"{name}: {field} {before:.0f} to {after:.0f}")
     return found
 
@@ -134,3 +138,10 @@ def _course(rows: Sequence[Row], values: Sequence[float]) -> tuple[float, float]
     ]
     led_to = before + statistics.median(slopes) * (rows[-1].until_s - rows[0].until_s)
     return before, max(after, min(led_to, max(values)))
+
+
+def _has_trend(values: Sequence[float]) -> bool:
+    """Whether later values are above earlier ones more often than by chance: the one-sided test of Mann and Kendall."""
+    score = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
+    n = len(values)
+    return score - 1 > BY_CHANCE * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)

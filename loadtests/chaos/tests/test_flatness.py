@@ -49,6 +49,18 @@ def test_slow_leak__is_seen_by_its_slope_and_an_outlier_is_none() -> None:
     assert judged(once) == []
 
 
+def test_descriptors_that_only_scatter__are_no_growth() -> None:
+    scattered = [74, 92, 86, 121, 105, 99, 110, 109, 102, 121, 124, 99]  # in an hour
+    assert judged([row(inference=FLAT._replace(fds=fds)) for fds in scattered]) == []
+    rising = [74, 92, 86, 99, 99, 105, 102, 109, 110, 121, 121, 124]
+    assert judged([row(inference=FLAT._replace(fds=fds)) for fds in rising]) == ["inference: own_fds 99 to 124"]
+
+
+def test_leak_that_begins_late__is_seen() -> None:
+    late = [20, 21, 20, 21, 20, 20, 21, 20, 21, 40, 60, 80]
+    assert judged([row(inference=FLAT._replace(fds=fds)) for fds in late]) == ["inference: own_fds 20 to 62"]
+
+
 def test_rate_that_is_not_reached__is_named() -> None:
     assert judged([replace(row(), predictions=540)] * 12) == ["9 predictions a second were answered, not 10"]
     assert judged([replace(row(), predictions=570)] * 12) == []
