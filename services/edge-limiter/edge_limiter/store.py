@@ -1,7 +1,8 @@
 """The exact sliding log in PostgreSQL: one row per key, and one statement that decides a batch of keys.
 
 The row lock serialises writers of a key, and ORDER BY keeps two batches from deadlocking. The clock is the
-database's, read once the row is locked, and never goes back. Each `PostgresLog` is one connection, and the
+database's, read once the row is locked, and never goes back, so a log is in order and what has expired is found by
+binary search (`width_bucket`). Each `PostgresLog` is one connection, and the
 connection is its own circuit breaker: it is dropped when a decision fails or is late, and comes back only after
 a probe in the background succeeded, so no client waits for a store that is known to be away.
 """
@@ -29,12 +30,11 @@ CROSS JOIN LATERAL (SELECT LEAST(r.requests, r.quota / r.cost) AS admitted) n
 ORDER BY r.key
 ON CONFLICT (key) DO UPDATE SET (quota, window_us, cost, admitted, at_us, log_us) = (
   SELECT excluded.quota, excluded.window_us, excluded.cost, n.admitted, t.now_us,
-         l.live || array_fill(t.now_us, ARRAY[n.admitted * excluded.cost])
+         a.log_us[d.dead + 1:] || array_fill(t.now_us, ARRAY[n.admitted * excluded.cost])
   FROM (SELECT GREATEST(a.at_us, edge.now_us()) AS now_us) t
-  CROSS JOIN LATERAL (SELECT COALESCE(array_agg(x), '{}') AS live
-                      FROM unnest(a.log_us) x WHERE x > t.now_us - excluded.window_us) l
+  CROSS JOIN LATERAL (SELECT width_bucket(t.now_us - excluded.window_us, a.log_us) AS dead) d
   CROSS JOIN LATERAL (SELECT GREATEST(0, LEAST(excluded.admitted,
-                        (excluded.quota - cardinality(l.live)) / excluded.cost)) AS admitted) n)
+                        (excluded.quota - cardinality(a.log_us) + d.dead) / excluded.cost)) AS admitted) n)
 RETURNING key, admitted, GREATEST(0, quota - cardinality(log_us)) AS remaining,
           log_us[GREATEST(1, cardinality(log_us) - quota + cost)] + window_us - at_us AS reset_us
 """
