@@ -54,7 +54,7 @@ class LimiterOptions:
     """Sizes and times of one limiter. `hash_key` must be equal on all replicas: rows hold no plain addresses."""
 
     timeout_s: float = 0.1
-    batch_keys: int = 64
+    batch_keys: int = 128
     remembered_keys: int = 100_000
     hash_key: bytes = b""
 
