@@ -77,8 +77,8 @@ def _predictions(
     peak = statistics.median(rates[BASELINE])
     for share in SHARES:
         what = f"p99 ms at {share:.0%} of the baseline's peak"
-        given = {"rate": share * peak, "settle": 2}
-        found = _rounds(servers, texts, options, f"{share * peak:.0f} requests/s", _each_with(servers, 512), **given)
+        said, given = f"{share * peak:.0f} requests/s", {"rate": share * peak, "settle": 2}
+        found = _rounds(servers, texts, options, said, dict.fromkeys(servers, 512), **given)
         yield results.Measure(what, "less", OURS, _p99(found), {BASELINE: WANTED_P99} if share == 1 else {})
 
 
@@ -89,7 +89,7 @@ def _reports(servers: dict[str, Server], place: Path, options: argparse.Namespac
     shape = {"path": "/analyze/performance", "body": '{"window": @}'}
     given = {"rate": REPORTS_A_SECOND, "settle": 2}
     said = f"{REPORTS_A_SECOND} reports/s"
-    found = _rounds(servers, windows, options, said, _each_with(servers, 32), **shape, **given)
+    found = _rounds(servers, windows, options, said, dict.fromkeys(servers, 32), **shape, **given)
     what = f"p50 ms of cached reports, {REPORTS_A_SECOND}/s"
     yield results.Measure(what, "less", OURS, {name: _each(rounds, "p50_ms") for name, rounds in found.items()})
 
@@ -105,8 +105,8 @@ def _rounds(
     found: Found = {name: [] for name in servers}
     for number in range(options.rounds):
         for name, server in servers.items():
-            given |= {"connections": crowds[name], "skip": 1000 * number}
-            one = generate(server, texts, seconds=options.seconds, addresses=ADDRESSES, **given)
+            chosen = {"connections": crowds[name], "skip": 1000 * number, **given}
+            one = generate(server, texts, seconds=options.seconds, addresses=ADDRESSES, **chosen)
             _check(name, one)
             found[name].append(one)
         _say(f"{what}: round {number + 1} of {options.rounds}")
@@ -116,10 +116,6 @@ def _rounds(
 def _check(name: str, one: dict[str, Any]) -> None:
     if set(one["statuses"]) != {"200"}:
         raise SystemExit(f"{name} answered {one['statuses']}")
-
-
-def _each_with(servers: dict[str, Server], connections: int) -> dict[str, int]:
-    return dict.fromkeys(servers, connections)
 
 
 def _fastest(place: Path, postgres: Postgres, texts: Path, seconds: float) -> tuple[int, int]:

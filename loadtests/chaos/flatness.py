@@ -108,7 +108,7 @@ def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
 def _grown(name: str, warm: Sequence[Row]) -> list[str]:
     """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged. The
     edge answers for no connection that a client keeps: a load in an open loop opens one for each answer that is late.
-    Descriptors and tasks follow how many requests are under way at once, so what grew must also have a trend.
+    Descriptors and tasks follow how many requests are under way at once, so those must also have a trend.
     """
     seen = [row for row in warm if name in row.samples]
     if len(seen) < len(warm) / 2:
@@ -118,7 +118,8 @@ def _grown(name: str, warm: Sequence[Row]) -> list[str]:
         values = [float(getattr(row.samples[name], field)) for row in seen]
         before, after = _course(seen, values)
         is_data = field == "rss_mib" and name in ("postgres", "valkey")
-        if after > before * (1 + MOST_GROWTH) + 4 and not is_data and _has_trend(values):
+        may_scatter = field != "rss_mib"
+        if after > before * (1 + MOST_GROWTH) + 4 and not is_data and (not may_scatter or _has_trend(values)):
             found.append(f"{name}: {field} {before:.0f} to {after:.0f}")
     return found
 

@@ -56,6 +56,11 @@ def test_descriptors_that_only_scatter__are_no_growth() -> None:
     assert judged([row(inference=FLAT._replace(fds=fds)) for fds in rising]) == ["inference: own_fds 99 to 124"]
 
 
+def test_memory_that_steps_up_at_the_end__is_named_without_a_trend() -> None:
+    risen = FLAT._replace(rss_mib=200.0)
+    assert judged([row()] * 10 + [row(inference=risen)] * 2) == ["inference: rss_mib 100 to 200"]
+
+
 def test_leak_that_begins_late__is_seen() -> None:
     late = [20, 21, 20, 21, 20, 20, 21, 20, 21, 40, 60, 80]
     assert judged([row(inference=FLAT._replace(fds=fds)) for fds in late]) == ["inference: own_fds 20 to 62"]

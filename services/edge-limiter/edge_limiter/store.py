@@ -2,9 +2,9 @@
 
 The row lock serialises writers of a key, and ORDER BY keeps two batches from deadlocking. The clock is the
 database's, read once the row is locked, and never goes back, so a log is in order and what has expired is found by
-binary search (`width_bucket`). Each `PostgresLog` is one connection, and the
-connection is its own circuit breaker: it is dropped when a decision fails or is late, and comes back only after
-a probe in the background succeeded, so no client waits for a store that is known to be away.
+binary search (`width_bucket`). Each `PostgresLog` is one connection, and the connection is its own circuit breaker:
+it is dropped when a decision fails or is late, and comes back only after a probe in the background succeeded, so no
+client waits for a store that is known to be away.
 """
 
 import asyncio

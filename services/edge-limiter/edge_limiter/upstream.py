@@ -33,9 +33,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 def random_lifetime_s() -> float:
-    """Of one connection. All those that a busy moment opened would else end in one moment, and the next be opened in
-    another: a slow second that comes again each minute.
-    """
+    """Of one connection: all those that a busy moment opened would else end, and be opened anew, in one moment."""
     return random.uniform(MAX_AGE_S / 2, MAX_AGE_S)
 
 
