@@ -47,6 +47,7 @@ PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
 PROMISED: Final = "promised"
 EVENTS_PER_S, COUNT_MS = 20_000, 5.0
+BUSY_PER_S: Final = 400  # about what two cores score
 ANSWER, RAW, VIEW = "aggregated, whole answer", "percentile_cont over the raw rows", "chdb, aggregating view"
 FOR_HISTORY = {
     **postgresql.SETTINGS,
@@ -144,8 +145,19 @@ def report_history(folder: Path, options: argparse.Namespace) -> list[Measure]:
         stopped.callback(server.kill)
         server.start()
         databases = Databases(server)
-        large, small = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(2))
+        large, small, busy = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(3))
+        uvloop.run(_report_busy(busy, options))
         return uvloop.run(_report_history(large, small, folder, options))
+
+
+async def _report_busy(history: History, options: argparse.Namespace) -> None:
+    """The whole minutes of a window are in rollups; its ends, and those of the window before, are single events."""
+    await history.fill_busy(BUSY_PER_S, 15)
+    last = AggregateRequest(window="5m")
+    async with history.aggregates() as aggregates:
+        await aggregates.answer(last)
+        taken = [await timed_ms(lambda: aggregates.answer(last)) for _ in range(options.answers)]
+    table(f"the last 5 minutes of {BUSY_PER_S} predictions a second", "ms", "answer", {"answer": taken}, 1)
 
 
 async def _report_history(large: History, small: History, folder: Path, options: argparse.Namespace) -> list[Measure]:

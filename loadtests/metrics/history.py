@@ -19,7 +19,7 @@ DAYS: Final = 30
 _DAY: Final = timedelta(days=1)
 _ROWS: Final = """
 INSERT INTO prediction
-SELECT $1::timestamptz + make_interval(secs => 86400.0 * i / $2), gen_random_uuid(),
+SELECT $1::timestamptz + make_interval(secs => $3::float8 * i / $2), gen_random_uuid(),
        greatest(1, exp(9 + 0.8 * random_normal()))::integer, 500, 8000, 20,
        greatest(1, exp(4 + 0.7 * random_normal()))::integer, 0.5 + random() / 2, random(), false, false,
        CASE WHEN random() < 0.5 THEN '/predict' ELSE '/predict/batch' END,
@@ -54,7 +54,7 @@ class History:
             await Partitions(database, retention_days=DAYS, ahead_days=DAYS, now=first.timestamp).maintain()
             made: asyncio.Task[None] | None = None
             for day in (first + n * _DAY for n in range(DAYS)):
-                await pool.execute(_ROWS, day, rows // DAYS)
+                await pool.execute(_ROWS, day, rows // DAYS, _DAY.total_seconds())
                 if made is not None:
                     await made
                 made = asyncio.create_task(self._roll_up(database, day))
@@ -63,6 +63,17 @@ class History:
             await pool.execute("VACUUM (ANALYZE) prediction")
             await pool.execute("VACUUM (ANALYZE) rollup")
         return time.perf_counter() - started
+
+    async def fill_busy(self, per_s: int, minutes: int) -> None:
+        """Make `per_s` predictions for each second of the last `minutes`, and their rollups."""
+        first = self.now - timedelta(minutes=minutes)
+        async with self.pool() as pool:
+            database = Database(pool, _TIMEOUT_S)
+            await Partitions(database, retention_days=DAYS, ahead_days=1, now=first.timestamp).maintain()
+            await pool.execute(_ROWS, first, per_s * minutes * 60, minutes * 60.0)
+            for day in {first.date(), self.now.date()}:
+                await self._roll_up(database, datetime(day.year, day.month, day.day, tzinfo=UTC))
+            await pool.execute("VACUUM (ANALYZE) prediction")
 
     async def _roll_up(self, database: Database, day: datetime) -> None:
         async with database.transaction() as connection:

@@ -9,19 +9,18 @@ import asyncpg
 
 from metrics.database import Connection, Database
 from metrics.histogram import read
-from metrics.rollup_sql import CELLS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS
+from metrics.rollup_sql import FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, cells
 from metrics.tally import Row, Source
 from metrics.windows import RAW, Piece, Range, as_time, as_us
+
+_HISTOGRAMS: Final = ("latency_bins", "score_bins", "character_bins")  # in the order of `metrics.histogram`
 
 # As `Row` has them: histograms only of what was answered.
 _FIGURES: Final = ", ".join(
     (
         "max(latency_max_us), sum(n)::bigint, coalesce(sum(n) FILTER (WHERE latency_bins > 0), 0)::bigint",
         *(f"sum({name})::bigint" for name in ("latency_sum_us", "scored", "score_sum_ppm")),
-        *(
-            f"numeric_send(sum({name}) FILTER (WHERE outcome = 'ok'))"
-            for name in ("latency_bins", "score_bins", "character_bins")
-        ),
+        *(f"numeric_send(sum({name}) FILTER (WHERE outcome = 'ok'))" for name in _HISTOGRAMS),
     )
 )
 
@@ -41,7 +40,7 @@ WITH event AS (
     SELECT place AS width_s, 'epoch'::timestamptz AS at, model, route, outcome, label, n, latency_us, score, characters,
            bins
     FROM event
-), {CELLS}
+), {cells(_HISTOGRAMS)}
 SELECT slot, CASE WHEN $9 THEN model ELSE '' END, CASE WHEN $10 THEN route ELSE '' END, outcome, label, {_FIGURES}
 FROM unnest($1::integer[], $2::integer[], $3::timestamptz[], $4::timestamptz[]) AS piece (slot, width, first, after)
 CROSS JOIN LATERAL (
