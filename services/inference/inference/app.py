@@ -140,7 +140,7 @@ async def _batcher(
             workers=settings.inference_workers or chosen.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
             limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
-            has_reader=chosen.has_reader,
+            lanes=chosen.lanes,
         )
         batcher = Batcher(
             chosen.create,
@@ -149,7 +149,7 @@ async def _batcher(
             on_read=instruments.read,
             on_batch=instruments.batch,
             restarts=chosen.restarts,
-            on_worker=partial(_tell_of_worker, asyncio.get_running_loop(), broken),
+            on_worker=partial(_tell_of_worker, broken),
         )
         card = await batcher.start()
     try:
@@ -190,16 +190,16 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _tell_of_worker(loop: asyncio.AbstractEventLoop, broken: asyncio.Event, event: WorkerEvent) -> None:
-    """In the worker's thread. What no new engine mends, such as a GPU that failed, a new process may."""
+def _tell_of_worker(broken: asyncio.Event, event: WorkerEvent) -> None:
+    """What no new engine mends, such as a GPU that failed, a new process may."""
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
     if event.what == "gave up":
-        loop.call_soon_threadsafe(broken.set)
+        broken.set()
 
 
 async def _watch(batcher: Batcher) -> None:
-    """Ends when no worker answers: a GPU that hangs, for one. The onnx engine's scoring processes are ended sooner."""
+    """Ends when a worker hangs for good: over a GPU, for one. The onnx engine's scoring processes are ended sooner."""
     times = 0
     while times < 2:  # once it may be that this whole process was stopped for a while
         await asyncio.sleep(WATCH_S)

@@ -1,32 +1,27 @@
-"""Owns texts from admission to outcome, as the event loop sees them: tokenised, then scored, in other threads.
-
-It knows no HTTP and no runtime. Outcomes come back to the loop in one call per batch.
-"""
+"""Owns texts from admission to outcome, as the rest of the service sees them; knows no HTTP and no runtime."""
 
 import asyncio
 import functools
 import itertools
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from inference.admission import Admission, Limits
-from inference.bisection import Outcomes, encoded
+from inference.admission import Admission, Limits, estimate
+from inference.bisection import Outcomes
 from inference.desk import Desk
-from inference.engine import Encoded, Engine, ModelCard
+from inference.engine import Host, ModelCard, Row
 from inference.jobs import Job, Outcome, Scored, ScoringFailed
 from inference.selection import Waiting
 from inference.workers import OnWorker, Restarts, Worker
 
-CHARACTERS_PER_TOKEN: Final = 4  # a guess at admission; corrected once the text is read
 _ATTEMPTS: Final = 2
-_JOIN_S: Final = 10.0
+_MANY: Final = 4  # jobs that wait for each worker: then it need not choose late
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """One scored batch: how many texts, their tokens, those it cost with padding, and the seconds it took."""
+    """One scored batch: how many texts, their tokens, those it would cost with padding, and the seconds it took."""
 
     size: int
     tokens: int
@@ -36,12 +31,12 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done at once. With `has_reader` a thread of its own tokenises, else workers do when they are free."""
+    """How much is done at once: workers, batches that each is over, and about how many tokens in one."""
 
     workers: int
     max_batch_tokens: int
     limits: Limits
-    has_reader: bool = False
+    lanes: int = 1
 
 
 class Batcher:
@@ -49,7 +44,7 @@ class Batcher:
 
     def __init__(
         self,
-        create: Callable[[], Engine],
+        create: Callable[[], Awaitable[Host]],
         sizes: Sizes,
         now: Callable[[], float],
         *,
@@ -58,56 +53,43 @@ class Batcher:
         on_worker: OnWorker = lambda _event: None,
         restarts: Restarts | None = None,
     ) -> None:
-        self.desk = Desk(Waiting(sizes.max_batch_tokens), Admission(sizes.limits), now, has_reader=sizes.has_reader)
+        self.desk = Desk(Waiting(sizes.max_batch_tokens), Admission(sizes.limits), now)
         self._now = now
-        self._on_read = on_read
         self._on_batch = on_batch
         self._numbers = itertools.count()
         self._jobs: set[Job] = set()
-        restarts = restarts or Restarts()
         self._workers = [
-            Worker(
-                f"scorer-{n}", create, self.desk, self._read, self._deliver, self._give_back, on_worker, restarts, now
-            )
+            Worker(f"scorer-{n}", create, self, on_worker, restarts or Restarts(), now, sizes.lanes)
             for n in range(sizes.workers)
         ]
+        self.was_read = on_read
         self.card: ModelCard  # set by `start`
-        self._readers = (
-            [threading.Thread(target=self._read_all, name="reader", daemon=True)] if sizes.has_reader else []
-        )
 
     async def start(self) -> ModelCard:
         """Make and warm one engine per worker, all at once. Raises what making an engine raises."""
-        self._loop = asyncio.get_running_loop()
-        for worker in self._workers:
-            worker.start()
-        started = [asyncio.wrap_future(worker.started) for worker in self._workers]
         try:
-            await asyncio.gather(*started)
+            found = await asyncio.gather(*(worker.start() for worker in self._workers), return_exceptions=True)
+            cards = []
+            for card in found:
+                if isinstance(card, BaseException):
+                    raise card
+                cards.append(card)
         except BaseException:
             await self.close()
             raise
-        for reader in self._readers:
-            reader.start()
-        self.card = self._engine().card
+        self.card = cards[0]
         return self.card
 
     async def close(self) -> None:
-        """Send the threads home and wait for them; what is still on its way is cancelled."""
-        for worker in self._workers:
-            worker.stop()
-        self.desk.close()
-        threads: list[threading.Thread | Worker] = [*self._readers, *self._workers]
-        threads = [thread for thread in threads if thread.is_alive()]
-        await asyncio.gather(*(asyncio.to_thread(thread.join, _JOIN_S) for thread in threads))
+        """End the workers; what is still on its way is cancelled."""
+        await asyncio.gather(*(worker.close() for worker in self._workers))
         for job in self._jobs:
             job.future.cancel()
 
     @property
     def state(self) -> Literal["ok", "failed"]:
-        """Failed while any worker has no working engine, or hangs, or nobody reads."""
-        reads = all(reader.is_alive() for reader in self._readers)
-        return "ok" if reads and all(worker.is_well() for worker in self._workers) else "failed"
+        """Failed while any worker has no working engine, or hangs."""
+        return "ok" if all(worker.is_well() for worker in self._workers) else "failed"
 
     @property
     def is_lost(self) -> bool:
@@ -127,8 +109,9 @@ class Batcher:
         now = self._now()
         sizes = [self._estimate(text) for text in texts]
         self.desk.admit(sizes, deadline_s - now, self.ready_workers)
+        loop = asyncio.get_running_loop()
         jobs = [
-            Job(next(self._numbers), text, size, now, deadline_s, self._loop.create_future())
+            Job(next(self._numbers), text, size, now, deadline_s, loop.create_future())
             for text, size in zip(texts, sizes, strict=True)
         ]
         for job in jobs:
@@ -142,71 +125,40 @@ class Batcher:
         self.desk.check([self._estimate(text)], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:
-        return min(self.card.max_tokens, 2 + len(text) // CHARACTERS_PER_TOKEN)
+        return estimate(text, self.card.max_tokens)
 
     def _leave(self, job: Job, _future: asyncio.Future[Outcome]) -> None:
         self._jobs.discard(job)
         self.desk.leave(job)
 
-    def _engine(self) -> Engine:
-        return next(worker.engine for worker in self._workers if worker.engine is not None)
+    # ---- for the workers
 
-    # ---- in the reader's thread or in a worker's
+    async def take(self, *, ahead: bool) -> list[Job]:
+        return await self.desk.take(_MANY * len(self._workers) if ahead else 0)
 
-    def _read_all(self) -> None:
-        while (jobs := self.desk.take_unread()) is not None:
-            self._read(self._engine(), jobs)
-
-    def _read(self, engine: Engine, jobs: Sequence[Job]) -> None:
-        started_s = self._now()
-        read, failed = _encode(engine, jobs)
-        self._on_read(self._now() - started_s)
-        if read:
-            self.desk.put_read(read)
-        if failed:
-            self._post([(job, ScoringFailed("unreadable")) for job in failed], None)
-
-    # ---- in a worker's thread
-
-    def _deliver(self, outcomes: Outcomes, started_s: float, seconds: float) -> None:
-        tokens = [job.tokens for job in outcomes]
-        results: list[tuple[Job, Outcome]] = [
-            (job, row if isinstance(row, ScoringFailed) else _scored(job, row, started_s, seconds))
-            for job, row in outcomes.items()
-        ]
-        self._post(results, BatchReport(len(tokens), sum(tokens), len(tokens) * max(tokens), seconds))
-
-    def _give_back(self, batch: Sequence[Job]) -> None:
-        for job in batch:
-            job.attempts += 1
-        self.desk.put_back([job for job in batch if job.attempts < _ATTEMPTS])
-        spent = [job for job in batch if job.attempts >= _ATTEMPTS]
-        self._post([(job, ScoringFailed("its worker died twice")) for job in spent], None)
-
-    def _post(self, results: Sequence[tuple[Job, Outcome]], report: BatchReport | None) -> None:
-        self._loop.call_soon_threadsafe(self._settle, results, report)
-
-    # ---- on the loop
-
-    def _settle(self, results: Sequence[tuple[Job, Outcome]], report: BatchReport | None) -> None:
-        for job, outcome in results:
+    def deliver(self, outcomes: Outcomes, started_s: float, seconds: float) -> None:
+        for job, row in outcomes.items():
             if not job.future.done():
-                job.future.set_result(outcome)
-        if report is not None:
-            self._on_batch(report)
+                job.future.set_result(_outcome(job, row, started_s, seconds))
+        tokens = [row.tokens for row in outcomes.values() if isinstance(row, Row)]
+        self._on_batch(BatchReport(len(outcomes), sum(tokens), len(tokens) * max(tokens, default=0), seconds))
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        self.desk.put_back(jobs)
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """Each goes alone next time; those that saw two engines die have failed."""
+        for job in jobs:
+            job.attempts += 1
+            if job.attempts >= _ATTEMPTS and not job.future.done():
+                job.future.set_result(ScoringFailed("its worker died twice"))
+        self.desk.put_back(jobs)
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        self.desk.learn(tokens, seconds)
 
 
-def _scored(job: Job, row: tuple[float, ...], started_s: float, seconds: float) -> Scored:
-    text = encoded(job)
-    return Scored(row, text.tokens, text.truncated, started_s - job.submitted_s, seconds)
-
-
-def _encode(engine: Engine, jobs: Sequence[Job]) -> tuple[list[tuple[Job, Encoded]], list[Job]]:
-    """Tokenise all at once; if that raises, one by one, so that only what can't be read fails."""
-    try:
-        return list(zip(jobs, engine.encode([job.text for job in jobs]), strict=True)), []
-    except BaseException:  # a panic of the tokenizer is no Exception, and would end this thread for good
-        if len(jobs) == 1:
-            return [], list(jobs)
-        halves = [_encode(engine, [job]) for job in jobs]
-        return [pair for read, _ in halves for pair in read], [job for _, failed in halves for job in failed]
+def _outcome(job: Job, row: Row | ScoringFailed, started_s: float, seconds: float) -> Outcome:
+    if isinstance(row, ScoringFailed):
+        return row
+    return Scored(row.scores, row.tokens, row.truncated, started_s - job.submitted_s, seconds)

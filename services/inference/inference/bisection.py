@@ -1,58 +1,52 @@
-"""Owns what happens to a batch that raises: halved until only the texts at fault fail; knows no threads."""
+"""Owns what happens to a batch that raises: halved until only the texts at fault fail; knows no engine."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from inference.engine import Encoded
+from inference.engine import Answer, Row
 from inference.jobs import Job, ScoringFailed
 
-Row: TypeAlias = tuple[float, ...]
 Outcomes: TypeAlias = dict[Job, Row | ScoringFailed]
-Score: TypeAlias = Callable[[Sequence[Encoded]], Sequence[Row]]
+Score: TypeAlias = Callable[[Sequence[str]], Awaitable[Answer]]
 
 
 class EngineBroken(Exception):
     """The engine fails on what it scored before: it, not the text, is at fault."""
 
 
-def score_apart(score: Score, probe: Encoded, batch: Sequence[Job], outcomes: Outcomes) -> bool:
+async def score_apart(score: Score, probe: str, batch: Sequence[Job], outcomes: Outcomes) -> float | None:
     """Add one outcome per job of `batch` to `outcomes`; a job fails only if it fails alone.
 
     Before a text is blamed, the engine must score `probe` again. Raises EngineBroken if it can't: then the jobs that
-    are not in `outcomes` were not at fault. True if the batch was scored at once, which tells what a batch costs.
+    are not in `outcomes` were not at fault. Returns the seconds that reading the batch took if it was scored at once,
+    which tells what a batch costs.
     """
     try:
-        rows = _checked(score([encoded(job) for job in batch]), len(batch))
+        answer = _checked(await score([job.text for job in batch]), len(batch))
     except Exception as error:
         if len(batch) > 1:
             middle = len(batch) // 2
-            score_apart(score, probe, batch[:middle], outcomes)
-            score_apart(score, probe, batch[middle:], outcomes)
-            return False
-        _confirm(score, probe)
+            await score_apart(score, probe, batch[:middle], outcomes)
+            await score_apart(score, probe, batch[middle:], outcomes)
+            return None
+        await _confirm(score, probe)
         outcomes[batch[0]] = ScoringFailed(type(error).__name__)
-        return False
-    outcomes.update(zip(batch, rows, strict=True))
-    return True
+        return None
+    outcomes.update(zip(batch, answer.rows, strict=True))
+    return answer.read_s
 
 
-def encoded(job: Job) -> Encoded:
-    """The job's tokens; it is not scored before it was read."""
-    assert job.encoded is not None
-    return job.encoded
-
-
-def _checked(rows: Sequence[Row], expected: int) -> Sequence[Row]:
-    if len(rows) != expected:
+def _checked(answer: Answer, expected: int) -> Answer:
+    if len(answer.rows) != expected:
         raise ValueError("the engine answered another number of texts than it was given")
-    if not all(math.isfinite(value) for row in rows for value in row):
+    if not all(math.isfinite(value) for row in answer.rows for value in row.scores):
         raise ValueError("the engine answered what is not a number")
-    return rows
+    return answer
 
 
-def _confirm(score: Score, probe: Encoded) -> None:
+async def _confirm(score: Score, probe: str) -> None:
     try:
-        _checked(score([probe]), 1)
+        _checked(await score([probe]), 1)
     except Exception as error:
         raise EngineBroken(type(error).__name__) from error

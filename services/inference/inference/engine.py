@@ -1,9 +1,10 @@
-"""Owns the port that every engine stands behind, with its values and errors; knows no runtime, no HTTP and no files."""
+"""Owns the ports that every engine stands behind, with their values and errors; knows no runtime, no HTTP, no files."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class ModelError(Exception):
@@ -57,8 +58,23 @@ class Encoded:
         return len(self.ids)
 
 
+class Row(NamedTuple):
+    """What an engine says of one text: a probability per label, and how much of the text it read."""
+
+    scores: tuple[float, ...]
+    tokens: int
+    truncated: bool = False
+
+
+class Answer(NamedTuple):
+    """One row per text, in order, and the seconds that reading the texts took."""
+
+    rows: list[Row]
+    read_s: float
+
+
 class Engine(Protocol):
-    """Scores texts in two steps, so that tokens are counted once, before a batch is made, and used again."""
+    """Scores texts in two steps: one engine reads on one core while it computes on another."""
 
     @property
     def card(self) -> ModelCard: ...
@@ -75,8 +91,35 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the model's memory; the engine scores nothing afterwards, but still reads texts."""
+        """Free the model's memory; the engine scores nothing afterwards."""
         ...
+
+
+class Host(Protocol):
+    """An engine at work where it does not hold up the event loop: in a process of its own, or in threads."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    async def score(self, texts: Sequence[str]) -> Answer:
+        """Read and score. Raises what the engine raises; called while another call is on its way, it takes turns."""
+        ...
+
+    async def close(self) -> None:
+        """Free what the engine holds."""
+        ...
+
+
+def answer(engine: Engine, texts: Sequence[str]) -> Answer:
+    """Both steps, one after the other."""
+    started_s = time.perf_counter()
+    read = engine.encode(texts)
+    read_s = time.perf_counter() - started_s
+    return Answer(rows_of(engine.score(read), read), read_s)
+
+
+def rows_of(scores: Sequence[tuple[float, ...]], read: Sequence[Encoded]) -> list[Row]:
+    return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, read, strict=True)]
 
 
 def softmax(logits: Sequence[float]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._tokenise = self._histogram("tokenise_seconds", "Time to tokenise what came at once.", LATENCY_BUCKETS_S)
+        self._tokenise = self._histogram("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
         self._batch_size = self._histogram("batch_size", "Texts in one batch.", _SIZES)
         self._batch_tokens = self._histogram("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
         self._batch_seconds = self._histogram("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
@@ -55,7 +55,6 @@ class Instruments:
         info.info({"name": card.name, "revision": card.revision, "engine": card.engine, "device": card.device})
 
     def read(self, seconds: float) -> None:
-        """Callable from any thread."""
         self._tokenise.observe(seconds)
 
     def batch(self, report: BatchReport) -> None:

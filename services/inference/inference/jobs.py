@@ -4,8 +4,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from inference.engine import Encoded
-
 
 class ScoringFailed(Exception):
     """This text alone could not be scored; its neighbours were."""
@@ -39,9 +37,8 @@ class Job:
 
     number: int
     text: str
-    tokens: int  # an estimate until `encoded` is set
+    tokens: int  # an estimate: the engine counts them
     submitted_s: float
     deadline_s: float
     future: asyncio.Future[Outcome] = field(repr=False)
-    encoded: Encoded | None = None
     attempts: int = 0

@@ -1,15 +1,17 @@
 """Owns the choice of engine and what suits it; runs none."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from inference import bundle
 from inference.cores import usable_cores
-from inference.engine import Engine, ModelError
-from inference.process_engine import ProcessEngine
+from inference.engine import Engine, Host, ModelError
+from inference.process_host import ProcessHost
+from inference.thread_host import ThreadHost
 from inference.tokens import RUN_TOKENS
 from inference.workers import Restarts
 
@@ -24,13 +26,13 @@ _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add laten
 class Plan:
     """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch.
 
-    `has_reader` gives texts to a thread of its own for tokenising, while the workers go on.
+    With two `lanes` an engine has its next batch before it is done with one.
     """
 
-    create: Callable[[], Engine]
+    create: Callable[[], Awaitable[Host]]
     workers: int
     max_batch_tokens: int
-    has_reader: bool = False
+    lanes: int = 1
     restarts: Restarts = field(default_factory=Restarts)
 
 
@@ -69,11 +71,7 @@ def _onnx(model: str, device: Device) -> Plan:
     if device == "cuda":
         raise ModelError("the onnx engine runs on the CPU: set INFERENCE_ENGINE=torch or INFERENCE_DEVICE=cpu")
     loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
-
-    def create() -> Engine:
-        return ProcessEngine(loaded)
-
-    return Plan(create, usable_cores(), RUN_TOKENS)
+    return Plan(partial(ProcessHost.start, loaded), usable_cores(), RUN_TOKENS, lanes=2)
 
 
 def _torch(model: str, device: Device, torch: Torch) -> Plan:
@@ -87,6 +85,7 @@ def _torch(model: str, device: Device, torch: Torch) -> Plan:
     def create() -> Engine:
         return TorchEngine(model, device)
 
+    start = partial(ThreadHost.start, create)
     if device != "cpu" and torch.has_gpu:
-        return Plan(create, 1, _GPU_BATCH_TOKENS, has_reader=True)
-    return Plan(create, usable_cores(), RUN_TOKENS)
+        return Plan(start, 1, _GPU_BATCH_TOKENS, lanes=2)
+    return Plan(start, usable_cores(), RUN_TOKENS)

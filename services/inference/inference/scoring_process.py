@@ -1,25 +1,27 @@
 """Owns a process that scores for another, `python -m inference.scoring_process FD FOLDER REVISION`, and how they talk.
 
-It serves one connection and ends with it, so it can't outlive who started it, however that died.
+It serves one connection and ends with it, so it can't outlive who started it, however that died. A message is its
+length, four bytes, and so many bytes: texts one way, and the other way what was found or the words of an error.
 """
 
 import os
 import signal
+import socket
 import struct
 import sys
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from inference import bundle
-from inference.engine import Encoded, Engine, ModelChanged, ModelError
+from inference.engine import Answer, Engine, ModelChanged, ModelError, Row, answer
 
 READY: Final = b"\x00"
 FAILED: Final = b"\x01"  # with the words of the error behind it
-_COUNT: Final = struct.Struct("<I")
+LENGTH: Final = struct.Struct("<I")
+_FOUND: Final = struct.Struct("<dI")
 _NICENESS: Final = 5
 
 
@@ -28,54 +30,64 @@ def main(argv: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes for longer
-    with Connection(int(argv[0])) as connection, suppress(EOFError, ConnectionError):
+    with socket.socket(fileno=int(argv[0])) as end, end.makefile("rb") as said, suppress(ConnectionError):
         try:
             engine = _engine(Path(argv[1]), argv[2])
         except ModelError as error:
-            connection.send_bytes(FAILED + str(error).encode())
+            end.sendall(message(FAILED + str(error).encode()))
             return
-        connection.send_bytes(READY)
-        serve(engine, connection)
+        end.sendall(message(READY))
+        serve(engine, said, end)
 
 
-def serve(engine: Engine, connection: Connection) -> None:
-    """Score what comes until the other end is gone, which raises EOFError."""
-    while True:
-        batch = unpack_texts(connection.recv_bytes())
+def serve(engine: Engine, said: BinaryIO, end: socket.socket) -> None:
+    """Score what comes until the other end is gone."""
+    while len(length := said.read(LENGTH.size)) == LENGTH.size:
+        texts = unpack_texts(said.read(*LENGTH.unpack(length)))
         try:
-            answer = READY + pack_rows(engine.score(batch))
-        except Exception as error:
-            answer = FAILED + type(error).__name__.encode()
-        connection.send_bytes(answer)
+            found = READY + pack_answer(answer(engine, texts))
+        except BaseException as error:  # a panic of the tokenizer is no Exception, and is the fault of a text
+            found = FAILED + type(error).__name__.encode()
+        end.sendall(message(found))
 
 
-def pack_texts(texts: Sequence[Encoded]) -> bytes:
-    numbers = array("i", [len(texts), *(text.tokens for text in texts)])
-    for text in texts:
-        numbers.extend(text.ids)
-    return numbers.tobytes()
+def message(data: bytes) -> bytes:
+    return LENGTH.pack(len(data)) + data
 
 
-def unpack_texts(data: bytes) -> list[Encoded]:
-    numbers = array("i", data)
-    count = numbers[0]
-    texts, at = [], 1 + count
-    for tokens in numbers[1 : 1 + count]:
-        texts.append(Encoded(tuple(numbers[at : at + tokens])))
-        at += tokens
+def pack_texts(texts: Sequence[str]) -> bytes:
+    """Raises UnicodeEncodeError for a text with a lone surrogate."""
+    data = [text.encode() for text in texts]
+    return array("I", [len(data), *map(len, data)]).tobytes() + b"".join(data)
+
+
+def unpack_texts(data: bytes) -> list[str]:
+    [count] = LENGTH.unpack_from(data)
+    at = LENGTH.size * (1 + count)
+    texts = []
+    for size in array("I", data[LENGTH.size : at]):
+        texts.append(data[at : at + size].decode())
+        at += size
     return texts
 
 
-def pack_rows(rows: Sequence[Sequence[float]]) -> bytes:
+def pack_answer(found: Answer) -> bytes:
     """All rows have one length."""
-    return _COUNT.pack(len(rows)) + array("d", [value for row in rows for value in row]).tobytes()
+    tokens = array("I", [row.tokens for row in found.rows])
+    flags = bytes(row.truncated for row in found.rows)
+    scores = array("d", [value for row in found.rows for value in row.scores])
+    return _FOUND.pack(found.read_s, len(found.rows)) + tokens.tobytes() + flags + scores.tobytes()
 
 
-def unpack_rows(data: bytes) -> list[tuple[float, ...]]:
-    [count] = _COUNT.unpack_from(data)
-    values = array("d", data[_COUNT.size :])
+def unpack_answer(data: bytes) -> Answer:
+    read_s, count = _FOUND.unpack_from(data)
+    flags_at = _FOUND.size + LENGTH.size * count
+    tokens = array("I", data[_FOUND.size : flags_at])
+    values = array("d", data[flags_at + count :])
     width = len(values) // count if count else 0
-    return [tuple(values[start : start + width]) for start in range(0, len(values), width or 1)]
+    scores = (tuple(values[start : start + width]) for start in range(0, len(values), width or 1))
+    flags = map(bool, data[flags_at : flags_at + count])
+    return Answer([Row(*row) for row in zip(scores, tokens, flags, strict=True)], read_s)
 
 
 def _engine(folder: Path, revision: str) -> Engine:

@@ -1,4 +1,4 @@
-"""Owns the encoded jobs that wait for a worker and chooses the next batch; knows no threads, no clock and no engine.
+"""Owns the jobs that wait for a worker and chooses the next batch; knows no threads, no clock and no engine.
 
 Every batch starts with the oldest job, so a job waits for at most as many batches as there were older jobs:
 nothing starves, however long it is. It is filled with the jobs whose length is nearest, because a batch costs
@@ -27,7 +27,7 @@ class Waiting:
         return next(iter(self._by_age.values()), None)
 
     def add(self, job: Job) -> None:
-        """Put `job`, whose `tokens` are counted now, at the back."""
+        """Put `job` at the back."""
         self._by_age[job.number] = job
         self._by_length.setdefault(job.tokens, OrderedDict())[job.number] = job
 

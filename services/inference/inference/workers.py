@@ -1,34 +1,21 @@
-"""Owns the scoring threads: each makes, warms, uses and replaces its own engine; knows no loop and no HTTP."""
+"""Owns the workers: each makes, warms, uses and replaces an engine of its own; knows no HTTP and no queue."""
 
-import os
-import sys
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
+from common import tasks
+from inference.admission import estimate
 from inference.bisection import EngineBroken, Outcomes, score_apart
-from inference.desk import Desk
-from inference.engine import Encoded, Engine, ModelChanged
+from inference.engine import Host, ModelCard, ModelChanged
 from inference.jobs import Job
 
+PROBE: Final = "good good"
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
 _BACKOFF_MAX_S: Final = 5.0
-_NICENESS: Final = 5
-
-
-Deliver: TypeAlias = Callable[[Outcomes, float, float], None]
-"""Takes outcomes, the second they were begun and the seconds they took."""
-
-Read: TypeAlias = Callable[[Engine, Sequence[Job]], None]
-"""Has an engine count the tokens of jobs, and puts them among those that wait."""
-
-GiveBack: TypeAlias = Callable[[Sequence[Job]], None]
-"""Takes what was not answered when the worker died."""
-
 
 What: TypeAlias = Literal["died", "cannot restart", "restarted", "gave up"]
 
@@ -43,7 +30,6 @@ class WorkerEvent:
 
 
 OnWorker: TypeAlias = Callable[[WorkerEvent], None]
-"""Called in the worker's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,174 +45,190 @@ class Restarts:
     lost_after_s: float = 180.0
 
 
-class Worker:
-    """A thread that outlives its engines, unless no new one can be made: then it ends, and only a new process helps.
+class Work(Protocol):
+    """Where a worker's batches come from, and where it brings what became of them."""
 
-    `engine` is None until the first one is warm; one that was closed still reads texts, until the next one is warm.
+    async def take(self, *, ahead: bool) -> list[Job]:
+        """The next batch, once there is one; `ahead` of its turn only once many jobs wait."""
+        ...
+
+    def deliver(self, outcomes: Outcomes, started_s: float, seconds: float) -> None:
+        """Outcomes, the second they were begun and the seconds they took."""
+        ...
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """They were taken and not begun."""
+        ...
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """They were not answered when the engine died."""
+        ...
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A batch of about `tokens` took `seconds`."""
+        ...
+
+    def was_read(self, seconds: float) -> None:
+        """Reading a batch took `seconds`."""
+        ...
+
+
+class Worker:
+    """Outlives its engines, unless no new one can be made: then only a new process helps.
+
+    Each of its `lanes` is over one batch. While many jobs wait, those beyond the first keep the engine from standing
+    still between two batches. What broke an engine before is scored while all other lanes rest.
     """
 
     def __init__(
         self,
         name: str,
-        create: Callable[[], Engine],
-        desk: Desk,
-        read: Read,
-        deliver: Deliver,
-        give_back: GiveBack,
+        create: Callable[[], Awaitable[Host]],
+        work: Work,
         on_event: OnWorker,
         restarts: Restarts,
         now: Callable[[], float],
+        lanes: int,
     ) -> None:
+        self._name = name
         self._create = create
-        self._desk = desk
-        self._read = read
-        self._deliver = deliver
-        self._give_back = give_back
+        self._work = work
         self._on_event = on_event
         self._restarts = restarts
         self._now = now
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._busy_since_s: float | None = None
+        self._lanes = [asyncio.Lock() for _ in range(lanes)]
+        self._serving: list[asyncio.Task[None]] = []
+        self._host: Host | None = None
+        self._mending = asyncio.Lock()
+        self._begun_s: dict[int, float] = {}
         self._free_since_s = 0.0
-        self.started: Future[None] = Future()
-        self.engine: Engine | None = None
-        self._is_open = False
+        self._card: ModelCard | None = None
         self.is_ready = False
 
-    def start(self) -> None:
-        """Make and warm the engine in the worker's thread; `started` ends with its error or when it is warm."""
-        self._thread.start()
+    async def start(self) -> ModelCard:
+        """Return when its engine is warm and it takes work. Raises what making an engine raises."""
+        card = await self._renew()
+        self._serving = [
+            asyncio.create_task(self._serve(lane), name=f"{self._name}-{lane}") for lane in range(len(self._lanes))
+        ]
+        return card
 
-    def stop(self) -> None:
-        """Ask the thread to end after its batch; `join` waits for it."""
-        self._stopping.set()
-
-    def is_alive(self) -> bool:
-        """Its thread runs."""
-        return self._thread.is_alive()
-
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+    async def close(self) -> None:
+        """End it; what it was over is not answered."""
+        for task in self._serving:
+            await tasks.end(task)
+        self.is_ready = False
+        await _close(self._host)
 
     def is_well(self) -> bool:
         """It has a warm engine and has not been over one batch for too long."""
         return self.is_ready and self._busy_s() < self._restarts.stuck_after_s
 
     def is_lost(self) -> bool:
-        """It hangs for good. No thread can be ended but with its process."""
-        return self._busy_s() > self._restarts.lost_after_s
+        """It hangs for good, and no thread can be ended but with its process; or it takes no work any more."""
+        ended = self.is_ready and any(task.done() for task in self._serving)
+        return ended or self._busy_s() > self._restarts.lost_after_s
 
     def _busy_s(self) -> float:
-        since_s = self._busy_since_s
-        return 0.0 if since_s is None else self._now() - since_s
+        return max((self._now() - since_s for since_s in self._begun_s.values()), default=0.0)
 
-    def _run(self) -> None:
-        try:
-            _give_way()
-            probe = self._renew()
-        except BaseException as error:
-            self.started.set_exception(error)
-            return
-        self.started.set_result(None)
-        try:
-            self._serve(probe)
-        finally:
-            self._close()
+    async def _serve(self, lane: int) -> None:
+        while await self._is_of_use():
+            batch = await self._work.take(ahead=lane > 0)
+            async with AsyncExitStack() as turn:
+                for lock in self._lanes if batch[0].attempts else self._lanes[lane : lane + 1]:
+                    await turn.enter_async_context(lock)
+                host, broken = self._host, None
+                if host is None or not self.is_ready:  # it broke on another lane meanwhile
+                    self._work.put_back(batch)
+                    continue
+                self._begun_s[lane] = self._now()
+                try:
+                    broken = await self._score(host, batch)
+                finally:
+                    del self._begun_s[lane]
+            if broken is not None:
+                await self._revive(host, broken)
 
-    def _serve(self, probe: Encoded) -> None:
-        while (jobs := self._desk.take_work()) is not None:
-            assert self.engine is not None
-            if jobs[0].encoded is None:
-                self._read(self.engine, jobs)
-            elif (renewed := self._score(self.engine, jobs, probe)) is not None:
-                probe = renewed
-            else:
-                return
+    async def _is_of_use(self) -> bool:
+        """False when there will be no engine any more. Waits while another lane makes one."""
+        async with self._mending:
+            return self._host is not None
 
-    def _score(self, engine: Engine, batch: Sequence[Job], probe: Encoded) -> Encoded | None:
-        """Score one batch. Returns the probe of the engine that serves from now on; None when there will be none."""
+    async def _score(self, host: Host, batch: Sequence[Job]) -> EngineBroken | None:
+        """Returns why the engine is of no more use, if it is."""
         outcomes: Outcomes = {}
-        started_s = self._busy_since_s = self._now()
-        died: BaseException | None = None
+        started_s, broken = self._now(), None
         try:
-            if score_apart(engine.score, probe, batch, outcomes):
+            read_s = await score_apart(host.score, PROBE, batch, outcomes)
+        except EngineBroken as error:
+            broken = error
+            self.is_ready = self.is_ready and host is not self._host  # perhaps there is a new one already
+        else:
+            if read_s is not None:
+                self._work.was_read(read_s)
                 self._learn(batch)
-        except BaseException as error:  # whatever it was, this thread must go on and its batch must be answered
-            died = error
-            self.is_ready = False
-        self._busy_since_s = None
         if outcomes:
-            self._deliver(outcomes, started_s, self._now() - started_s)
-        if died is None:
-            return probe
-        self._tell("died", died)
-        self._give_back([job for job in batch if job not in outcomes])
-        return self._revive()
+            self._work.deliver(outcomes, started_s, self._now() - started_s)
+        if broken is not None:
+            self._work.give_back([job for job in batch if job not in outcomes])
+        return broken
 
     def _learn(self, batch: Sequence[Job]) -> None:
-        """What a batch costs is all that this thread did for it: reading and waiting for Python's lock as well."""
+        """What a batch costs is all of the time since the one before, unless it came later than that."""
         now_s = self._now()
-        self._desk.learn(sum(job.tokens for job in batch), now_s - max(self._free_since_s, batch[0].submitted_s))
+        self._work.learn(sum(job.tokens for job in batch), now_s - max(self._free_since_s, batch[0].submitted_s))
         self._free_since_s = now_s
 
-    def _revive(self) -> Encoded | None:
-        self._close()  # a device may not have room for two
-        backoff_s = self._restarts.backoff_s
-        for _ in range(self._restarts.attempts):
-            if self._stopping.wait(backoff_s):
-                return None
-            try:
-                probe = self._renew()
-            except BaseException as error:  # a panic of a library is no Exception, and must not end this thread unsaid
-                self._tell("cannot restart", error)
-                backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
-            else:
-                self._tell("restarted")
-                self._free_since_s = self._now()
-                return probe
-        self._tell("gave up")
-        return None
+    async def _revive(self, broken: Host, why: EngineBroken) -> None:
+        async with self._mending:
+            if self._host is not broken:  # another lane has done it
+                return
+            self._tell("died", str(why))
+            self._host = None
+            await _close(broken)  # a device may not have room for two
+            backoff_s = self._restarts.backoff_s
+            for _ in range(self._restarts.attempts):
+                await asyncio.sleep(backoff_s)
+                try:
+                    await self._renew()
+                except Exception as error:
+                    self._tell("cannot restart", type(error).__name__)
+                    backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+                else:
+                    self._tell("restarted")
+                    self._free_since_s = self._now()
+                    return
+            self._tell("gave up")
 
-    def _tell(self, what: What, error: BaseException | None = None) -> None:
-        cause = str(error) if isinstance(error, EngineBroken) else type(error).__name__ if error else ""
-        self._on_event(WorkerEvent(self._thread.name, what, cause))
+    def _tell(self, what: What, cause: str = "") -> None:
+        self._on_event(WorkerEvent(self._name, what, cause))
 
-    def _renew(self) -> Encoded:
-        engine = self._create()
+    async def _renew(self) -> ModelCard:
+        host = await self._create()
         try:
-            if self.engine is not None and engine.card != self.engine.card:
+            if self._card not in (None, host.card):
                 raise ModelChanged("the model was replaced: only a new process may serve another")
-            probe = warm_up(engine, self._desk.learn)
+            await warm_up(host, self._work.learn)
         except BaseException:
-            engine.close()
+            await _close(host)
             raise
-        self.engine = engine
-        self._is_open = self.is_ready = True
-        return probe
-
-    def _close(self) -> None:
-        self.is_ready = False
-        if self._is_open and self.engine is not None:
-            self._is_open = False
-            with suppress(Exception):  # a device that is gone frees nothing
-                self.engine.close()
+        self._host, self._card = host, host.card
+        self.is_ready = True
+        return host.card
 
 
-def warm_up(engine: Engine, learn: Callable[[int, float], None]) -> Encoded:
-    """Score texts of all lengths, so that the first requests find everything allocated; returns the shortest."""
-    texts = engine.encode([" ".join(["good"] * words) for words in _WARM_UP_WORDS])
-    for text in texts:
-        engine.score([text])  # the first call of a length allocates; only the second is typical
+async def warm_up(host: Host, learn: Callable[[int, float], None]) -> None:
+    """Score texts of all lengths, so that the first requests find everything allocated."""
+    for words in _WARM_UP_WORDS:
+        text = " ".join(["good"] * words)
+        await host.score([text])  # the first call of a length allocates; only the second is typical
         started_s = time.perf_counter()
-        engine.score([text])
-        learn(text.tokens, time.perf_counter() - started_s)
-    return texts[0]
+        await host.score([text])
+        learn(estimate(text, host.card.max_tokens), time.perf_counter() - started_s)
 
 
-def _give_way() -> None:
-    """Let the event loop's thread go first: what it has to do takes microseconds, this one computes for longer."""
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
-        thread = threading.get_native_id()
-        with suppress(OSError):  # where that is forbidden, it only answers later
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
+async def _close(host: Host | None) -> None:
+    with suppress(Exception):  # a device that is gone frees nothing
+        if host is not None:
+            await host.close()

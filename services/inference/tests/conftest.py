@@ -20,6 +20,7 @@ from inference.app import create_service
 from inference.engine import Encoded, ModelCard
 from inference.loading import Plan
 from inference.settings import InferenceSettings
+from inference.thread_host import ThreadHost
 
 CARD: Final = ModelCard("fake", "r1", ("NEGATIVE", "POSITIVE"), 64, "fake", "cpu", known_weaknesses=("irony",))
 _WORDS: Final = {"good": 1, "bad": 2, "poison": 3, "killer": 4}
@@ -32,6 +33,7 @@ class Stage:
         self.batches: list[list[tuple[int, ...]]] = []
         self.scored: Counter[tuple[int, ...]] = Counter()  # answered by `score`, by ids
         self.card = CARD
+        self.read = 0  # texts
         self.made = 0
         self.closed = 0
         self.closed_when_made: list[int] = []
@@ -50,9 +52,13 @@ class Stage:
             raise RuntimeError("no device")
         return FakeEngine(self)
 
+    async def host(self) -> ThreadHost:
+        """The scripted engine in threads, as a service would have it."""
+        return await ThreadHost.start(self.make)
+
     @property
     def plan(self) -> Plan:
-        return Plan(self.make, workers=1, max_batch_tokens=64)
+        return Plan(self.host, workers=1, max_batch_tokens=64)
 
     def hold(self) -> None:
         """From now on `score` waits until `release`."""
@@ -68,6 +74,7 @@ class Stage:
 
     def encode(self, text: str) -> Encoded:
         """One token per word."""
+        self.read += 1
         ids = (0, *(_WORDS.get(word, 100 + len(word)) for word in text.split()))
         return Encoded(ids[: CARD.max_tokens], len(ids) > CARD.max_tokens)
 
@@ -85,8 +92,6 @@ class Stage:
         if self.break_scores:
             self.break_scores -= 1
             raise RuntimeError("the device is gone")
-        if any(_WORDS["killer"] in text.ids for text in batch):
-            raise SystemExit("the thread dies")
         if any(_WORDS["poison"] in text.ids for text in batch):
             raise ValueError("a text that must not be in any message")
         if self.is_warm:
@@ -99,6 +104,7 @@ class FakeEngine:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._is_dead = False
         self.card = stage.card
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -109,6 +115,9 @@ class FakeEngine:
         return [self._stage.encode(text) for text in texts]
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
+        self._is_dead |= any(_WORDS["killer"] in text.ids for text in batch)
+        if self._is_dead:
+            raise SystemExit("no Exception, and the end of this engine")
         return self._stage.score(batch)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.admission import Admission, LatencyModel, Limits
+from inference.admission import Admission, LatencyModel, Limits, estimate
 from inference.jobs import Overloaded
 
 
@@ -97,9 +97,9 @@ def test_list_of_texts__is_refused_whole_when_its_last_would_be_late() -> None:
     assert admission.tokens == 25
 
 
-def test_corrected_estimate__counts_as_read() -> None:
-    admission = taught()
-    admission.admit([10], 10.0)
-    admission.correct(10, 30)
-    admission.release(30)
-    assert admission.tokens == 0
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("a", 2), ("A wonderful film.", 6), ("好" * 40, 32), ("😀" * 40, 42), ("\ud800", 2), ("a" * 9999, 512)],
+)
+def test_estimate__goes_by_bytes_and_ends_where_the_model_does(text: str, tokens: int) -> None:
+    assert estimate(text, 512) == tokens

@@ -1,7 +1,6 @@
-"""Tests of the batcher with its threads: every text one outcome, whatever dies, leaves or can't be scored."""
+"""Tests of the batcher on the scripted engine: every text one outcome, whatever dies, leaves or can't be scored."""
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -31,10 +30,9 @@ async def start(stage: Any) -> AsyncIterator[Start]:
         async def started(
             workers: int = 1, max_batch_tokens: int = 64, max_wait_s: float = 60.0, **changed: Any
         ) -> Batcher:
-            limits, has_reader = Limits(1 << 20, max_wait_s), changed.pop("has_reader", False)
-            sizes = Sizes(workers, max_batch_tokens, limits, has_reader)
+            sizes = Sizes(workers, max_batch_tokens, Limits(1 << 20, max_wait_s), changed.pop("lanes", 1))
             changed.setdefault("now", time.monotonic)
-            batcher = Batcher(stage.make, sizes, restarts=QUICK, **changed)
+            batcher = Batcher(stage.host, sizes, restarts=QUICK, **changed)
             closing.push_async_callback(batcher.close)
             closing.callback(stage.release)
             await batcher.start()
@@ -64,9 +62,9 @@ async def test_texts_that_wait__are_batched_within_the_budget_oldest_first(start
     reports: list[BatchReport] = []
     batcher = await start(max_batch_tokens=12, on_batch=reports.append)
     stage.hold()
-    first = submit(batcher, "a b")
+    first = submit(batcher, "a bc")  # three tokens by estimate and by count
     await stage.entered()
-    rest = submit(batcher, "a b", "a b", "a b", "a b", "a b c d e f g h i j k l m n")
+    rest = submit(batcher, *["a bc"] * 4, " ".join(["abc"] * 14))
     stage.release()
     await outcomes(first + rest)
     assert [len(batch) for batch in stage.batches] == [1, 4, 1]
@@ -81,9 +79,8 @@ async def test_poison_text__fails_alone(start: Start) -> None:
 
 
 @pytest.mark.parametrize("text", ["unreadable", "panics"])
-@pytest.mark.parametrize("has_reader", [False, True])
-async def test_text_that_cannot_be_read__fails_alone(start: Start, text: str, has_reader: bool) -> None:
-    batcher = await start(has_reader=has_reader)
+async def test_text_that_cannot_be_read__fails_alone(start: Start, text: str) -> None:
+    batcher = await start()
     results = await outcomes(submit(batcher, "good", text, "bad"))
     assert [type(result) for result in results] == [Scored, ScoringFailed, Scored]
     assert batcher.state == "ok"
@@ -140,12 +137,11 @@ async def test_engine_that_died__is_closed_before_another_is_made(start: Start, 
 async def test_worker_that_no_restart_mends__gives_up_and_says_so(start: Start, stage: Any) -> None:
     events: list[WorkerEvent] = []
     gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def tell(event: WorkerEvent) -> None:
         events.append(event)
         if event.what == "gave up":
-            loop.call_soon_threadsafe(gone.set)
+            gone.set()
 
     batcher = await start(on_worker=tell)
     stage.break_makes = 1 << 30
@@ -155,16 +151,6 @@ async def test_worker_that_no_restart_mends__gives_up_and_says_so(start: Start, 
         await gone.wait()
     assert [event.what for event in events] == ["died", *["cannot restart"] * QUICK.attempts, "gave up"]
     assert batcher.state == "failed"
-
-
-async def test_niceness_that_is_refused__does_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: int) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "setpriority", refuse)
-    async with asyncio.timeout(10):
-        batcher = await start()
-    assert batcher.state == "ok"
 
 
 async def test_batch_that_was_bisected__teaches_nothing(start: Start) -> None:
@@ -183,7 +169,7 @@ async def test_worker_that_cannot_be_replaced__shows(start: Start, stage: Any) -
     stage.break_scores = 2
     jobs = submit(batcher, "good")
     await stage.entered(2)
-    while batcher.state == "ok":  # until the thread has noticed
+    while batcher.state == "ok":  # until the worker has noticed
         await asyncio.sleep(0)
     assert (batcher.state, batcher.ready_workers) == ("failed", 0)
     assert not jobs[0].future.done()
@@ -246,11 +232,13 @@ async def test_close__cancels_what_waits(start: Start, stage: Any) -> None:
     assert stage.closed == stage.made == 1
 
 
-async def test_model_that_cannot_be_loaded__fails_the_start_and_leaves_no_thread(stage: Any) -> None:
-    def missing() -> Any:
-        if stage.made:
-            raise ModelMissing("no such folder")
-        return stage.make()
+async def test_model_that_cannot_be_loaded__fails_the_start_and_leaves_no_engine(stage: Any) -> None:
+    folders = iter([stage.host])
+
+    async def missing() -> Any:
+        for make in folders:
+            return await make()
+        raise ModelMissing("no such folder")
 
     batcher = Batcher(missing, Sizes(2, 64, Limits(1000, 1.0)), time.monotonic)
     with pytest.raises(ModelMissing):
@@ -266,18 +254,18 @@ TEXTS = st.sampled_from([*HARMFUL, "good", "bad bad", "a b c d e f g h", "good b
 @given(
     st.lists(st.lists(TEXTS, min_size=1, max_size=12), min_size=1, max_size=8),
     st.integers(1, 3),
-    st.booleans(),
+    st.integers(1, 2),
     st.data(),
 )
 async def test_every_text__is_scored_once_and_has_an_outcome_of_its_own(
-    stage: Any, requests: list[list[str]], workers: int, has_reader: bool, data: st.DataObject
+    stage: Any, requests: list[list[str]], workers: int, lanes: int, data: st.DataObject
 ) -> None:
     """Whatever is batched with what, fails beside it, or leaves meanwhile."""
     stage.is_warm = False
     stage.scored.clear()
     reports: list[BatchReport] = []
-    sizes = Sizes(workers, 40, Limits(1 << 20, 60.0), has_reader=has_reader)
-    batcher = Batcher(stage.make, sizes, time.monotonic, restarts=QUICK, on_batch=reports.append)
+    sizes = Sizes(workers, 40, Limits(1 << 20, 60.0), lanes)
+    batcher = Batcher(stage.host, sizes, time.monotonic, restarts=QUICK, on_batch=reports.append)
     await batcher.start()
     stage.is_warm = True
     jobs = [job for texts in requests for job in submit(batcher, *texts)]
@@ -296,5 +284,5 @@ async def test_every_text__is_scored_once_and_has_an_outcome_of_its_own(
     for text in wanted | left:
         assert wanted[text] <= stage.scored[stage.encode(text).ids] <= wanted[text] + left[text]
     delivered = sum(report.size for report in reports)
-    poisoned = sum(job.text == "poison" for job in jobs)  # delivered too, as failed
-    assert sum(wanted.values()) <= delivered <= sum((wanted + left).values()) + poisoned
+    failed = sum(job.text in HARMFUL for job in jobs)  # delivered too, unless two engines died of it
+    assert sum(wanted.values()) <= delivered <= sum((wanted + left).values()) + failed

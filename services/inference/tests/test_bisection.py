@@ -8,46 +8,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.bisection import EngineBroken, Outcomes, Score, score_apart
-from inference.engine import Encoded
+from inference.engine import Answer, Row
 from inference.jobs import Job, ScoringFailed
 
-PROBE = Encoded((-1,))
+PROBE = "-1"
 
 
 def batch_of(size: int) -> list[Job]:
-    return [Job(n, "", 1, 0.0, 1.0, cast(Any, None), encoded=Encoded((n,))) for n in range(size)]
+    return [Job(n, str(n), 1, 0.0, 1.0, cast(Any, None)) for n in range(size)]
 
 
 def failing_on(poison: set[int]) -> Score:
-    def score(batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
-        if poison.intersection(text.ids[0] for text in batch):
+    async def score(texts: Sequence[str]) -> Answer:
+        if poison.intersection(map(int, texts)):
             raise ValueError("poison")
-        return [(float(text.ids[0]),) for text in batch]
+        return Answer([Row((float(text),), 1) for text in texts], 0.25)
 
     return score
 
 
 @given(st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)))))
-def test_only_poison_fails__and_every_job_has_one_outcome(case: tuple[int, set[int]]) -> None:
+async def test_only_poison_fails__and_every_job_has_one_outcome(case: tuple[int, set[int]]) -> None:
     size, poison = case
     outcomes: Outcomes = {}
     batch = batch_of(size)
-    assert score_apart(failing_on(poison), PROBE, batch, outcomes) == (not poison)
+    assert await score_apart(failing_on(poison), PROBE, batch, outcomes) == (None if poison else 0.25)
     assert set(outcomes) == set(batch)
     for job, outcome in outcomes.items():
-        assert isinstance(outcome, ScoringFailed) if job.number in poison else outcome == (float(job.number),)
+        if job.number in poison:
+            assert isinstance(outcome, ScoringFailed)
+        else:
+            assert outcome == Row((float(job.number),), 1)
 
 
-def test_engine_that_fails_on_its_probe_too__is_broken_and_no_text_is_blamed() -> None:
+async def test_engine_that_fails_on_its_probe_too__is_broken_and_no_text_is_blamed() -> None:
     outcomes: Outcomes = {}
     with pytest.raises(EngineBroken):
-        score_apart(failing_on({-1, 0, 1, 2}), PROBE, batch_of(3), outcomes)
+        await score_apart(failing_on({-1, 0, 1, 2}), PROBE, batch_of(3), outcomes)
     assert outcomes == {}
 
 
-@pytest.mark.parametrize("rows", [[], [(1.0,), (1.0,)], [(float("nan"),)], [(float("inf"),)]])
-def test_answer_that_is_not_one_row_of_numbers__fails_the_text(rows: list[tuple[float, ...]]) -> None:
+@pytest.mark.parametrize("scores", [[], [(1.0,), (1.0,)], [(float("nan"),)], [(float("inf"),)]])
+async def test_answer_that_is_not_one_row_of_numbers__fails_the_text(scores: list[tuple[float, ...]]) -> None:
+    async def score(texts: Sequence[str]) -> Answer:
+        return Answer([Row(row, 1) for row in (scores if texts != [PROBE] else [(0.5,)])], 0.0)
+
     outcomes: Outcomes = {}
     [job] = batch_of(1)
-    score_apart(lambda batch: rows if batch[0] != PROBE else [(0.5,)], PROBE, [job], outcomes)
+    await score_apart(score, PROBE, [job], outcomes)
     assert isinstance(outcomes[job], ScoringFailed)

@@ -1,5 +1,6 @@
-"""Tests of the desk against a simple model of it: jobs come, are read, scored, put back and leave in any order."""
+"""Tests of the desk against a simple model of it: jobs come, are scored, put back and leave in any order."""
 
+import asyncio
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference.admission import Admission, Limits
 from inference.desk import Desk
-from inference.engine import Encoded
 from inference.jobs import Job, Overloaded
 from inference.selection import Waiting
 
@@ -21,24 +21,21 @@ WHICH = st.integers(0, 1 << 30)
 
 @dataclass
 class Place:
-    """Where the model says a job is: unread, waiting, or with a worker."""
+    """Where the model says a job is: waiting, or with a worker."""
 
     job: Job
     at: str
 
 
 class DeskMachine(RuleBasedStateMachine):
-    """No rule takes from a desk that has nothing: that would block, as it should."""
+    """What a worker finds at once; how it waits is for the tests below."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
         self.count = 0
         self.places: dict[int, Place] = {}
-        self.desk = self.make()
-
-    def make(self) -> Desk:
-        return Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
+        self.desk = Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
 
     def at(self, where: str) -> list[Job]:
         return [place.job for place in self.places.values() if place.at == where]
@@ -62,28 +59,15 @@ class DeskMachine(RuleBasedStateMachine):
             jobs.append(Job(self.count, "", size, self.now_s, self.now_s + seconds, future))
             self.count += 1
         self.desk.enter(jobs)
-        self.places |= {job.number: Place(job, "unread") for job in jobs}
+        self.places |= {job.number: Place(job, "waiting") for job in jobs}
 
-    @precondition(lambda self: self.at("unread"))
-    @rule(counted=st.lists(SIZES, min_size=64, max_size=64))
-    def read(self, counted: list[int]) -> None:
-        jobs = self.take_unread()
-        self.desk.put_read([(job, Encoded((0,) * size)) for job, size in zip(jobs, counted, strict=False)])
-        for job in jobs:
-            self.places[job.number].at = "waiting"
-
-    def take_unread(self) -> list[Job]:
-        expected = self.at("unread")
-        jobs = self.desk.take_unread()
-        assert jobs == expected
-        return jobs
-
-    @precondition(lambda self: self.live())
     @rule()
     def take(self) -> None:
         live = self.live()
-        batch = self.desk.take_work()
-        assert batch
+        batch = self.desk.take_now()
+        assert bool(batch) == bool(live)
+        if not batch:
+            return
         assert set(batch) <= set(live)
         assert len(batch) == 1 or len(batch) * max(job.tokens for job in batch) <= BUDGET
         assert len(batch) == 1 or not any(job.attempts for job in batch)
@@ -128,34 +112,64 @@ class DeskMachine(RuleBasedStateMachine):
     @invariant()
     def depth_is_what_no_worker_has(self) -> None:
         """A job past its deadline may have been dropped already."""
-        certain = len(self.at("unread")) + len(self.live())
-        assert certain <= self.desk.depth <= len(self.at("unread")) + len(self.at("waiting"))
+        assert len(self.live()) <= self.desk.depth <= len(self.at("waiting"))
 
     @staticmethod
     def any(jobs: list[Job], which: int) -> Job:
         return jobs[which % len(jobs)]
 
 
-class WorkersReadMachine(DeskMachine):
-    """The same with workers that read: what is unread goes first."""
-
-    def make(self) -> Desk:
-        return Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: self.now_s, has_reader=False)
-
-    def take_unread(self) -> list[Job]:
-        expected = self.at("unread")
-        jobs = self.desk.take_work()
-        assert jobs == expected
-        assert jobs is not None
-        return jobs
-
-    @precondition(lambda self: self.live() and not self.at("unread"))
-    @rule()
-    def take(self) -> None:
-        super().take()
-
-
 DeskMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-WorkersReadMachine.TestCase.settings = DeskMachine.TestCase.settings
 TestDesk = DeskMachine.TestCase
-TestDeskWithoutReader = WorkersReadMachine.TestCase
+
+
+def desk_and_jobs(count: int) -> tuple[Desk, list[Job]]:
+    desk = Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: 0.0)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(count)]
+    return desk, [Job(number, "", BUDGET, 0.0, 1.0, future) for number, future in enumerate(futures)]
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_workers_that_wait__each_get_a_batch_of_what_comes() -> None:
+    desk, jobs = desk_and_jobs(3)
+    workers = [asyncio.create_task(desk.take()) for _ in range(4)]
+    await turns()
+    desk.enter(jobs)
+    await turns()
+    assert [worker.result() for worker in workers[:3]] == [[job] for job in jobs]
+    assert not workers[3].done()
+    workers[3].cancel()
+
+
+async def test_worker_that_left_while_it_waited__costs_nobody_a_batch() -> None:
+    desk, [job] = desk_and_jobs(1)
+    gone, stays = (asyncio.create_task(desk.take()) for _ in range(2))
+    await turns()
+    gone.cancel()
+    await turns()
+    desk.enter([job])
+    assert await stays == [job]
+
+
+async def test_worker_that_waits_for_many__gets_none_before_they_are_many() -> None:
+    desk, jobs = desk_and_jobs(4)
+    many, any_ = asyncio.create_task(desk.take(2)), asyncio.create_task(desk.take())
+    await turns()
+    desk.enter(jobs[:3])
+    await turns()
+    assert any_.result() == [jobs[0]]
+    assert not many.done()  # two wait
+    desk.enter(jobs[3:])
+    assert await many == [jobs[1]]
+
+
+async def test_job_that_is_put_back__wakes_a_worker() -> None:
+    desk, [job] = desk_and_jobs(1)
+    worker = asyncio.create_task(desk.take())
+    await turns()
+    desk.put_back([job])
+    assert await worker == [job]

@@ -17,12 +17,12 @@ def not_asked() -> Torch:
     raise AssertionError("importing torch takes seconds, and nobody asked for it")
 
 
-def test_bundled_model__is_served_on_every_core_and_checks_itself() -> None:
+async def test_bundled_model__is_served_on_every_core_and_checks_itself() -> None:
     chosen = plan("auto", "bundled", "auto", absent)
-    engine = chosen.create()
-    assert (engine.card.engine, engine.card.device) == ("onnx", "cpu")
+    host = await chosen.create()
+    assert (host.card.engine, host.card.device) == ("onnx", "cpu")
     assert chosen.workers == usable_cores()
-    engine.close()
+    await host.close()
 
 
 @pytest.mark.parametrize(("engine", "device"), [("onnx", "auto"), ("onnx", "cpu"), ("auto", "cpu")])

@@ -1,28 +1,24 @@
 """The engine in a process of its own: the same scores, errors that say what happened, and no process left behind."""
 
+import asyncio
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inference import bundle
 from inference.bundle import Bundle
-from inference.engine import Encoded, ModelError
+from inference.engine import ModelError, rows_of
 from inference.onnx_engine import OnnxEngine
-from inference.process_engine import ProcessEngine, ScoringProcessFailed
-from inference.scoring_process import pack_rows, pack_texts, unpack_rows, unpack_texts
-
-IDS = st.lists(st.integers(0, 30_000), max_size=20).map(tuple)
+from inference.process_host import ProcessHost, ScoringProcessFailed
 
 
 @pytest.fixture(scope="module")
@@ -31,66 +27,82 @@ def bundled() -> Bundle:
 
 
 @pytest.fixture
-def engine(bundled: Bundle) -> Iterator[ProcessEngine]:
-    engine = ProcessEngine(bundled)
-    yield engine
-    engine.close()
+async def host(bundled: Bundle) -> AsyncIterator[ProcessHost]:
+    host = await ProcessHost.start(bundled)
+    yield host
+    await host.close()
 
 
-def test_scores__are_those_of_the_engine_in_this_process_to_the_bit(engine: ProcessEngine, bundled: Bundle) -> None:
+async def test_answers__are_those_of_the_engine_in_this_process_to_the_bit(host: ProcessHost, bundled: Bundle) -> None:
     here = OnnxEngine(bundled.model, bundled.tokenizer, bundled.card)
-    texts = engine.encode([each.text for each in bundled.reference])
-    assert texts == here.encode([each.text for each in bundled.reference])
-    assert engine.score(texts) == here.score(texts)
+    texts = [*(each.text for each in bundled.reference), "much too long " * 500]
+    read = here.encode(texts)
+    answer = await host.score(texts)
+    assert answer.rows == rows_of(here.score(read), read)
+    assert [row.truncated for row in answer.rows] == [False] * (len(texts) - 1) + [True]
+    assert answer.read_s > 0
 
 
-def test_batch_that_the_engine_refuses__fails_with_the_kind_of_error_and_the_next_is_scored(
-    engine: ProcessEngine,
-) -> None:
-    with pytest.raises(ScoringProcessFailed, match="Invalid"):
-        engine.score([Encoded((1 << 30,))])
-    assert len(engine.score(engine.encode(["good"]))) == 1
+async def test_calls_at_once__take_turns_and_each_gets_its_own(host: ProcessHost) -> None:
+    texts = [f"film number {number}" for number in range(20)]
+    alone = [(await host.score([text])).rows for text in texts]
+    assert [answer.rows for answer in await asyncio.gather(*(host.score([text]) for text in texts))] == alone
 
 
-def test_process_that_was_killed__fails_every_batch_and_can_be_closed(engine: ProcessEngine) -> None:
-    os.kill(engine.pid, signal.SIGKILL)
+async def test_call_that_was_cancelled__leaves_the_others_their_answers(host: ProcessHost) -> None:
+    expected = await host.score(["good"])
+    os.kill(host.pid, signal.SIGSTOP)
+    left, stays = (asyncio.create_task(host.score([text])) for text in ("bad", "good"))
+    await asyncio.sleep(0)
+    left.cancel()
+    os.kill(host.pid, signal.SIGCONT)
+    assert (await stays).rows == expected.rows
+
+
+async def test_text_that_cannot_be_sent__costs_nothing_but_itself(host: ProcessHost) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        await host.score(["\ud800"])
+    assert len((await host.score(["good"])).rows) == 1
+
+
+async def test_process_that_was_killed__fails_every_batch_and_can_be_closed(host: ProcessHost) -> None:
+    os.kill(host.pid, signal.SIGKILL)
     for _ in range(2):
         with pytest.raises(ScoringProcessFailed, match="gone"):
-            engine.score([Encoded((101, 102))])
+            await host.score(["good"])
 
 
-def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) -> None:
-    engine = ProcessEngine(bundled, patience_s=0.1)
+async def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) -> None:
+    host = await ProcessHost.start(bundled, patience_s=0.1)
     try:
-        os.kill(engine.pid, signal.SIGSTOP)
+        os.kill(host.pid, signal.SIGSTOP)
         with pytest.raises(ScoringProcessFailed, match="hangs"):
-            engine.score([Encoded((101, 102))])
+            await host.score(["good"])
         with pytest.raises(ScoringProcessFailed):  # gone, or still on its way out
-            engine.score([Encoded((101, 102))])
+            await host.score(["good"])
     finally:
-        engine.close()
-    assert not psutil.pid_exists(engine.pid)
+        await host.close()
+    assert not psutil.pid_exists(host.pid)
 
 
-def test_closed_engine__leaves_no_process_and_still_reads(bundled: Bundle) -> None:
-    engine = ProcessEngine(bundled)
-    engine.close()
-    assert not psutil.pid_exists(engine.pid)
-    assert engine.encode(["good"])[0].tokens == 3
+async def test_closed_host__leaves_no_process(bundled: Bundle) -> None:
+    host = await ProcessHost.start(bundled)
+    await host.close()
+    assert not psutil.pid_exists(host.pid)
 
 
-def test_signals_for_the_service__do_not_end_the_process(engine: ProcessEngine) -> None:
+async def test_signals_for_the_service__do_not_end_the_process(host: ProcessHost) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(engine.pid, number)
-    assert len(engine.score(engine.encode(["good"]))) == 1
+        os.kill(host.pid, number)
+    assert len((await host.score(["good"])).rows) == 1
 
 
-def test_model_that_the_process_cannot_load__is_told(bundled: Bundle, tmp_path: Path) -> None:
+async def test_model_that_the_process_cannot_load__is_told(bundled: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
-        ProcessEngine(replace(bundled, folder=tmp_path / "nowhere"))
+        await ProcessHost.start(replace(bundled, folder=tmp_path / "nowhere"))
 
 
-def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bundled: Bundle, tmp_path: Path) -> None:
+async def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bundled: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(bundled.folder, folder)
     loaded = bundle.load(folder)
@@ -101,16 +113,20 @@ def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bundled: 
     digest = hashlib.sha256(card.read_bytes()).hexdigest()
     sums.write_text("\n".join([*lines, f"{digest}  {bundle.CARD}", ""]))
     with pytest.raises(ModelError, match="only a new process"):
-        ProcessEngine(loaded)
+        await ProcessHost.start(loaded)
 
 
 def test_service_that_was_killed__leaves_no_process() -> None:
     program = """
-import signal
+import asyncio
 from inference import bundle
-from inference.process_engine import ProcessEngine
-print(ProcessEngine(bundle.load()).pid, flush=True)
-signal.pause()
+from inference.process_host import ProcessHost
+
+async def main():
+    print((await ProcessHost.start(bundle.load())).pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
@@ -118,13 +134,3 @@ signal.pause()
         service.kill()
     _, alive = psutil.wait_procs([scoring], timeout=20)
     assert not alive
-
-
-@given(st.lists(IDS))
-def test_texts__arrive_as_they_were_sent(texts: list[tuple[int, ...]]) -> None:
-    assert unpack_texts(pack_texts([Encoded(ids) for ids in texts])) == [Encoded(ids) for ids in texts]
-
-
-@given(st.integers(1, 5).flatmap(lambda width: st.lists(st.tuples(*[st.floats(allow_nan=False)] * width))))
-def test_rows__arrive_as_they_were_sent(rows: list[tuple[float, ...]]) -> None:
-    assert unpack_rows(pack_rows(rows)) == rows

@@ -22,7 +22,7 @@ async def start(stage: Any) -> AsyncIterator[Start]:
     async with AsyncExitStack() as closing:
 
         async def started(cache_bytes: int = 1 << 20, max_wait_s: float = 60.0) -> Scorer:
-            batcher = Batcher(stage.make, Sizes(1, 64, Limits(1 << 20, max_wait_s)), time.monotonic)
+            batcher = Batcher(stage.host, Sizes(1, 64, Limits(1 << 20, max_wait_s)), time.monotonic)
             closing.push_async_callback(batcher.close)
             closing.callback(stage.release)
             card = await batcher.start()

@@ -38,16 +38,17 @@ def built(rows: Path, tmp_path: Path) -> Bundle:
     return bundle.load(out)
 
 
-def test_adapter_that_was_trained__is_built_into_a_model_that_is_served(built: Bundle) -> None:
-    from inference.process_engine import ProcessEngine
+async def test_adapter_that_was_trained__is_built_into_a_model_that_is_served(built: Bundle) -> None:
+    from inference.process_host import ProcessHost
 
     assert (built.card.name, built.card.labels, built.card.max_tokens) == ("tiny", ("SAD", "GLAD"), 64)
     scores = json.loads((built.folder / bundle.CARD).read_text(encoding="utf-8"))["scores"]
     assert scores["int8_macro_f1"] == scores["int8_accuracy"] == 1.0
     assert 0 <= scores["int8_calibration_error"] < 0.5
-    engine = ProcessEngine(built)
-    glad = [row[1] for row in engine.score(engine.encode(["A superb, moving film.", "A dull, lifeless film."]))]
-    engine.close()
+    host = await ProcessHost.start(built)
+    answer = await host.score(["A superb, moving film.", "A dull, lifeless film."])
+    await host.close()
+    glad = [row.scores[1] for row in answer.rows]
     assert glad[0] > 0.5 > glad[1]
 
 
