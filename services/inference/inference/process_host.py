@@ -8,7 +8,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, Self, cast
 
 from inference.bundle import Bundle
@@ -40,12 +40,14 @@ class ProcessHost(asyncio.Protocol):
         host = cls(loaded, patience_s)
         ready = host._expect()
         ours, theirs = socket.socketpair()
-        with theirs:
+        with ExitStack() as failing, theirs:
+            failing.enter_context(ours)
             program = [sys.executable, "-m", "inference.scoring_process"]
             argv = [*program, str(theirs.fileno()), str(loaded.folder), loaded.card.revision]
             host._process = await asyncio.create_subprocess_exec(
                 *argv, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL
             )
+            failing.pop_all()
         await asyncio.get_running_loop().create_unix_connection(lambda: host, sock=ours)
         try:
             _checked(await ready)  # to load a model may take any time
@@ -80,8 +82,10 @@ class ProcessHost(asyncio.Protocol):
         try:
             async with asyncio.timeout(_END_S):
                 await self._process.wait()
-        except TimeoutError:
+        except BaseException as error:  # also when this is called off: the process must not stay
             self._kill()
+            if not isinstance(error, TimeoutError):
+                raise
             await self._process.wait()
 
     # what asyncio calls

@@ -63,7 +63,7 @@ class Waiting:
             return batch, expired
         longest = first.tokens
         for job in self._nearest(first.tokens):
-            if (len(batch) + 1) * max(longest, job.tokens) > self._max_batch_tokens:
+            if job.attempts or (len(batch) + 1) * max(longest, job.tokens) > self._max_batch_tokens:
                 break
             self.remove(job)
             if job.deadline_s <= now:

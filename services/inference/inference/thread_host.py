@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Panic(Exception):
-    """What a library raised was no Exception, which would end its thread or the loop; the message is its name."""
+    """What a library raised would end its thread, or the loop, if it went on: no Exception, or StopIteration."""
 
 
 class ThreadHost:
@@ -90,10 +90,9 @@ class _Thread:
                 return
             try:
                 result = function(*arguments)
-            except Exception as error:
-                _tell(future, future.set_exception, error)
             except BaseException as error:
-                _tell(future, future.set_exception, Panic(type(error).__name__))
+                can_travel = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                _tell(future, future.set_exception, error if can_travel else Panic(type(error).__name__))
             else:
                 _tell(future, future.set_result, result)
 

@@ -16,6 +16,7 @@ from inference.jobs import Job
 PROBE: Final = "good good"
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
 _BACKOFF_MAX_S: Final = 5.0
+_RENEWAL: Final = -1  # the number of no lane
 
 What: TypeAlias = Literal["died", "cannot restart", "restarted", "gave up"]
 
@@ -103,6 +104,7 @@ class Worker:
         self._begun_s: dict[int, float] = {}
         self._free_since_s = 0.0
         self._card: ModelCard | None = None
+        self._has_given_up = False
         self.is_ready = False
 
     async def start(self) -> ModelCard:
@@ -126,8 +128,8 @@ class Worker:
 
     def is_lost(self) -> bool:
         """It hangs for good, and no thread can be ended but with its process; or it takes no work any more."""
-        ended = self.is_ready and any(task.done() for task in self._serving)
-        return ended or self._busy_s() > self._restarts.lost_after_s
+        has_ended = any(task.done() for task in self._serving) and not self._has_given_up
+        return has_ended or self._busy_s() > self._restarts.lost_after_s
 
     def _busy_s(self) -> float:
         return max((self._now() - since_s for since_s in self._begun_s.values()), default=0.0)
@@ -141,6 +143,7 @@ class Worker:
                 host, broken = self._host, None
                 if host is None or not self.is_ready:  # it broke on another lane meanwhile
                     self._work.put_back(batch)
+                    await asyncio.sleep(0)
                     continue
                 self._begun_s[lane] = self._now()
                 try:
@@ -184,12 +187,13 @@ class Worker:
         async with self._mending:
             if self._host is not broken:  # another lane has done it
                 return
-            self._tell("died", str(why))
             self._host = None
+            self._tell("died", str(why))
             await _close(broken)  # a device may not have room for two
             backoff_s = self._restarts.backoff_s
             for _ in range(self._restarts.attempts):
                 await asyncio.sleep(backoff_s)
+                self._begun_s[_RENEWAL] = self._now()  # a device can hang over this too
                 try:
                     await self._renew()
                 except Exception as error:
@@ -199,6 +203,9 @@ class Worker:
                     self._tell("restarted")
                     self._free_since_s = self._now()
                     return
+                finally:
+                    del self._begun_s[_RENEWAL]
+            self._has_given_up = True
             self._tell("gave up")
 
     def _tell(self, what: What, cause: str = "") -> None:

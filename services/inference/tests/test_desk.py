@@ -35,6 +35,7 @@ class DeskMachine(RuleBasedStateMachine):
         self.now_s = 0.0
         self.count = 0
         self.places: dict[int, Place] = {}
+        self.is_out_of_order = False
         self.desk = Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
 
     def at(self, where: str) -> list[Job]:
@@ -71,7 +72,7 @@ class DeskMachine(RuleBasedStateMachine):
         assert set(batch) <= set(live)
         assert len(batch) == 1 or len(batch) * max(job.tokens for job in batch) <= BUDGET
         assert len(batch) == 1 or not any(job.attempts for job in batch)
-        if not any(job.attempts for job in live):
+        if not self.is_out_of_order:
             assert batch[0] is min(live, key=lambda job: job.number)
         for job in batch:
             self.places[job.number].at = "worker"
@@ -82,6 +83,16 @@ class DeskMachine(RuleBasedStateMachine):
         job = self.any(self.at("worker"), which)
         job.attempts += 1
         self.desk.put_back([job])
+        self.is_out_of_order = True
+        self.places[job.number].at = "waiting"
+
+    @precondition(lambda self: self.at("worker"))
+    @rule(which=WHICH)
+    def put_back(self, which: int) -> None:
+        """A worker took it and did not begin it."""
+        job = self.any(self.at("worker"), which)
+        self.desk.put_back([job])
+        self.is_out_of_order = True
         self.places[job.number].at = "waiting"
 
     @precondition(lambda self: self.places)
