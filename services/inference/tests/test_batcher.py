@@ -194,6 +194,22 @@ async def test_hanging_worker__shows(start: Start, stage: Any) -> None:
     assert batcher.state == "failed"
 
 
+async def test_new_engine_that_hangs_while_it_is_made__is_lost_in_the_end(start: Start, stage: Any) -> None:
+    clock = [100.0]
+
+    def hang(event: WorkerEvent) -> None:
+        if event.what == "died":
+            stage.hold()
+
+    batcher = await start(now=lambda: clock[0], on_worker=hang)
+    stage.break_scores = 2  # the text and the probe
+    batcher.submit(["good"], 1000.0)
+    await stage.entered(3)
+    assert not batcher.is_lost
+    clock[0] += 181.0
+    assert batcher.is_lost
+
+
 async def test_time_between_batches__counts_as_what_a_batch_costs(start: Start) -> None:
     """Reading is a part of it, here a whole second."""
     clock = [100.0]
