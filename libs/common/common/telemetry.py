@@ -1,11 +1,11 @@
-"""Prometheus metrics of the HTTP door, with label children looked up once and kept."""
+"""Prometheus metrics of the HTTP door."""
 
-from functools import lru_cache
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from common.counters import Counts, Spreads
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may send any word
@@ -24,21 +24,17 @@ class HttpMetrics:
     """Requests by route, method and status, their duration, and those in flight."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        requests = Counter(
-            "sluice_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
-        )
-        seconds = Histogram(
+        self._requests = Counts("sluice_http_requests", "Requests answered.", ["route", "method", "status"], registry)
+        self._seconds = Spreads(
             "sluice_http_request_seconds",
             "Time from request head to response end.",
+            LATENCY_BUCKETS_S,
+            registry,
             ["route"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
         )
         self.in_flight = Gauge("sluice_http_requests_in_flight", "Requests being handled.", registry=registry)
-        self._requests = lru_cache(maxsize=1024)(requests.labels)
-        self._seconds = lru_cache(maxsize=256)(seconds.labels)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request. `route` is the pattern, never the path: labels stay bounded."""
-        self._requests(route, method if method in _METHODS else "OTHER", status).inc()
-        self._seconds(route).observe(seconds)
+        self._requests.add(route, method if method in _METHODS else "OTHER", status)
+        self._seconds.at(route).observe(seconds)
