@@ -14,9 +14,10 @@ import time
 import asyncpg
 import uvloop
 
+from edge_limiter.lane import Ask
 from edge_limiter.limiter import Limiter, LimiterOptions
 from edge_limiter.policy import Policy
-from edge_limiter.store import DECIDE, PostgresLog
+from edge_limiter.store import DECIDE, PostgresLog, columns
 
 KEYS, LIMIT, WINDOW_S = 5_000, 1_000, 1
 BUCKETS = [b"client-%d" % number for number in range(KEYS)]
@@ -35,7 +36,7 @@ async def ours(dsn: str, seconds: float, waiting: int) -> int:
     async def ask() -> None:
         nonlocal admitted
         while time.perf_counter() < until:
-            decision = await limiter.decide(policy, next(buckets))
+            decision = await limiter.decide(policy, limiter.key(policy, next(buckets)))
             if not decision.allowed or decision.source != "store":
                 raise SystemExit(f"not decided exactly: {decision}")
             admitted += 1
@@ -57,7 +58,7 @@ async def single(dsn: str, seconds: float, connections: int) -> int:
         connection = await asyncpg.connect(dsn)
         statement = await connection.prepare(DECIDE)
         while time.perf_counter() < until:
-            rows = await statement.fetch([next(buckets)], [1], [1], [LIMIT], [WINDOW_S * 1_000_000], "off")
+            rows = await statement.fetch(*columns([Ask(next(buckets), 1, 1, LIMIT, WINDOW_S)]), "off")
             admitted += rows[0]["admitted"]
         await connection.close()
 

@@ -24,7 +24,8 @@ log = structlog.get_logger()
 DECIDE: Final = """
 INSERT INTO edge.admissions AS a (key, quota, window_us, cost, admitted, at_us, log_us)
 SELECT r.key, r.quota, r.window_us, r.cost, n.admitted, t.now_us, array_fill(t.now_us, ARRAY[n.admitted * r.cost])
-FROM unnest($1::bytea[], $2::int[], $3::int[], $4::int[], $5::bigint[]) AS r(key, requests, cost, quota, window_us)
+FROM unnest($1::text::bytea[], $2::text::int[], $3::text::int[], $4::text::int[], $5::text::bigint[])
+  AS r(key, requests, cost, quota, window_us)
 CROSS JOIN (SELECT edge.now_us() AS now_us, set_config('synchronous_commit', $6, true)) t
 CROSS JOIN LATERAL (SELECT LEAST(r.requests, r.quota / r.cost) AS admitted) n
 ORDER BY r.key
@@ -113,7 +114,7 @@ class PostgresLog:
         timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, self._terminate)
         try:
             statement = await connection.prepare(DECIDE)
-            await statement.fetch([], [], [], [], [], self._commit)
+            await statement.fetch(*columns([]), self._commit)
             return statement
         finally:
             timer.cancel()
@@ -123,14 +124,7 @@ class PostgresLog:
     ) -> list[asyncpg.Record]:
         self._await_answer(timeout_s)
         try:
-            return await statement.fetch(
-                [ask.key for ask in asks],
-                [ask.requests for ask in asks],
-                [ask.cost for ask in asks],
-                [ask.limit for ask in asks],
-                [ask.window_s * 1_000_000 for ask in asks],
-                self._commit,
-            )
+            return await statement.fetch(*columns(asks), self._commit)
         finally:
             self._timer.cancel()
 
@@ -167,6 +161,21 @@ class PostgresLog:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def columns(asks: Sequence[Ask]) -> tuple[str, str, str, str, str]:
+    """Arrays as PostgreSQL writes them: given lists, asyncpg would look into each element for more lists."""
+    return (
+        _array([f'"\\\\x{ask.key.hex()}"' for ask in asks]),
+        _array([str(ask.requests) for ask in asks]),
+        _array([str(ask.cost) for ask in asks]),
+        _array([str(ask.limit) for ask in asks]),
+        _array([str(ask.window_s * 1_000_000) for ask in asks]),
+    )
+
+
+def _array(elements: Sequence[str]) -> str:
+    return f"{{{','.join(elements)}}}"
 
 
 async def _dial(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from edge_limiter.lane import Ask, StoreUnavailable, Verdict
-from edge_limiter.store import DECIDE, PostgresLog, StoreState
+from edge_limiter.store import DECIDE, PostgresLog, StoreState, columns
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 
@@ -172,7 +172,8 @@ async def test_lowered_limit__refuses_until_enough_charges_have_expired(
 async def test_commit_mode__is_set_for_the_transaction_alone(database: Connection, durable: bool, mode: str) -> None:
     before = await database.fetchval("SHOW synchronous_commit")
     async with database.transaction():
-        await database.fetch(DECIDE, [b"k"], [1], [1], [LIMIT], [WINDOW_US], "on" if durable else "off")
+        asks = columns([Ask(b"k", 1, 1, LIMIT, WINDOW_S)])
+        await database.fetch(DECIDE, *asks, "on" if durable else "off")
         assert await database.fetchval("SHOW synchronous_commit") == mode
     assert await database.fetchval("SHOW synchronous_commit") == before
 
