@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 REQUEST_ID = "X-Request-ID"
 TRACEPARENT = "traceparent"
@@ -18,15 +18,13 @@ _TIMEOUT = re.compile(r"[0-9]{1,9}", re.ASCII)
 def uuid7(now_ns: Callable[[], int] = time.time_ns) -> str:
     """A UUIDv7 (RFC 9562, method 3): 60 bits of time, ordered to 0.25 µs, then 62 random ones. Python 3.11 has none."""
     ms, rest_ns = divmod(now_ns(), 1_000_000)
-    fraction = (rest_ns << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8), "big") >> 2
-    value = (ms << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    random = int.from_bytes(os.urandom(8)) >> 2
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # a third quicker than an f-string, and every request has one
+        ms >> 16, ms & 0xFFFF, (rest_ns << 12) // 1_000_000, 0x8000 | random >> 48, random & 0xFFFF_FFFF_FFFF,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """Identity and time budget of one request, read once at the door and passed on at each hop."""
 
     request_id: str

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import aiohttp
 import structlog
@@ -51,7 +50,7 @@ class MetricsClient:
         """The aggregate of both windows and, asked at the same time, the drift. Raises FlightFailed; without an answer
         about drift there is none.
         """
-        own = replace(context, deadline_s=self._now() + self._timeout_s)
+        own = context._replace(deadline_s=self._now() + self._timeout_s)
         drift = asyncio.create_task(self._drift(request, own), name="drift")
         try:
             return Measured(await self._aggregated(request, own), await drift)

@@ -273,7 +273,7 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
 def _upstream_probe(exchange: Exchange) -> Probe:
     async def probe() -> float:
         started = time.perf_counter()
-        async with exchange("HEAD", "/openapi.json", [], b"", _PROBE_TIMEOUT_S) as answer:
+        with await exchange("HEAD", "/openapi.json", [], b"", _PROBE_TIMEOUT_S) as answer:
             if answer.status >= 500:
                 raise BadGateway
         return (time.perf_counter() - started) * 1000
@@ -283,7 +283,7 @@ def _upstream_probe(exchange: Exchange) -> Probe:
 
 def _analyst_health(exchange: Exchange) -> AskAnalyst:
     async def ask() -> AnalystHealth:
-        async with exchange("GET", "/analyze/health", [], b"", _PROBE_TIMEOUT_S) as answer:
+        with await exchange("GET", "/analyze/health", [], b"", _PROBE_TIMEOUT_S) as answer:
             return AnalystHealth.model_validate_json(await answer.read())
 
     return ask

@@ -82,18 +82,22 @@ class BodyBuffer:
             self._rest = bytearray(piece)
         else:
             self._rest += piece
-        self._size += len(piece)
-        self._hold_bytes(len(piece))
+        size = len(piece)
+        self._size += size
+        self._held_bytes += size
+        self._room.held_bytes += size
         if self._size > HIGH_WATER_BYTES and not self.is_held:
             self.is_held = True
             self._hold()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """The body is whole. Whatever goes wrong later is none of its reader's business."""
         if self._error is None:
             self.is_complete = True
-            self._wake()
+            if self._waiter is not None:
+                self._wake()
 
     def put_back(self, whole: bytes) -> None:
         """Let the body be read a second time."""
@@ -121,10 +125,14 @@ class BodyBuffer:
             await self._wait()
         return self._take()
 
+    def taken(self, max_bytes: int) -> bytes:
+        """All of it, when it is complete. Raises BodyTooLarge."""
+        if self._size > max_bytes:
+            raise BodyTooLarge
+        return self._take()
+
     async def whole(self, max_bytes: int) -> bytes:
         """All of it. Raises BodyTooLarge, NoRoom while more is to come, and what `fail` was given."""
-        if self.is_complete and self._size <= max_bytes:
-            return self._take()
         whole = bytearray()
         while piece := await self.piece():
             whole += piece
@@ -141,10 +149,10 @@ class BodyBuffer:
 
     def free_room(self) -> None:
         """Nobody has any of it any more."""
-        self._hold_bytes(-self._held_bytes)
+        if self._held_bytes:
+            self._hold_bytes(-self._held_bytes)
 
-    def __del__(self) -> None:
-        self.free_room()
+    __del__ = free_room
 
     def _hold_bytes(self, count: int) -> None:
         self._held_bytes += count

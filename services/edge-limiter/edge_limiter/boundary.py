@@ -4,6 +4,7 @@ in the log. The edge's own pages are handed to the server that has them, the res
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from aiohttp import hdrs
@@ -11,14 +12,15 @@ from aiohttp import hdrs
 from common.problems import CONTENT_TYPE, Problem
 from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
 from common.telemetry import HttpMetrics
-from common.web import CLIENT_LEFT, QUIET_STATUSES, ErrorTable, problem_of, record_request
+from common.web import QUIET_STATUSES, ErrorTable, problem_of, record_request
 from edge_limiter.body import ClientGone
-from edge_limiter.connection import Connection
+from edge_limiter.connection import Connection, Later
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.pages import Pages
+from edge_limiter.passage import Passage
 from edge_limiter.proxy import Proxy
 from edge_limiter.request import Request
-from edge_limiter.routing import Route, Target, parse_target
+from edge_limiter.routing import parse_target
 from edge_limiter.wire import date
 
 _NO_ROUTE: Final = "No such route; GET /openapi.json lists them."
@@ -39,37 +41,49 @@ class Boundary:
     logs_all: bool = False
     now: Callable[[], float] = time.monotonic
 
-    async def handle(self, request: Request, connection: Connection) -> None:
-        """Answer one request; raises nothing but cancellation."""
-        started = self.now()
-        ctx = self._context(request, started)
-        answered = _Answered()
+    def handle(self, request: Request, connection: Connection) -> Later | None:
+        """Answer one request: at once if nothing has to be waited for, else what is given back will.
+
+        Raises nothing.
+        """
+        started_s = self.now()
+        passage = Passage(request, connection, self._context(request, started_s), started_s)
         try:
-            if request.refusal is not None:
-                raise request.refusal
-            target = parse_target(request.target)
-            if self.pages.has(target.path):
-                answered.is_elsewhere = True
-                self.pages.take_over(request, target, ctx, connection)
-            else:
-                answered.route = self._route(request, target)
-                answered.status = await self.proxy.handle(request, answered.route, target, ctx, connection.out)
+            if not self._is_answered(passage):
+                return partial(self._finish, passage)
+        except Exception as error:
+            self._fail(passage, error)
+        self._end(passage)
+        return None
+
+    async def _finish(self, passage: Passage) -> None:
+        try:
+            await self.proxy.finish(passage)
         except ClientGone:
             pass
         except Exception as error:
-            answered.cause = error
-            answered.is_elsewhere = False
-            answered.status = self._fail(error, answered.route, ctx, connection.out)
+            self._fail(passage, error)
         finally:
-            request.body.free_room()
-            if not answered.is_elsewhere:
-                self._record(request, answered, self.now() - started, ctx)
+            self._end(passage)
 
-    def _route(self, request: Request, target: Target) -> Route:
-        route = self.proxy.routes.match(request.method, target.path)
+    def _is_answered(self, passage: Passage) -> bool:
+        request = passage.request
+        if request.refusal is not None:
+            raise request.refusal
+        target = passage.target = parse_target(request.target)
+        if self.pages.has(target.path):
+            self.pages.take_over(request, target, passage.ctx, passage.connection)
+            passage.is_elsewhere = True
+            return True
+        route = passage.route = self.proxy.routes.match(request.method, target.path)
         if route is None:
             raise Problem(404, _NO_ROUTE)
-        return route
+        return self.proxy.is_refused(passage, route)
+
+    def _end(self, passage: Passage) -> None:
+        passage.request.body.free_room()
+        if not passage.is_elsewhere:
+            self._record(passage)
 
     def _context(self, request: Request, now: float) -> RequestContext:
         fields = request.fields
@@ -82,39 +96,28 @@ class Boundary:
         }
         return read_context(told, now, default_s=self.default_timeout_s, maximum_s=self.maximum_timeout_s)
 
-    def _fail(self, error: Exception, route: Route | None, ctx: RequestContext, out: Outgoing) -> int:
-        """The status that the client hears; an answer that has begun can only be cut."""
+    def _fail(self, passage: Passage, error: Exception) -> None:
+        """The client hears of `error`; an answer that has begun can only be cut."""
         problem = problem_of(self.errors, error)
-        if route is not None:
-            self.proxy.refusals.count(problem.status, route.name, route.policy)
-        if out.has_begun:
-            out.cut()
+        passage.cause, passage.status = error, problem.status
+        if passage.route is not None:
+            self.proxy.refusals.count(problem.status, passage.route.name, passage.route.policy)
+        if passage.out.has_begun:
+            passage.out.cut()
         else:
-            send_problem(out, problem, ctx.request_id)
-        return problem.status
+            send_problem(passage.out, problem, passage.ctx.request_id)
 
-    def _record(self, request: Request, answered: "_Answered", seconds: float, ctx: RequestContext) -> None:
-        status = answered.status
-        route = answered.route.name if answered.route is not None else UNMATCHED
-        self.metrics.observe(route, request.method, status, seconds)
-        is_ours = answered.cause is not None  # what an upstream answered stands in the log of the upstream
+    def _record(self, passage: Passage) -> None:
+        status, method = passage.status, passage.request.method
+        seconds = self.now() - passage.started_s
+        route = passage.route.name if passage.route is not None else UNMATCHED
+        self.metrics.observe(route, method, status, seconds)
+        is_ours = passage.cause is not None  # what an upstream answered stands in the log of the upstream
         if self.logs_all or (is_ours and status not in QUIET_STATUSES):
             record_request(
-                route, request.method, status, seconds, answered.cause,
-                request_id=ctx.request_id, trace_id=ctx.trace_id,
+                route, method, status, seconds, passage.cause,
+                request_id=passage.ctx.request_id, trace_id=passage.ctx.trace_id,
             )  # fmt: skip
-
-
-class _Answered:
-    """What became of a request."""
-
-    __slots__ = ("cause", "is_elsewhere", "route", "status")
-
-    def __init__(self) -> None:
-        self.status = CLIENT_LEFT
-        self.route: Route | None = None
-        self.cause: Exception | None = None
-        self.is_elsewhere = False
 
 
 def send_problem(out: Outgoing, problem: Problem, request_id: str) -> None:

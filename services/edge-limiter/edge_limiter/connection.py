@@ -6,8 +6,8 @@ with a refusal, so that its problem document, its metrics and its log line are m
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -17,6 +17,12 @@ from edge_limiter.body import BodyBuffer, ClientGone, Room
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request, read_head
 
+Later = Callable[[], Coroutine[Any, Any, None]]
+"""What is still to be done for a request, and has to be waited for."""
+
+Handle = Callable[[Request, "Connection"], Later | None]
+"""Answers a request, or gives what will."""
+
 
 class Keeper(Protocol):
     """Who keeps the connections: the door, or a test's own."""
@@ -24,7 +30,7 @@ class Keeper(Protocol):
     patience: limits.Patience
     room: Room
     is_draining: bool
-    handle: Callable[[Request, "Connection"], Awaitable[None]]
+    handle: Handle
 
     def opened(self, connection: "Connection") -> bool: ...
     def closed(self, connection: "Connection") -> None: ...
@@ -48,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._page: asyncio.Protocol | None = None
         self.task: asyncio.Task[None] | None = None
         self._holds = 0
-        self._is_in_head = self._is_deaf = self._lingers = False
+        self._is_in_head = self._is_deaf = self._lingers = self._is_behind = False
         self._since = self._loop.time()
         self._stalled_since: float | None = None
         self._read_bytes = self._body_bytes = self._timed_bytes = self._overhead = self._bare_bytes = self.bytes_in = 0
@@ -79,6 +85,7 @@ class Connection(asyncio.Protocol):
         elif self._is_in_head:
             if not self._holds and now - self._since > patience.head_s:
                 self._reject(Unacceptable(*limits.LATE_HEAD))
+                self._start_next()
         elif self._receiving is not None:
             self._check_body(now, patience)
         elif self._active is None and now - self._since > patience.keepalive_s:
@@ -122,6 +129,8 @@ class Connection(asyncio.Protocol):
             self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
         if self._overhead > limits.OVERHEAD_BYTES:
             self._check_overhead()
+        if self._waiting:
+            self._start_next()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -147,7 +156,7 @@ class Connection(asyncio.Protocol):
         if self._page is not None:
             self._since = self._loop.time()
             self._page.resume_writing()
-        elif self._active is None:
+        else:
             self._start_next()
 
     # what the parser calls
@@ -179,7 +188,7 @@ class Connection(asyncio.Protocol):
         target = self._url.decode("latin-1")
         self._receiving = request = Request(method, target, version, headers, fields, self._peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
-        self._take(request)
+        self._waiting.append(request)
         if refusal is not None:
             self._is_deaf = True
             raise refusal
@@ -198,34 +207,34 @@ class Connection(asyncio.Protocol):
 
     # one request after the other
 
-    def _take(self, request: Request) -> None:
-        """It waits while another is answered, and while the client does not read: answers would pile up."""
-        if self._active is None and not self._waiting and self._stalled_since is None:
-            self._start(request)
-            return
-        if not self._waiting:
-            self._hold()
-        self._waiting.append(request)
-
     def _start_next(self) -> None:
-        if self._waiting and self._stalled_since is None:
-            following = self._waiting.popleft()
-            if not self._waiting:
-                self._release()
-            self._start(following)
+        """Answer what waits, unless another is being answered, or the client does not read: answers would pile up.
 
-    def _start(self, request: Request) -> None:
-        self._active = request
-        self.out.start(request)
-        self.task = self._loop.create_task(self._run(request))
+        While something waits nothing more is read.
+        """
+        while self._waiting and self._active is None and self._stalled_since is None:
+            request = self._active = self._waiting.popleft()
+            self.out.start(request)
+            later = self._keeper.handle(request, self)
+            if later is None:
+                self._end(request)
+            else:
+                self.task = self._loop.create_task(self._run(request, later))
+        if bool(self._waiting) != self._is_behind:
+            self._is_behind = not self._is_behind
+            (self._hold if self._is_behind else self._release)()
 
-    async def _run(self, request: Request) -> None:
+    async def _run(self, request: Request, later: Later) -> None:
         try:
-            await self._keeper.handle(request, self)
+            await later()
         finally:
-            self._active = None
-            if self._transport is not None and self._page is None:
-                self._go_on(request)
+            self._end(request)
+            self._start_next()
+
+    def _end(self, request: Request) -> None:
+        self._active = None
+        if self._transport is not None and self._page is None:
+            self._go_on(request)
 
     def _go_on(self, request: Request) -> None:
         if self.out.closes or not self.out.has_ended:
@@ -233,9 +242,7 @@ class Connection(asyncio.Protocol):
             return
         request.body.drop()
         self._since = self._loop.time()
-        if self._waiting:
-            self._start_next()
-        elif self._keeper.is_draining:
+        if self._keeper.is_draining and not self._waiting:
             self._close()
 
     def _may_keep(self) -> bool:
@@ -261,7 +268,7 @@ class Connection(asyncio.Protocol):
                 self._close()  # it was answered without its body
         elif not was_deaf:
             body = BodyBuffer(self._hold, self._release)
-            self._take(Request("", "", "1.1", [], {}, self._peer, body, refusal))
+            self._waiting.append(Request("", "", "1.1", [], {}, self._peer, body, refusal))
 
     def _close(self) -> None:
         """Close without losing the answer: with unread bytes before it, closing would reset the connection."""
@@ -280,6 +287,7 @@ class Connection(asyncio.Protocol):
         """What still comes is thrown away."""
         self._is_deaf, self._overhead, self._receiving = True, 0, None
         self._waiting.clear()
+        self._is_behind = False
         while self._holds:
             self._release()
 

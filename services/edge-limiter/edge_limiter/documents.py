@@ -45,8 +45,9 @@ class Documents:
 
 async def _fetch(exchange: Exchange) -> dict[str, Any] | None:
     try:
-        async with exchange("GET", "/openapi.json", [], b"", TIMEOUT_S) as answer, asyncio.timeout(TIMEOUT_S):
-            document = json.loads(await answer.read()) if answer.status == 200 else None
+        with await exchange("GET", "/openapi.json", [], b"", TIMEOUT_S) as answer:
+            async with asyncio.timeout(TIMEOUT_S):
+                document = json.loads(await answer.read()) if answer.status == 200 else None
     except (ExchangeError, TimeoutError, ValueError):
         return None
     return document if isinstance(document, dict) else None

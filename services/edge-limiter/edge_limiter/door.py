@@ -1,25 +1,22 @@
 """All client connections: how many, how long they may take, and how they end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Set
 from typing import Final, Self
 
 import structlog
 from aiohttp import web
 
 from edge_limiter.body import UNBOUNDED, Room
-from edge_limiter.connection import Connection
+from edge_limiter.connection import Connection, Handle
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
-from edge_limiter.request import Request
 
 log = structlog.get_logger()
 
 SWEEP_S: Final = 0.5
 ROOM_AGAIN: Final = 0.9
 """Of all connections: only below this a full door is news again, for one that leaves makes room for one."""
-
-Handle = Callable[[Request, Connection], Awaitable[None]]
 
 
 class Door:

@@ -5,8 +5,7 @@ Hop-by-hop headers, and whatever `Connection` names, end here in both directions
 
 import functools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 Headers = list[tuple[str, str]]
 Body = bytes | AsyncIterable[bytes]
@@ -67,7 +66,14 @@ class UpstreamLate(ExchangeError):
 
 
 class Answer(Protocol):
-    """The head of an upstream's answer, and its body, still encoded as the upstream sent it."""
+    """The head of an upstream's answer, and its body, still encoded as the upstream sent it.
+
+    Leaving its `with` block ends the call, and cancels it where the body was not read to its end.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     @property
     def status(self) -> int: ...
@@ -90,11 +96,12 @@ class Answer(Protocol):
 
 
 class Exchange(Protocol):
-    """Sends a request to one upstream, once. Entering raises ExchangeError; leaving early cancels the call."""
+    """Sends a request to one upstream, once, and gives the head of its answer, for a `with` block.
 
-    def __call__(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
-    ) -> AbstractAsyncContextManager[Answer]: ...
+    Raises ExchangeError, or what the body raises.
+    """
+
+    async def __call__(self, method: str, target: str, headers: Headers, body: Body, timeout_s: float) -> Answer: ...
 
 
 def onward_headers(headers: Iterable[tuple[str, str]], connection: str | None) -> Headers:

@@ -68,8 +68,9 @@ class Clients:
         except (OSError, ValueError):
             return None
         value = int.from_bytes(packed)
-        if any(value & mask == network for mask, network in self._trusted_ipv4):
-            return None
+        for mask, network in self._trusted_ipv4:
+            if value & mask == network:
+                return None
         return Client(line, packed, True)
 
     def _client(self, address: Address, *, via_trusted_proxy: bool) -> Client:

@@ -92,29 +92,25 @@ class Limiter:
         name = policy.name.encode()
         return hashlib.blake2b(name + b"\0" + bucket, digest_size=16, key=self._hash_key).digest()
 
-    def denied(self, policy: Policy, bucket: bytes, cost: int) -> Decision | None:
-        """The refusal that is known already, so that nobody has to read how much more a request costs."""
-        return self._known_denial(policy, self.key(policy, bucket), cost)
+    def denied(self, policy: Policy, key: bytes, cost: int) -> Decision | None:
+        """The refusal that is known already: nothing has to be waited for, nor read how much more a request costs."""
+        now = self._now()
+        denial = self._denied.get((policy.version, key, cost), now)
+        return None if denial is None else _decision(policy, False, 0, denial.free_at_s - now, "denied")
 
-    async def decide(self, policy: Policy, bucket: bytes, cost: int = 1) -> Decision:
-        """Charge `cost` units to the client, whole or not at all. Raises LimiterClosed and CostAboveLimit."""
+    async def decide(self, policy: Policy, key: bytes, cost: int = 1) -> Decision:
+        """Charge `cost` units to the client, whole or not at all; ask `denied` before: here the store is asked.
+
+        Raises LimiterClosed and CostAboveLimit.
+        """
         if cost > policy.limit:
             raise CostAboveLimit(cost, policy)
-        key = self.key(policy, bucket)
-        denial = self._known_denial(policy, key, cost)
-        if denial is not None:
-            return denial
         try:
             answer = await self._lanes[key[0] % len(self._lanes)].ask(policy, key, cost)
         except StoreUnavailable:
             return self._without_store(policy, key, cost)
         self._remember(policy, key, cost, answer)
         return _decision(policy, answer.allowed, answer.remaining, answer.reset_s, "store")
-
-    def _known_denial(self, policy: Policy, key: bytes, cost: int) -> Decision | None:
-        now = self._now()
-        denial = self._denied.get((policy.version, key, cost), now)
-        return None if denial is None else _decision(policy, False, 0, denial.free_at_s - now, "denied")
 
     def _remember(self, policy: Policy, key: bytes, cost: int, answer: Answer) -> None:
         now = self._now()

@@ -112,8 +112,6 @@ def key_bucket(digest: bytes) -> bytes:
 
 
 def _holds(networks: tuple[Network, ...], client: Client) -> bool:
-    if not networks:
-        return False
     address = parse_address(client.address)
     return any(address in network for network in networks)
 

@@ -1,6 +1,5 @@
 """One request through the edge: admin rule, client, limit, upstream, answer. Refuses before it forwards."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,21 +22,18 @@ from edge_limiter.exchange import (
 )
 from edge_limiter.identity import Client, Clients
 from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClosed
-from edge_limiter.outgoing import Outgoing
+from edge_limiter.passage import Passage
 from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import MAX_LIMIT, Policy
+from edge_limiter.policy import MAX_LIMIT
 from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import read_whole, request_body, send_answer, too_large
 from edge_limiter.request import Request
-from edge_limiter.routing import Route, RouteTable, Target
+from edge_limiter.routing import Route, RouteTable
 from edge_limiter.wire import date
 
 VIA: Final = "1.1 sluice"
 _STORE_RETRY_S: Final = 1.0
-
-Limits = tuple[tuple[str, str], ...]
-"""The headers that tell a client its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +52,75 @@ class Proxy:
     max_body_bytes: int
     now: Callable[[], float] = time.monotonic
 
-    async def handle(self, request: Request, route: Route, target: Target, ctx: RequestContext, out: Outgoing) -> int:
-        """Answer one request of a service behind the edge. Returns the status; raises Problem before it has begun."""
+    def is_refused(self, passage: Passage, route: Route) -> bool:
+        """Whether the request was answered with a refusal that nothing had to be waited for. Raises Problem."""
+        request = passage.request
         if route.needs_admin:
             self.admin.check(request.fields.get("authorization"))
         forwarded_for = request.fields.get("x-forwarded-for")
         client = self.clients.of(request.peer, (forwarded_for,) if forwarded_for is not None else ())
-        ctx = self._budget(request, route, ctx)
-        rule = self.policies.rule(request.method, target.path, route.policy)
-        if rule is not None and rule.denies(client):
+        passage.client = client
+        rule = self.policies.rule(request.method, passage.target.path, route.policy)
+        if rule is None:
+            return False
+        if rule.deny and rule.denies(client):
             raise Problem(403, "Requests from this address are not taken.")
-        if rule is None or rule.allows(client):
-            return await self._forward(request, route, target, client, ctx, (), out)
-        decision = await self._decide(request, route, rule, client, ctx)
-        limits = rate_limit(rule.policy, decision) if decision is not None else ()
-        if decision is not None and not decision.allowed and not rule.is_shadow:
-            self.refusals.count(429, route.name, rule.policy.name)
-            return _refuse(out, rule.policy, decision, limits, ctx)
+        if rule.allow and rule.allows(client):
+            return False
+        passage.rule = rule
+        passage.key = self.limiter.key(rule.policy, rule.bucket(client, request.fields))
+        denial = self.limiter.denied(rule.policy, passage.key, rule.cost)
+        return denial is not None and self._refuses(passage, route, rule, denial)
+
+    async def finish(self, passage: Passage) -> None:
+        """Decide what was not refused at once, and forward it. Raises Problem before an answer has begun."""
+        route, rule = passage.route, passage.rule
+        assert route is not None
+        self._budget(passage, route)
+        if rule is not None and not passage.limits:
+            decision = await self._decide(passage, route, rule)
+            if decision is not None and self._refuses(passage, route, rule, decision):
+                return
         try:
-            return await self._forward(request, route, target, client, ctx, limits, out)
+            await self._forward(passage, route)
         except Problem as problem:
-            problem.headers.update(limits)
+            problem.headers.update(passage.limits)
             raise
 
-    def _budget(self, request: Request, route: Route, ctx: RequestContext) -> RequestContext:
+    def _budget(self, passage: Passage, route: Route) -> None:
         """The door's deadline, or the service's own where the client named none."""
         budget_s = self.budgets_s.get(route.service)
-        if budget_s is None or "x-request-timeout-ms" in request.fields:
-            return ctx
-        return dataclasses.replace(ctx, deadline_s=self.now() + budget_s)
+        if budget_s is not None and "x-request-timeout-ms" not in passage.request.fields:
+            passage.ctx = passage.ctx._replace(deadline_s=self.now() + budget_s)
 
-    async def _decide(
-        self, request: Request, route: Route, rule: Rule, client: Client, ctx: RequestContext
-    ) -> Decision | None:
+    def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:
+        """Whether this decision is the end of the request: it counts, and tells the client."""
+        policy = rule.policy
+        self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
+        passage.limits = rate_limit(policy, decision)
+        if decision.allowed or rule.is_shadow:
+            return False
+        self.refusals.count(429, route.name, policy.name)
+        passage.status = 429
+        headers = [
+            ("Content-Type", CONTENT_TYPE),
+            date(),
+            (REQUEST_ID, passage.ctx.request_id),
+            ("Retry-After", retry_after(decision)),
+            *passage.limits,
+        ]
+        passage.out.send(429, headers, refusal(policy, decision, passage.ctx.request_id))
+        return True
+
+    async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
         """None when a policy that never refuses could not decide."""
-        policy, bucket, cost = rule.policy, rule.bucket(client, request.fields), rule.cost
+        policy, cost = rule.policy, rule.cost
         try:
-            decision = self.limiter.denied(policy, bucket, cost) if route.cost != "one" else None
-            if decision is None:
-                if route.cost != "one":
-                    cost *= await self._count(request, route, ctx)
-                decision = await self.limiter.decide(policy, bucket, cost)
+            if route.cost != "one":
+                cost *= await self._count(passage.request, route, passage.ctx)
+                if (denial := self.limiter.denied(policy, passage.key, cost)) is not None:
+                    return denial
+            return await self.limiter.decide(policy, passage.key, cost)
         except LimiterClosed:
             self.decided(policy.name, False, "closed")
             if rule.is_shadow:
@@ -110,8 +134,6 @@ class Proxy:
                 413,
                 f"This request counts {counts} times; the limit is {policy.limit} in {policy.window_s} s: send fewer.",
             ) from None
-        self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
-        return decision
 
     async def _count(self, request: Request, route: Route, ctx: RequestContext) -> int:
         if request.fields.get("content-encoding", "identity").lower() != "identity":
@@ -120,27 +142,19 @@ class Proxy:
         request.body.put_back(body)
         return cost_of(route.cost, body, request.fields.get("inference-header-content-length"))
 
-    async def _forward(
-        self,
-        request: Request,
-        route: Route,
-        target: Target,
-        client: Client,
-        ctx: RequestContext,
-        limits: Limits,
-        out: Outgoing,
-    ) -> int:
+    async def _forward(self, passage: Passage, route: Route) -> None:
+        request, ctx = passage.request, passage.ctx
         body, framing = await request_body(request, self.max_body_bytes, ctx.remaining_s(self.now()))
         now = self.now()
-        headers = self._onward(request, client, ctx, now)
+        headers = self._onward(request, passage.client, ctx, now)
         headers += framing
-        exchange = self.upstreams[route.service]
+        exchange, target = self.upstreams[route.service], passage.target.path_and_query
         try:
-            async with exchange(request.method, target.path_and_query, headers, body, ctx.remaining_s(now)) as answer:
+            with await exchange(request.method, target, headers, body, ctx.remaining_s(now)) as answer:
                 back = answer_headers(answer.headers)
-                back += (("Via", VIA), (REQUEST_ID, ctx.request_id), *limits)
-                await send_answer(out, request.method, answer, back)
-                return answer.status
+                back += (("Via", VIA), (REQUEST_ID, ctx.request_id), *passage.limits)
+                await send_answer(passage.out, request.method, answer, back)
+                passage.status = answer.status
         except BodyTooLarge:
             raise too_large() from None
         except ExchangeError as error:
@@ -170,15 +184,3 @@ def upstream_problem(error: ExchangeError, service: str) -> Problem:
         return unavailable(f"The {service} service is full.", error.retry_after_s or 1.0)
     assert isinstance(error, BadGateway)
     return Problem(502, f"The {service} service cannot be reached or broke off.")
-
-
-def _refuse(out: Outgoing, policy: Policy, decision: Decision, limits: Limits, ctx: RequestContext) -> int:
-    headers = [
-        ("Content-Type", CONTENT_TYPE),
-        date(),
-        (REQUEST_ID, ctx.request_id),
-        ("Retry-After", retry_after(decision)),
-        *limits,
-    ]
-    out.send(429, headers, refusal(policy, decision, ctx.request_id))
-    return 429

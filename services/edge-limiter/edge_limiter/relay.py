@@ -23,7 +23,7 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
     refuse_length(request, max_bytes)
     try:
         if request.body.is_complete:
-            return await request.body.whole(max_bytes)
+            return request.body.taken(max_bytes)
         async with asyncio.timeout(timeout_s):
             return await request.body.whole(max_bytes)
     except BodyTooLarge:

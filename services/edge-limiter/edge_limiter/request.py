@@ -1,5 +1,6 @@
 """One request as the door understood it: its head, decoded once, and its body as it arrives."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -84,26 +85,27 @@ def read_head(
     try:
         if len(lines) > MAX_HEADERS or (at_most_bytes > MAX_HEAD_BYTES and _size(lines) > MAX_HEAD_BYTES):
             raise Unacceptable(*LARGE_HEAD)
-        headers = [(name.decode("latin-1"), value.decode("latin-1").strip(" \t")) for name, value in lines]
-        fields = read_fields(headers)
+        for line in lines:
+            name, low = _name(line[0])
+            value = line[1].decode("latin-1").strip(" \t")
+            headers.append((name, value))
+            if low not in fields:
+                fields[low] = value
+            elif low in _ONCE:
+                raise Unacceptable(400, "A header that must be single is there twice.")
+            else:
+                fields[low] = f"{fields[low]},{value}"
         check_head(method, version, fields)
     except Unacceptable as refusal:
         return headers, fields, refusal
     return headers, fields, None
 
 
-def read_fields(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Raises Unacceptable when one that must be single is not."""
-    fields: dict[str, str] = {}
-    for name, value in headers:
-        low = name.lower()
-        if low not in fields:
-            fields[low] = value
-        elif low in _ONCE:
-            raise Unacceptable(400, "A header that must be single is there twice.")
-        else:
-            fields[low] = f"{fields[low]},{value}"
-    return fields
+@functools.lru_cache(1024)
+def _name(raw: bytes) -> tuple[str, str]:
+    """As it was written, and in lower case."""
+    name = raw.decode("latin-1")
+    return name, name.lower()
 
 
 def _size(lines: Iterable[tuple[bytes, bytes]]) -> int:

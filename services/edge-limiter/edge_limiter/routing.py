@@ -6,7 +6,7 @@ Refuses every target that two parsers could read differently: what is matched he
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Cost = Literal["one", "texts", "inputs", "tensor"]
 """How many units a request costs: one, or as many as its JSON list has texts (see `cost.py`)."""
@@ -24,8 +24,7 @@ class BadTarget(Exception):
     """The request target is not one plain origin-form path; the message says what is wrong, not what was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A normalised path (unreserved characters unescaped, the rest as upper-case escapes) and the raw query."""
 
     path: str

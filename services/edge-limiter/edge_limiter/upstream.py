@@ -10,9 +10,8 @@ import random
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from common.service import LAME_DUCK_S
@@ -79,9 +78,6 @@ class Upstream:
         self._turn = 0
         self.in_flight = self._uploads = 0
 
-    def __call__(self, method: str, target: str, headers: Headers, body: Body, timeout_s: float) -> "_Call":
-        return _Call(self, method, target, headers, body, timeout_s)
-
     def close(self) -> None:
         """Close what is idle; calls close their own connections."""
         if self._question is not None:
@@ -89,63 +85,63 @@ class Upstream:
         while self._idle:
             self._idle.popleft().abort()
 
-    def leave(self, call: "_Call", now: float) -> None:
-        """Take the call's connection back if it can be used again."""
-        self.in_flight -= 1
-        self._uploads -= call.is_upload
-        connection = call.connection
-        assert connection is not None
-        if not connection.leave():
-            return
-        connection.idle_since = now
-        self._idle.append(connection)
-        if self._idle[0].idle_since < now - KEEPALIVE_S:
-            self._idle.popleft().abort()
-
-    async def enter(self, call: "_Call") -> UpstreamAnswer:
-        """Send the call's request and wait for the head of its answer. Raises ExchangeError, or what its body raises.
+    async def __call__(
+        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+    ) -> UpstreamAnswer:
+        """Send a request and wait for the head of its answer. Raises ExchangeError, or what the body raises.
 
         One frame for all of it, and no coroutine below: every frame is paid for at each step of the wait.
         """
-        if self.in_flight >= self._limit or (call.is_upload and self._uploads * 2 >= self._limit):
+        is_upload = not isinstance(body, bytes)
+        if self.in_flight >= self._limit or (is_upload and self._uploads * 2 >= self._limit):
             raise UpstreamBusy
         self.in_flight += 1
-        self._uploads += call.is_upload
+        self._uploads += is_upload
         loop = asyncio.get_running_loop()
         started = loop.time()
-        framing = self._framing(call)
+        framing = _framing(method, headers, body)
+        connection: UpstreamConnection | None = None
         dials = 0
         try:
             while True:
                 kept = self._take_idle(started)
-                connection = call.connection = kept or await self._dial(started + call.timeout_s - loop.time())
+                connection = kept or await self._dial(started + timeout_s - loop.time())
                 dials += kept is None
-                asks = kept is None and call.body != b""
-                told = framing + ASKS if asks else framing
-                head = request_head(call.method, call.target, self._authority, call.headers, told)
-                timer = loop.call_at(started + call.timeout_s, connection.give_up)
+                asks = kept is None and body != b""
+                head = request_head(method, target, self._authority, headers, framing + ASKS if asks else framing)
+                timer = loop.call_at(started + timeout_s, connection.give_up)
                 try:
-                    answer = await connection.send(call.method, head, call.body, framing is CHUNKED, asks)
+                    answer = await connection.send(method, head, body, framing is CHUNKED, asks)
                 except Stale as error:
-                    is_safe = connection.is_withholding or call.is_repeatable
+                    is_safe = connection.is_withholding or (method in _REPEATABLE and not is_upload)
                     if not is_safe or dials == MAX_DIALS:
                         raise BadGateway("the connection broke off") from error
                     continue
                 finally:
                     timer.cancel()
                 self._observe(loop.time() - started)
+                answer.on_leave = self._leave_upload if is_upload else self._leave
                 return answer
         except BaseException:
             self.in_flight -= 1
-            self._uploads -= call.is_upload
-            if call.connection is not None:
-                call.connection.abort()
+            self._uploads -= is_upload
+            if connection is not None:
+                connection.abort()
             raise
 
-    def _framing(self, call: "_Call") -> str:
-        if isinstance(call.body, bytes):
-            return f"Content-Length: {len(call.body)}\r\n" if call.body or call.method in _WITH_BODY else ""
-        return "" if any(name == "Content-Length" for name, _ in call.headers) else CHUNKED
+    def _leave(self, connection: UpstreamConnection) -> None:
+        """Take the connection of a call back if it can be used again."""
+        self.in_flight -= 1
+        if not connection.leave():
+            return
+        now = connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+        if self._idle[0].idle_since < now - KEEPALIVE_S:
+            self._idle.popleft().abort()
+
+    def _leave_upload(self, connection: UpstreamConnection) -> None:
+        self._uploads -= 1
+        self._leave(connection)
 
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:
@@ -211,32 +207,7 @@ class Upstream:
             self._idle.remove(connection)
 
 
-class _Call:
-    """`async with` sends the request and gives the answer; leaving early ends the call."""
-
-    __slots__ = ("_upstream", "body", "connection", "headers", "is_upload", "method", "target", "timeout_s")
-
-    def __init__(
-        self, upstream: Upstream, method: str, target: str, headers: Headers, body: Body, timeout_s: float
-    ) -> None:
-        self._upstream = upstream
-        self.connection: UpstreamConnection | None = None
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.timeout_s = timeout_s
-        self.is_upload = not isinstance(body, bytes)
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether asking twice does no more than asking once."""
-        return self.method in _REPEATABLE and isinstance(self.body, bytes)
-
-    def __aenter__(self) -> Coroutine[Any, Any, UpstreamAnswer]:
-        return self._upstream.enter(self)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._upstream.leave(self, asyncio.get_running_loop().time())
+def _framing(method: str, headers: Headers, body: Body) -> str:
+    if isinstance(body, bytes):
+        return f"Content-Length: {len(body)}\r\n" if body or method in _WITH_BODY else ""
+    return "" if any(name == "Content-Length" for name, _ in headers) else CHUNKED

@@ -6,7 +6,7 @@ that nobody asked for. Such a connection is never used again.
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Final, cast
+from typing import Final, Self, cast
 
 import httptools
 
@@ -30,18 +30,36 @@ class Stale(Exception):
 class UpstreamAnswer:
     """An `Answer` of the exchange port."""
 
-    __slots__ = ("_idle_s", "body", "headers", "length", "status")
+    __slots__ = ("_connection", "_idle_s", "body", "headers", "length", "on_leave", "status")
 
-    def __init__(self, status: int, headers: Headers, length: int | None, body: BodyBuffer, idle_s: float) -> None:
+    on_leave: Callable[["UpstreamConnection"], None]
+    """Hears when nobody wants more of it."""
+
+    def __init__(
+        self,
+        connection: "UpstreamConnection",
+        status: int,
+        headers: Headers,
+        length: int | None,
+        body: BodyBuffer,
+        idle_s: float,
+    ) -> None:
+        self._connection = connection
         self.status = status
         self.headers = headers
         self.length = length
         self.body = body
         self._idle_s = idle_s
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.on_leave(self._connection)
+
     async def read(self) -> bytes:
         if self.body.is_complete:
-            return await self.body.whole(MAX_READ_BYTES)
+            return self.body.taken(MAX_READ_BYTES)
         pieces, size = [], 0
         async for piece in self.chunks():
             size += len(piece)
@@ -255,7 +273,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.on_message_complete()
         assert self._answered is not None
         if not self._answered.done():
-            self._answered.set_result(UpstreamAnswer(status, self._headers, length, self._body, self._idle_s))
+            self._answered.set_result(UpstreamAnswer(self, status, self._headers, length, self._body, self._idle_s))
 
     def on_body(self, piece: bytes) -> None:
         if self._is_done or self._body is None:

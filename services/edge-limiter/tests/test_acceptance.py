@@ -1,12 +1,14 @@
 import pytest
 
-from edge_limiter.acceptance import Unacceptable, check_head
-from edge_limiter.request import read_fields
+from edge_limiter.acceptance import Unacceptable
+from edge_limiter.request import read_head
 
 
 def check(*headers: tuple[str, str], method: str = "POST", version: str = "1.1", host: str | None = "edge") -> None:
     lines = [*([("Host", host)] if host is not None else []), *headers]
-    check_head(method, version, read_fields(lines))
+    _, _, refusal = read_head(method, version, [(name.encode(), value.encode()) for name, value in lines], 0)
+    if refusal is not None:
+        raise refusal
 
 
 @pytest.mark.parametrize("host", ["edge", "edge:8000", "127.0.0.1:80", "[::1]:8000", "a-b.example"])

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -61,7 +62,7 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
                 except Exception as error:
                     connection.out.send(getattr(error, "status", 500), [], b"", close=True)
 
-            door = Door(handle, Patience(), Pages(), max_connections=max_connections)
+            door = Door(lambda *asked: partial(handle, *asked), Patience(), Pages(), max_connections=max_connections)
             server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
             front = Front(door, server.sockets[0].getsockname()[1])
             stack.push_async_callback(door.shutdown, 1)

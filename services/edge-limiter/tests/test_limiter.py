@@ -45,7 +45,8 @@ class World:
         self.limiter = Limiter([self.store], LimiterOptions(), now=lambda: self.now, replicas=lambda: self.replicas)
 
     async def decide(self, policy: Policy = POLICY, bucket: bytes = b"client", cost: int = 1) -> Decision:
-        return await self.limiter.decide(policy, bucket, cost)
+        key = self.limiter.key(policy, bucket)
+        return self.limiter.denied(policy, key, cost) or await self.limiter.decide(policy, key, cost)
 
     async def admitted(self, requests: int, policy: Policy = POLICY) -> int:
         return sum([(await self.decide(policy)).allowed for _ in range(requests)])

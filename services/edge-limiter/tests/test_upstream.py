@@ -45,7 +45,7 @@ async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
 
 
 async def call(upstream: Upstream, method: str, body: bytes = b"", timeout_s: float = 60.0) -> int:
-    async with upstream(method, "/x", [], body, timeout_s) as answer:
+    with await upstream(method, "/x", [], body, timeout_s) as answer:
         await answer.read()
         return answer.status
 
@@ -148,7 +148,7 @@ async def test_silent_upstream__is_late_and_let_go(
     upstream = await connect(await start_upstream(silent))
     while not entered.is_set():  # on a busy machine the first request may be late before it arrives
         with pytest.raises(UpstreamLate):
-            async with upstream("GET", "/x", [], b"", timeout_s):
+            with await upstream("GET", "/x", [], b"", timeout_s):
                 pass
         timeout_s *= 2
     async with asyncio.timeout(60):
@@ -255,7 +255,7 @@ async def test_kept_connections__take_turns(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     upstream = await connect(await start_raw_upstream(serve))
-    async with upstream("GET", "/x", [], b"", 60.0) as first, upstream("GET", "/x", [], b"", 60.0) as second:
+    with await upstream("GET", "/x", [], b"", 60.0) as first, await upstream("GET", "/x", [], b"", 60.0) as second:
         await first.read()
         await second.read()
     for _ in range(4):
@@ -277,7 +277,7 @@ async def test_connections_of_one_moment__end_one_by_one(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     upstream = await connect(await start_raw_upstream(serve), lifetime_s=lambda: next(lives_s))
-    async with upstream("GET", "/x", [], b"", 60.0) as first, upstream("GET", "/x", [], b"", 60.0) as second:
+    with await upstream("GET", "/x", [], b"", 60.0) as first, await upstream("GET", "/x", [], b"", 60.0) as second:
         await first.read()
         await second.read()
     for _ in range(4):
