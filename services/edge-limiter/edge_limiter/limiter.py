@@ -88,9 +88,13 @@ class Limiter:
                 lanes.create_task(lane.run(), name="limiter lane")
 
     def key(self, policy: Policy, bucket: bytes) -> bytes:
-        """Under which a client's admissions are kept: a (keyed) hash, never its address."""
-        name = policy.name.encode()
-        return hashlib.blake2b(name + b"\0" + bucket, digest_size=16, key=self._hash_key).digest()
+        """Under which a client's admissions are kept: a (keyed) hash, never its address.
+
+        Each window has its own: while a change of it reaches one replica after the other, the shorter would forget
+        what the longer still counts.
+        """
+        told = b"%b\0%d\0%b" % (policy.name.encode(), policy.window_s, bucket)
+        return hashlib.blake2b(told, digest_size=16, key=self._hash_key).digest()
 
     def denied(self, policy: Policy, key: bytes, cost: int) -> Decision | None:
         """The refusal that is known already: nothing has to be waited for, nor read how much more a request costs."""

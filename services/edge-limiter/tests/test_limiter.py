@@ -154,3 +154,9 @@ async def test_store_away_and_policy_closed__nothing_passes_and_nobody_is_blamed
         w.store.is_failing = True
         with pytest.raises(LimiterClosed):
             await w.decide(Policy("predict", 5, 60, "closed"))
+
+
+def test_another_window__has_a_log_of_its_own() -> None:
+    limiter = Limiter([])
+    assert limiter.key(Policy("predict", 5, 60), b"client") != limiter.key(Policy("predict", 5, 1), b"client")
+    assert limiter.key(Policy("predict", 5, 60), b"client") == limiter.key(Policy("predict", 6, 60), b"client")
