@@ -60,3 +60,14 @@ def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
     for number in range(40):
         log.decide(b"new %d" % number, 1, LIMIT, WINDOW_S, 100.0)
     assert len(log) == 40
+
+
+def test_charges_of_all_keys__are_bounded__and_the_least_recently_used_key_goes() -> None:
+    log = LocalLog(max_keys=100, max_charges=10)
+    for number in range(12):
+        log.record(b"old" if number < 6 else b"new", 1, 60, float(number))
+    assert (log.charges, len(log)) == (6, 1)
+    assert log.decide(b"new", 1, 7, 60, 12.0).remaining == 0
+    assert log.charges == 7
+    log.decide(b"new", 1, 7, 60, 1_000.0)
+    assert log.charges == 1
