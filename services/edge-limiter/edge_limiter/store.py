@@ -1,10 +1,11 @@
 """The exact sliding log in PostgreSQL: one row per key, and one statement that decides a batch of keys.
 
 The row lock serialises writers of a key, and ORDER BY keeps two batches from deadlocking. The clock is the
-database's, read once the row is locked, and never goes back, so a log is in order and what has expired is found by
-binary search (`width_bucket`). Each `PostgresLog` is one connection, and the connection is its own circuit breaker:
-it is dropped when a decision fails or is late, and comes back only after a probe in the background succeeded, so no
-client waits for a store that is known to be away.
+database's, read once the row is locked (for a new key when its turn comes, behind the locks of those before it), and
+never goes back, so a log is in order and what has expired is found by binary search (`width_bucket`). Each
+`PostgresLog` is one connection, and the connection is its own circuit breaker: it is dropped when a decision fails or
+is late, and comes back only after a probe in the background succeeded, so no client waits for a store that is known
+to be away.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ log = structlog.get_logger()
 
 DECIDE: Final = """
 INSERT INTO edge.admissions AS a (key, quota, window_us, cost, admitted, at_us, log_us)
-SELECT r.key, r.quota, r.window_us, r.cost, n.admitted, t.now_us, array_fill(t.now_us, ARRAY[n.admitted * r.cost])
-FROM unnest($1::text::bytea[], $2::text::int[], $3::text::int[], $4::text::int[], $5::text::bigint[])
-  AS r(key, requests, cost, quota, window_us)
-CROSS JOIN (SELECT edge.now_us() AS now_us, set_config('synchronous_commit', $6, true)) t
-CROSS JOIN LATERAL (SELECT LEAST(r.requests, r.quota / r.cost) AS admitted) n
-ORDER BY r.key
+SELECT key, quota, window_us, cost, admitted, now_us, array_fill(now_us, ARRAY[admitted * cost])
+FROM (SELECT r.*, LEAST(requests, quota / cost) AS admitted, edge.now_us() AS now_us
+      FROM (SELECT u.* FROM unnest($1::text::bytea[], $2::text::int[], $3::text::int[], $4::text::int[],
+                                   $5::text::bigint[]) AS u(key, requests, cost, quota, window_us)
+            CROSS JOIN (SELECT set_config('synchronous_commit', $6, true)) t
+            ORDER BY key) r) n
 ON CONFLICT (key) DO UPDATE SET (quota, window_us, cost, admitted, at_us, log_us) = (
   SELECT excluded.quota, excluded.window_us, excluded.cost, n.admitted, t.now_us,
          a.log_us[d.dead + 1:] || array_fill(t.now_us, ARRAY[n.admitted * excluded.cost])

@@ -107,6 +107,29 @@ BATCHES = st.lists(
 ROUNDS = st.lists(st.tuples(st.integers(-3_000_000, 8_000_000), BATCHES), min_size=1, max_size=12)
 
 
+async def _waits_for_a_lock(database: Connection) -> None:
+    """Until somebody does."""
+    async with asyncio.timeout(60):
+        while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.001)
+
+
+async def test_new_key__is_stamped_behind_the_locks_that_its_statement_waits_for(
+    edge_database: str, database: Connection
+) -> None:
+    async with open_log(edge_database) as log:
+        await decide(log, 1, key=b"a")
+        async with database.transaction():
+            await database.execute("SELECT 1 FROM edge.admissions WHERE key = $1 FOR UPDATE", b"a")
+            both = [Ask(b"a", 1, 1, LIMIT, WINDOW_S), Ask(b"b", 1, 1, LIMIT, WINDOW_S)]
+            waiting = asyncio.create_task(log.decide(both, 20))
+            await _waits_for_a_lock(database)
+            released_us = await database.fetchval("SELECT edge.now_us()")
+        await waiting
+    stamps = await database.fetchval("SELECT log_us FROM edge.admissions WHERE key = $1", b"b")
+    assert stamps[0] >= released_us
+
+
 async def test_several_writers_and_a_moving_clock__never_exceed_the_limit_nor_refuse_what_fits(
     edge_database: str, database: Connection
 ) -> None:
