@@ -14,6 +14,7 @@ import httptools
 from edge_limiter import limits
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.body import BodyBuffer, ClientGone, Room
+from edge_limiter.hangup import has_hung_up
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request, read_head
 
@@ -73,9 +74,11 @@ class Connection(asyncio.Protocol):
         page.data_received(head)
 
     def check(self, now: float) -> None:
-        """End what has taken too long; called about once a second."""
+        """End what has taken too long, or is for nobody any more; called about twice a second."""
         patience = self._keeper.patience
-        if self._lingers or self._stalled_since is not None:
+        if self._holds and self._active is not None and self._transport is not None and has_hung_up(self._transport):
+            self.abort()
+        elif self._lingers or self._stalled_since is not None:
             stalled_s = 0.0 if self._stalled_since is None else now - self._stalled_since
             if (self._lingers and now - self._since > limits.LINGER_S) or stalled_s > patience.send_s:
                 self.abort()
@@ -135,14 +138,24 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self.out.resume()
-        self._waiting.clear()
         if self._receiving is not None:
             self._receiving.body.fail(ClientGone())
-        if self.task is not None and not self.task.done():
+        if self.task is not None:
             self.task.cancel()
+        self._forget()
         if self._page is not None:
             self._page.connection_lost(error)
         self._keeper.closed(self)
+
+    def _forget(self) -> None:
+        """Let go of what was sent: we, the parser and a task hold each other until the collector comes, much later."""
+        for request in (*self._waiting, self._receiving, self._active):
+            if request is not None:
+                request.body.drop()
+        self._waiting.clear()
+        self._receiving = self.task = None
+        self._lines = []
+        del self._parser
 
     def pause_writing(self) -> None:
         self._stalled_since = self._loop.time()
@@ -175,11 +188,14 @@ class Connection(asyncio.Protocol):
             raise Unacceptable(*limits.LONG_TARGET)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._lines.append((name, value))
+        if self._is_in_head:  # else it is a trailer: it ends here
+            if len(self._lines) == limits.MAX_HEADERS:
+                raise Unacceptable(*limits.LARGE_HEAD)
+            self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser, at_most_bytes = self._parser, self._overhead + self._read_bytes
-        lines, self._lines = self._lines, []  # what still comes is a trailer: it ends here
+        lines, self._lines = self._lines, []
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         self._is_in_head, self._since = False, self._loop.time()
         self._overhead = self._bare_bytes = self._body_bytes = self._timed_bytes = 0
@@ -228,6 +244,7 @@ class Connection(asyncio.Protocol):
         try:
             await later()
         finally:
+            self.task = None
             self._end(request)
             self._start_next()
 

@@ -7,7 +7,7 @@ from typing import Final
 from edge_limiter.acceptance import Unacceptable, check_head
 from edge_limiter.body import BodyBuffer
 from edge_limiter.exchange import Headers
-from edge_limiter.limits import DRAIN_BYTES, LARGE_HEAD, MAX_HEAD_BYTES, MAX_HEADERS
+from edge_limiter.limits import DRAIN_BYTES, LARGE_HEAD, MAX_HEAD_BYTES
 
 _ONCE: Final = frozenset(
     {
@@ -83,7 +83,7 @@ def read_head(
     headers: Headers = []
     fields: dict[str, str] = {}
     try:
-        if len(lines) > MAX_HEADERS or (at_most_bytes > MAX_HEAD_BYTES and _size(lines) > MAX_HEAD_BYTES):
+        if at_most_bytes > MAX_HEAD_BYTES and _size(lines) > MAX_HEAD_BYTES:
             raise Unacceptable(*LARGE_HEAD)
         for line in lines:
             name, low = _name(line[0])

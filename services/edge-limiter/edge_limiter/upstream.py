@@ -11,12 +11,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from common.service import LAME_DUCK_S
 from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream_connection import Stale, UpstreamAnswer, UpstreamConnection
+from edge_limiter.upstream_answer import UpstreamAnswer
+from edge_limiter.upstream_connection import Stale, UpstreamConnection
 from edge_limiter.wire import request_head
 
 KEEPALIVE_S: Final = 0.5 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
@@ -120,7 +122,7 @@ class Upstream:
                 finally:
                     timer.cancel()
                 self._observe(loop.time() - started)
-                answer.on_leave = self._leave_upload if is_upload else self._leave
+                answer.on_leave = partial(self._leave, connection, is_upload)
                 return answer
         except BaseException:
             self.in_flight -= 1
@@ -129,19 +131,16 @@ class Upstream:
                 connection.abort()
             raise
 
-    def _leave(self, connection: UpstreamConnection) -> None:
+    def _leave(self, connection: UpstreamConnection, is_upload: bool) -> None:
         """Take the connection of a call back if it can be used again."""
         self.in_flight -= 1
+        self._uploads -= is_upload
         if not connection.leave():
             return
         now = connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
         if self._idle[0].idle_since < now - KEEPALIVE_S:
             self._idle.popleft().abort()
-
-    def _leave_upload(self, connection: UpstreamConnection) -> None:
-        self._uploads -= 1
-        self._leave(connection)
 
     def _take_idle(self, now: float) -> UpstreamConnection | None:
         while self._idle:

@@ -5,13 +5,14 @@ that nobody asked for. Such a connection is never used again.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Final, Self, cast
+from collections.abc import AsyncIterable, Callable
+from typing import Final, cast
 
 import httptools
 
 from edge_limiter.body import BodyBuffer
 from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamLate
+from edge_limiter.upstream_answer import UpstreamAnswer
 from edge_limiter.wire import LAST_CHUNK, chunk
 
 MAX_HEAD_BYTES: Final = 64 << 10
@@ -19,65 +20,11 @@ MAX_HEADERS: Final = 200
 MAX_INTERIM: Final = 16
 MAX_AHEAD_BYTES: Final = 2 * MAX_HEAD_BYTES
 """What may come before a head is whole, interim answers included: the parser keeps a line until it ends."""
-MAX_READ_BYTES: Final = 16 << 20
 CONTINUE_S: Final = 1.0
 
 
 class Stale(Exception):
     """The connection ended before a byte of the answer came."""
-
-
-class UpstreamAnswer:
-    """An `Answer` of the exchange port."""
-
-    __slots__ = ("_connection", "_idle_s", "body", "headers", "length", "on_leave", "status")
-
-    on_leave: Callable[["UpstreamConnection"], None]
-    """Hears when nobody wants more of it."""
-
-    def __init__(
-        self,
-        connection: "UpstreamConnection",
-        status: int,
-        headers: Headers,
-        length: int | None,
-        body: BodyBuffer,
-        idle_s: float,
-    ) -> None:
-        self._connection = connection
-        self.status = status
-        self.headers = headers
-        self.length = length
-        self.body = body
-        self._idle_s = idle_s
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.on_leave(self._connection)
-
-    async def read(self) -> bytes:
-        if self.body.is_complete:
-            return self.body.taken(MAX_READ_BYTES)
-        pieces, size = [], 0
-        async for piece in self.chunks():
-            size += len(piece)
-            if size > MAX_READ_BYTES:
-                raise BadGateway("too much to read at once")
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    piece = await self.body.piece()
-            except TimeoutError as error:
-                raise UpstreamLate("the body stopped coming") from error
-            if not piece:
-                return
-            yield piece
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -273,7 +220,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.on_message_complete()
         assert self._answered is not None
         if not self._answered.done():
-            self._answered.set_result(UpstreamAnswer(self, status, self._headers, length, self._body, self._idle_s))
+            self._answered.set_result(UpstreamAnswer(status, self._headers, length, self._body, self._idle_s))
 
     def on_body(self, piece: bytes) -> None:
         if self._is_done or self._body is None:

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -191,6 +193,69 @@ async def test_client_that_does_not_read__gets_its_next_answers_when_it_does(
         while len(front.seen) < 4:
             await reader.read(1 << 20)
     writer.close()
+
+
+async def test_lines_of_a_head_without_end__are_refused_at_the_hundred_and_first(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(HEAD + b"a:\r\n" * 101)
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 431")
+    writer.close()
+
+
+async def test_trailers__are_not_kept(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 10_000 + b"\r\n"
+    )
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    [connection] = front.door.connections
+    assert connection._lines == []
+    writer.close()
+
+
+async def test_body_of_a_client_that_left__is_freed_without_the_collector(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        head = HEAD + b"Content-Length: 1000000\r\n\r\n"
+        writers = [(await front.connect(head + b"x" * 900_000))[1] for _ in range(10)]
+        await arrived(front, 10 * (len(head) + 900_000))
+        front.seen.clear()
+        for writer in writers:
+            writer.transport.abort()
+        await until(lambda: not front.door.connections)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept_bytes < 900_000
+
+
+async def test_client_that_leaves_with_a_second_request_waiting__ends_the_first(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    gate = b"GET /gate HTTP/1.1\r\nHost: edge\r\n\r\n"
+    _, writer = await front.connect(gate * 2)
+    await until(lambda: front.seen)
+    writer.close()
+    await writer.wait_closed()
+
+    def has_ended() -> bool:
+        front.later(0)
+        return not front.door.connections
+
+    await until(has_ended)
+    assert len(front.seen) == 1
 
 
 class Page(asyncio.Protocol):
