@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
+from common.counters import Counts, Spread, Spreads
 from common.telemetry import LATENCY_BUCKETS_S
 from inference.batcher import Batcher, BatchReport
 from inference.engine import ModelCard
@@ -19,26 +20,28 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._tokenise = self._histogram("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
-        self._batch_size = self._histogram("batch_size", "Texts in one batch.", _SIZES)
-        self._batch_tokens = self._histogram("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
-        self._batch_seconds = self._histogram("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
-        self._queue = self._histogram("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
-        self._compute = self._histogram("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
+        self._tokenise = self._spread("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
+        self._batch_size = self._spread("batch_size", "Texts in one batch.", _SIZES)
+        self._batch_tokens = self._spread("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
+        self._batch_seconds = self._spread("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
+        self._queue = self._spread("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
+        self._compute = self._spread("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
         self._padded = Counter(
             "sluice_inference_padded_tokens",
             "Tokens scored with padding; the padding share is 1 - batch_tokens_sum / padded_tokens.",
             registry=registry,
         )
-        texts = Counter(
+        self._texts = Counts(
             "sluice_inference_texts",
             "Texts answered: scored, found in the cache, shared with a request on its way, or failed alone.",
             ["source"],
-            registry=registry,
+            registry,
         )
-        self._texts = {source: texts.labels(source) for source in ("scored", "cached", "shared", "failed")}
-        refusals = Counter("sluice_inference_refusals", "Texts refused.", ["reason"], registry=registry)
-        self._refusals = {reason: refusals.labels(reason) for reason in ("overloaded", "deadline", "journal")}
+        self._refusals = Counts("sluice_inference_refusals", "Texts refused.", ["reason"], registry)
+        for source in ("scored", "cached", "shared", "failed"):
+            self._texts.add(source, n=0)
+        for reason in ("overloaded", "deadline", "journal"):
+            self._refusals.add(reason, n=0)
 
     def watch(self, batcher: Batcher, scorer: Scorer) -> None:
         """Show the queue, the cache and the workers."""
@@ -65,19 +68,19 @@ class Instruments:
 
     def answered(self, answer: Answer) -> None:
         if isinstance(answer, ScoringFailed):
-            self._texts["failed"].inc()
+            self._texts.add("failed")
         elif answer.cached:
-            self._texts["cached"].inc()
+            self._texts.add("cached")
         else:
-            self._texts["shared" if answer.shared else "scored"].inc()
+            self._texts.add("shared" if answer.shared else "scored")
             self._queue.observe(answer.queue_s)
             self._compute.observe(answer.compute_s)
 
     def refused(self, reason: str, texts: int) -> None:
-        self._refusals[reason].inc(texts)
+        self._refusals.add(reason, n=texts)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"sluice_inference_{name}", text, buckets=buckets, registry=self._registry)
+    def _spread(self, name: str, text: str, bounds: tuple[float, ...]) -> Spread:
+        return Spreads(f"sluice_inference_{name}", text, bounds, self._registry).at()
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"sluice_inference_{name}", text, registry=self._registry)
