@@ -1,7 +1,8 @@
 """`python -m metrics.rebuild`: recomputes rollups from the events that are kept, and proves that they are equal.
 
-Only days whose events are all kept are touched; of older ones the rollups are all there is. Run it any time: comparing
-locks nothing, and replacing a day's rollups holds ingestion back while that day is computed.
+Only days whose events are all kept are touched; of older ones the rollups are all there is. Run it any time: a day is
+not dropped while it is compared or replaced, comparing holds nothing else back, and replacing a day's rollups holds
+ingestion back while that day is computed.
 """
 
 import argparse
@@ -60,7 +61,7 @@ class Comparison(NamedTuple):
 async def complete_days(database: Database) -> list[date]:
     """The days of which every event is kept, oldest first."""
     async with database.transaction() as connection:
-        kept_from = await connection.fetchval("SELECT max(kept_from) FROM retention")
+        kept_from = await _kept_from(connection)
         records = await connection.fetch(
             "SELECT (at AT TIME ZONE 'UTC')::date FROM rollup WHERE width_s = 86400 "
             "UNION SELECT (at AT TIME ZONE 'UTC')::date FROM prediction "
@@ -69,15 +70,22 @@ async def complete_days(database: Database) -> list[date]:
     return [day for (day,) in records if kept_from is None or _bounds(day)[0] >= kept_from]
 
 
-async def compare(database: Database, day: date) -> Comparison:
-    """Both sides as of one moment."""
+async def compare(database: Database, day: date) -> Comparison | None:
+    """Both sides as of one moment; None where not every event of `day` is kept any more."""
     async with database.snapshot() as connection:
+        if not await _holds(connection, day):
+            return None
         return await _compare(connection, day)
 
 
-async def replace(database: Database, day: date) -> Comparison:
-    """Recompute the rollups of `day`, and compare before it counts; writers wait meanwhile."""
+async def replace(database: Database, day: date) -> Comparison | None:
+    """Recompute the rollups of `day`, and compare before it counts; writers wait meanwhile.
+
+    None, and nothing is replaced, where not every event of `day` is kept any more.
+    """
     async with database.transaction() as connection:
+        if not await _holds(connection, day):
+            return None
         await connection.execute("LOCK TABLE rollup IN SHARE ROW EXCLUSIVE MODE")
         await recompute(connection, day)
         return await _compare(connection, day)
@@ -87,6 +95,23 @@ async def recompute(connection: Connection, day: date) -> None:
     """Put what the events of `day` add up to in place of its rollups."""
     await connection.execute("DELETE FROM rollup WHERE at >= $1 AND at < $2", *_bounds(day))
     await connection.execute(_REPLACE, *_bounds(day))
+
+
+async def _holds(connection: Connection, day: date) -> bool:
+    """Whether every event of `day` is kept, and is until the transaction ends.
+
+    The first lock keeps partitions from being dropped, the second keeps rows of the default partition: who deletes
+    those says so in `retention`. In this order, since who drops a partition comes to `retention` last.
+    """
+    await connection.execute("LOCK TABLE prediction, counter_event IN ACCESS SHARE MODE")
+    await connection.execute("LOCK TABLE retention IN SHARE MODE")
+    kept_from = await _kept_from(connection)
+    return kept_from is None or _bounds(day)[0] >= kept_from
+
+
+async def _kept_from(connection: Connection) -> datetime | None:
+    kept_from: datetime | None = await connection.fetchval("SELECT max(kept_from) FROM retention")
+    return kept_from
 
 
 async def _compare(connection: Connection, day: date) -> Comparison:
@@ -101,13 +126,22 @@ def _bounds(day: date) -> tuple[datetime, datetime]:
 
 
 async def rebuild(database: Database, *, check_only: bool) -> bool:
-    """Go through all complete days; returns whether the rollups of each equal its events now."""
+    """Go through all complete days; returns whether the rollups of each equal its events now.
+
+    A day that is dropped before its turn is left alone, as the older ones are.
+    """
     equal = True
     for day in await complete_days(database):
         found = await compare(database, day)
-        if not found.is_equal and not check_only:
+        if found is not None and not found.is_equal and not check_only:
             log.warning("rollups differ and are rebuilt", day=str(day), missing=found.missing, surplus=found.surplus)
-            found = await replace(database, day)
+            replaced = await replace(database, day)
+            if replaced is None:
+                log.error("rollups differ and cannot be rebuilt: events were dropped meanwhile", day=str(day))
+            found = replaced or found
+        if found is None:
+            log.warning("day left alone: its events were dropped meanwhile", day=str(day))
+            continue
         equal = equal and found.is_equal
         log.info("day compared", day=str(day), equal=found.is_equal, **found._asdict())
     return equal

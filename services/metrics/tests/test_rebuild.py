@@ -2,21 +2,40 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from metrics.database import Database
+from metrics.database import Connection, Database
 from metrics.ledger import Ledger
 from metrics.partitions import Partitions
-from metrics.rebuild import compare, complete_days, rebuild
+from metrics.rebuild import compare, complete_days, rebuild, replace
 
 AT_US = 1_790_000_000_000_000
 DAY_US = 86_400_000_000
 TODAY = datetime.fromtimestamp(AT_US / 1_000_000, UTC).date()
 ALL = "SELECT * FROM rollup ORDER BY width_s, at, model, route, outcome, label"
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+
+class Interrupted(Database):
+    """One in which something else happens before the transaction of that number."""
+
+    def __init__(self, database: Database, before: int, happens: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(database._pool, database._timeout_s)
+        self._left = before
+        self._happens = happens
+
+    @asynccontextmanager
+    async def _begun(self, **mode: Any) -> AsyncIterator[Connection]:
+        self._left -= 1
+        if not self._left:
+            await self._happens()
+        async with super()._begun(**mode) as connection:
+            yield connection
 
 
 @pytest.fixture
@@ -78,6 +97,46 @@ async def test_days_of_which_events_were_dropped__keep_their_rollups(
     assert await rows(ALL) == before
 
 
+@pytest.mark.parametrize(
+    ("damaged", "before"), [(False, 2), (True, 3)], ids=["before it is compared", "before it is replaced"]
+)
+async def test_day_that_is_dropped_meanwhile__keeps_its_rollups(
+    filled: None, database: Database, clock: Any, rows: Callable[..., Any], damaged: bool, before: int
+) -> None:
+    if damaged:
+        await rows(f"UPDATE rollup SET n = n + 1 WHERE at < '{TODAY}'")
+    stored = await rows(ALL)
+    clock.now_s += 86_400
+    upkeep = Partitions(database, retention_days=1, ahead_days=1, now=clock)
+    interrupted = Interrupted(database, before, upkeep.maintain)  # the first transaction lists the days
+    assert await rebuild(interrupted, check_only=False) is not damaged
+    assert await rows(ALL) == stored
+    assert min(await complete_days(database)) == TODAY
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+async def test_day_that_is_replaced__is_not_dropped_meanwhile(
+    database: Database, prediction: Callable[..., Any], clock: Any, rows: Callable[..., Any], partitioned: bool
+) -> None:
+    keeping, dropping = (Partitions(database, retention_days=n, ahead_days=1, now=clock) for n in (30, 1))
+    await keeping.maintain()
+    await Ledger(database).write([prediction(at_us=AT_US - 2 * DAY_US) for _ in range(10)])
+    if partitioned:
+        await keeping.maintain()
+    stored = await rows(ALL)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        async with database.transaction() as writer:  # replacing waits for it
+            await writer.execute("LOCK TABLE rollup IN ROW EXCLUSIVE MODE")
+            replacing = tasks.create_task(replace(database, TODAY - timedelta(days=2)))
+            while not await rows(WAITING):
+                pass
+            upkeep = tasks.create_task(dropping.maintain())
+            while len(await rows(WAITING)) < 2 and not upkeep.done():
+                pass
+    assert replacing.result()
+    assert await rows(ALL) == stored
+
+
 async def test_comparison_beside_ingestion__is_of_one_moment(
     filled: None, database: Database, prediction: Callable[..., Any]
 ) -> None:
@@ -87,7 +146,9 @@ async def test_comparison_beside_ingestion__is_of_one_moment(
 
     writing = asyncio.create_task(ingest())
     while not writing.done():
-        assert (await compare(database, TODAY)).is_equal
+        found = await compare(database, TODAY)
+        assert found is not None
+        assert found.is_equal
     await writing
 
 
