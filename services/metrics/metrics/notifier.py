@@ -53,12 +53,17 @@ class Notifier:
             await asyncio.sleep(_POLL_S)
 
     async def send_due(self) -> int:
-        """Try all that is due once; returns how many the receiver took."""
+        """Try all that is due now once; returns how many the receiver took.
+
+        What becomes due meanwhile is the next round's: where the receiver hangs, the first is due again before the last
+        was tried.
+        """
         taken = 0
         if given_up := await self._outbox.give_up(int((self._now() - KEEP_S) * SECOND)):
             self._metrics.given_up.inc(given_up)
             log.error("notifications dropped after a day", count=given_up)
-        while waiting := await self._outbox.take(int(self._now() * SECOND)):
+        due_us = int(self._now() * SECOND)
+        while waiting := await self._outbox.take(due_us, now_us=int(self._now() * SECOND)):
             taken += await self._deliver(waiting)
         self._metrics.outbox.set(await self._outbox.size())
         return taken

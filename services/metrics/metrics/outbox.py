@@ -35,10 +35,10 @@ class Outbox:
         self._database = database
         self._lease_us = int(lease_s * SECOND)
 
-    async def take(self, now_us: int) -> Waiting | None:
-        """One that is due; nobody else gets it until the lease is over."""
+    async def take(self, due_us: int, *, now_us: int) -> Waiting | None:
+        """One that was due at `due_us`; nobody else gets it until the lease is over, which begins now."""
         async with self._database.transaction() as connection:
-            record = await connection.fetchrow(_TAKE, as_time(now_us), as_time(now_us + self._lease_us))
+            record = await connection.fetchrow(_TAKE, as_time(due_us), as_time(now_us + self._lease_us))
         return Waiting(*record) if record else None
 
     async def sent(self, waiting: Waiting) -> None:

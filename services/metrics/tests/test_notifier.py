@@ -23,23 +23,26 @@ RULE = ThresholdRule(name="slow", metric="latency_ms.p95", above=100.0, severity
 
 
 class Receiver:
-    """A webhook that answers as told and keeps what it took."""
+    """A webhook that answers as told, after `takes_s` of the clock, and keeps what it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Any) -> None:
+        self.clock = clock
         self.status = 200
+        self.takes_s = 0.0
         self.taken: list[dict[str, Any]] = []
         self.asked = 0
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
+        self.clock.now_s += self.takes_s
         if self.status == 200:
             self.taken.append(await request.json())
         return web.Response(status=self.status)
 
 
 @pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
+def receiver(clock: Any) -> Receiver:
+    return Receiver(clock)
 
 
 @pytest.fixture
@@ -135,7 +138,8 @@ async def test_notification_of_who_died_while_sending__is_sent_after_the_lease(
     database: Database, notifier: Callable[..., Notifier], queued: Callable[..., Any], clock: Any
 ) -> None:
     await queued("firing")
-    assert await Outbox(database, lease_s=10).take(int(clock() * SECOND))
+    now_us = int(clock() * SECOND)
+    assert await Outbox(database, lease_s=10).take(now_us, now_us=now_us)
     assert await notifier().send_due() == 0
     clock.now_s += 11
     assert await notifier().send_due() == 1
@@ -164,3 +168,17 @@ async def test_receiver_that_is_down_for_most_of_a_day__is_still_asked_once_a_mi
     clock.now_s += 2
     receiver.status = 200
     assert await notifier().send_due() == 1
+
+
+async def test_receiver_that_hangs__is_asked_once_a_round_for_each_of_many(
+    database: Database, notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, clock: Any
+) -> None:
+    for n in range(15):
+        await queued("firing", rule=RULE.model_copy(update={"name": f"r{n}"}))
+    receiver.status, receiver.takes_s = 500, 5.0  # the first is due again before the last was tried
+    async with asyncio.timeout(30):
+        assert await notifier().send_due() == 0
+        assert receiver.asked == 15
+        clock.now_s += KEEP_S
+        assert await notifier().send_due() == 0
+    assert (receiver.asked, await Outbox(database, lease_s=10).size()) == (15, 0)
