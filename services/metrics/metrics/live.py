@@ -20,9 +20,12 @@ HEARTBEAT_S: Final = 15.0
 class Live:
     """A slow follower misses messages, never the newest; without followers nothing is computed."""
 
-    def __init__(self, aggregates: Aggregates, *, interval_s: float, max_followers: int) -> None:
+    def __init__(
+        self, aggregates: Aggregates, *, interval_s: float, max_followers: int, heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         self._aggregates = aggregates
         self._interval_s = interval_s
+        self._heartbeat_s = heartbeat_s
         self._max_followers = max_followers
         self._followers: Counter[Window] = Counter()
         self._latest: dict[Window, bytes] = {}
@@ -62,7 +65,7 @@ class Live:
 
     @contextmanager
     def following(self, window: Window) -> Iterator[AsyncIterator[bytes | None]]:
-        """The messages of `window` until `stop`: an aggregate as JSON, or None when there was none for a while.
+        """The messages of `window` until `stop`: an aggregate as JSON, or None when there was no message for a while.
 
         Raises TooManyFollowers.
         """
@@ -82,15 +85,21 @@ class Live:
 
     async def _messages(self, window: Window) -> AsyncIterator[bytes | None]:
         seen: bytes | None = None
+        quiet_until = self._quiet_until()
         while not self._is_stopping:
             turn = self._turn
             latest = self._latest.get(window)
             if latest is not None and latest is not seen:
                 seen = latest
                 yield latest
+                quiet_until = self._quiet_until()
                 continue
             try:
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout_at(quiet_until):  # a round that computed nothing wakes us, too
                     await turn.wait()
             except TimeoutError:
                 yield None
+                quiet_until = self._quiet_until()
+
+    def _quiet_until(self) -> float:
+        return asyncio.get_running_loop().time() + self._heartbeat_s

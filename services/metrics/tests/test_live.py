@@ -9,15 +9,19 @@ import pytest
 from common.contracts import Aggregate
 from metrics.aggregates import Aggregates
 from metrics.database import Database
-from metrics.errors import TooManyFollowers
+from metrics.errors import StoreUnavailable, TooManyFollowers
 from metrics.live import Live
 from metrics.rollups import Rollups
 
 
 class CountedAggregates(Aggregates):
-    """Counts its answers; `hold` keeps them back until it is set, `begun` says that one was asked for."""
+    """Counts its answers; `hold` keeps them back until it is set, `begun` says that one was asked for.
+
+    While it `is_away` there are none.
+    """
 
     answers = 0
+    is_away = False
     hold: asyncio.Event | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -29,6 +33,8 @@ class CountedAggregates(Aggregates):
         self.begun.set()
         if self.hold:
             await self.hold.wait()
+        if self.is_away:
+            raise StoreUnavailable("ConnectionRefusedError")
         return await super().answer(request)
 
 
@@ -84,6 +90,18 @@ async def test_who_leaves_while_it_is_computed__leaves_nothing_to_the_next(
         message = asyncio.ensure_future(anext(messages))
         await live.publish()
         assert Aggregate.model_validate_json(await message or b"").lag_s == clock()
+
+
+async def test_rounds_that_compute_nothing__keep_no_heartbeat_back(aggregates: CountedAggregates) -> None:
+    live = Live(aggregates, interval_s=1, max_followers=3, heartbeat_s=0.05)
+    aggregates.is_away = True
+    with live.following("5m") as messages:
+        message = asyncio.ensure_future(anext(messages))
+        async with asyncio.timeout(20):
+            while not message.done():
+                await live.publish()
+                await asyncio.sleep(0)
+        assert await message is None
 
 
 async def test_stop__ends_the_messages_of_all(live: Live) -> None:
