@@ -67,14 +67,16 @@ class RedisFlightStore:
         await self._release([_lease(key)], [token, CHANNEL, ENDED + key])
 
     async def invalidate_all(self) -> int:
-        """Drop every entry and revoke every lease, by SCAN in pages; returns how many results were dropped."""
-        seen: set[str] = set()
+        """Revoke every lease and drop every entry, by SCAN in pages; returns how many results were dropped.
+
+        No result of a flight that began before is left: leases go first, and a flight that stored its result between
+        two pages did so before the second scan, which finds it.
+        """
         dropped = 0
         try:
-            async for name in self._redis.scan_iter(match=f"{PREFIX}*", count=_SCAN_PAGE):
-                key = name.partition("{")[2].partition("}")[0]
-                if key not in seen:
-                    seen.add(key)
+            for name_of in (_lease, _entry):
+                async for name in self._redis.scan_iter(match=name_of("*"), count=_SCAN_PAGE):
+                    key = name.partition("{")[2].partition("}")[0]
                     dropped += await self._invalidate([_entry(key), _lease(key)], [CHANNEL, INVALIDATED + key])
         except REDIS_ERRORS as error:
             raise StoreUnavailable(type(error).__name__) from error

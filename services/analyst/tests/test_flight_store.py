@@ -83,6 +83,20 @@ async def open_flights(valkey: Valkey, redis_url: str) -> AsyncIterator[OpenFlig
         yield open_one
 
 
+class Paged(Redis):
+    """A client of which something else happens at the server after the third page of a SCAN."""
+
+    pages = 0
+    happens: Callable[[], Awaitable[Any]]
+
+    async def scan(self, *args: Any, **options: Any) -> Any:
+        page = await super().scan(*args, **options)
+        self.pages += 1
+        if self.pages == 3:
+            await self.happens()
+        return page
+
+
 async def _end(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.wait([task])
@@ -222,6 +236,25 @@ async def test_invalidation__drops_results_and_revokes_leases(store: RedisFlight
     assert await store.invalidate_all() == 1200
     assert not await store.commit("in the air", "a", "report", LONG)
     assert await redis.keys("*") == ["somebody else's"]
+
+
+async def test_result_stored_while_keys_are_scanned__is_dropped_if_it_was_begun_before(
+    store: RedisFlightStore, redis: Redis
+) -> None:
+    await redis.mset({f"somebody else's {number}": "1" for number in range(3000)})  # several pages
+    begun = [f"k{number}" for number in range(40)]  # where in the scan each is found is up to the server
+    for key in begun:
+        await store.enter(key, "a", 30)
+
+    async def stored() -> None:
+        for key in begun:
+            await store.commit(key, "a", "report", LONG)
+
+    paged = Paged(connection_pool=redis.connection_pool)
+    paged.happens = stored
+    await RedisFlightStore(paged).invalidate_all()
+    assert paged.pages > 3
+    assert [(await store.enter(key, "b", 30)).state for key in begun] == ["LEAD"] * len(begun)
 
 
 async def test_invalidation__never_uses_keys(store: RedisFlightStore, redis: Redis) -> None:
