@@ -126,8 +126,15 @@ class TimeRange(Body):
     end: AwareDatetime
 
 
+SKETCH_RELATIVE_ERROR: Final = (2 ** (1 / 32) - 1) / (2 ** (1 / 32) + 1)
+"""How far an estimated latency percentile may be from the true one, as a share of that: 1.083 %."""
+
+
 class Latency(Body):
-    """Milliseconds over answered predictions; null where there were none. A sketch states its error bound."""
+    """Milliseconds over answered predictions; null where there were none.
+
+    Percentiles are exact or a sketch, which states its error bound; the mean and the maximum are exact always.
+    """
 
     n: int
     mean: float | None = None
@@ -228,7 +235,10 @@ class ThresholdRule(Body):
 
 
 class ThresholdState(Body):
-    """A rule and where its metric stands now; `breached` is null without enough samples."""
+    """A rule and where its metric stands now; `breached` is null without enough samples.
+
+    Latency percentiles are sketches here, within SKETCH_RELATIVE_ERROR, whatever those of the aggregate are.
+    """
 
     rule: ThresholdRule
     current: float | None

@@ -9,6 +9,7 @@ from typing import Final, get_args
 from analyst.fact import NAMES, Fact, Method, quotient
 from analyst.report import Figure, Reading
 from common.contracts import (
+    SKETCH_RELATIVE_ERROR,
     WINDOW_S,
     Aggregate,
     Drift,
@@ -28,6 +29,7 @@ TAIL_RATIO: Final = "latency_ms.tail_ratio"
 RULE_PREFIX: Final = "rule."
 ERRORS_PREFIX: Final = "errors."
 LABEL_PREFIX: Final = "label_share."
+PERCENTILE_PREFIX: Final = "latency_ms.p"
 MAX_LABELS: Final = 10
 _NOT_ERRORS: Final = frozenset({"ok", "limited"})
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
@@ -77,7 +79,7 @@ class Facts:
 def read_facts(aggregate: Aggregate, window: Window | None, drift: DriftReport | None = None) -> Facts:
     """Everything that may be said; `window` is the name it was asked by, if any, and `drift` may be missing."""
     facts = [*_metrics(aggregate), *_errors(aggregate), *_labels(aggregate), _tail_ratio(aggregate)]
-    facts += [_rule(state, aggregate) for state in aggregate.thresholds]
+    facts += [_rule(state) for state in aggregate.thresholds]
     facts += _drifts(drift) if drift is not None else []
     windows = {state.rule.window for state in aggregate.thresholds} | ({window} if window else set())
     return Facts(
@@ -137,7 +139,7 @@ def _value(summary: Summary, metric: MetricName) -> tuple[float | None, int]:
 
 def _precision(metric: str, *summaries: Summary) -> tuple[Method, float]:
     """The weaker of the windows' methods: a comparison is only as good as its worse side."""
-    if not metric.startswith("latency_ms."):
+    if not metric.startswith(PERCENTILE_PREFIX):
         return "exact", 0.0
     latencies: list[Latency] = [summary.latency_ms for summary in summaries]
     sketched = any(latency.method == "sketch" for latency in latencies)
@@ -202,11 +204,11 @@ def _ratio(latency: Latency) -> float | None:
     return None if latency.p99 is None or latency.p50 is None else quotient(latency.p99, latency.p50)
 
 
-def _rule(state: ThresholdState, aggregate: Aggregate) -> Fact:
-    """Its value is of the rule's own window, whose precision is not told: the report's window bounds it."""
+def _rule(state: ThresholdState) -> Fact:
+    """Its value is of the rule's own window, where latency percentiles are estimates whatever the report's are."""
     rule = state.rule
     name, unit, polarity = NAMES[rule.metric]
-    method, rel_error = _precision(rule.metric, aggregate)
+    is_estimate = rule.metric.startswith(PERCENTILE_PREFIX)
     return Fact(
         id=f"{RULE_PREFIX}{rule.name}",
         metric=rule.metric,
@@ -215,7 +217,7 @@ def _rule(state: ThresholdState, aggregate: Aggregate) -> Fact:
         polarity=polarity,
         current=state.current,
         threshold=rule.above if rule.above is not None else rule.below,
-        method=method,
-        rel_error=rel_error,
+        method="sketch" if is_estimate else "exact",
+        rel_error=SKETCH_RELATIVE_ERROR if is_estimate else 0.0,
         rule=state,
     )

@@ -14,8 +14,12 @@ def limitations(facts: Facts) -> list[str]:
     """The sentences; none where the figures are exact and complete."""
     found = []
     latency = facts["latency_ms.p95"]
+    estimates = [fact.rel_error for fact in facts.rules if fact.method == "sketch" and fact.current is not None]
     if latency.method == "sketch":
-        found.append(f"Latency percentiles are estimates: relative error at most {number(latency.rel_error * 100)}%.")
+        found.append(f"Latency percentiles are estimates: relative error at most {_percent(latency.rel_error)}.")
+    elif estimates:
+        error = _percent(max(estimates))
+        found.append(f"Latency percentiles held against thresholds are estimates: relative error at most {error}.")
     if not has_enough(facts):
         found.append(f"Fewer than {ENOUGH} requests in this window: the figures say little.")
     if not facts["requests"].previous_n:
@@ -32,3 +36,7 @@ def limitations(facts: Facts) -> list[str]:
         lag = timedelta(seconds=round(facts.lag_s))
         found.append(f"Ingestion is behind by {lag}: the newest predictions are missing.")
     return found
+
+
+def _percent(share: float) -> str:
+    return f"{number(share * 100)}%"

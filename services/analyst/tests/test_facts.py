@@ -9,6 +9,7 @@ from analyst.fact import NAMES
 from analyst.facts import figure, read_facts
 from analyst.report import Figure
 from common.contracts import (
+    SKETCH_RELATIVE_ERROR,
     WINDOW_S,
     Aggregate,
     DriftName,
@@ -125,6 +126,30 @@ def test_figure_of_a_rule__tells_no_n(make_aggregate: MakeAggregate) -> None:
         shown = figure("e1", facts["rule.slow"], reading)
         assert shown is not None
         assert shown.n is None
+
+
+@pytest.mark.parametrize("metric", get_args(MetricName))
+@pytest.mark.parametrize("window_is", ["exact", "sketch"])
+def test_figure_of_a_rule__is_an_estimate_for_percentiles_only_whatever_the_report_is(
+    make_aggregate: MakeAggregate, metric: MetricName, window_is: str
+) -> None:
+    rule = ThresholdRule(name="r", metric=metric, above=300)
+    state = ThresholdState(rule=rule, current=420.0, breached=True)
+    error = 0.02 if window_is == "sketch" else 0.0
+    facts = read_facts(make_aggregate(thresholds=(state,), method=window_is, relative_error=error), "5m")
+    shown = figure("e1", facts["rule.r"], "current")
+    assert shown is not None
+    is_percentile = metric.startswith("latency_ms.p")
+    assert (shown.method, shown.rel_error) == (("sketch", SKETCH_RELATIVE_ERROR) if is_percentile else ("exact", 0.0))
+
+
+@pytest.mark.parametrize("metric", ["latency_ms.mean", "latency_ms.max", "error_rate"])
+def test_figure_that_no_histogram_stands_behind__is_exact_beside_estimates(
+    make_aggregate: MakeAggregate, metric: str
+) -> None:
+    shown = figure("e1", read_facts(make_aggregate(method="sketch", relative_error=0.01), "1h")[metric], "current")
+    assert shown is not None
+    assert (shown.method, shown.rel_error) == ("exact", 0.0)
 
 
 def test_label_shares__are_facts_of_the_ten_most_frequent_safe_labels(make_aggregate: MakeAggregate) -> None:

@@ -5,7 +5,14 @@ import pytest
 from analyst.checks import run_checks
 from analyst.facts import read_facts
 from analyst.limitations import limitations
-from common.contracts import Aggregate, DriftReport, ThresholdRule, ThresholdState
+from common.contracts import (
+    SKETCH_RELATIVE_ERROR,
+    Aggregate,
+    DriftReport,
+    MetricName,
+    ThresholdRule,
+    ThresholdState,
+)
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -34,6 +41,33 @@ def test_exact_and_complete_hour__has_no_limitations(
     make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
 ) -> None:
     assert limitations(read_facts(make_aggregate(), "1h", make_drift())) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "current", "method", "told"),
+    [
+        ("latency_ms.p95", 281.0, "exact", ["Latency percentiles held against thresholds are estimates"]),
+        ("latency_ms.p95", 281.0, "sketch", ["Latency percentiles are estimates"]),
+        ("latency_ms.p95", None, "exact", []),
+        ("latency_ms.max", 281.0, "exact", []),
+    ],
+)
+def test_percentiles_held_against_thresholds__are_said_to_be_estimates(
+    make_aggregate: MakeAggregate,
+    make_drift: Callable[..., DriftReport],
+    metric: MetricName,
+    current: float | None,
+    method: str,
+    told: list[str],
+) -> None:
+    rule = ThresholdRule(name="slow", metric=metric, above=300)
+    aggregate = make_aggregate(
+        method=method,
+        relative_error=SKETCH_RELATIVE_ERROR if method == "sketch" else 0.0,
+        thresholds=(ThresholdState(rule=rule, current=current, breached=False),),
+    )
+    found = limitations(read_facts(aggregate, "1h", make_drift()))
+    assert found == [f"{sentence}: relative error at most 1.083%." for sentence in told]
 
 
 @pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])

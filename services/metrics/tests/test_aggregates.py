@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.contracts import AggregateRequest, Bucket, CounterEvent, Filters
+from common.contracts import SKETCH_RELATIVE_ERROR, AggregateRequest, Bucket, CounterEvent, Filters
 from metrics.aggregates import ROWS_AT_ONCE, Aggregates
 from metrics.database import Database
 from metrics.histogram import RELATIVE_ERROR
@@ -203,6 +203,17 @@ async def test_thresholds__are_judged_up_to_now_whatever_was_asked(
     states = {state.rule.name: (state.current, state.breached) for state in answer.thresholds}
     assert states["error-rate"] == (1.0, True)
     assert states["latency-p95"] == (None, None)
+
+
+async def test_percentile_of_a_rule__is_an_estimate_where_that_of_its_window_is_exact(
+    aggregates: Callable[..., Any], database: Database, prediction: Callable[..., Any]
+) -> None:
+    await Ledger(database).write(prediction(at_us=AT_US - SECOND_US, latency_us=n * 1_000) for n in range(401, 501))
+    answer = await aggregates().answer(AggregateRequest(window="5m"))
+    (state,) = (state for state in answer.thresholds if state.rule.metric == "latency_ms.p95")
+    assert (answer.latency_ms.p95, answer.latency_ms.method) == (495.0, "exact")
+    assert state.current != 495.0
+    assert state.current == pytest.approx(495.0, rel=SKETCH_RELATIVE_ERROR)
 
 
 async def test_lag__is_passed_on(aggregates: Callable[..., Any]) -> None:
