@@ -5,6 +5,7 @@ stands beside a figure is `analyst.beside`, and which times may be named is `ana
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,8 @@ MAX_TEXT: Final = 800
 MAX_ITEMS: Final = 20
 MAX_EVIDENCE: Final = 60
 _EVIDENCE_ID: Final = re.compile(r"e[0-9]{1,3}")
+_NOT_TEXT: Final = ("C", "M", "So", "Zl", "Zp")
+"""Unicode categories, or how they begin: controls and formats, marks, pictures, line and paragraph breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,7 @@ def _evidence(passage: Passage, cited: dict[str, Cited]) -> Iterator[Refusal]:
 def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
     """Figures that were written instead of cited, in any disguise."""
     text = passage.text
-    if not text.strip():
-        yield "empty", ""
-    if found := lexicon.MARKUP.search(text):
-        yield "markup", found[0]
+    yield from _characters(text)
     bare = lexicon.REFERENCE.sub(" ", text)
     if "{" in bare or "}" in bare:
         yield "malformed reference", ""
@@ -128,6 +128,20 @@ def _figures(passage: Passage, facts: Facts) -> Iterator[tuple[str, str]]:
         yield "unit without a figure", found[0]
     if found := lexicon.QUANTITY.search(text):
         yield "quantity without a figure", found[0]
+
+
+def _characters(text: str) -> Iterator[tuple[str, str]]:
+    """What is no plain text; a character may part a word unseen, or show a figure as a picture."""
+    if not text.strip():
+        yield "empty", ""
+    if found := lexicon.MARKUP.search(text):
+        yield "markup", found[0]
+    if text.isascii() and text.isprintable():
+        return
+    for character in text:
+        if unicodedata.category(character).startswith(_NOT_TEXT):
+            yield "hidden character or picture", f"U+{ord(character):04X}"
+            return
 
 
 def _without_names(text: str, facts: Facts) -> tuple[str, list[str]]:

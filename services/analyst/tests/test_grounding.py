@@ -109,6 +109,8 @@ TRUE = (
     "The service is critical because the threshold on p95 latency is breached.",
     "The status is critical due to a p95 latency above its limit.",
     "The I/O of the host might be saturated.",
+    "The p95 latency – the tail’s “edge” – is {e1}.",
+    "A naïve retry may add load, said the café’s owner.",
 )
 
 FALSE = (
@@ -170,6 +172,13 @@ FALSE = (
     ("Requests fell by {e13} requests.", "a unit or noun after a reference"),
     ("Latency is VII ms.", "number word"),
     ("Latency is at vii.", "number word"),
+    ("Latency is at \U0001f51f.", "hidden character or picture"),  # a keycap that says ten
+    ("The p95 latency is \U0001f4af.", "hidden character or picture"),
+    ("There were ni\u200bne timeouts.", "hidden character or picture"),  # a space of no width
+    ("The error rate is f\u00adifty percent.", "hidden character or picture"),  # a hyphen that is not shown
+    ("There were ni\ufe0fne timeouts.", "hidden character or picture"),  # a mark that is not shown
+    ("There were ni\x7fne timeouts.", "hidden character or picture"),
+    ("There were ni\u2028ne timeouts.", "hidden character or picture"),
     ("Latency is X.", "number word"),
     ("Latency is a few ms.", "unit without a figure"),
     ("The error rate is a few percent.", "unit without a figure"),

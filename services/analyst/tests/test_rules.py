@@ -35,7 +35,9 @@ MakeAggregate = Callable[..., Aggregate]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SHARES = st.none() | st.floats(0, 1)
-LABELS = st.sampled_from(["POSITIVE", "down", "worse", "healthy", "five", "requests", "two words", 'a"b', "naïve"])
+LABELS = st.sampled_from(
+    ["POSITIVE", "down", "worse", "healthy", "five", "requests", "two words", 'a"b', "naïve", "\U0001f44d", "чай"]
+)
 MILLISECONDS = st.none() | st.floats(0, 1e5)
 
 

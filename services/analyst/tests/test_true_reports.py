@@ -103,8 +103,8 @@ def test_prompt_files__are_those_of_their_version() -> None:
     """Whoever changes a file gives it a new version, since reports and keys name it."""
     found = hashlib.sha256(b"".join((PROMPTS / f"{PROMPT_VERSION}.{suffix}").read_bytes() for suffix in SUFFIXES))
     assert (PROMPT_VERSION, found.hexdigest()) == (
-        "3",
-        "f9647ec2d39a40936fe0dbcc523d60ff123903d56ac4b24adb1447ef66929130",
+        "4",
+        "d8c0ebb708f7f04600906dca7a13251713290f8c4ce1f4c524c339aaa967402b",
     )
     assert {file.name for file in PROMPTS.iterdir()} == {f"{PROMPT_VERSION}.{suffix}" for suffix in SUFFIXES}
 
