@@ -1,4 +1,7 @@
-"""What prose claims without a figure, each held against the facts: directions, limits, labels, causes, health."""
+"""What prose claims without a figure, each held against the facts: directions, labels, drift, causes.
+
+Limits and health are `analyst.health`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -10,16 +13,10 @@ from analyst import lexicon, verdicts
 from analyst.checks import DRIFT
 from analyst.fact import Fact
 from analyst.facts import DRIFTS, ERRORS_PREFIX, Facts
-from analyst.report import Reading, Status
+from analyst.report import Reading
 
 FLAT_PCT: Final = 10.0
 """A change below this may be called stable."""
-
-_NONE_OF: Final = (
-    (lexicon.NO_ERRORS, "error_rate"),
-    (lexicon.NO_LIMITED, "limited_rate"),
-    (lexicon.NO_TRAFFIC, "requests"),
-)
 
 Reason = tuple[str, str]
 
@@ -52,16 +49,14 @@ class Passage:
         return [self.cited[name] for name in lexicon.REFERENCE.findall(text) if name in self.cited]
 
 
-def refused_claims(passage: Passage, facts: Facts, status: Status) -> Iterator[Reason]:
+def refused_claims(passage: Passage, facts: Facts) -> Iterator[Reason]:
     """Each claim in the passage that the facts do not carry."""
     for sentence in lexicon.SENTENCE_END.split(passage.text):
         yield from _labels(passage, sentence, facts)
         yield from _prepositions(passage, sentence)
         yield from _directions(passage, sentence, facts)
-        yield from _limits(passage, sentence, facts)
         yield from _drift(passage, sentence, facts)
         yield from _causes(passage, sentence)
-        yield from _health(sentence, facts, status)
 
 
 def without_labels(text: str, facts: Facts) -> str:
@@ -88,7 +83,7 @@ def _labels(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
     """A sentence that names metrics may cite only those: "p95 is {e1}" with the median behind e1 is a lie."""
     named = mentioned(sentence, facts)
     for reference in passage.references(sentence):
-        if named and not any(_is_named(reference.fact.metric, name) for name in named):
+        if named and not any(is_named(reference.fact.metric, name) for name in named):
             yield "reference under another metric's name", reference.fact.id
 
 
@@ -109,7 +104,7 @@ def _naming(known: frozenset[tuple[str, str]]) -> tuple[re.Pattern[str], list[tu
     return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])", re.IGNORECASE), [(), *(found for _, found in names)]
 
 
-def _is_named(metric: str, name: str) -> bool:
+def is_named(metric: str, name: str) -> bool:
     return metric.startswith(name) if name.endswith(".") else metric == name
 
 
@@ -170,7 +165,7 @@ def _subjects(passage: Passage, references: list[Cited], clause: str, sentence: 
         found = [reference.fact for reference in references]
     else:
         named = mentioned(clause, facts) or mentioned(sentence, facts)
-        found = [f for f in facts.by_id.values() if f.rule is None and any(_is_named(f.metric, name) for name in named)]
+        found = [f for f in facts.by_id.values() if f.rule is None and any(is_named(f.metric, name) for name in named)]
         if "error_rate" in named:  # of errors in general: their share and their number, not any one kind
             found = [*(fact for fact in found if not fact.id.startswith(ERRORS_PREFIX)), _all_errors(facts)]
     found = found or [reference.fact for reference in passage.rests_on]
@@ -200,54 +195,6 @@ def _goes(word: str, fact: Fact) -> bool:
     return sign > 0 if word in ("up", "better") else sign < 0
 
 
-# ---- limits
-
-
-def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
-    if verdicts.MODAL.search(sentence) or is_instruction(passage, sentence):
-        return
-    rules = _rules_spoken_of(passage, sentence, facts)
-    if lexicon.WITHIN.search(sentence) and any(_is_breached(fact) for fact in rules):
-        yield "within limits though one is breached", ""
-    if match := lexicon.BREACH.search(sentence):
-        denied = lexicon.NEGATION.search(sentence[: match.start()]) or lexicon.NEGATION.search(sentence[match.end() :])
-        breached = any(_is_breached(fact) for fact in rules)
-        if breached == (denied is not None):
-            yield "a breach against the data", match[0]
-    if lexicon.LIMIT.search(sentence) and (side := _side(sentence)) and not any(_is_on(fact, side) for fact in rules):
-        yield "on the wrong side of a limit", ""
-
-
-def _rules_spoken_of(passage: Passage, sentence: str, facts: Facts) -> list[Fact]:
-    cited = [reference.fact for reference in passage.references(sentence) if reference.fact.rule is not None]
-    named = mentioned(sentence, facts)
-    return cited or [f for f in facts.rules if any(_is_named(f.metric, name) for name in named)] or facts.rules
-
-
-def _is_breached(fact: Fact) -> bool:
-    return fact.rule is not None and fact.rule.breached is True
-
-
-def _side(sentence: str) -> int:
-    """+1 for a value said to be above its limit, -1 for below, 0 for neither or both; a denial turns it round."""
-    than = lexicon.THAN_LIMIT.search(sentence)
-    above = lexicon.ABOVE.search(sentence) or (
-        than if than and than[1].lower() not in ("lower", "less", "faster") else None
-    )
-    below = lexicon.BELOW.search(sentence) or (than if than and not above else None)
-    if (above is None) == (below is None):
-        return 0
-    found = above or below
-    denied = found is not None and lexicon.NEGATION.search(sentence[: found.start()])
-    return (1 if above else -1) * (-1 if denied else 1)
-
-
-def _is_on(fact: Fact, side: int) -> bool:
-    if fact.current is None or fact.threshold is None:
-        return False
-    return fact.current >= fact.threshold if side > 0 else fact.current <= fact.threshold
-
-
 # ---- drift
 
 
@@ -266,7 +213,7 @@ def _drift(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
         yield "drift that was not measured", claimed[0]
 
 
-# ---- causes and health
+# ---- causes
 
 
 def _causes(passage: Passage, sentence: str) -> Iterator[Reason]:
@@ -286,14 +233,3 @@ def _causes(passage: Passage, sentence: str) -> Iterator[Reason]:
         yield "a cause stated as a fact", claim[0]
     elif hypothesis is None:
         yield "a cause that is not a listed hypothesis", claim[0]
-
-
-def _health(sentence: str, facts: Facts, status: Status) -> Iterator[Reason]:
-    if (claim := verdicts.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
-        yield "another status than the data's", claim[0]
-    match = verdicts.HEALTHY.search(sentence)
-    if match and status != "healthy" and not lexicon.NEGATION.search(sentence[: match.start()]):
-        yield "healthy though it is not", match[0]
-    for pattern, metric in _NONE_OF:
-        if (match := pattern.search(sentence)) and facts[metric].current:
-            yield "none of what there is", match[0]

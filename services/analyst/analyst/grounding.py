@@ -1,7 +1,7 @@
 """The checker every draft passes, a model's and the rules' alike: no figure in prose that code did not look up.
 
-Pure text against facts; it changes nothing. What the words claim (directions, causes, health) is `analyst.claims`, what
-stands beside a figure is `analyst.beside`, and which times may be named is `analyst.times`.
+Pure text against facts; it changes nothing. What the words claim is `analyst.claims` (directions, causes) and
+`analyst.health`, what stands beside a figure is `analyst.beside`, and which times may be named is `analyst.times`.
 """
 
 import re
@@ -15,6 +15,7 @@ from analyst import lexicon
 from analyst.beside import refused_neighbours
 from analyst.claims import Cited, Passage, refused_claims, without_labels
 from analyst.facts import Facts
+from analyst.health import refused_verdicts
 from analyst.report import Draft, Evidence, Status
 from analyst.times import refused_times
 
@@ -50,7 +51,8 @@ def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
             *_figures(passage, facts),
             *refused_neighbours(passage),
             *refused_times(passage, facts),
-            *refused_claims(passage, facts, status),
+            *refused_claims(passage, facts),
+            *refused_verdicts(passage, facts, status),
         ):
             refusals.append(Refusal(passage.place, reason, words))
     return refusals
