@@ -1,5 +1,6 @@
 """What prose claims of limits and of the whole, held against rules and status: breaches, sides, health, none at all."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,7 +21,7 @@ def refused_verdicts(passage: Passage, facts: Facts, status: Status) -> Iterator
     """Each verdict in the passage that the facts do not carry."""
     for sentence in lexicon.SENTENCE_END.split(passage.text):
         yield from _limits(passage, sentence, facts)
-        yield from _health(sentence, facts, status)
+        yield from _health(passage, sentence, facts, status)
 
 
 def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
@@ -30,12 +31,15 @@ def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
     if lexicon.WITHIN.search(sentence) and any(_is_breached(fact) for fact in rules):
         yield "within limits though one is breached", ""
     if match := lexicon.BREACH.search(sentence):
-        denied = lexicon.NEGATION.search(sentence[: match.start()]) or lexicon.NEGATION.search(sentence[match.end() :])
-        breached = any(_is_breached(fact) for fact in rules)
-        if breached == (denied is not None):
+        if any(_is_breached(fact) for fact in rules) == _is_denied(match):
             yield "a breach against the data", match[0]
     if lexicon.LIMIT.search(sentence) and (side := _side(sentence)) and not any(_is_on(fact, side) for fact in rules):
         yield "on the wrong side of a limit", ""
+
+
+def _is_denied(match: re.Match[str]) -> bool:
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    return bool(lexicon.NEGATION.search(before) or lexicon.NEGATION.search(after))
 
 
 def _rules_spoken_of(passage: Passage, sentence: str, facts: Facts) -> list[Fact]:
@@ -68,12 +72,38 @@ def _is_on(fact: Fact, side: int) -> bool:
     return fact.current >= fact.threshold if side > 0 else fact.current <= fact.threshold
 
 
-def _health(sentence: str, facts: Facts, status: Status) -> Iterator[Reason]:
+def _health(passage: Passage, sentence: str, facts: Facts, status: Status) -> Iterator[Reason]:
+    """A breach of a rule that only informs leaves the service healthy; whoever says so tells of the breach as well."""
     if (claim := verdicts.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
         yield "another status than the data's", claim[0]
-    match = verdicts.HEALTHY.search(sentence)
-    if match and status != "healthy" and not lexicon.NEGATION.search(sentence[: match.start()]):
-        yield "healthy though it is not", match[0]
+    for words in _said_well(sentence):
+        if status != "healthy":
+            yield "healthy though it is not", words
+        elif facts.breached and not (words.lower() == "healthy" and _tells_of_a_breach(passage, facts)):
+            yield "all well though a threshold is breached", words
     for pattern, metric in _NONE_OF:
         if (match := pattern.search(sentence)) and facts[metric].current:
             yield "none of what there is", match[0]
+
+
+def _said_well(sentence: str) -> Iterator[str]:
+    """Words that call something healthy, and are not denied in their clause."""
+    for match in verdicts.HEALTHY.finditer(sentence):
+        clause = lexicon.CLAUSE_END.split(sentence[: match.start()])[-1]
+        if not lexicon.NEGATION.search(clause):
+            yield match[0]
+
+
+def _tells_of_a_breach(passage: Passage, facts: Facts) -> bool:
+    return any(_names_a_breach(passage, sentence, facts) for sentence in lexicon.SENTENCE_END.split(passage.text))
+
+
+def _names_a_breach(passage: Passage, sentence: str, facts: Facts) -> bool:
+    """Whether it says of a breached threshold that it is breached, or that its metric is past its limit."""
+    if verdicts.MODAL.search(sentence):
+        return False
+    breached = [fact for fact in _rules_spoken_of(passage, sentence, facts) if _is_breached(fact)]
+    if (match := lexicon.BREACH.search(sentence)) and not _is_denied(match):
+        return bool(breached)
+    side = _side(sentence) if lexicon.LIMIT.search(sentence) else 0
+    return side != 0 and any(_is_on(fact, side) for fact in breached)

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from common.contracts import TimeRange
 
 SCHEMA_VERSION: Final = "1"
-PROMPT_VERSION: Final = "4"
+PROMPT_VERSION: Final = "5"
 
 Status = Literal["healthy", "degraded", "critical", "insufficient_data"]
 Severity = Literal["info", "warning", "critical"]
@@ -111,7 +111,10 @@ class Report(Frozen):
     schema_version: Literal["1"] = SCHEMA_VERSION
     report_id: str
     generated_at: AwareDatetime
-    status: Status
+    status: Annotated[
+        Status,
+        Field(description="By the worst that checks found; what has severity info, a breach too, leaves it healthy."),
+    ]
     summary: str
     figures: list[Figure]
     findings: list[Finding]

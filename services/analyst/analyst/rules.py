@@ -18,6 +18,8 @@ _SUMMARY: Final[dict[Status, str]] = {
     "healthy": "The service is healthy: the checks found nothing to act on.",
     "insufficient_data": "There is too little traffic in this window to judge the service.",
 }
+_INFORMED: Final = "The service is healthy: the findings are for information."
+_BREACHED: Final = "The service is healthy, but a threshold is breached: see the findings."
 _NOT_ALL: Final = "There are more findings than this report lists."
 _HEADLINES: Final[tuple[tuple[str, str], ...]] = (
     ("requests", "Requests in the window: {%s}."),
@@ -54,7 +56,7 @@ class _Prose:
 def draft_by_rules(facts: Facts, observations: list[Observation], status: Status) -> Draft:
     """A report without a model: dull, complete but for what is beyond MAX_ITEMS, and held to the same checker."""
     citations = _Citations()
-    summary = [_SUMMARY[status]]
+    summary = [_opening(facts, observations, status)]
     for metric, sentence in _HEADLINES:
         if name := citations.cite(facts[metric], "current"):
             summary.append(sentence % name)
@@ -84,6 +86,13 @@ def draft_by_rules(facts: Facts, observations: list[Observation], status: Status
     return Draft(
         summary=" ".join(summary), evidence=citations.evidence(), findings=findings, recommendations=recommendations
     )
+
+
+def _opening(facts: Facts, observations: list[Observation], status: Status) -> str:
+    """What only informs leaves the service healthy, and is not nothing."""
+    if status == "healthy" and facts.breached:
+        return _BREACHED
+    return _INFORMED if status == "healthy" and observations else _SUMMARY[status]
 
 
 def _cite(citations: _Citations, fact: Fact, *readings: Reading) -> list[str]:

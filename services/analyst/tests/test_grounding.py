@@ -6,7 +6,7 @@ from analyst.checks import run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.grounding import Refusal, check_draft
 from analyst.report import Draft, Evidence, Finding, Reading, Recommendation, Status
-from common.contracts import Aggregate, DriftReport, LabelShare
+from common.contracts import Aggregate, DriftReport, LabelShare, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -379,6 +379,44 @@ def test_drift__is_claimed_as_it_was_measured(
 @pytest.mark.parametrize("sentence", ["There is no drift.", "The labels drifted."])
 def test_drift_not_told__is_neither_claimed_nor_denied(sentence: str, facts: Facts, status: Status) -> None:
     assert len(check_draft(_draft(sentence), facts, status)) == 1
+
+
+@pytest.mark.parametrize(
+    ("summary", "is_true"),
+    [
+        ("The service is healthy, but a threshold is breached.", True),
+        ("The status is healthy. The threshold on the share of rate-limited requests is breached.", True),
+        ("The service is healthy. The share of rate-limited requests is {e1}, above its limit of {e2}.", True),
+        ("The share of rate-limited requests exceeds its limit.", True),
+        ("The service is healthy.", False),
+        ("The service is healthy and needs no work.", False),
+        ("There were no timeouts, and the service is healthy.", False),
+        ("The service is healthy. The error rate threshold is not breached.", False),
+        ("The service is healthy. The error rate is below its limit.", False),
+        ("The service is healthy, though a threshold may be breached.", False),
+        ("Nothing is to be seen but a healthy service.", False),
+        ("There is nothing to act on.", False),
+        ("A threshold is breached, but there is nothing to act on.", False),
+        ("A threshold is breached. No action is needed.", False),
+        ("A threshold is breached, yet everything is fine.", False),
+        ("Everything is within its limits.", False),
+    ],
+)
+def test_breach_that_only_informs__is_told_where_the_service_is_called_healthy(
+    make_aggregate: MakeAggregate, summary: str, is_true: bool
+) -> None:
+    limited = ThresholdRule(name="limited", metric="limited_rate", above=0.5, severity="info")
+    errors = ThresholdRule(name="errors", metric="error_rate", above=0.05)
+    states = (
+        ThresholdState(rule=limited, current=0.8, breached=True),
+        ThresholdState(rule=errors, current=0.0, breached=False),
+    )
+    facts = read_facts(make_aggregate(thresholds=states), "1h")
+    status = status_of(facts, run_checks(facts))
+    cited: dict[str, Reading] = {"e1": "current", "e2": "threshold"}
+    evidence = [Evidence(id=name, metric="rule.limited", window=reading) for name, reading in cited.items()]
+    assert status == "healthy"
+    assert (check_draft(_draft(summary, evidence=evidence), facts, status) == []) == is_true
 
 
 @pytest.mark.parametrize("action", TRUE_ACTIONS)

@@ -165,6 +165,19 @@ def test_calm_hour__is_told_without_findings(make_aggregate: MakeAggregate) -> N
     assert (status, draft.findings, draft.recommendations) == ("healthy", [], [])
 
 
+def test_findings_that_only_inform__are_not_called_nothing(make_aggregate: MakeAggregate) -> None:
+    _, status, rendered = _written(make_aggregate(p99=900.0))
+    assert (status, [finding.title for finding in rendered.findings]) == ("healthy", ["The latency tail is long"])
+    assert rendered.summary.startswith("The service is healthy: the findings are for information.")
+
+
+def test_breach_that_only_informs__is_told_where_the_service_is_called_healthy(make_aggregate: MakeAggregate) -> None:
+    rule = ThresholdRule(name="limited", metric="limited_rate", above=0.5, severity="info")
+    _, status, rendered = _written(make_aggregate(thresholds=(ThresholdState(rule=rule, current=0.8, breached=True),)))
+    assert status == "healthy"
+    assert rendered.summary.startswith("The service is healthy, but a threshold is breached: see the findings.")
+
+
 def _looked_up(aggregate: Aggregate, figure: Figure) -> float:
     """The same number, read from the aggregate by another way than the code's."""
     if figure.metric.startswith("rule."):

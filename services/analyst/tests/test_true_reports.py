@@ -103,8 +103,8 @@ def test_prompt_files__are_those_of_their_version() -> None:
     """Whoever changes a file gives it a new version, since reports and keys name it."""
     found = hashlib.sha256(b"".join((PROMPTS / f"{PROMPT_VERSION}.{suffix}").read_bytes() for suffix in SUFFIXES))
     assert (PROMPT_VERSION, found.hexdigest()) == (
-        "4",
-        "d8c0ebb708f7f04600906dca7a13251713290f8c4ce1f4c524c339aaa967402b",
+        "5",
+        "b28de3ad890143630ce13967cb990cd8f37e0446c7f5e6f7b5d61b7fdb0e76d0",
     )
     assert {file.name for file in PROMPTS.iterdir()} == {f"{PROMPT_VERSION}.{suffix}" for suffix in SUFFIXES}
 
