@@ -27,6 +27,7 @@ KEEPALIVE_S: Final = 60.0
 OPS_DRAIN_S: Final = 1.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
+LINGER_S: Final = 2.0  # for a client that still sends when it is answered: closing at once would cost it the answer
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
 """More than the edge passes on: what aiohttp finds too long it refuses in plain text, and repeats it."""
@@ -178,7 +179,7 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
     ops_app = create_ops_app(service.readiness, service.registry)
     if service.ops is not None:
         service.ops(ops_app)
-    ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S)
+    ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S, lingering_time=0)  # it takes no bodies
     runner = create_runner(service)
     service.readiness.starting = True
     try:
@@ -217,6 +218,7 @@ class _Runner(web.AppRunner):
             shutdown_timeout=service.drain_s,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
+            lingering_time=LINGER_S,
         )
         self._front = service.front
         self._around = service.around

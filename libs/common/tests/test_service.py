@@ -1,6 +1,7 @@
 """A whole service process: how it starts, what stops it, and with which words and status it ends."""
 
 import asyncio
+import gzip
 import http.client
 import os
 import signal
@@ -11,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from prometheus_client import CollectorRegistry
 from common.ops import Readiness
 from common.service import Broken, Listen, Service, create_runner, serve
 from common.settings import Settings
+from common.telemetry import HttpMetrics
+from common.web import Door, create_app
 
 PROBE = """
 import asyncio, sys
@@ -195,21 +199,74 @@ async def test_service_that_does_not_listen_yet__is_alive_but_not_ready(free_por
         stop.set()
 
 
+@asynccontextmanager
+async def listening(app: web.Application) -> AsyncIterator[int]:
+    """The port of `app` in a service's own runner."""
+    runner = create_runner(Service(app, Readiness(), CollectorRegistry(), Listen("127.0.0.1", 1, 2), drain_s=1.0))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
 async def test_head_as_long_as_the_edge_takes__is_taken() -> None:
     async def length(request: web.Request) -> web.Response:
         return web.json_response([len(request.path), len(request.headers["X-Long"])])
 
     app = web.Application()
     app.router.add_get("/{path}", length)
-    runner = create_runner(Service(app, Readiness(), CollectorRegistry(), Listen("127.0.0.1", 1, 2), drain_s=1.0))
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as http:
-            async with http.get("/" + "a" * 8_191, headers={"X-Long": "a" * 32_000}) as response:
-                assert (response.status, await response.json()) == (200, [8_192, 32_000])
-    finally:
-        await runner.cleanup()
+    async with listening(app) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as asking:
+        async with asking.get("/" + "a" * 8_191, headers={"X-Long": "a" * 32_000}) as response:
+            assert (response.status, await response.json()) == (200, [8_192, 32_000])
+
+
+@pytest.mark.parametrize(("path", "status"), [("/read", b"413"), ("/refused", b"415"), ("/nowhere", b"404")])
+async def test_bomb__is_answered_and_not_unpacked_further(
+    monkeypatch: pytest.MonkeyPatch, path: str, status: bytes
+) -> None:
+    """A megabyte of it is a gigabyte, which would hold up the loop for seconds."""
+    monkeypatch.setattr("common.service.LINGER_S", 0.2)
+    bodies: list[aiohttp.StreamReader] = []
+
+    async def read(request: web.Request) -> web.Response:
+        return web.json_response(len(await request.read()))
+
+    async def refused(_request: web.Request) -> web.Response:
+        raise web.HTTPUnsupportedMediaType
+
+    async def remember(request: web.Request, _response: web.StreamResponse) -> None:
+        bodies.append(request.content)
+
+    app = create_app(Door(HttpMetrics(CollectorRegistry())))
+    app.on_response_prepare.append(remember)
+    app.router.add_post("/read", read)
+    app.router.add_post("/refused", refused)
+    body = gzip.compress(bytes(200 << 20))
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with listening(app) as port, asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode() + body)
+        answered = await reader.read()  # to the end of the connection, after which nothing can be unpacked
+        writer.close()
+        await writer.wait_closed()
+    assert answered.split()[1] == status
+    assert b"\r\nConnection: close\r\n" in answered
+    [unpacked] = bodies
+    assert unpacked.total_bytes < 20 << 20
+
+
+async def test_client_that_still_sends_when_it_is_answered__hears_the_answer() -> None:
+    """Closing at once would reset the connection, and the answer would be lost on the way."""
+    async with listening(create_app(Door(HttpMetrics(CollectorRegistry())))) as port:
+
+        def ask() -> int:
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
+                client.request("POST", "/nowhere", bytes(30 << 20))
+                return client.getresponse().status
+
+        assert await asyncio.to_thread(ask) == 404
 
 
 async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_port: Callable[[], int]) -> None:

@@ -195,6 +195,31 @@ async def test_bomb__is_413(client: Client) -> None:
         await problem(response)
 
 
+async def test_answer_before_the_body_is_there__says_that_it_is_the_last(client: Client) -> None:
+    """Or whoever keeps the connection would ask again on one that is being closed, and wonder whether it was heard."""
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"\r\nConnection: close\r\n" in head
+
+
+async def test_error_after_the_body_has_come__keeps_the_connection(client: Client) -> None:
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        for path, status in (("/nowhere", b"404"), ("/crash", b"405"), ("/echo", b"200")):
+            writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.split()[1] == status
+            assert b"\r\nConnection:" not in head
+            await reader.readexactly(int(head.split(b"Content-Length: ")[1].split()[0]))
+        writer.close()
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_body_not_encoded_as_told__is_400(client: Client, lines: list[Any], encoding: str) -> None:
     body = b"\xff\xff not compressed " + SECRET.encode()
