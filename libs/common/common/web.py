@@ -44,7 +44,7 @@ def create_app(door: Door) -> web.Application:
     """An application whose every answer carries X-Request-ID and whose every error is a problem document.
 
     An answer that breaks off half-way is cut, so that no client takes it for a whole one. One that starts before all
-    of the request's body is there ends the connection and says so; no more of that body is read.
+    of the request's body is there, or whose body broke, ends the connection and says so; no more of that body is read.
     """
     app = web.Application(middlewares=[_boundary(door)], client_max_size=door.max_body_bytes)
     app.on_response_prepare.append(_stamp)
@@ -75,6 +75,8 @@ def _read_no_more(request: web.Request, response: web.StreamResponse) -> None:
     response.headers[hdrs.CONNECTION] = "close"
     response.force_close()
     request.protocol.close()
+    if request.content.exception() is not None:
+        request.content.feed_eof()  # aiohttp would else ask for the rest, log its error and break the connection off
 
 
 def _boundary(door: Door) -> Middleware:

@@ -221,11 +221,23 @@ async def test_error_after_the_body_has_come__keeps_the_connection(client: Clien
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_body_not_encoded_as_told__is_400(client: Client, lines: list[Any], encoding: str) -> None:
+async def test_body_not_encoded_as_told__is_400_and_the_last_on_its_connection(
+    client: Client, lines: list[Any], caplog: pytest.LogCaptureFixture, encoding: str
+) -> None:
+    """Nothing can be read after it: who used the connection next would wonder whether it was heard."""
     body = b"\xff\xff not compressed " + SECRET.encode()
     async with client.post("/echo", data=body, headers={"Content-Encoding": encoding}) as response:
         assert (await problem(response))["status"] == 400
+        assert response.headers["Connection"] == "close"
     assert len(lines) == 1
+    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
+
+
+async def test_body_that_breaks_in_the_middle__is_400_and_the_last_on_its_connection(client: Client) -> None:
+    body = gzip.compress(bytes(range(256)) * 3)[:-4] + b"wrong length, then more"
+    async with client.post("/echo", data=body, headers={"Content-Encoding": "gzip"}) as response:
+        assert (await problem(response))["status"] == 400
+        assert response.headers["Connection"] == "close"
 
 
 async def test_crash__is_500_without_its_text_and_one_line_with_it(client: Client, lines: list[Any]) -> None:
