@@ -189,12 +189,15 @@ class Journal:
         return bool(found)
 
     def _write(self, data: bytes) -> bool:
-        """Append `data` in one write; False when the disk has no room for it, and nothing of it is left."""
-        segment = self._active(len(data))
+        """Append `data` in one write; False when the disk has no room for it or a file, and nothing of it is left."""
         try:
-            written = os.write(self._fd, data)
+            segment = self._active(len(data))
+            try:
+                written = os.write(self._fd, data)
+            except OSError:
+                self._cut_off(segment)
+                raise
         except OSError as error:
-            self._cut_off(segment)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return False
             raise

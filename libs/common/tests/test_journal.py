@@ -1,5 +1,6 @@
 """The journal against a model, against damage, against a full disk, and against kill -9."""
 
+import errno
 import os
 import shutil
 import signal
@@ -350,6 +351,31 @@ def test_processes_that_start_and_adopt_at_once__neither_fail_nor_lose(tmp_path:
     with opened(tmp_path) as last:
         taken += shipped(last)
     assert set(taken) == {f"{number}".encode() for number in range(200)}
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_without_room_for_another_file__frees_shipped_segments_first_then_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """It may have run out of inodes while there are bytes enough."""
+    really_open = os.open
+
+    def open_if_there_is_room(path: Path, *arguments: int) -> int:
+        if len(list(tmp_path.glob("*/*.seg"))) == 3:
+            raise OSError(error, os.strerror(error))
+        return really_open(path, *arguments)
+
+    with opened(tmp_path, segment_bytes=10) as journal:
+        monkeypatch.setattr(os, "open", open_if_there_is_room)
+        for payload in (b"a", b"b", b"c"):
+            journal.append([payload * 20])  # a segment each
+        with pytest.raises(JournalFull, match="the disk is full"):
+            journal.append([b"x" * 20])
+        chunk = journal.next_chunk()
+        assert chunk is not None
+        journal.mark_shipped(chunk)
+        journal.append([b"d" * 20])
+        assert shipped(journal) == [payload * 20 for payload in (b"b", b"c", b"d")]
 
 
 def python(program: str, folder: Path) -> "subprocess.Popen[str]":
