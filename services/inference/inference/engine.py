@@ -1,5 +1,6 @@
 """Owns the ports that every engine stands behind, with their values and errors; knows no runtime, no HTTP, no files."""
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -97,6 +98,9 @@ class Engine(Protocol):
 
 class Host(Protocol):
     """An engine at work where it does not hold up the event loop: in a process of its own, or in threads."""
+
+    lost: asyncio.Event
+    """Set once the engine has ended by itself: from then on it scores nothing."""
 
     @property
     def card(self) -> ModelCard: ...

@@ -28,6 +28,7 @@ class ProcessHost(asyncio.Protocol):
 
     def __init__(self, loaded: Bundle, patience_s: float) -> None:
         self.card = loaded.card
+        self.lost = asyncio.Event()
         self._patience_s = patience_s
         self._received = bytearray()
         self._asked: deque[asyncio.Future[bytes]] = deque()
@@ -104,11 +105,18 @@ class ProcessHost(asyncio.Protocol):
                 answered.set_result(bytes(self._received[LENGTH.size : end]))
             del self._received[:end]
 
+    def eof_received(self) -> None:
+        self._end()
+
     def connection_lost(self, error: Exception | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for answered in self._asked:
             if not answered.done():
                 answered.set_exception(ScoringProcessFailed("the scoring process is gone"))
         self._asked.clear()
+        self.lost.set()  # last: who waits for an answer goes first, and knows which texts it was over
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

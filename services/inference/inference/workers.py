@@ -37,7 +37,8 @@ OnWorker: TypeAlias = Callable[[WorkerEvent], None]
 class Restarts:
     """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up.
 
-    One that is over a batch for `stuck_after_s` shows; after `lost_after_s` nobody can be waiting for that batch.
+    An engine that ends before it was over a batch is a failure too. A worker that is over a batch for `stuck_after_s`
+    shows; after `lost_after_s` nobody can be waiting for that batch.
     """
 
     backoff_s: float = 0.1
@@ -104,15 +105,16 @@ class Worker:
         self._begun_s: dict[int, float] = {}
         self._free_since_s = 0.0
         self._card: ModelCard | None = None
+        self._tries = 0
         self._has_given_up = False
         self.is_ready = False
 
     async def start(self) -> ModelCard:
         """Return when its engine is warm and it takes work. Raises what making an engine raises."""
         card = await self._renew()
-        self._serving = [
-            asyncio.create_task(self._serve(lane), name=f"{self._name}-{lane}") for lane in range(len(self._lanes))
-        ]
+        self._serving = [asyncio.create_task(self._guard(), name=f"{self._name}-guard")]
+        for lane in range(len(self._lanes)):
+            self._serving.append(asyncio.create_task(self._serve(lane), name=f"{self._name}-{lane}"))
         return card
 
     async def close(self) -> None:
@@ -141,17 +143,27 @@ class Worker:
                 for lock in self._lanes if batch[0].attempts else self._lanes[lane : lane + 1]:
                     await turn.enter_async_context(lock)
                 host, broken = self._host, None
-                if host is None or not self.is_ready:  # it broke on another lane meanwhile
+                if host is None or not self.is_ready or host.lost.is_set():  # it broke or ended meanwhile
                     self._work.put_back(batch)
                     await asyncio.sleep(0)
                     continue
                 self._begun_s[lane] = self._now()
+                self._tries = 0
                 try:
                     broken = await self._score(host, batch)
                 finally:
                     del self._begun_s[lane]
             if broken is not None:
-                await self._revive(host, broken)
+                await self._revive(host, str(broken))
+
+    async def _guard(self) -> None:
+        """An engine that ends while nobody asks it anything is replaced before somebody does."""
+        while await self._is_of_use():
+            host = self._host
+            assert host is not None
+            await host.lost.wait()
+            self.is_ready = self.is_ready and host is not self._host
+            await self._revive(host, "EngineEnded")
 
     async def _is_of_use(self) -> bool:
         """False when there will be no engine any more. Waits while another lane makes one."""
@@ -183,22 +195,21 @@ class Worker:
         self._work.learn(sum(job.tokens for job in batch), now_s - max(self._free_since_s, batch[0].submitted_s))
         self._free_since_s = now_s
 
-    async def _revive(self, broken: Host, why: EngineBroken) -> None:
+    async def _revive(self, broken: Host, cause: str) -> None:
         async with self._mending:
-            if self._host is not broken:  # another lane has done it
+            if self._host is not broken:  # another task has done it
                 return
             self._host = None
-            self._tell("died", str(why))
+            self._tell("died", cause)
             await _close(broken)  # a device may not have room for two
-            backoff_s = self._restarts.backoff_s
-            for _ in range(self._restarts.attempts):
-                await asyncio.sleep(backoff_s)
+            while self._tries < self._restarts.attempts:
+                await asyncio.sleep(min(self._restarts.backoff_s * 2**self._tries, _BACKOFF_MAX_S))
+                self._tries += 1  # a new engine is a success only once it is over a batch
                 self._begun_s[_RENEWAL] = self._now()  # a device can hang over this too
                 try:
                     await self._renew()
                 except Exception as error:
                     self._tell("cannot restart", type(error).__name__)
-                    backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
                 else:
                     self._tell("restarted")
                     self._free_since_s = self._now()

@@ -93,6 +93,22 @@ async def test_scoring_process_that_is_killed__is_replaced_and_its_texts_are_ans
     assert all("label" in item for item in body["predictions"])
 
 
+async def test_scoring_process_that_dies_while_nobody_asks__is_replaced_before_somebody_does(
+    settings: dict[str, Any],
+) -> None:
+    two = {**settings, "inference_workers": 2}
+    async with running(two) as process, aiohttp.ClientSession() as session, asyncio.timeout(60):
+        first = psutil.Process(process.pid).children()
+        for scoring in first:
+            scoring.kill()
+        while len(set(psutil.Process(process.pid).children()) - set(first)) < 2:
+            await asyncio.sleep(0.02)
+        await _until_ready(process, f"http://127.0.0.1:{settings['inference_ops_port']}/readyz")
+        url = f"http://127.0.0.1:{settings['inference_port']}/predict"
+        async with session.post(url, json={"text": "good"}) as response:
+            assert response.status == 200
+
+
 def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -> None:
     done = subprocess.run(
         SERVICE,

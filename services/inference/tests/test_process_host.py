@@ -72,6 +72,13 @@ async def test_process_that_was_killed__fails_every_batch_and_can_be_closed(host
             await host.score(["good"])
 
 
+async def test_process_that_was_killed_while_nobody_asked_it_anything__is_known_to_be_lost(host: ProcessHost) -> None:
+    assert not host.lost.is_set()
+    os.kill(host.pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        await host.lost.wait()
+
+
 async def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) -> None:
     host = await ProcessHost.start(bundled, patience_s=0.1)
     try:

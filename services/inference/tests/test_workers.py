@@ -1,14 +1,18 @@
-"""Tests of what a worker's new engine must be, with the scripted engine."""
+"""Tests of when a worker makes a new engine and of what that must be, with the scripted engine."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
+import pytest
+
 from inference.admission import Limits
 from inference.batcher import Batcher, Sizes
-from inference.engine import Host
+from inference.engine import Answer, Host
+from inference.jobs import Job, Scored
 from inference.thread_host import ThreadHost
 from inference.workers import Restarts, WorkerEvent
 
@@ -79,3 +83,101 @@ async def test_time_that_a_restart_took__is_not_what_a_batch_costs(stage: Any) -
     batcher.desk.admit([1000], 10_000.0, 1)  # so that there is a wait to predict
     assert batcher.desk.wait_s < 100.0  # of 2400
     await batcher.close()
+
+
+class Mortal(ThreadHost):
+    """Its engine can end as a process does."""
+
+    async def score(self, texts: Sequence[str]) -> Answer:
+        if self.lost.is_set():
+            raise RuntimeError("gone")
+        return await super().score(texts)
+
+
+class Play:
+    """A worker of two lanes whose engines can be ended."""
+
+    def __init__(self, stage: Any, *, all_end: bool = False) -> None:
+        self._make = stage.make
+        self._all_end = all_end
+        self._told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.hosts: list[Mortal] = []
+        self.batcher = Batcher(
+            self._start,
+            replace(SIZES, lanes=2),
+            time.monotonic,
+            on_worker=self._tell,
+            restarts=Restarts(backoff_s=0.0001, attempts=2),
+        )
+
+    async def _start(self) -> Host:
+        self.hosts.append(await Mortal.start(self._make))
+        return self.hosts[-1]
+
+    def _tell(self, event: WorkerEvent) -> None:
+        self._told.put_nowait((event.what, self.batcher.state))
+        if event.what == "restarted" and self._all_end:
+            self.end()
+
+    def end(self) -> None:
+        self.hosts[-1].lost.set()
+
+    async def told(self, events: int) -> list[tuple[str, str]]:
+        """The next events, each with the state of the batcher at that moment."""
+        async with asyncio.timeout(60):
+            return [await self._told.get() for _ in range(events)]
+
+    async def score(self) -> Job:
+        """A job that has its outcome."""
+        [job] = self.batcher.submit(["good"], time.monotonic() + 60.0)
+        async with asyncio.timeout(60):
+            assert isinstance(await job.future, Scored)
+        return job
+
+
+@pytest.fixture
+async def play(stage: Any) -> AsyncIterator[Callable[..., Awaitable[Play]]]:
+    """Call it for a worker that has started."""
+    async with AsyncExitStack() as closing:
+
+        async def started(**options: Any) -> Play:
+            made = Play(stage, **options)
+            closing.push_async_callback(made.batcher.close)
+            await made.batcher.start()
+            return made
+
+        yield started
+
+
+async def test_engine_that_ends_while_nobody_asks_it_anything__shows_and_is_replaced(play: Any) -> None:
+    playing = await play()
+    playing.end()
+    assert await playing.told(2) == [("died", "failed"), ("restarted", "ok")]
+    assert len(playing.hosts) == 2
+    await playing.score()
+
+
+async def test_text_that_comes_as_the_engine_ends__is_not_charged_for_it(play: Any) -> None:
+    playing = await play()
+    scoring = asyncio.create_task(playing.score())
+    await asyncio.sleep(0)  # it is submitted, and no lane has woken yet
+    playing.end()
+    assert (await scoring).attempts == 0
+    assert len(playing.hosts) == 2
+
+
+async def test_engines_that_end_before_they_score_anything__are_given_up(play: Any) -> None:
+    """Making one after the other would keep a core busy for good, and nobody would notice."""
+    playing = await play(all_end=True)
+    playing.end()
+    events = await playing.told(6)
+    assert [what for what, _ in events] == ["died", "restarted", "died", "restarted", "died", "gave up"]
+    assert playing.batcher.state == "failed"
+
+
+async def test_engine_that_has_scored_a_text__is_replaced_however_many_ended_before(play: Any) -> None:
+    playing = await play()
+    for _ in range(5):
+        playing.end()
+        assert [what for what, _ in await playing.told(2)] == ["died", "restarted"]
+        await playing.score()
