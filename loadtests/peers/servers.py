@@ -17,6 +17,7 @@ from peers.install import MODEL, ROOT, python_of
 START_S: Final = 120.0
 BUNDLED: Final = ROOT / "services" / "inference" / "inference" / "bundled"
 NO_SPINNING: Final = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false"}
+NO_TELEMETRY: Final = {"ORT_DISABLE_TELEMETRY": "1"}  # of ONNX Runtime, for those that load it by themselves
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Server:
 
     def start(self, log: Path) -> None:
         """Start it and wait until it answers a text."""
-        environment = os.environ | NO_SPINNING | self.environment
+        environment = os.environ | NO_SPINNING | NO_TELEMETRY | self.environment
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 self.argv, env=environment, stdout=output, stderr=output, start_new_session=True

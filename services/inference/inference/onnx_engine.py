@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from inference.engine import Encoded, ModelCard, ModelMalformed, softmax
+from inference.runtime import onnxruntime
 from inference.tokens import RUN_TOKENS, encoded_by, tokenizer_for
 
 INPUTS = ("input_ids", "attention_mask")

@@ -123,7 +123,7 @@ def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -
     assert done.stderr.count("\n") == 1
 
 
-def test_pools_of_native_threads__are_calm_before_anything_is_loaded_unless_told_otherwise() -> None:
+def test_libraries__are_told_to_be_calm_and_quiet_before_they_are_loaded_unless_told_otherwise() -> None:
     program = """
 import os, sys
 from inference.__main__ import main
@@ -132,14 +132,16 @@ sys.argv[1:] = ["--version"]
 try:
     main()
 finally:
-    print(os.environ["OMP_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"])
+    names = ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "ORT_DISABLE_TELEMETRY")
+    print(*(os.environ[name] for name in names))
 """
-    environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
+    unset = {"TOKENIZERS_PARALLELISM", "ORT_DISABLE_TELEMETRY"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
     environment["OMP_NUM_THREADS"] = "3"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.splitlines()[-1] == "3 false"
+    assert done.stdout.splitlines()[-1] == "3 false 1"
 
 
 async def test_bundled_model__knows_good_from_bad(settings: dict[str, Any]) -> None:

@@ -123,6 +123,26 @@ async def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bun
         await ProcessHost.start(loaded)
 
 
+def test_scoring__leaves_nothing_in_the_home_of_its_user(tmp_path: Path) -> None:
+    """ONNX Runtime would make an id of the machine there, and a file of what it tells its makers."""
+    program = """
+import asyncio
+from inference import bundle
+from inference.process_host import ProcessHost
+
+async def main():
+    host = await ProcessHost.start(bundle.load())
+    await host.score(["good"])
+    await host.close()
+
+asyncio.run(main())
+"""
+    told = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in told} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_service_that_was_killed__leaves_no_process() -> None:
     program = """
 import asyncio

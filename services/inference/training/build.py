@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from tokenizers import Tokenizer
 
 from inference.bundle import BUNDLED, CARD, CHECKSUMS, MODEL, REFERENCE, TOKENIZER
 from inference.engine import softmax
+from inference.runtime import onnxruntime
 from inference.tokens import tokenizer_for
 from training.evaluate import Quality, quality
 from training.gate import Comparison, GateRefused, compare, read_rows, require
