@@ -44,6 +44,11 @@ def configure(
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a client's bad bytes are not our error
 
 
+def is_verbose() -> bool:
+    """Whether what is fine gets a line, too: asked before one is put together for each request."""
+    return logging.getLogger(_OURS).isEnabledFor(logging.DEBUG)
+
+
 def _service_name(service: str) -> structlog.typing.Processor:
     def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["service"] = service

@@ -1,5 +1,7 @@
 """Prometheus metrics of the HTTP door."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -32,7 +34,13 @@ class HttpMetrics:
             registry,
             ["route"],
         )
-        self.in_flight = Gauge("sluice_http_requests_in_flight", "Requests being handled.", registry=registry)
+        self.in_flight = 0
+        self._shown = Gauge("sluice_http_requests_in_flight", "Requests being handled.", registry=registry)
+        self.watch(lambda: self.in_flight)
+
+    def watch(self, in_flight: Callable[[], int]) -> None:
+        """Read at each scrape how many requests are being handled, where somebody else counts them."""
+        self._shown.set_function(in_flight)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request. `route` is the pattern, never the path: labels stay bounded."""

@@ -9,6 +9,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from common.logs import is_verbose
 from common.problems import Problem
 from common.requests import REQUEST_ID, RequestContext, read_context
 from common.telemetry import HttpMetrics
@@ -86,10 +87,8 @@ def _boundary(door: Door) -> Middleware:
         ctx = read_context(request.headers, started, default_s=door.default_timeout_s, maximum_s=door.maximum_timeout_s)
         request[CONTEXT] = ctx
         status, cause = CLIENT_LEFT, None
-        with (
-            structlog.contextvars.bound_contextvars(request_id=ctx.request_id, trace_id=ctx.trace_id),
-            door.metrics.in_flight.track_inprogress(),
-        ):
+        door.metrics.in_flight += 1
+        with structlog.contextvars.bound_contextvars(request_id=ctx.request_id, trace_id=ctx.trace_id):
             try:
                 response, cause = await _answer(door, request, handler)
                 status = response.status
@@ -97,6 +96,7 @@ def _boundary(door: Door) -> Middleware:
                 status = redirection.status
                 raise
             finally:
+                door.metrics.in_flight -= 1
                 _record(door, request, status, door.now() - started, cause)
         return response
 
@@ -150,8 +150,11 @@ def record_request(
     route: str, method: str, status: int, seconds: float, cause: Exception | None, **context: object
 ) -> None:
     """The one log line of a request. `context` is what the log's own context does not know."""
+    is_quiet = status < 400 or status in QUIET_STATUSES
+    if is_quiet and not is_verbose():
+        return
     fields = {"route": route, "method": method, "status": status, "ms": round(seconds * 1000, 2), **context}
-    if status < 400 or status in QUIET_STATUSES:
+    if is_quiet:
         log.debug("request", **fields)
     elif status < 500:
         log.info("request refused", **fields)

@@ -147,7 +147,7 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         app[DOOR] = create_door(parts.settings, parts.http, proxy)
         parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
         parts.metrics.watch_room(lambda: app[DOOR].room.held_bytes)
-        parts.http.in_flight.set_function(lambda: app[DOOR].in_flight)
+        parts.http.watch(lambda: app[DOOR].in_flight)
         await stack.enter_async_context(running(app[DOOR].run(), "door", parts.broken))
         yield
 
