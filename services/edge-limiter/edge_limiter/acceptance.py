@@ -3,12 +3,12 @@
 The HTTP parser has already refused bare line feeds, folded lines and Content-Length beside Transfer-Encoding.
 """
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Final
 
 from edge_limiter.exchange import named_by
+from edge_limiter.memo import memo
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -72,7 +72,7 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
             raise Unacceptable(400, "A header name with underscores stands for another header.")
 
 
-@functools.lru_cache(256)
+@memo(256)
 def _is_host(host: str) -> bool:
     return _HOST.fullmatch(host) is not None
 

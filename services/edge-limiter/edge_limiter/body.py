@@ -118,6 +118,8 @@ class BodyBuffer:
     async def piece(self) -> bytes:
         """What has come since the last call, at least a byte; empty at the end. Raises what `fail` was given."""
         while not self._size:
+            if self._is_dropped:  # what is missing must not look like the end
+                raise ClientGone
             if self._error is not None:
                 raise self._error
             if self.is_complete:
@@ -126,7 +128,9 @@ class BodyBuffer:
         return self._take()
 
     def taken(self, max_bytes: int) -> bytes:
-        """All of it, when it is complete. Raises BodyTooLarge."""
+        """All of it, when it is complete. Raises BodyTooLarge, and ClientGone when it was dropped."""
+        if self._is_dropped:
+            raise ClientGone
         if self._size > max_bytes:
             raise BodyTooLarge
         return self._take()

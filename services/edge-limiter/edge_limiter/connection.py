@@ -58,7 +58,8 @@ class Connection(asyncio.Protocol):
         self._is_in_head = self._is_deaf = self._lingers = self._is_behind = False
         self._since = self._loop.time()
         self._stalled_since: float | None = None
-        self._read_bytes = self._body_bytes = self._timed_bytes = self._overhead = self._bare_bytes = self.bytes_in = 0
+        self._read_bytes = self._head_from = self._body_bytes = self._timed_bytes = 0
+        self._overhead = self._bare_bytes = self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
@@ -141,7 +142,7 @@ class Connection(asyncio.Protocol):
         if self._receiving is not None:
             self._receiving.body.fail(ClientGone())
         if self.task is not None:
-            self.task.cancel()
+            self._loop.call_soon(self.task.cancel)  # after its first step: it ends what it has begun, and counts it
         self._forget()
         if self._page is not None:
             self._page.connection_lost(error)
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
         for request in (*self._waiting, self._receiving, self._active):
             if request is not None:
                 request.body.drop()
+                request.body.free_room()
         self._waiting.clear()
         self._receiving = self.task = None
         self._lines = []
@@ -181,6 +183,7 @@ class Connection(asyncio.Protocol):
         self._is_in_head = True
         self._since = self._loop.time()
         self._overhead, self._url, self._lines = 0, b"", []
+        self._head_from = self.bytes_in - self._read_bytes
 
     def on_url(self, part: bytes) -> None:
         self._url += part
@@ -194,7 +197,7 @@ class Connection(asyncio.Protocol):
             self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, at_most_bytes = self._parser, self._overhead + self._read_bytes
+        parser, at_most_bytes = self._parser, self.bytes_in - self._head_from
         lines, self._lines = self._lines, []
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         self._is_in_head, self._since = False, self._loop.time()

@@ -3,9 +3,10 @@
 Hop-by-hop headers, and whatever `Connection` names, end here in both directions (RFC 9110, 7.6.1).
 """
 
-import functools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Final, Protocol, Self
+
+from edge_limiter.memo import memo
 
 Headers = list[tuple[str, str]]
 Body = bytes | AsyncIterable[bytes]
@@ -124,9 +125,11 @@ def answer_headers(headers: Iterable[tuple[str, str]]) -> Headers:
     return [pair for pair in kept if pair[0].lower() not in named] if named else kept
 
 
-@functools.lru_cache(256)
 def named_by(connection: str | None) -> frozenset[str]:
     """The headers that `Connection` says are for this hop alone, in lower case."""
-    if not connection:
-        return frozenset()
+    return _options(connection) if connection else frozenset()
+
+
+@memo(256)
+def _options(connection: str) -> frozenset[str]:
     return frozenset(option.strip().lower() for option in connection.split(",")) - _HARMLESS

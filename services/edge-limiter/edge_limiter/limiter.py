@@ -1,7 +1,8 @@
 """Decides whether a request may go: deny cache, then the exact log in the store, then what its policy says instead.
 
 Promise: never more than `limit` units admitted in any `window_s` seconds, on any number of replicas, and never a
-refusal while the request would fit. While the store is away a policy decides locally, lets pass or closes.
+refusal while the request would fit; a changed window begins anew. While the store is away a policy decides locally,
+lets pass or closes.
 """
 
 import asyncio

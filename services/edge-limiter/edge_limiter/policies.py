@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from edge_limiter.identity import Client, Network, parse_address
+from edge_limiter.memo import MEMO_LENGTH
 from edge_limiter.policy import Policy, PolicyError
 
 Identity = Literal["ip", "api-key"]
@@ -86,7 +87,7 @@ class PolicySet:
         if key in self._found:
             return self._found[key]
         found = self._search(method, path, default)
-        if len(self._found) < _MEMO:
+        if len(self._found) < _MEMO and len(path) <= MEMO_LENGTH:
             self._found[key] = found
         return found
 

@@ -8,6 +8,7 @@ from edge_limiter.acceptance import Unacceptable, check_head
 from edge_limiter.body import BodyBuffer
 from edge_limiter.exchange import Headers
 from edge_limiter.limits import DRAIN_BYTES, LARGE_HEAD, MAX_HEAD_BYTES
+from edge_limiter.memo import MEMO_LENGTH
 
 _ONCE: Final = frozenset(
     {
@@ -86,7 +87,7 @@ def read_head(
         if at_most_bytes > MAX_HEAD_BYTES and _size(lines) > MAX_HEAD_BYTES:
             raise Unacceptable(*LARGE_HEAD)
         for line in lines:
-            name, low = _name(line[0])
+            name, low = (_known_name if len(line[0]) <= MEMO_LENGTH else _name)(line[0])
             value = line[1].decode("latin-1").strip(" \t")
             headers.append((name, value))
             if low not in fields:
@@ -101,11 +102,13 @@ def read_head(
     return headers, fields, None
 
 
-@functools.lru_cache(1024)
 def _name(raw: bytes) -> tuple[str, str]:
     """As it was written, and in lower case."""
     name = raw.decode("latin-1")
     return name, name.lower()
+
+
+_known_name = functools.lru_cache(1024)(_name)
 
 
 def _size(lines: Iterable[tuple[bytes, bytes]]) -> int:

@@ -1,9 +1,10 @@
 import asyncio
 import tracemalloc
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from edge_limiter.body import BodyBuffer, NoRoom, Room
+from edge_limiter.body import BodyBuffer, ClientGone, NoRoom, Room
 
 
 async def test_large_body_that_nobody_reads__holds_the_connection_back() -> None:
@@ -73,3 +74,15 @@ async def test_without_room__who_waits_for_more_hears_so_and_a_whole_body_goes_o
     with pytest.raises(NoRoom):
         await partial.whole(10_000)
     assert len(await complete.whole(10_000)) == 600
+
+
+@pytest.mark.parametrize("read", [lambda body: body.piece(), lambda body: body.whole(10)])
+async def test_body_that_was_dropped__does_not_look_like_one_that_has_ended(
+    read: Callable[[BodyBuffer], Awaitable[bytes]],
+) -> None:
+    body = BodyBuffer(lambda: None, lambda: None)
+    body.feed(b"abc")
+    body.finish()
+    body.drop()
+    with pytest.raises(ClientGone):
+        await read(body)

@@ -205,6 +205,46 @@ async def test_lines_of_a_head_without_end__are_refused_at_the_hundred_and_first
     writer.close()
 
 
+async def test_head_in_two_segments__is_measured_whole(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    head = HEAD + b"X: " + b"a" * 40_000
+    reader, writer = await front.connect(head)
+    await arrived(front, len(head))
+    writer.write(b"\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 431")
+    writer.close()
+
+
+async def test_client_that_leaves_before_its_task_began__is_counted_and_keeps_no_room(
+    start_edge: StartEdge,
+) -> None:
+    edge = await start_edge()
+    door = edge.service.app[DOOR]
+    connection, transport = door(), Transport()
+    connection.connection_made(transport)
+    connection.data_received(HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000)
+    assert door.room.held_bytes == 50_000
+    connection.connection_lost(None)
+    assert door.room.held_bytes == 0
+    labels = {"route": "/predict", "method": "POST", "status": "499"}
+    await until(lambda: edge.sample("sluice_http_requests_total", **labels))
+
+
+class Transport(asyncio.Transport):
+    """Of a client that a test moves by hand."""
+
+    def get_extra_info(self, name: str, default: object = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
 async def test_trailers__are_not_kept(open_front: Callable[..., Awaitable[Front]]) -> None:
     front = await open_front()
     reader, writer = await front.connect(
