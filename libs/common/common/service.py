@@ -6,10 +6,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, TypeVar
 
 import structlog
 import uvloop
@@ -19,18 +19,12 @@ from prometheus_client import CollectorRegistry, Gauge
 from common import logs, tasks
 from common.ops import Readiness, create_ops_app
 from common.process import allow_open_files, calm_collector
+from common.runner import Front, Handler, Runner
 from common.settings import SecretFiles, Settings, SettingsError, load
 
 log = structlog.get_logger()
 
-KEEPALIVE_S: Final = 60.0
 OPS_DRAIN_S: Final = 1.0
-LAME_DUCK_S: Final = 2.0
-LAME_DUCK_POLL_S: Final = 0.05
-LINGER_S: Final = 2.0  # for a client that still sends when it is answered: closing at once would cost it the answer
-MAX_LINE_BYTES: Final = 16 << 10
-MAX_FIELD_BYTES: Final = 64 << 10
-"""More than the edge passes on: what aiohttp finds too long it refuses in plain text, and repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +43,6 @@ class Listen:
         return cls(host, port or base + index, ops_port or base + 1000 + index, settings.sluice_ops_host)
 
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-"""What aiohttp's server has a request answered by."""
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """A built service, ready to listen. `front` may put a server of its own before the app's, which it then feeds.
@@ -67,29 +57,10 @@ class Service:
     registry: CollectorRegistry
     listen: Listen
     drain_s: float
-    front: Callable[[web.Server], "Front"] | None = None
+    front: Callable[[web.Server], Front] | None = None
     ops: Callable[[web.Application], None] | None = None
     around: Callable[[Handler], Handler] | None = None
     broken: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class Front(Protocol):
-    """A server of a service's own, which stands before aiohttp's."""
-
-    @property
-    def connections(self) -> Sized:
-        """Those that are open."""
-
-    def say_goodbye(self) -> None:
-        """From now on close each connection after its answer."""
-
-    def pre_shutdown(self) -> None:
-        """Close what is idle."""
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        """Wait for the answers, at most `timeout` seconds, then cut off the rest."""
-
-    def __call__(self) -> asyncio.Protocol: ...
 
 
 class Broken(Exception):
@@ -203,59 +174,9 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
         raise Broken
 
 
-def create_runner(service: Service) -> "_Runner":
+def create_runner(service: Service) -> Runner:
     """What opens the service's resources, serves its public port and closes all in order."""
-    return _Runner(service)
-
-
-class _Runner(web.AppRunner):
-    def __init__(self, service: Service) -> None:
-        super().__init__(
-            service.app,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=service.drain_s,
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_FIELD_BYTES,
-            lingering_time=LINGER_S,
-        )
-        self._front = service.front
-        self._around = service.around
-        self._before: Front | None = None
-        self._readiness = service.readiness
-        service.app.on_response_prepare.append(self._close_when_draining)
-
-    async def say_goodbye(self) -> None:
-        """Take no new connection, and answer on the old ones with `Connection: close` for a moment.
-
-        A client would else send a request on a connection that is just being closed, even on one just made, and could
-        not know whether it was handled.
-        """
-        for site in list(self.sites):
-            await site.stop()
-        if self._before is not None:
-            self._before.say_goodbye()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LAME_DUCK_S
-        server = self._before or self.server
-        # aiohttp tells nobody when a connection ends, so this has to look
-        while server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(LAME_DUCK_POLL_S)
-
-    async def _close_when_draining(self, _request: web.Request, response: web.StreamResponse) -> None:
-        if self._readiness.draining:
-            response.headers["Connection"] = "close"
-            response.force_close()
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        if self._around is not None:
-            server.request_handler = self._around(server.request_handler)
-        if self._front is None:
-            return server
-        self._before = self._front(server)
-        return cast(web.Server, self._before)
+    return Runner(service.app, service.readiness, service.drain_s, service.front, service.around)
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import ClassVar
 from aiohttp import web
 from pydantic import SecretStr
-from common import service
+from common import runner
 from common.ops import Readiness
 from common.service import Listen, Service, StartError, command_line
 from common.settings import Port, Settings
@@ -46,12 +46,12 @@ class ProbeSettings(Settings):
     probe_port: Port | None = None
     probe_ops_port: Port | None = None
     probe_fails: bool = False
-    probe_lame_duck_s: float = service.LAME_DUCK_S
+    probe_lame_duck_s: float = runner.LAME_DUCK_S
     probe_token: SecretStr = SecretStr("")
     probe_key: SecretStr = SecretStr("")
 
 def create(settings):
-    service.LAME_DUCK_S = settings.probe_lame_duck_s
+    runner.LAME_DUCK_S = settings.probe_lame_duck_s
     registry = create_registry()
     app = create_app(Door(HttpMetrics(registry)))
     release = asyncio.Event()
@@ -227,7 +227,7 @@ async def test_bomb__is_answered_and_not_unpacked_further(
     monkeypatch: pytest.MonkeyPatch, path: str, status: bytes
 ) -> None:
     """A megabyte of it is a gigabyte, which would hold up the loop for seconds."""
-    monkeypatch.setattr("common.service.LINGER_S", 0.2)
+    monkeypatch.setattr("common.runner.LINGER_S", 0.2)
     bodies: list[aiohttp.StreamReader] = []
 
     async def read(request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from common.service import LAME_DUCK_S
+from common.runner import LAME_DUCK_S
 from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
 from edge_limiter.upstream_answer import UpstreamAnswer
 from edge_limiter.upstream_connection import Stale, UpstreamConnection

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from pydantic import ValidationError
 
 from common.requests import REQUEST_ID, read_context
-from common.service import Handler
+from common.runner import Handler
 from common.web import Door
 from inference.answering import Answering
 from inference.api import PredictRequest
