@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sized
+from contextlib import suppress
 from typing import Final, Protocol, cast
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from common.ops import Readiness
 KEEPALIVE_S: Final = 60.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
+CUT_OFF_S: Final = 0.1  # for each step of cutting off what is late
 LINGER_S: Final = 2.0  # for a client that still sends when it is answered: closing at once would cost it the answer
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
@@ -34,7 +36,7 @@ class Front(Protocol):
         """Close what is idle."""
 
     async def shutdown(self, timeout: float | None = None) -> None:
-        """Wait for the answers, at most `timeout` seconds, then cut off the rest."""
+        """Wait for the answers, at most `timeout` seconds, then cut off the rest; cancelled, only end to wait."""
 
     def __call__(self) -> asyncio.Protocol: ...
 
@@ -55,7 +57,7 @@ class Runner(web.AppRunner):
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=KEEPALIVE_S,
-            shutdown_timeout=drain_s,
+            shutdown_timeout=CUT_OFF_S,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
             lingering_time=LINGER_S,
@@ -64,6 +66,7 @@ class Runner(web.AppRunner):
         self._around = around
         self._before: Front | None = None
         self._readiness = readiness
+        self._drain_s = drain_s
         app.on_response_prepare.append(self._close_when_draining)
 
     async def say_goodbye(self) -> None:
@@ -82,6 +85,19 @@ class Runner(web.AppRunner):
         # aiohttp tells nobody when a connection ends, so this has to look
         while server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LAME_DUCK_POLL_S)
+
+    async def shutdown(self) -> None:
+        """Wait for the answers, at most `drain_s` in all; what is late is cut off after.
+
+        aiohttp would take the whole time twice, before it tells a handler to end and after, and a front once more.
+        """
+        await super().shutdown()
+        server = self._before or self.server
+        if server is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_s):
+                await server.shutdown(None)
 
     async def _close_when_draining(self, _request: web.Request, response: web.StreamResponse) -> None:
         if self._readiness.draining:

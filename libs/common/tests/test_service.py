@@ -11,8 +11,8 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +347,76 @@ def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
     assert isinstance(asking.answer, Exception)
     assert "closed" in output
     assert process.returncode == 0
+
+
+class SlowFront:
+    """As the edge's: it waits for what is its own first, and then for aiohttp's server."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+
+    @property
+    def connections(self) -> Sized:
+        return self._server.connections
+
+    def say_goodbye(self) -> None:
+        pass
+
+    def pre_shutdown(self) -> None:
+        self._server.pre_shutdown()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.Event().wait()
+        await self._server.shutdown(timeout)
+
+    def __call__(self) -> asyncio.Protocol:
+        return self._server()
+
+
+@pytest.mark.parametrize("front", [None, SlowFront])
+async def test_drain__takes_its_time_once_whatever_hangs(
+    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], front: Callable[[web.Server], SlowFront] | None
+) -> None:
+    monkeypatch.setattr("common.runner.LAME_DUCK_S", 0.0)
+    drain_s, entered, ended, closed_at = 2.0, asyncio.Semaphore(0), [], [0.0]
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    async def hang(request: web.Request) -> web.Response:
+        entered.release()
+        try:
+            await (request.read() if request.method == "POST" else asyncio.Event().wait())
+        finally:
+            ended.append(loop.time())
+        return web.Response()
+
+    async def resources(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        closed_at[0] = loop.time()
+
+    app = web.Application()
+    app.cleanup_ctx.append(resources)
+    app.router.add_route("*", "/", hang)
+    listen = Listen("127.0.0.1", free_port(), free_port())
+    service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s, front)
+    serving = asyncio.create_task(serve(service, stop=stop))
+    async with aiohttp.ClientSession() as client, asyncio.timeout(60):
+        while (await answer(client, f"http://127.0.0.1:{listen.ops_port}/readyz"))[0] != 200:
+            await asyncio.sleep(0)
+        writers = []
+        for head in (b"GET / HTTP/1.1\r\nHost: x", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9"):
+            _, writer = await asyncio.open_connection("127.0.0.1", listen.port)
+            writer.write(head + b"\r\n\r\n")
+            writers.append(writer)
+            await entered.acquire()
+        began = loop.time()
+        stop.set()
+        await serving
+        for writer in writers:
+            writer.close()
+    assert [drain_s <= at - began < 1.8 * drain_s for at in ended] == [True, True]
+    assert closed_at[0] >= max(ended)
 
 
 def test_second_signal__exits_at_once(probe: Probe, running: "subprocess.Popen[str]") -> None:
