@@ -4,13 +4,15 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, ClassVar, Final, Literal, TypeVar, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, SecretStr, ValidationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_LOOKS_LIKE: Final = "postgresql://user:password@host:5432/database, with any of /?#@[] in the password percent-encoded"
 
 
 def _plain_postgres(value: object) -> object:
@@ -19,15 +21,22 @@ def _plain_postgres(value: object) -> object:
         return value
     url = value.replace("postgresql+asyncpg://", "postgresql://", 1)
     if not url.startswith(("postgresql://", "postgres://")) or not _is_url(url):
-        raise ValueError("it must look like postgresql://user:password@host:5432/database")
+        raise ValueError(f"it must look like {_LOOKS_LIKE}")
     return url
 
 
 def _is_url(url: str) -> bool:
-    """Whether each host of a URL, which may list several as PostgreSQL's do, has a possible port or none."""
+    """Whether each host of a URL, which may list several as PostgreSQL's do, has a possible port or none.
+
+    A password that ends the address early would be read as a port, a path or a query, and be told in errors: so the
+    only `@` is the one before the hosts, and a query is of pairs.
+    """
     try:
-        hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
-        return all(urlsplit(f"//{host}").port != 0 for host in hosts)
+        parts = urlsplit(url)
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        has_ports = all(urlsplit(f"//{host}").port != 0 for host in hosts)
+        return has_ports and url.count("@") == parts.netloc.count("@") <= 1
     except ValueError:  # its message may hold the value
         return False
 

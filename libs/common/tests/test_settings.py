@@ -102,12 +102,22 @@ def test_empty__means_not_set(name: str) -> None:
         ("DATABASE_URL", f"postgresql://root:{SECRET}@db:port/x"),
         ("DATABASE_URL", f"postgresql://root:{SECRET}@[db/x"),
         ("DATABASE_URL", f"postgresql://root:{SECRET}@db:5432,other:port/x"),
+        *(("DATABASE_URL", f"postgresql://root:{start}{SECRET}@db/x") for start in ("?", "12?", "12?a=", "a@b?", "/")),
+        *(
+            ("DATABASE_URL", f"postgresql://root:{start}{SECRET}@db/x")
+            for start in ("12/", "#", "12#", "a@", "a[", "a]")
+        ),
+        ("DATABASE_URL", f"postgresql://root:word@db/x?{SECRET}"),
     ],
 )
 def test_malformed_value__is_one_line_that_names_the_variable_and_echoes_nothing(name: str, value: str) -> None:
     text = message(URL | {name: value})
     assert text.startswith(f"{name} is not valid: ")
     assert len(value) < 3 or value not in text
+
+
+def test_password_that_ends_the_address_early__is_refused_with_the_cure() -> None:
+    assert "percent-encoded" in message({"DATABASE_URL": "postgresql://root:12?word@db/x"})
 
 
 def test_missing_required_variable__is_named() -> None:
@@ -131,6 +141,7 @@ def test_unknown_name_elsewhere__is_none_of_our_business() -> None:
         ("postgres://u:p@h:1/d?sslmode=require", "postgres://u:p@h:1/d?sslmode=require"),
         ("postgresql://u:postgresql+asyncpg@h/d", "postgresql://u:postgresql+asyncpg@h/d"),
         ("postgresql://u:p@a:5432,b:5432/d", "postgresql://u:p@a:5432,b:5432/d"),
+        ("postgresql://u:12%3F%2F%23%40@h/d?a=b%40c&e=", "postgresql://u:12%3F%2F%23%40@h/d?a=b%40c&e="),
     ],
 )
 def test_postgres_url__is_accepted_in_its_common_spellings(given: str, read: str) -> None:
