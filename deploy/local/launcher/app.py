@@ -36,7 +36,7 @@ class System:
 
 
 def run(system: System, console: Console, reloads: bool = False) -> None:
-    """Run the system until SIGINT, SIGTERM or SIGHUP; raises what keeps it from starting."""
+    """Run the system until SIGINT, SIGTERM or, but for nohup, SIGHUP; raises what keeps it from starting."""
     started = time.monotonic()
     with held(_folder(system.state), Running(os.getpid(), system.url)):
         is_first = not environment.secret_file(system.state, "EDGE_ADMIN_TOKEN").exists()
@@ -95,7 +95,8 @@ def _stop_on_signals(keepers: Sequence[Keeper]) -> asyncio.Event:
             os._exit(130)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    for number in (signal.SIGINT, signal.SIGTERM, *hangup):
         asyncio.get_running_loop().add_signal_handler(number, asked)
     return stop
 

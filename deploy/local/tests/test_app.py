@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ _PORTS = 8  # two for each of three stubs, and one for each store
 class Launched:
     """A running launcher: what it says, what it runs, and how to end it."""
 
-    def __init__(self, folder: Path, base: int, names: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, base: int, names: tuple[str, ...], environment: Mapping[str, str], ahead: Sequence[str] = ()
+    ) -> None:
         self.folder, self.state, self.base, self.names = folder, folder / "state", base, names
         self.said: list[dict[str, Any]] = []
         self._errors = folder / "errors"
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(LAUNCHER), str(self.state), str(folder), str(base), *names],
+                [*ahead, sys.executable, str(LAUNCHER), str(self.state), str(folder), str(base), *names],
                 env={**_without_stores(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -106,8 +108,8 @@ def launch(tmp_path: Path, free_port: Callable[[], int], own_ports: range) -> It
     note_ports(tmp_path / "state", base + 6, base + 7)
     with ExitStack() as ended:
 
-        def start(*names: str, base: int = base, **environment: str) -> Launched:
-            launched = Launched(tmp_path, base, names, environment)
+        def start(*names: str, base: int = base, ahead: Sequence[str] = (), **environment: str) -> Launched:
+            launched = Launched(tmp_path, base, names, environment, ahead)
             ended.callback(launched.close)
             return launched
 
@@ -286,6 +288,13 @@ def test_terminal_signals__stop_in_order(launch: Launch, number: signal.Signals)
     launched.until("ready")
     assert launched.end(number) == 0
     assert launched.notes("stopped") == ["edge"]
+
+
+def test_nohup__survives_the_end_of_the_terminal(launch: Launch) -> None:
+    launched = launch("edge", ahead=["nohup"])
+    launched.until("ready")
+    launched.process.send_signal(signal.SIGHUP)
+    assert launched.end() == 0  # it was the first signal, and not the second
 
 
 def test_second_signal__ends_at_once_even_a_service_that_does_not_stop(launch: Launch, tmp_path: Path) -> None:
