@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.service import Listen
 from common.settings import EventsSettings, Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
+from edge_limiter.admin import is_loopback
 from edge_limiter.identity import parse_network
 from edge_limiter.policy import Policy, PolicyError
 
@@ -13,6 +14,7 @@ Limit = Annotated[int, Field(ge=1)]
 WindowS = Annotated[int, Field(ge=1, le=86_400)]
 
 BACKGROUND_CONNECTIONS: Final = 2
+SHORTEST_PUBLIC_TOKEN: Final = 16
 
 
 def _cidrs(value: str) -> str:
@@ -88,6 +90,16 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
                 policy()
             except PolicyError as error:
                 raise ValueError(f"{variables}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _token_cannot_be_guessed(self) -> Self:
+        length = len(self.edge_admin_token.get_secret_value())
+        if 0 < length < SHORTEST_PUBLIC_TOKEN and not is_loopback(self.edge_host):
+            raise ValueError(
+                f"EDGE_ADMIN_TOKEN needs at least {SHORTEST_PUBLIC_TOKEN} characters where EDGE_HOST is not loopback, "
+                "such as those of `openssl rand -hex 24`"
+            )
         return self
 
     def listen(self) -> Listen:

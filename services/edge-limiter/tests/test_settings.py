@@ -50,5 +50,20 @@ def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure(limit:
         load(EdgeSettings, {**MINIMUM, limit: "2000"})
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge"])
+def test_token_that_others_could_guess__stops_a_public_edge_with_the_cure(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"^EDGE_ADMIN_TOKEN needs at least 16 .*`openssl rand") as raised:
+        load(EdgeSettings, {**MINIMUM, "EDGE_HOST": host, "EDGE_ADMIN_TOKEN": "fifteen letters"})
+    assert "fifteen" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "token"), [("127.0.0.1", "s"), ("::1", "s"), ("localhost", "s"), ("0.0.0.0", ""), ("0.0.0.0", "0" * 16)]
+)
+def test_token__may_be_short_on_loopback_and_missing_anywhere(host: str, token: str) -> None:
+    settings = load(EdgeSettings, {**MINIMUM, "EDGE_HOST": host, "EDGE_ADMIN_TOKEN": token})
+    assert settings.edge_admin_token.get_secret_value() == token
+
+
 def test_connections_to_postgres__are_the_lanes_and_two_more() -> None:
     assert load(EdgeSettings, {**MINIMUM, "EDGE_LIMIT_LANES": "4"}).postgres_connections() == 6
