@@ -7,11 +7,15 @@ from dataclasses import dataclass
 SCHEME = "bearer"
 
 
-class TokenNotSet(Exception):
+class NoAdmin(Exception):
+    """The request is not an administrator's."""
+
+
+class TokenNotSet(NoAdmin):
     """The edge is reachable from other machines and EDGE_ADMIN_TOKEN is not set."""
 
 
-class TokenRequired(Exception):
+class TokenRequired(NoAdmin):
     """The token is missing or wrong."""
 
 

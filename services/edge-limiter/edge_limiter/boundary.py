@@ -13,6 +13,7 @@ from common.problems import CONTENT_TYPE, Problem
 from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
 from common.telemetry import HttpMetrics
 from common.web import QUIET_STATUSES, ErrorTable, problem_of, record_request
+from edge_limiter.admin import NoAdmin
 from edge_limiter.body import ClientGone
 from edge_limiter.connection import Connection, Later
 from edge_limiter.outgoing import Outgoing
@@ -30,7 +31,10 @@ _TOLD: Final = frozenset({"x-request-id", "traceparent", "x-request-timeout-ms"}
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """`logs_all` when also good answers get a line; a flood must not pay for lines that nobody reads."""
+    """`logs_all` when also good answers get a line; a flood must not pay for lines that nobody reads.
+
+    `hash_client` says in the line of a refused administrator whether it was the same client again, and not which.
+    """
 
     proxy: Proxy
     pages: Pages
@@ -38,6 +42,7 @@ class Boundary:
     errors: ErrorTable
     default_timeout_s: float
     maximum_timeout_s: float
+    hash_client: Callable[[str], str | None]
     logs_all: bool = False
     now: Callable[[], float] = time.monotonic
 
@@ -114,10 +119,10 @@ class Boundary:
         self.metrics.observe(route, method, status, seconds)
         is_ours = passage.cause is not None  # what an upstream answered stands in the log of the upstream
         if self.logs_all or (is_ours and status not in QUIET_STATUSES):
-            record_request(
-                route, method, status, seconds, passage.cause,
-                request_id=passage.ctx.request_id, trace_id=passage.ctx.trace_id,
-            )  # fmt: skip
+            told = {"request_id": passage.ctx.request_id, "trace_id": passage.ctx.trace_id}
+            if isinstance(passage.cause, NoAdmin):
+                told["client"] = self.hash_client(passage.client.address)
+            record_request(route, method, status, seconds, passage.cause, **told)
 
 
 def send_problem(out: Outgoing, problem: Problem, request_id: str) -> None:

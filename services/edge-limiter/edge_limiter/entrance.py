@@ -2,6 +2,7 @@
 
 import structlog
 
+from common.events import ClientHasher
 from common.telemetry import HttpMetrics
 from edge_limiter.api import ERRORS
 from edge_limiter.body import Room
@@ -32,6 +33,7 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door
         errors=ERRORS,
         default_timeout_s=settings.edge_timeout_s,
         maximum_timeout_s=settings.edge_max_timeout_s,
+        hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
         logs_all=settings.log_level == "debug",
     )
     room = Room(settings.edge_body_memory_bytes)

@@ -55,11 +55,11 @@ class Proxy:
     def is_refused(self, passage: Passage, route: Route) -> bool:
         """Whether the request was answered with a refusal that nothing had to be waited for. Raises Problem."""
         request = passage.request
-        if route.needs_admin:
-            self.admin.check(request.fields.get("authorization"))
         forwarded_for = request.fields.get("x-forwarded-for")
         client = self.clients.of(request.peer, (forwarded_for,) if forwarded_for is not None else ())
         passage.client = client
+        if route.needs_admin:
+            self.admin.check(request.fields.get("authorization"))
         rule = self.policies.rule(request.method, passage.target.path, route.policy)
         if rule is None:
             return False

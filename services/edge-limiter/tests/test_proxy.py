@@ -7,7 +7,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
+from structlog.testing import capture_logs
 from yarl import URL
+
+from common.events import ClientHasher
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
@@ -218,6 +221,17 @@ async def test_writes_and_single_rows__need_the_admin_token(
             assert "Authorization" not in arrived
     async with edge.http.get("/metrics/thresholds") as response:
         assert response.status == 200
+
+
+async def test_refused_administrator__is_logged_by_the_hash_of_the_client_alone(start_edge: StartEdge) -> None:
+    edge = await start_edge(EDGE_ADMIN_TOKEN="s3cret", EVENTS_HASH_KEY="key", EDGE_TRUSTED_PROXIES="127.0.0.1")
+    sent = {"Authorization": "Bearer guessed", "X-Forwarded-For": "192.0.2.1"}
+    with capture_logs() as logs:
+        async with edge.http.put("/metrics/thresholds", headers=sent) as response:
+            assert response.status == 401
+    [line] = [line for line in logs if line["event"] == "request refused"]
+    assert (line["status"], line["client"]) == (401, ClientHasher("key")("192.0.2.1"))
+    assert not any(secret in str(logs) for secret in ("192.0.2.1", "guessed", "s3cret"))
 
 
 async def test_public_edge_without_a_token__refuses_and_names_the_variable(
