@@ -1,4 +1,4 @@
-"""Who may write and read single rows: holders of the admin token; without one, only callers of a loopback edge."""
+"""Who may write and read single rows: holders of the admin token; without one, callers that name a loopback edge so."""
 
 import hmac
 import ipaddress
@@ -19,6 +19,10 @@ class TokenRequired(NoAdmin):
     """The token is missing or wrong."""
 
 
+class HostNotLocal(NoAdmin):
+    """No token is set, and the request is for another name: a web page's, which has it lead to this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admin:
     """`token` is empty when none is set; `is_loopback`: only this machine can reach the edge."""
@@ -26,13 +30,19 @@ class Admin:
     token: str
     is_loopback: bool
 
-    def check(self, authorization: str | None) -> None:
-        """Let an administrator pass. Raises TokenNotSet, TokenRequired."""
+    def check(self, authorization: str | None, host: str | None) -> None:
+        """Let an administrator pass; `host` is what the request names. Raises TokenNotSet, TokenRequired, HostNotLocal.
+
+        A browser lets a page of any name read the answers to that name, and who owns it may have it lead here; but it
+        always says the name.
+        """
         if self.token:
             if not self.holds(authorization):
                 raise TokenRequired
         elif not self.is_loopback:
             raise TokenNotSet
+        elif not is_loopback(_without_port(host or "").lower()):
+            raise HostNotLocal
 
     def holds(self, authorization: str | None) -> bool:
         """Whether this is our token, compared in constant time: such a header is not passed on."""
@@ -51,3 +61,7 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _without_port(host: str) -> str:
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

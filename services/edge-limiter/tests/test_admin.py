@@ -1,13 +1,13 @@
 import pytest
 
-from edge_limiter.admin import Admin, TokenNotSet, TokenRequired, is_loopback
+from edge_limiter.admin import Admin, HostNotLocal, TokenNotSet, TokenRequired, is_loopback
 
 WITH_TOKEN = Admin("s3cret", is_loopback=False)
 
 
 @pytest.mark.parametrize("header", ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret "])
 def test_right_token__passes(header: str) -> None:
-    WITH_TOKEN.check(header)
+    WITH_TOKEN.check(header, "edge.example")
 
 
 @pytest.mark.parametrize(
@@ -15,20 +15,32 @@ def test_right_token__passes(header: str) -> None:
 )
 def test_wrong_token__is_refused(header: str | None) -> None:
     with pytest.raises(TokenRequired):
-        WITH_TOKEN.check(header)
+        WITH_TOKEN.check(header, "edge.example")
 
 
 def test_token_beyond_ascii__is_known_by_its_bytes() -> None:
-    Admin("clé", is_loopback=False).check("Bearer " + "clé".encode().decode("latin-1"))
+    Admin("clé", is_loopback=False).check("Bearer " + "clé".encode().decode("latin-1"), None)
 
 
-def test_no_token_on_loopback__passes() -> None:
-    Admin("", is_loopback=True).check(None)
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8000", "127.8.9.10:80", "[::1]", "[::1]:8000", "localhost", "LocalHost:8000"]
+)
+def test_no_token_on_loopback__passes_by_its_names(host: str) -> None:
+    Admin("", is_loopback=True).check(None, host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [None, "", "rebound.example", "rebound.example:8000", "127.0.0.1.rebound.example", "localhost.rebound.example:80"],
+)
+def test_no_token_on_loopback__is_refused_by_any_other_name(host: str | None) -> None:
+    with pytest.raises(HostNotLocal):
+        Admin("", is_loopback=True).check(None, host)
 
 
 def test_no_token_on_a_public_address__is_refused_even_with_an_empty_bearer() -> None:
     with pytest.raises(TokenNotSet):
-        Admin("", is_loopback=False).check("Bearer ")
+        Admin("", is_loopback=False).check("Bearer ", "127.0.0.1")
 
 
 @pytest.mark.parametrize(

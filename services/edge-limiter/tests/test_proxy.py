@@ -249,6 +249,19 @@ async def test_loopback_edge_without_a_token__is_open(start_edge: StartEdge, sta
         assert response.status == 200
 
 
+async def test_loopback_edge_without_a_token__is_closed_to_a_page_whose_name_was_made_to_lead_there(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(echo))
+    headers = {"Host": f"rebound.example:{edge.port}"}
+    for method, path in (("GET", "/metrics/predictions"), ("PUT", "/metrics/thresholds")):
+        async with edge.http.request(method, path, headers=headers) as response:
+            assert response.status == 403
+            assert "EDGE_ADMIN_TOKEN" in await response.text()
+    async with edge.http.get("/metrics/thresholds", headers=headers) as response:
+        assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("line", "headers", "status"),
     [
