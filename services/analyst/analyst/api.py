@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from analyst import examples
 from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Measured, Parameters
-from analyst.archive import Archive, ArchiveUnavailable
+from analyst.archive import Archive, ArchiveUnavailable, ReportUnreadable
 from analyst.attempts import QuotaUnavailable, Slot
 from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
@@ -124,6 +124,9 @@ def error_table(retry_after_s: float) -> ErrorTable:
     return {
         FlightFailed: lambda error: _failed(error, retry_after_s),
         ArchiveUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
+        ReportUnreadable: lambda _: Problem(
+            404, "The report is of another version of this service, which can read it."
+        ),
         FlightsFull: lambda _: unavailable("Too many different reports are being made.", 1),
         StoreUnavailable: lambda _: unavailable("The report cache is not reachable.", retry_after_s),
     }

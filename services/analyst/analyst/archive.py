@@ -1,4 +1,7 @@
-"""Past reports in PostgreSQL: kept in the background, read in pages, deleted when old; no report waits for it."""
+"""Past reports in PostgreSQL: kept in the background, read in pages, deleted when old; no report waits for it.
+
+Other versions write to the same table: what they wrote is listed, word for word, and read where this one can.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +12,7 @@ from typing import Final, NoReturn
 
 import asyncpg
 import structlog
+from pydantic import ValidationError
 
 from analyst.report import Past, Report
 from common.ops import State
@@ -27,14 +31,19 @@ _GET: Final = "SELECT document FROM analyst.report WHERE id = $1"
 _PURGE: Final = "DELETE FROM analyst.report WHERE generated_at < now() - $1::interval"
 _PAGE: Final = """
     SELECT id::text AS report_id, generated_at, document #>> '{windows,name}' AS "window",
-           document->>'status' AS status, document->>'source' AS source,
-           document->>'fallback_reason' AS fallback_reason, document->>'model' AS model, document->>'summary' AS summary
+           coalesce(document->>'status', 'unknown') AS status, coalesce(document->>'source', 'unknown') AS source,
+           document->>'fallback_reason' AS fallback_reason, document->>'model' AS model,
+           coalesce(document->>'summary', '') AS summary
     FROM analyst.report WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2
 """
 
 
 class ArchiveUnavailable(Exception):
     """The database did not answer."""
+
+
+class ReportUnreadable(Exception):
+    """A report is kept, but another version wrote it in a way that this one does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +80,13 @@ class Archive:
         return [Past(**row) for row in rows]
 
     async def get(self, report_id: str) -> Report | None:
-        """Raises ArchiveUnavailable."""
+        """Raises ArchiveUnavailable and ReportUnreadable."""
         with _translated():
             document = await self._pool.fetchval(_GET, report_id, timeout=self._limits.timeout_s)
-        return None if document is None else Report.model_validate_json(document)
+        try:
+            return None if document is None else Report.model_validate_json(document)
+        except ValidationError as error:
+            raise ReportUnreadable from error
 
     async def state(self) -> State:
         try:

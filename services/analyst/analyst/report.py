@@ -131,13 +131,16 @@ class Report(Frozen):
 
 
 class Past(Frozen):
-    """One line of the list of past reports; `window` is null for absolute times."""
+    """One line of the list of past reports; `window` is null for absolute times.
+
+    What another version wrote may have words that this one does not know.
+    """
 
     report_id: str
     generated_at: AwareDatetime
     window: str | None
-    status: Status
-    source: Literal["ai", "rules"]
-    fallback_reason: FallbackReason | None
+    status: Annotated[str, Field(description="As in the report: healthy, degraded, critical, insufficient_data.")]
+    source: Annotated[str, Field(description="As in the report: ai or rules.")]
+    fallback_reason: Annotated[str | None, Field(description="As in the report.")]
     model: str | None
     summary: str

@@ -1,6 +1,7 @@
 """Past reports in a real PostgreSQL, and that no report waits for it."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,6 +50,16 @@ def _report(generated_at: datetime = NOW, **changes: Any) -> Report:
         "limitations": [],
     }
     return Report(**values | changes)
+
+
+async def _stored_by_another_version(url: str, **words: Any) -> str:
+    """The id of a report that has `words` of which this version has never heard; none leaves an empty document."""
+    report = _report()
+    document = report.model_dump(mode="json") | words if words else {}
+    async with create_pool(url, schema="analyst", application="test") as pool:
+        values = report.report_id, report.generated_at, json.dumps(document)
+        await pool.execute("INSERT INTO report (id, generated_at, document) VALUES ($1, $2, $3)", *values)
+    return report.report_id
 
 
 @pytest.fixture
@@ -174,6 +185,30 @@ async def test_reports__are_listed_and_read_as_they_were_made(open_client: OpenC
     assert rest["next_cursor"] is None
     markdown = await client.get(f"/analyze/reports/{line['report_id']}", headers={"Accept": "text/markdown"})
     assert (await markdown.text()).startswith("# Performance")
+
+
+async def test_reports_of_another_version__are_listed_among_ours_and_answered_404_by_name(
+    open_client: OpenClient, url: str
+) -> None:
+    client = await open_client(DATABASE_URL=url)
+    await client.post("/analyze/performance", json={})
+    ours = (await _stored(client, 1))["reports"][0]["report_id"]
+    worded = await _stored_by_another_version(url, source="oracle", fallback_reason="eclipse", status="grand")
+    empty = await _stored_by_another_version(url)
+    seen: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while len(seen) < 3:
+        page = await _listed(client, limit=1, **cursor)
+        seen += page["reports"]
+        cursor = {"cursor": page["next_cursor"]}
+    assert [line["report_id"] for line in seen] == [empty, worded, ours]
+    assert page["next_cursor"] is None
+    assert [line["status"] for line in seen] == ["unknown", "grand", "critical"]
+    assert (seen[1]["source"], seen[1]["fallback_reason"]) == ("oracle", "eclipse")
+    for report_id in (worded, empty):
+        answer = await client.get(f"/analyze/reports/{report_id}")
+        assert answer.status == 404
+        assert "another version" in (await answer.json(content_type=None))["detail"]
 
 
 async def test_unknown_report__is_404_and_a_wrong_id_422(open_client: OpenClient, url: str) -> None:
