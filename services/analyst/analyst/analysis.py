@@ -50,6 +50,11 @@ class Parameters:
     start: datetime | None = None
     end: datetime | None = None
 
+    @property
+    def are_absolute(self) -> bool:
+        """There are more of these than anybody could pay for, so that they get what the windows by name leave."""
+        return self.window is None
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -169,7 +174,7 @@ class Analyst:
             nonlocal is_shared
             is_shared = False
             report = await self._compute(parameters, fetch, may_spend)
-            is_fallback = report.fallback_reason not in (None, "no_key")
+            is_fallback = report.fallback_reason not in (None, "no_key", "no_traffic")
             return Computed(report.model_dump_json(), is_fallback)
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
@@ -184,17 +189,20 @@ class Analyst:
         facts = read_facts(measured.aggregate, parameters.window, measured.drift)
         observations = run_checks(facts)
         brief = Brief(facts, observations, status_of(facts, observations), [])
-        report = self._assemble(parameters, measured, brief, await self._draft(brief, may_spend))
+        drafted = await self._draft(brief, may_spend, is_spare=parameters.are_absolute)
+        report = self._assemble(parameters, measured, brief, drafted)
         self._observe(report)
         return report
 
-    async def _draft(self, brief: Brief, may_spend: bool) -> Drafted:
+    async def _draft(self, brief: Brief, may_spend: bool, *, is_spare: bool) -> Drafted:
         if self._drafter is None:
             return self._rules(brief, "no_key")
         if not may_spend:
             return self._rules(brief, "cache_unavailable")
+        if not brief.facts.has_traffic:  # no model could say more
+            return self._rules(brief, "no_traffic")
         refused: list[list[Refusal]] = []
-        budget = Budget(time.monotonic() + self._drafter.total_s)
+        budget = Budget(time.monotonic() + self._drafter.total_s, is_spare=is_spare)
         try:
             async with asyncio.timeout(self._drafter.total_s):
                 while budget.attempts and len(refused) < DRAFTS:

@@ -20,6 +20,7 @@ from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
+from analyst.ratelimit_headers import Policy, ratelimit_headers
 from analyst.report import FallbackReason, Past, Report
 from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
 from common.openapi import Header, operation
@@ -35,12 +36,14 @@ EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """The metrics service knows none before."""
 REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
+SPARE_POLICY: Final = "gemini-absolute"
+"""What absolute times may take of it."""
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 CACHE_HEADERS: Final = (
     Header("X-Cache", "HIT, MISS or STALE.", "HIT"),
     Header(hdrs.AGE, "How many seconds old the report is.", "42"),
 )
-NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "cache_unavailable"})
+NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "no_traffic", "cache_unavailable"})
 
 T = TypeVar("T")
 
@@ -156,7 +159,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         doorway.served(answer.report, answer.is_shared, doorway.now() - started)
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
         if answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
-            headers |= _quota_headers(doorway.quota, doorway.quota.last)
+            headers |= _quota_headers(doorway.quota, doorway.quota.last, is_spare=body.start is not None)
         return _response(answer.report, answer.body, request, headers)
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
@@ -221,36 +224,34 @@ async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisReques
     report = doorway.analyst.report(parameters, lambda: doorway.measured(query, origin))
     answer = await _within(doorway, origin, report)
     if body.require_ai and answer.report.source != "ai":
-        raise await _no_ai(doorway, answer.report.fallback_reason)
+        raise await _no_ai(doorway, answer.report.fallback_reason, is_spare=parameters.are_absolute)
     return answer
 
 
-async def _no_ai(doorway: Doorway, reason: FallbackReason | None) -> Problem:
+async def _no_ai(doorway: Doorway, reason: FallbackReason | None, *, is_spare: bool) -> Problem:
     """429 with the time until a call is free where the quota is the reason, else 503."""
     if reason == "quota":
         with suppress(QuotaUnavailable):
-            slot = await doorway.quota.look()
+            slot = await doorway.quota.look(is_spare=is_spare)
             wait = {"Retry-After": str(max(1, math.ceil(slot.wait_s)))}
             return Problem(
                 429,
                 "The quota of calls to the model is used up.",
                 type=QUOTA_EXCEEDED,
                 title="Quota exceeded",
-                headers=wait | _quota_headers(doorway.quota, slot),
-                extra={"violated-policies": [QUOTA_POLICY]},
+                headers=wait | _quota_headers(doorway.quota, slot, is_spare=is_spare),
+                extra={"violated-policies": [SPARE_POLICY if is_spare else QUOTA_POLICY]},
             )
     return unavailable(f"No AI report can be made now ({reason}).", doorway.retry_after_s)
 
 
-def _quota_headers(quota: Quota, slot: Slot | None) -> dict[str, str]:
-    """draft-ietf-httpapi-ratelimit-headers; `t` only while nothing is left."""
+def _quota_headers(quota: Quota, slot: Slot | None, *, is_spare: bool) -> dict[str, str]:
+    """Where the caller stands by `slot`, which tells of the whole quota."""
     if slot is None:
         return {}
-    reset = f";t={math.ceil(slot.wait_s)}" if slot.wait_s else ""
-    return {
-        "RateLimit-Policy": f'"{QUOTA_POLICY}";q={quota.limit};w={math.ceil(quota.window_s)}',
-        "RateLimit": f'"{QUOTA_POLICY}";r={slot.remaining}{reset}',
-    }
+    share = quota.share(is_spare=is_spare)
+    policy = Policy(SPARE_POLICY if is_spare else QUOTA_POLICY, share, quota.window_s)
+    return ratelimit_headers(policy, max(0, slot.remaining - quota.limit + share), slot.wait_s)
 
 
 def _archive(doorway: Doorway) -> Archive:

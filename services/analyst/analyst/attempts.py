@@ -20,7 +20,10 @@ LONGEST_BLOCK_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The answer to `take`: whether one call may be sent now, how many are left, and how long to wait if not."""
+    """The answer to `take`: whether one call may be sent now, and how long to wait if not.
+
+    `remaining` is what is left of the whole quota, also where a spare slot was refused.
+    """
 
     granted: bool
     remaining: int
@@ -31,8 +34,8 @@ class Slot:
 class Slots(Protocol):
     """Where attempts are counted; all raise QuotaUnavailable."""
 
-    async def take(self, member: str) -> Slot:
-        """Take the slot named `member`, which must be unique to one attempt."""
+    async def take(self, member: str, *, is_spare: bool = False) -> Slot:
+        """Take the slot named `member`, which must be unique to one attempt; only a spare one if `is_spare`."""
         ...
 
     async def refund(self, member: str) -> None:
@@ -98,7 +101,7 @@ class Attempts:
     async def _attempt(self, prompt: Prompt, budget: Budget) -> str:
         budget.attempts -= 1
         member = self._new_token()
-        slot = await self._slots.take(member)
+        slot = await self._slots.take(member, is_spare=budget.is_spare)
         if not slot.granted:
             self._on_outcome("quota")
             raise QuotaExhausted(slot.wait_s)

@@ -56,6 +56,12 @@ class Facts:
         return self.by_id.get(fact_id)
 
     @property
+    def has_traffic(self) -> bool:
+        """Something was asked in the window or in the one before."""
+        requests = self["requests"]
+        return bool(requests.current or requests.previous)
+
+    @property
     def rules(self) -> list[Fact]:
         return [fact for fact in self.by_id.values() if fact.rule is not None]
 

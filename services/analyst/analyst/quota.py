@@ -1,7 +1,8 @@
 """The calls that all replicas together may send to the model: an exact sliding log in Redis, on Redis's clock.
 
 Promise: never more than `limit` slots taken in any window, whatever the clients' clocks say. The window is a second
-longer than the provider's minute, because the provider's clock is not ours.
+longer than the provider's minute, because the provider's clock is not ours. Of the limit a part is reserved: whoever
+takes what is spare leaves that part free.
 """
 
 import time
@@ -15,6 +16,8 @@ from analyst.scripts import Script, load_script
 from common.redis import REDIS_ERRORS
 
 WINDOW_S: Final = 61.0
+RESERVED: Final = 6
+"""At least, where the limit is more: one call for each window that has a name, whose report is then kept."""
 _LOG: Final = "analyst:{quota}:log"
 _BLOCK: Final = "analyst:{quota}:block"
 
@@ -34,6 +37,7 @@ class Quota:
         self.last: Slot | None = None
         self._told_at_s = 0.0
         self._now = now
+        self._reserved = min(max(limit // 2, RESERVED), limit - 1)
         self._limits = [str(limit), str(round(window_s * 1_000_000))]
         self._take = load_script(redis, "quota_take")
         self._look = load_script(redis, "quota_look")
@@ -49,13 +53,19 @@ class Quota:
             return self.limit
         return max(self.last.remaining, int(not self.last.granted and passed_s >= self.last.wait_s))
 
-    async def take(self, member: str) -> Slot:
-        """See Slots. The same member again is the same slot."""
-        return self._seen(await _run(self._take, [_LOG, _BLOCK], [member, *self._limits]))
+    def share(self, *, is_spare: bool) -> int:
+        """How many of the limit may be taken by who asks for what is spare, or for any."""
+        return self.limit - self._reserved if is_spare else self.limit
 
-    async def look(self) -> Slot:
+    async def take(self, member: str, *, is_spare: bool = False) -> Slot:
+        """See Slots. The same member again is the same slot."""
+        share = str(self.share(is_spare=is_spare))
+        return self._seen(await _run(self._take, [_LOG, _BLOCK], [member, *self._limits, share]))
+
+    async def look(self, *, is_spare: bool = False) -> Slot:
         """What `take` would answer now; takes nothing. Raises QuotaUnavailable."""
-        return self._seen(await _run(self._look, [_LOG, _BLOCK], self._limits))
+        share = str(self.share(is_spare=is_spare))
+        return self._seen(await _run(self._look, [_LOG, _BLOCK], [*self._limits, share]))
 
     async def refund(self, member: str) -> None:
         """See Slots."""

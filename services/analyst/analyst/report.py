@@ -18,6 +18,7 @@ Reading = Literal["current", "previous", "delta_abs", "delta_pct", "threshold"]
 Unit = Literal["count", "per_s", "share", "ms", "ratio", "score", "percent"]
 FallbackReason = Literal[
     "no_key",
+    "no_traffic",
     "cache_unavailable",
     "ungrounded",
     "quota",

@@ -28,7 +28,7 @@ _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 class _OneOwner:
     """Slots for a single user: the account's own quota is the only one."""
 
-    async def take(self, member: str) -> Slot:
+    async def take(self, member: str, *, is_spare: bool = False) -> Slot:
         return Slot(True, 1, 0.0, "granted")
 
     async def refund(self, member: str) -> None:

@@ -19,10 +19,14 @@ ATTEMPTS: Final = 4
 
 @dataclass(slots=True)
 class Budget:
-    """What one report may still spend on the model, its repair included: attempts, and the time until `deadline_s`."""
+    """What one report may still spend on the model, its repair included: attempts, and the time until `deadline_s`.
+
+    If `is_spare`, only calls that no other kind of report may need.
+    """
 
     deadline_s: float
     attempts: int = ATTEMPTS
+    is_spare: bool = False
 
 
 class WriterError(Exception):

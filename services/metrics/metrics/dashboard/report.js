@@ -9,6 +9,7 @@ const TIMEOUT_MS = 75_000; // the edge gives it up after 60 s, and says so
 const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "change", threshold: "limit" };
 const REASONS = {
   no_key: "no GEMINI_API_KEY is set",
+  no_traffic: "there is no traffic to write about",
   cache_unavailable: "the cache is away",
   ungrounded: "the model's draft did not match the data",
   quota: "the quota of calls is used up",
