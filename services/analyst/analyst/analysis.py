@@ -174,8 +174,8 @@ class Analyst:
             nonlocal is_shared
             is_shared = False
             report = await self._compute(parameters, fetch, may_spend)
-            is_fallback = report.fallback_reason not in (None, "no_key", "no_traffic")
-            return Computed(report.model_dump_json(), is_fallback)
+            is_wanted = report.is_worth_keeping and report.fallback_reason in (None, "no_key", "no_traffic")
+            return Computed(report.model_dump_json(), is_fallback=not is_wanted)
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
         for place in (key, _sha256(["beside", key])):  # what cannot be read may be of a version that still reads it

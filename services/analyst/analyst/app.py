@@ -161,7 +161,8 @@ def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Repo
     def observe(report: Report) -> None:
         telemetry.report_made(report)
         archive = app[ARCHIVE]
-        if archive is not None and report.fallback_reason != "cache_unavailable":  # these come one per request
+        is_one_of_many = report.fallback_reason == "cache_unavailable"  # these come one per request
+        if archive is not None and report.is_worth_keeping and not is_one_of_many:
             archive.keep(report)
 
     return observe

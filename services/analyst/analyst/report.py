@@ -130,6 +130,11 @@ class Report(Frozen):
     grounding: Grounding
     limitations: list[str]
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Not what rules write about absolute times: it costs no call to write again, and there is no end of times."""
+        return self.source == "ai" or self.windows.name is not None
+
 
 class Past(Frozen):
     """One line of the list of past reports; `window` is null for absolute times.

@@ -133,6 +133,15 @@ async def test_no_model__means_rules_and_says_so(
     assert made == [report]
 
 
+async def test_rules_about_absolute_times__are_kept_for_seconds_and_a_models_report_for_its_whole_time(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
+) -> None:
+    times = Parameters(start=NOON, end=NOON + timedelta(hours=1))
+    for model in (None, Model(GOOD)):
+        await create_analyst(model).report(times, fetch)
+    assert [lifetime.serve_s for _, lifetime in store.committed] == [5, 300]
+
+
 async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
     model = Model(GOOD)
     report = (await create_analyst(model).report(HOUR, fetch)).report

@@ -187,6 +187,15 @@ async def test_reports__are_listed_and_read_as_they_were_made(open_client: OpenC
     assert (await markdown.text()).startswith("# Performance")
 
 
+async def test_rules_about_absolute_times__are_not_among_past_reports(open_client: OpenClient, url: str) -> None:
+    client = await open_client(DATABASE_URL=url)
+    times = {"start": "2026-01-01T12:00:00Z", "end": "2026-01-01T13:00:00Z"}
+    assert (await client.post("/analyze/performance", json=times)).status == 200
+    await client.post("/analyze/performance", json={"window": "5m"})
+    page = await _stored(client, 1)  # they are stored in the order in which they were made
+    assert [line["window"] for line in page["reports"]] == ["5m"]
+
+
 async def test_reports_of_another_version__are_listed_among_ours_and_answered_404_by_name(
     open_client: OpenClient, url: str
 ) -> None:
