@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
@@ -35,6 +35,8 @@ from common.contracts import Aggregate, DriftReport, Window
 
 DRAFTS: Final = 2
 """A model's draft, and one repair, which gets a single try."""
+PAST: Final = timedelta(minutes=5)
+"""What ended longer ago is over: figures up to now are not about it."""
 READ_KEPT: Final = 32
 """Payloads that are kept parsed: most requests are for the same few."""
 
@@ -186,7 +188,8 @@ class Analyst:
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
         measured = await fetch()
-        facts = read_facts(measured.aggregate, parameters.window, measured.drift)
+        is_past = parameters.end is not None and self._today() - parameters.end > PAST
+        facts = read_facts(measured.aggregate, parameters.window, measured.drift, is_past=is_past)
         observations = run_checks(facts)
         brief = Brief(facts, observations, status_of(facts, observations), [])
         drafted = await self._draft(brief, may_spend, is_spare=parameters.are_absolute)

@@ -38,7 +38,8 @@ _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All facts of one report. `window` is the name it was asked by, if any, `windows` are the names that prose may
-    use; `reference` is what drift was measured against, None where the metrics service did not tell.
+    use; `reference` is what drift was measured against, None where the metrics service did not tell. So many thresholds
+    are `unjudged`, and left out: what is told of them is of another time.
     """
 
     by_id: dict[str, Fact]
@@ -48,6 +49,7 @@ class Facts:
     previous: TimeRange
     reference: TimeRange | None
     lag_s: float | None
+    unjudged: int = 0
 
     def __getitem__(self, fact_id: str) -> Fact:
         return self.by_id[fact_id]
@@ -82,12 +84,18 @@ class Facts:
         return [fact for fact in self.by_id.values() if fact.label]
 
 
-def read_facts(aggregate: Aggregate, window: Window | None, drift: DriftReport | None = None) -> Facts:
-    """Everything that may be said; `window` is the name it was asked by, if any, and `drift` may be missing."""
+def read_facts(
+    aggregate: Aggregate, window: Window | None, drift: DriftReport | None = None, *, is_past: bool = False
+) -> Facts:
+    """Everything that may be said; `window` is the name it was asked by, if any, and `drift` may be missing.
+
+    The metrics service judges thresholds up to now, whatever was asked: they say nothing of a window that `is_past`.
+    """
+    thresholds = [] if is_past else aggregate.thresholds
     facts = [*_metrics(aggregate), *_errors(aggregate), *_labels(aggregate), _tail_ratio(aggregate)]
-    facts += [_rule(state) for state in aggregate.thresholds]
+    facts += [_rule(state) for state in thresholds]
     facts += _drifts(drift) if drift is not None else []
-    windows = {state.rule.window for state in aggregate.thresholds} | ({window} if window else set())
+    windows = {state.rule.window for state in thresholds} | ({window} if window else set())
     return Facts(
         by_id={fact.id: fact for fact in facts if _SAFE_ID.fullmatch(fact.id)},
         window=window,
@@ -96,6 +104,7 @@ def read_facts(aggregate: Aggregate, window: Window | None, drift: DriftReport |
         previous=aggregate.previous.range,
         reference=drift.reference if drift is not None else None,
         lag_s=aggregate.lag_s,
+        unjudged=len(aggregate.thresholds) - len(thresholds),
     )
 
 

@@ -142,6 +142,17 @@ async def test_rules_about_absolute_times__are_kept_for_seconds_and_a_models_rep
     assert [lifetime.serve_s for _, lifetime in store.committed] == [5, 300]
 
 
+@pytest.mark.parametrize(("ended", "status"), [(5, "critical"), (6, "degraded")])
+async def test_breach_of_now__is_not_one_of_a_window_that_ended_before(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, ended: int, status: str
+) -> None:
+    end = NOON - timedelta(minutes=ended)
+    report = (await create_analyst().report(Parameters(start=end - timedelta(hours=1), end=end), fetch)).report
+    assert report.status == status
+    assert any("breached" in finding.title for finding in report.findings) == (status == "critical")
+    assert any("left out" in sentence for sentence in report.limitations) == (status == "degraded")
+
+
 async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
     model = Model(GOOD)
     report = (await create_analyst(model).report(HOUR, fetch)).report

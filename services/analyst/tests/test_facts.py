@@ -111,6 +111,12 @@ def test_answered_and_limited_requests__are_not_errors(make_aggregate: MakeAggre
     assert [fact.id for fact in facts.errors] == ["errors.timeout"]
 
 
+def test_window_of_the_past__has_no_thresholds_for_they_are_judged_up_to_now(troubled: Aggregate) -> None:
+    facts = read_facts(troubled, None, is_past=True)
+    assert (facts.rules, facts.breached, facts.windows, facts.unjudged) == ([], [], frozenset(), 2)
+    assert read_facts(troubled, None).unjudged == 0
+
+
 def test_figure__carries_unit_method_error_and_n(make_aggregate: MakeAggregate) -> None:
     facts = read_facts(make_aggregate(method="sketch", relative_error=0.01), "1h")
     shown = figure("e1", facts["latency_ms.p95"], "current")

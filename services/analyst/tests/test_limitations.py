@@ -43,6 +43,16 @@ def test_exact_and_complete_hour__has_no_limitations(
     assert limitations(read_facts(make_aggregate(), "1h", make_drift())) == []
 
 
+def test_window_of_the_past__is_said_to_be_without_thresholds(
+    make_aggregate: MakeAggregate, make_drift: Callable[..., DriftReport]
+) -> None:
+    rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300)
+    state = ThresholdState(rule=rule, current=420.0, breached=True)
+    found = limitations(read_facts(make_aggregate(thresholds=(state,)), None, make_drift(), is_past=True))
+    assert found == ["Thresholds are judged up to now, not in a window of the past: 1 left out."]
+    assert limitations(read_facts(make_aggregate(), None, make_drift(), is_past=True)) == []
+
+
 @pytest.mark.parametrize(
     ("metric", "current", "method", "told"),
     [
