@@ -14,7 +14,7 @@ from common.openapi import Header, operation
 from common.problems import FieldError, Problem, unavailable
 from common.web import ErrorTable
 from metrics import examples
-from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, VersionConflict
+from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, TooManyOfOneClient, VersionConflict
 from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
 from metrics.rows_api import read_predictions
 from metrics.stream_api import stream_aggregates
@@ -181,6 +181,11 @@ ERRORS: Final[ErrorTable] = {
     InvalidField: lambda error: unanswerable(error, "body"),
     VersionConflict: lambda _: _precondition(412, "The thresholds changed since they were read; read them again."),
     TooManyFollowers: lambda _: unavailable("As many clients follow as this service takes.", RETRY_AFTER_S),
+    TooManyOfOneClient: lambda _: Problem(
+        429,
+        "From your address as many streams are open as one may have; close one, or ask POST /metrics/aggregated.",
+        headers={"Retry-After": str(round(RETRY_AFTER_S))},
+    ),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),
 }
 

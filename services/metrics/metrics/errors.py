@@ -34,5 +34,9 @@ class TooManyFollowers(Exception):
     """The live stream has as many followers as it takes."""
 
 
+class TooManyOfOneClient(Exception):
+    """One client follows as often as one may."""
+
+
 class AssetDamaged(Exception):
     """A file of the dashboard is not the one that this service was made with; the message names it."""

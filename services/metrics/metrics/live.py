@@ -10,11 +10,13 @@ import structlog
 
 from common.contracts import AggregateRequest, Window
 from metrics.aggregates import Aggregates
-from metrics.errors import StoreUnavailable, TooManyFollowers
+from metrics.errors import StoreUnavailable, TooManyFollowers, TooManyOfOneClient
 
 log = structlog.get_logger()
 
 HEARTBEAT_S: Final = 15.0
+ONE_IN: Final = 10
+"""So many clients, each with its full share, take all places."""
 
 
 class Live:
@@ -27,7 +29,9 @@ class Live:
         self._interval_s = interval_s
         self._heartbeat_s = heartbeat_s
         self._max_followers = max_followers
+        self._share = max(1, max_followers // ONE_IN)
         self._followers: Counter[Window] = Counter()
+        self._clients: Counter[str] = Counter()
         self._latest: dict[Window, bytes] = {}
         self._wanted = asyncio.Event()
         self._turn = asyncio.Event()
@@ -64,18 +68,22 @@ class Live:
             self._turn = asyncio.Event()
 
     @contextmanager
-    def following(self, window: Window) -> Iterator[AsyncIterator[bytes | None]]:
+    def following(self, window: Window, client: str) -> Iterator[AsyncIterator[bytes | None]]:
         """The messages of `window` until `stop`: an aggregate as JSON, or None when there was no message for a while.
 
-        Raises TooManyFollowers.
+        Raises TooManyOfOneClient and TooManyFollowers.
         """
+        if self._clients[client] >= self._share:
+            raise TooManyOfOneClient
         if self._followers.total() >= self._max_followers:
             raise TooManyFollowers
+        self._clients[client] += 1
         self._followers[window] += 1
         self._wanted.set()
         try:
             yield self._messages(window)
         finally:
+            self._clients -= Counter((client,))  # who has no place left is forgotten
             self._followers[window] -= 1
             if not self._followers[window]:
                 del self._followers[window]

@@ -376,6 +376,30 @@ async def test_stream__tells_aggregates_and_ends_with_the_service(settings: Metr
             assert await response.content.read() in (b"", b"\n")
 
 
+async def test_stream__is_refused_to_who_has_a_share_open_and_to_nobody_else(settings: MetricsSettings) -> None:
+    few = settings.model_copy(update={"metrics_stream_clients": 20})
+    async with TestClient(TestServer(create_service(few).app)) as client:
+
+        async def status(address: str) -> int:
+            response = await client.get("/metrics/stream", headers={"X-Forwarded-For": address})
+            if response.status == 429:
+                assert response.headers["Retry-After"] == "2"
+                assert "as many streams" in (await response.json(content_type="application/problem+json"))["detail"]
+            return response.status
+
+        asked = ("203.0.113.9",) * 3 + (
+            "2001:db8::1",
+            "2001:db8::2:1",
+            "2001:db8::3",
+            "2001:db8:0:1::1",
+            "",
+            "nonsense",
+        )
+        statuses = [await status(address) for address in asked]
+        assert statuses == [200, 200, 429, 200, 200, 429, 200, 200, 200]
+        assert await status("") == 429  # the peer's own
+
+
 async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
     settings: MetricsSettings,
     send: Callable[..., Any],

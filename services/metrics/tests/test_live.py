@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from common.contracts import Aggregate
 from metrics.aggregates import Aggregates
 from metrics.database import Database
-from metrics.errors import StoreUnavailable, TooManyFollowers
+from metrics.errors import StoreUnavailable, TooManyFollowers, TooManyOfOneClient
 from metrics.live import Live
 from metrics.rollups import Rollups
 
@@ -52,7 +53,7 @@ def live(aggregates: Aggregates) -> Live:
 
 
 async def test_followers_of_a_window__share_one_computation(live: Live, aggregates: CountedAggregates) -> None:
-    with live.following("5m") as one, live.following("5m") as other, live.following("1h") as third:
+    with live.following("5m", "a") as one, live.following("5m", "b") as other, live.following("1h", "c") as third:
         await live.publish()
         assert await anext(one) is await anext(other)
         assert b'"thresholds"' in (await anext(third) or b"")
@@ -60,7 +61,7 @@ async def test_followers_of_a_window__share_one_computation(live: Live, aggregat
 
 
 async def test_slow_follower__gets_the_newest_only(live: Live, clock: Any) -> None:
-    with live.following("5m") as messages:
+    with live.following("5m", "a") as messages:
         for _ in range(3):
             clock.now_s += 1
             await live.publish()
@@ -70,7 +71,7 @@ async def test_slow_follower__gets_the_newest_only(live: Live, clock: Any) -> No
 
 
 async def test_nobody_following__computes_nothing(live: Live, aggregates: CountedAggregates) -> None:
-    with live.following("5m"):
+    with live.following("5m", "a"):
         pass
     await live.publish()
     assert aggregates.answers == 0
@@ -79,14 +80,14 @@ async def test_nobody_following__computes_nothing(live: Live, aggregates: Counte
 async def test_who_leaves_while_it_is_computed__leaves_nothing_to_the_next(
     live: Live, aggregates: CountedAggregates, clock: Any
 ) -> None:
-    with live.following("5m"):
+    with live.following("5m", "a"):
         aggregates.hold = asyncio.Event()
         publishing = asyncio.ensure_future(live.publish())
         await aggregates.begun.wait()
     aggregates.hold.set()
     await publishing
     clock.now_s += 60
-    with live.following("5m") as messages:
+    with live.following("5m", "a") as messages:
         message = asyncio.ensure_future(anext(messages))
         await live.publish()
         assert Aggregate.model_validate_json(await message or b"").lag_s == clock()
@@ -95,7 +96,7 @@ async def test_who_leaves_while_it_is_computed__leaves_nothing_to_the_next(
 async def test_rounds_that_compute_nothing__keep_no_heartbeat_back(aggregates: CountedAggregates) -> None:
     live = Live(aggregates, interval_s=1, max_followers=3, heartbeat_s=0.05)
     aggregates.is_away = True
-    with live.following("5m") as messages:
+    with live.following("5m", "a") as messages:
         message = asyncio.ensure_future(anext(messages))
         async with asyncio.timeout(20):
             while not message.done():
@@ -105,15 +106,31 @@ async def test_rounds_that_compute_nothing__keep_no_heartbeat_back(aggregates: C
 
 
 async def test_stop__ends_the_messages_of_all(live: Live) -> None:
-    with live.following("5m") as messages:
+    with live.following("5m", "a") as messages:
         waiting = asyncio.ensure_future(anext(messages, b"over"))
         live.stop()
         assert await waiting == b"over"
 
 
 async def test_more_followers_than_there_is_room_for__are_refused_until_one_leaves(live: Live) -> None:
-    with live.following("5m"), live.following("1h"):
-        with live.following("5m"), pytest.raises(TooManyFollowers), live.following("5m"):
+    with live.following("5m", "a"), live.following("1h", "b"):
+        with live.following("5m", "c"), pytest.raises(TooManyFollowers), live.following("5m", "d"):
             pass
-        with live.following("5m"):
+        with live.following("5m", "d"):
             pass
+
+
+@pytest.mark.parametrize(("places", "share"), [(1, 1), (19, 1), (20, 2), (100, 10)])
+async def test_one_client__has_a_tenth_of_the_places_and_one_at_least(
+    aggregates: Aggregates, places: int, share: int
+) -> None:
+    live = Live(aggregates, interval_s=1, max_followers=places)
+    with ExitStack() as stack:
+        for _ in range(share):
+            stack.enter_context(live.following("5m", "one"))
+        with pytest.raises(TooManyOfOneClient), live.following("1h", "one"):
+            pass
+        for number in range(places - share):
+            stack.enter_context(live.following("5m", f"other {number}"))
+    with live.following("5m", "one"):
+        pass
