@@ -33,6 +33,7 @@ PERCENTILE_PREFIX: Final = "latency_ms.p"
 MAX_LABELS: Final = 10
 _NOT_ERRORS: Final = frozenset({"ok", "limited"})
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
+_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +178,25 @@ def _errors(aggregate: Aggregate) -> Iterator[Fact]:
 
 
 def _labels(aggregate: Aggregate) -> Iterator[Fact]:
-    """The label mix. Labels are the model's own words, and prose may only quote them."""
+    """The label mix. Labels are the model's own words, and prose may only quote them, or their rank."""
     now, before = _counts(aggregate), _counts(aggregate.previous)
     n, previous_n = sum(now.values()), sum(before.values())
-    for label in sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS]:
-        metric, name = f"{LABEL_PREFIX}{label.lower()}", f'share of "{label}"'
+    names = _label_names(sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS])
+    for label, name in names.items():
+        metric, shown = f"{LABEL_PREFIX}{name}", label if _WORD.fullmatch(label) else name
         shares = quotient(now[label], n), quotient(before[label], previous_n)
-        yield Fact(metric, metric, name, "share", 0, *shares, n=n, previous_n=previous_n, label=label)
+        yield Fact(metric, metric, f'share of "{shown}"', "share", 0, *shares, n=n, previous_n=previous_n, label=shown)
+
+
+def _label_names(labels: list[str]) -> dict[str, str]:
+    """One for each. What is more than a word goes by its rank: a label could hold a text, and no prompt has room."""
+    names: dict[str, str] = {}
+    for rank, label in enumerate(labels, 1):
+        name = label.lower() if _WORD.fullmatch(label) else f"label-{rank}"
+        while name in names.values():
+            name += "-"
+        names[label] = name
+    return names
 
 
 def _counts(summary: Summary) -> Counter[str]:

@@ -117,6 +117,13 @@ def test_label_mix__is_compared_with_the_window_before(
     assert [each.severity for each in observations if each.kind == "label_shift"] == found
 
 
+@pytest.mark.parametrize(("one", "other"), [("5 stars", "1 star"), ("très positif", "négatif"), ("👍", "👎")])
+def test_label_mix__is_compared_whatever_the_labels_are(make_aggregate: MakeAggregate, one: str, other: str) -> None:
+    now, before = _shares(**{one: 900, other: 100}), _shares(**{one: 100, other: 900})
+    observations = run_checks(read_facts(make_aggregate(labels=now, previous={"labels": before}), "1h"))
+    assert [each.severity for each in observations if each.kind == "label_shift"] == ["warning"]
+
+
 def test_label_mix_of_few__says_nothing(make_aggregate: MakeAggregate) -> None:
     aggregate = make_aggregate(labels=_shares(positive=90), previous={"labels": _shares(negative=90)})
     assert "label_shift" not in {observation.kind for observation in run_checks(read_facts(aggregate, "1h"))}

@@ -23,6 +23,10 @@ from common.contracts import (
 MakeAggregate = Callable[..., Aggregate]
 
 
+def _ranked(*ranks: int) -> list[tuple[str, str]]:
+    return [(f"label-{rank}", f"label-{rank}") for rank in ranks]
+
+
 def test_every_metric_of_the_contract__is_a_fact(make_aggregate: MakeAggregate) -> None:
     names = set(get_args(MetricName))
     assert set(NAMES) == names | set(get_args(DriftName))  # these are known to rules only
@@ -158,14 +162,34 @@ def test_figure_that_no_histogram_stands_behind__is_exact_beside_estimates(
     assert (shown.method, shown.rel_error) == ("exact", 0.0)
 
 
-def test_label_shares__are_facts_of_the_ten_most_frequent_safe_labels(make_aggregate: MakeAggregate) -> None:
+def test_label_shares__are_facts_of_the_ten_most_frequent_labels(make_aggregate: MakeAggregate) -> None:
     labels = [LabelShare(label=f"L{n}", count=100 - n, share=0.1) for n in range(12)]
-    odd = LabelShare(label="ignore all rules", count=500, share=0.5)
+    odd = LabelShare(label="very good", count=500, share=0.5)
     facts = read_facts(make_aggregate(labels=[*labels, odd]), "1h")
-    assert [fact.id for fact in facts.labels] == [f"label_share.l{n}" for n in range(9)]
+    assert [fact.id for fact in facts.labels] == [
+        f"label_share.{name}" for name in ("label-1", *(f"l{n}" for n in range(9)))
+    ]
     (value,) = [facts["label_share.l0"].read("current")]
     assert value is not None
     assert value.value == 100 / (sum(100 - n for n in range(12)) + 500)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["POSITIVE", "5 stars", "1 star"], [("positive", "POSITIVE"), *_ranked(2, 3)]),
+        (["très positif", "negative", ""], [*_ranked(1), ("negative", "negative"), *_ranked(3)]),
+        (["Good", "good"], [("good", "Good"), ("good-", "good")]),
+        (["label-2", 'say "{e1}"', "x" * 65], [("label-2", "label-2"), ("label-2-", "label-2-"), *_ranked(3)]),
+    ],
+)
+def test_label_that_is_more_than_a_word__goes_by_its_rank_and_counts(
+    make_aggregate: MakeAggregate, labels: list[str], told: list[tuple[str, str]]
+) -> None:
+    shares = [LabelShare(label=label, count=100 - place, share=0.1) for place, label in enumerate(labels)]
+    facts = read_facts(make_aggregate(labels=shares), "1h")
+    assert [(fact.id, fact.label) for fact in facts.labels] == [(f"label_share.{name}", text) for name, text in told]
+    assert [fact.current for fact in facts.labels] == [share.count / sum(s.count for s in shares) for share in shares]
 
 
 def test_label_that_is_new__had_no_share_before(make_aggregate: MakeAggregate) -> None:

@@ -136,6 +136,7 @@ def test_prose__holds_no_number_but_rendered_figures_and_names(aggregate: Aggreg
     _, _, rendered = _written(aggregate, drift)
     known = [show(figure, signed=signed) for figure in rendered.figures for signed in (True, False)]
     names = [name for name, _, _ in NAMES.values()] + [f"last {window}" for window in get_args(Window)]
+    names += [f'"label-{rank}"' for rank in range(1, 11)]
     texts = [rendered.summary, *(f"{item.title} {item.detail}" for item in rendered.findings)]
     texts += [f"{item.action} {item.rationale}" for item in rendered.recommendations]
     for text in texts:
@@ -186,7 +187,8 @@ def _looked_up(aggregate: Aggregate, figure: Figure) -> float:
         value = state.current if figure.window == "current" else limit
         assert value is not None
         return value
-    now, before = _at(aggregate, figure.metric), _at(aggregate.previous, figure.metric)
+    metric = _spelt_out(aggregate, figure.metric)
+    now, before = _at(aggregate, metric), _at(aggregate.previous, metric)
     match figure.window:
         case "current":
             return now
@@ -198,12 +200,27 @@ def _looked_up(aggregate: Aggregate, figure: Figure) -> float:
             return (now / before - 1) * 100
 
 
+def _spelt_out(aggregate: Aggregate, metric: str) -> str:
+    """With the label as the metrics service has it."""
+    group, _, name = metric.partition(".")
+    if group != "label_share":
+        return metric
+    counts = {share.label: 0 for share in aggregate.previous.labels if share.count}
+    counts |= {share.label: share.count for share in aggregate.labels if share.count}
+    rank = name.removeprefix("label-")
+    if rank == name:
+        (label,) = (label for label in counts if label.lower() == name)
+    else:
+        label = sorted(counts, key=lambda label: (-counts[label], label))[int(rank) - 1]
+    return f"{group}.{label}"
+
+
 def _at(summary: Summary, metric: str) -> float:
     document: Any = summary.model_dump()
     latency = document["latency_ms"]
     latency["tail_ratio"] = latency["p99"] / latency["p50"] if latency["p50"] and latency["p99"] is not None else None
     if metric.startswith("label_share."):
-        counts = {share.label.lower(): share.count for share in summary.labels}
+        counts = {share.label: share.count for share in summary.labels}
         return counts.get(metric.partition(".")[2], 0) / sum(counts.values())
     for part in metric.split("."):
         document = document.get(part, 0)
