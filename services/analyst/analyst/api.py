@@ -23,6 +23,7 @@ from analyst.quota import Quota
 from analyst.ratelimit_headers import Policy, ratelimit_headers
 from analyst.report import FallbackReason, Past, Report
 from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
+from common.negotiation import preferred
 from common.openapi import Header, operation
 from common.problems import FieldError, Problem, unavailable
 from common.requests import RequestContext
@@ -272,19 +273,9 @@ async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any,
 
 def _response(report: Report, body: bytes, request: web.Request, headers: dict[str, str]) -> web.Response:
     headers |= {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
-    if _prefers_markdown(request.headers.get(hdrs.ACCEPT, "")):
+    if preferred(request.headers.getall(hdrs.ACCEPT, ()), (JSON, MARKDOWN)) == MARKDOWN:
         return web.Response(text=to_markdown(report), content_type=MARKDOWN, charset="utf-8", headers=headers)
     return web.Response(body=body, content_type=JSON, headers=headers)
-
-
-def _prefers_markdown(accept: str) -> bool:
-    """Markdown only for who asks for it at least as much as for JSON."""
-    weights = {}
-    for part in accept.lower().split(","):
-        media, *options = (piece.strip() for piece in part.split(";"))
-        quality = next((option[2:] for option in options if option.startswith("q=")), "1")
-        weights[media] = float(quality) if quality.replace(".", "", 1).isdecimal() else 0.0
-    return weights.get(MARKDOWN, 0.0) > 0 and weights[MARKDOWN] >= weights.get(JSON, 0.0)
 
 
 def _failed(error: FlightFailed, retry_after_s: float) -> Problem:

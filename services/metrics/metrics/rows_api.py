@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import io
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
@@ -19,6 +18,7 @@ from common.contracts import (
     StoredPrediction,
     Window,
 )
+from common.negotiation import preferred
 from common.openapi import operation
 from metrics import examples
 from metrics.resources import RESOURCES, deadline, fields_of_query
@@ -67,7 +67,7 @@ class PredictionsQuery(Body):
     },
     examples=[examples.PREDICTIONS],
 )
-async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse | PredictionPage:
+async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse:
     """Read single predictions, newest first.
 
     JSON comes in pages of at most `limit`, less where texts are long. With `Accept: text/csv` or
@@ -78,13 +78,14 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
     with fields_of_query():
         asked = query.range(int(time.time() * SECOND))
         predictions, filters = request.app[RESOURCES].predictions, query.filters()
-        wanted = _wanted(request)
-        limit = EXPORT_ROWS if wanted else query.limit
+        wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), (_JSON, CSV, NDJSON))
+        limit = query.limit if wanted == _JSON else EXPORT_ROWS
         async with deadline(request):
             page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor)
-    if wanted is None:
-        return page
-    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"})
+    varies = {hdrs.VARY: hdrs.ACCEPT}
+    if wanted == _JSON:
+        return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=varies)
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"} | varies)
     await response.prepare(request)
     if request.method == hdrs.METH_HEAD:  # what is written now would pass for the next answer on the connection
         return response
@@ -96,23 +97,6 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         if page.next is None:
             return response
         page = await predictions.page(asked, filters, limit=limit, cursor=page.next)
-
-
-def _wanted(request: web.Request) -> str | None:
-    """The export that the client prefers; None for JSON, also where it takes neither."""
-    quality = {media: 0.0 for media in (_JSON, CSV, NDJSON)}
-    for part in request.headers.get(hdrs.ACCEPT, "").split(","):
-        media, *parameters = (word.strip().lower() for word in part.split(";"))
-        if media in quality:
-            quality[media] = max((_quality(word) for word in parameters if word.startswith("q=")), default=1.0)
-    found = max(quality, key=quality.__getitem__)
-    return None if found == _JSON else found
-
-
-def _quality(parameter: str) -> float:
-    """Between 0 and 1; what makes no sense is least."""
-    match = re.fullmatch(r"q=(0(\.[0-9]*)?|1(\.0*)?)", parameter, re.ASCII)
-    return float(match[1]) if match else 0.0
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:

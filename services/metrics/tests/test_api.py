@@ -301,12 +301,14 @@ async def test_export__holds_every_matching_row(
         ("application/json;q=0.5, text/csv", "text/csv"),
         ("text/csv;q=0.5, application/x-ndjson;Q=0.7", "application/x-ndjson"),
         ("text/csv;q=lots", "application/json"),
+        ("text/csv;q=0.1, */*", "application/json"),
         ("text/html, */*;q=0.8", "application/json"),
     ],
 )
 async def test_export__is_the_one_that_the_client_prefers(client: Client, accept: str, media: str) -> None:
     response = await client.get("/metrics/predictions", headers={"Accept": accept})
     assert (response.status, response.content_type) == (200, media)
+    assert response.headers["Vary"] == "Accept"
 
 
 @pytest.mark.parametrize("media", ["text/csv", "application/x-ndjson"])
