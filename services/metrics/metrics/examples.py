@@ -119,8 +119,9 @@ PREDICTIONS: Final = PredictionPage(
 PREDICTIONS_NDJSON: Final = "".join(f"{row.model_dump_json()}\n" for row in PREDICTIONS.predictions)
 PREDICTIONS_CSV: Final = (
     f"{','.join(StoredPrediction.model_fields)}\r\n"
-    "01a20bb1-f56a-74eb-ab6a-7aee04ea1360,2026-11-24T11:00:00+00:00,/predict,ok,01a20bb1-f56a-74eb-ab6a-7aee04ea1360,,"
-    "sluice-sentiment-minilm,9680a671e92c,POSITIVE,0.9637638819531743,0.9275277639063487,false,false,8505,560,3764,6,17,"
-    "2c70e12b7a0646f92279f427c7b38e73,\r\n"
+    '"01a20bb1-f56a-74eb-ab6a-7aee04ea1360","2026-11-24T11:00:00+00:00","/predict","ok",'
+    '"01a20bb1-f56a-74eb-ab6a-7aee04ea1360","","sluice-sentiment-minilm","9680a671e92c","POSITIVE",'
+    '"0.9637638819531743","0.9275277639063487","false","false","8505","560","3764","6","17",'
+    '"2c70e12b7a0646f92279f427c7b38e73",""\r\n'
 )
 EVENT: Final = f"event: aggregate\ndata: {AGGREGATE.model_dump_json()}\n\n"

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final
@@ -31,7 +32,9 @@ CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
 _COLUMNS: Final = tuple(StoredPrediction.model_fields)
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+_FORMULA: Final = re.compile(r'^(?=[\t\r])|(?:^|(?<=[;|\t\r\n]))(?=[ "\f\v]*[=+@-])')
+"""Where a spreadsheet would begin to run a formula, also one that splits at other characters than commas: to that one
+quotes inside a line mean nothing."""
 _NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL takes none
 
 
@@ -72,8 +75,8 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
 
     JSON comes in pages of at most `limit`, less where texts are long. With `Accept: text/csv` or
     `application/x-ndjson` all that match from `cursor` on are streamed, whatever `limit` says; an export that breaks
-    off half-way ends without its closing chunk. In CSV a text that a spreadsheet would run as a formula begins with
-    an apostrophe; the other two have it as it is.
+    off half-way ends without its closing chunk. In CSV an apostrophe stands before whatever a spreadsheet would run as
+    a formula, at the beginning and after what it may take for a separator; the other two have texts as they are.
     """
     with fields_of_query():
         asked = query.range(int(time.time() * SECOND))
@@ -107,7 +110,7 @@ async def _send(response: web.StreamResponse, data: bytes) -> None:
 
 def _csv(rows: Sequence[StoredPrediction]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
     return text.getvalue().encode()
 
 
@@ -118,7 +121,7 @@ def _ndjson(rows: Sequence[StoredPrediction]) -> bytes:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
+    if isinstance(value, str):
+        return _FORMULA.sub("'", value)
     isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
     return isoformat() if isoformat else value

@@ -331,14 +331,39 @@ async def test_head_of_an_export__has_no_body(
 async def test_formula_in_a_text__does_not_run_in_a_spreadsheet(
     client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
 ) -> None:
-    texts = ["=1+1", "+1", "-1", "@sum", "\t=1", "\r=1", "1=1", ""]
+    texts = ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", " =1", "1=1", "a - b", "a=b; c", ""]
     await ingested(*(prediction(at_us=now_us - n, text=text) for n, text in enumerate(texts)))
     exported = {}
     for media in ("text/csv", "application/x-ndjson"):
         exported[media] = await (await client.get("/metrics/predictions", headers={"Accept": media})).text()
     lines = csv.DictReader(io.StringIO(exported["text/csv"], newline=""))
-    assert [line["text"] for line in lines] == [*(f"'{text}" for text in texts[:6]), *texts[6:]]
+    assert [line["text"] for line in lines] == [*(f"'{text}" for text in texts[:7]), *texts[7:]]
     assert [line["text"] for line in ndjson(exported["application/x-ndjson"])] == texts
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+async def test_formula_within_a_text__does_not_run_where_cells_are_split_at_other_characters(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int, delimiter: str
+) -> None:
+    formulas = ["=1+1", '=HYPERLINK("http://x")', " +1", '"=1+1', '""-1', "\t@sum", "\r\n=1"]
+    texts = [f"fine{mark}{formula}{mark}" for mark in ";\t|\n" for formula in formulas]
+    await ingested(*(prediction(at_us=now_us - n, text=text) for n, text in enumerate(texts)))
+    exported = await (await client.get("/metrics/predictions", headers={"Accept": "text/csv"})).text()
+    _, rows = exported.split("\r\n", 1)
+    cells = [cell for row in csv.reader(io.StringIO(rows, newline=""), delimiter=delimiter) for cell in row]
+    assert len(cells) > len(texts)
+    assert [cell for cell in cells if cell.strip(' "').startswith(("=", "+", "-", "@"))] == []
+
+
+async def test_csv__has_each_cell_in_quotes(
+    client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
+) -> None:
+    await ingested(prediction(at_us=now_us, text="fine"))
+    exported = await (await client.get("/metrics/predictions", headers={"Accept": "text/csv"})).text()
+    head, row, end = exported.split("\r\n")
+    assert end == ""
+    assert row.count('","') == head.count(",")
+    assert row.startswith('"') and row.endswith('"fine"')
 
 
 def ndjson(text: str) -> list[dict[str, Any]]:
