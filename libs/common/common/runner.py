@@ -13,7 +13,7 @@ KEEPALIVE_S: Final = 60.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
 CUT_OFF_S: Final = 0.1  # for each step of cutting off what is late
-LINGER_S: Final = 2.0  # for a client that still sends when it is answered: closing at once would cost it the answer
+LINGER_S: Final = 10.0  # for a client that still sends when it is answered: a reset would cost it the answer
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
 """More than the edge passes on: what aiohttp finds too long it refuses in plain text, and repeats it."""
