@@ -37,12 +37,13 @@ OnWorker: TypeAlias = Callable[[WorkerEvent], None]
 class Restarts:
     """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up.
 
-    An engine that ends before it was over a batch is a failure too. A worker that is over a batch for `stuck_after_s`
-    shows; after `lost_after_s` nobody can be waiting for that batch.
+    An engine that ends before it was over a batch, and before it stood for `stood_s`, is a failure too. A worker that
+    is over a batch for `stuck_after_s` shows; after `lost_after_s` nobody can be waiting for that batch.
     """
 
     backoff_s: float = 0.1
     attempts: int = 8
+    stood_s: float = 60.0
     stuck_after_s: float = 60.0
     lost_after_s: float = 180.0
 
@@ -106,6 +107,7 @@ class Worker:
         self._free_since_s = 0.0
         self._card: ModelCard | None = None
         self._tries = 0
+        self._since_s = 0.0
         self._has_given_up = False
         self.is_ready = False
 
@@ -200,8 +202,11 @@ class Worker:
             if self._host is not broken:  # another task has done it
                 return
             self._host = None
+            if self._now() - self._since_s > self._restarts.stood_s:
+                self._tries = 0
             self._tell("died", cause)
             await _close(broken)  # a device may not have room for two
+            broken.lost.set()  # who watches it goes on to the next
             while self._tries < self._restarts.attempts:
                 await asyncio.sleep(min(self._restarts.backoff_s * 2**self._tries, _BACKOFF_MAX_S))
                 self._tries += 1  # a new engine is a success only once it is over a batch
@@ -232,6 +237,7 @@ class Worker:
             await _close(host)
             raise
         self._host, self._card = host, host.card
+        self._since_s = self._now()
         self.is_ready = True
         return host.card
 

@@ -97,7 +97,7 @@ class Mortal(ThreadHost):
 class Play:
     """A worker of two lanes whose engines can be ended."""
 
-    def __init__(self, stage: Any, *, all_end: bool = False) -> None:
+    def __init__(self, stage: Any, *, all_end: bool = False, stood_s: float = 60.0) -> None:
         self._make = stage.make
         self._all_end = all_end
         self._told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
@@ -107,7 +107,7 @@ class Play:
             replace(SIZES, lanes=2),
             time.monotonic,
             on_worker=self._tell,
-            restarts=Restarts(backoff_s=0.0001, attempts=2),
+            restarts=Restarts(backoff_s=0.0001, attempts=2, stood_s=stood_s),
         )
 
     async def _start(self) -> Host:
@@ -173,6 +173,20 @@ async def test_engines_that_end_before_they_score_anything__are_given_up(play: A
     events = await playing.told(6)
     assert [what for what, _ in events] == ["died", "restarted", "died", "restarted", "died", "gave up"]
     assert playing.batcher.state == "failed"
+
+
+async def test_engine_that_stood_for_a_while__is_replaced_however_many_ended_before(play: Any) -> None:
+    playing = await play(stood_s=0.0)
+    for _ in range(5):
+        playing.end()
+        assert [what for what, _ in await playing.told(2)] == ["died", "restarted"]
+
+
+async def test_engine_that_broke_in_a_batch__is_not_watched_any_more(play: Any, stage: Any) -> None:
+    playing = await play()
+    stage.break_scores = 2  # the text and the probe
+    await playing.score()
+    assert [host.lost.is_set() for host in playing.hosts] == [True, False]
 
 
 async def test_engine_that_has_scored_a_text__is_replaced_however_many_ended_before(play: Any) -> None:
