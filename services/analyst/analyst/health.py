@@ -76,22 +76,27 @@ def _health(passage: Passage, sentence: str, facts: Facts, status: Status) -> It
     """A breach of a rule that only informs leaves the service healthy; whoever says so tells of the breach as well."""
     if (claim := verdicts.STATUS_CLAIM.search(sentence)) and claim[1].lower() != status:
         yield "another status than the data's", claim[0]
-    for words in _said_well(sentence):
+    for words, clause in _said_well(sentence):
         if status != "healthy":
             yield "healthy though it is not", words
-        elif facts.breached and not (words.lower() == "healthy" and _tells_of_a_breach(passage, facts)):
-            yield "all well though a threshold is breached", words
+        elif facts.breached and not (verdicts.MODAL.search(clause) or is_instruction(passage, sentence)):
+            if words.lower() != "healthy" or not _tells_of_a_breach(passage, facts):
+                yield "all well though a threshold is breached", words
     for pattern, metric in _NONE_OF:
         if (match := pattern.search(sentence)) and facts[metric].current:
             yield "none of what there is", match[0]
 
 
-def _said_well(sentence: str) -> Iterator[str]:
-    """Words that call something healthy, and are not denied in their clause."""
+def _said_well(sentence: str) -> Iterator[tuple[str, str]]:
+    """Words that call something healthy, and are not denied in their clause; with the clause up to them."""
     for match in verdicts.HEALTHY.finditer(sentence):
-        clause = lexicon.CLAUSE_END.split(sentence[: match.start()])[-1]
+        clause = _clause_before(match)
         if not lexicon.NEGATION.search(clause):
-            yield match[0]
+            yield match[0], clause
+
+
+def _clause_before(match: re.Match[str]) -> str:
+    return lexicon.CLAUSE_END.split(match.string[: match.start()])[-1]
 
 
 def _tells_of_a_breach(passage: Passage, facts: Facts) -> bool:
@@ -100,10 +105,10 @@ def _tells_of_a_breach(passage: Passage, facts: Facts) -> bool:
 
 def _names_a_breach(passage: Passage, sentence: str, facts: Facts) -> bool:
     """Whether it says of a breached threshold that it is breached, or that its metric is past its limit."""
-    if verdicts.MODAL.search(sentence):
-        return False
     breached = [fact for fact in _rules_spoken_of(passage, sentence, facts) if _is_breached(fact)]
     if (match := lexicon.BREACH.search(sentence)) and not _is_denied(match):
-        return bool(breached)
+        return bool(breached) and not verdicts.MODAL.search(_clause_before(match))
+    if verdicts.MODAL.search(sentence):
+        return False
     side = _side(sentence) if lexicon.LIMIT.search(sentence) else 0
     return side != 0 and any(_is_on(fact, side) for fact in breached)

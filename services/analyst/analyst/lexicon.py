@@ -40,8 +40,8 @@ NUMBER_WORD: Final = words(
 )
 NOT_A_NUMBER: Final = words(r"double-check\w*", r"third-part\w+", r"zero-downtime", r"one of (?:the|these|several)")
 ROMAN: Final = re.compile(
-    r"\b(?=[IVXLCDM]{2}|[VXLCDM]\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b"
-    r"|\b(?=[ivx]{2})x{0,3}(?:ix|iv|v?i{0,3})\b"
+    r"\b(?=[IVXLCDM]{2}|[VXLCDM]\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?<=[IVXLCDM])\b"
+    r"|\b(?=[ivx]{2})x{0,3}(?:ix|iv|v?i{0,3})(?<=[ivx])\b"
 )
 NOT_ROMAN: Final = re.compile(r"\bCI/CD\b")
 UNIT: Final = re.compile(

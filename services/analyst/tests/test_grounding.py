@@ -376,6 +376,17 @@ def test_drift__is_claimed_as_it_was_measured(
     assert reasons == ([] if reason is None else [reason])
 
 
+@pytest.mark.parametrize("word", ["visible", "via", "violated", "vital", "IDs", "VM", "LLM", "CDN", "DLQ", "DDoS"])
+def test_word_that_begins_like_a_roman_numeral__is_none(word: str, facts: Facts, status: Status) -> None:
+    refusals = check_draft(_draft(f"What is behind it: {word}."), facts, status)
+    assert "number word" not in _reasons(refusals)
+
+
+@pytest.mark.parametrize("numeral", ["VII", "vii", "XIV", "ix", "X", "MM"])
+def test_roman_numeral__is_a_number_word(numeral: str, facts: Facts, status: Status) -> None:
+    assert "number word" in _reasons(check_draft(_draft(f"What is behind it: {numeral}."), facts, status))
+
+
 @pytest.mark.parametrize("sentence", ["There is no drift.", "The labels drifted."])
 def test_drift_not_told__is_neither_claimed_nor_denied(sentence: str, facts: Facts, status: Status) -> None:
     assert len(check_draft(_draft(sentence), facts, status)) == 1
@@ -388,6 +399,8 @@ def test_drift_not_told__is_neither_claimed_nor_denied(sentence: str, facts: Fac
         ("The status is healthy. The threshold on the share of rate-limited requests is breached.", True),
         ("The service is healthy. The share of rate-limited requests is {e1}, above its limit of {e2}.", True),
         ("The share of rate-limited requests exceeds its limit.", True),
+        ("The service is healthy, but a threshold is breached, so a client may be retrying.", True),
+        ("A threshold is breached, which may be the limiter working as designed.", True),
         ("The service is healthy.", False),
         ("The service is healthy and needs no work.", False),
         ("There were no timeouts, and the service is healthy.", False),
