@@ -1,8 +1,9 @@
 """`python -m metrics.rebuild`: recomputes rollups from the events that are kept, and proves that they are equal.
 
 Only days whose events are all kept are touched; of older ones the rollups are all there is. Run it any time: a day is
-not dropped while it is compared or replaced, comparing holds nothing else back, and replacing a day's rollups holds
-ingestion back while that day is computed.
+not dropped while it is compared or replaced. Meanwhile no partition is made or filled either, for which upkeep tries
+for two seconds, in which writers wait, and again later; replacing a day's rollups holds ingestion back while that day
+is computed.
 """
 
 import argparse
