@@ -30,6 +30,12 @@ settings.register_profile("unhurried", deadline=None)  # properties hold or not,
 settings.load_profile("unhurried")
 
 
+def pytest_configure() -> None:
+    """Forget what drivers of PostgreSQL read beside its URL (PGSSLMODE and so on): it was set for another server."""
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BINDIR"]:
+        del os.environ[name]
+
+
 @contextmanager
 def _running(server: AnyServer) -> Iterator[AnyServer]:
     try:

@@ -47,12 +47,17 @@ def drain_s(environment: Mapping[str, str]) -> float:
 def completed(
     user: Mapping[str, str], stores: Mapping[str, str], state: Path, defaults: Mapping[str, str]
 ) -> dict[str, str]:
-    """The user's environment, all that he left open filled in, and the embedded stores, which nobody else can name."""
+    """The user's environment, all that he left open filled in, and the embedded stores, which nobody else can name.
+
+    What drivers of PostgreSQL read beside its URL (PGSSLMODE and so on) he set for another server than ours.
+    """
     filled = dict(defaults)
     for name in GENERATED:
         if not is_given(user, name):
             filled[name] = kept_secret(secret_file(state, name))
     set_by_user = {name: value for name, value in user.items() if value or name not in filled}
+    if "DATABASE_URL" in stores:
+        set_by_user = {name: value for name, value in set_by_user.items() if not name.startswith("PG")}
     return {**filled, **set_by_user, **stores}
 
 

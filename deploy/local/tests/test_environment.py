@@ -48,6 +48,13 @@ def test_embedded_store__is_not_redirected_by_a_leftover_variable(tmp_path: Path
     assert completed({"REDIS_PORT": "1"}, {"REDIS_PORT": "12345"}, tmp_path, {})["REDIS_PORT"] == "12345"
 
 
+@pytest.mark.parametrize(("stores", "reaches"), [({"DATABASE_URL": "embedded"}, False), ({}, True)])
+def test_variable_of_postgresql__reaches_the_services_with_a_server_of_the_user_alone(
+    tmp_path: Path, stores: dict[str, str], reaches: bool
+) -> None:
+    assert ("PGSSLMODE" in completed({"PGSSLMODE": "require"}, stores, tmp_path, {})) is reaches
+
+
 def test_secret_in_a_file_of_the_user__is_not_generated(tmp_path: Path) -> None:
     found = completed({"EVENTS_HASH_KEY_FILE": "/run/secrets/key"}, {}, tmp_path, {})
     assert "EVENTS_HASH_KEY" not in found
