@@ -282,6 +282,15 @@ def test_stores_of_the_user__are_not_embedded(launch: Launch) -> None:
     assert not (launched.state / "valkey").exists()
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """What is started hears of the terminal's end, even where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_terminal_signals__stop_in_order(launch: Launch, number: signal.Signals) -> None:
     launched = launch("edge")

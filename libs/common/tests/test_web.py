@@ -230,7 +230,7 @@ async def test_body_not_encoded_as_told__is_400_and_the_last_on_its_connection(
         assert (await problem(response))["status"] == 400
         assert response.headers["Connection"] == "close"
     assert len(lines) == 1
-    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
+    assert [record for record in caplog.records if record.name == "aiohttp.server"] == []
 
 
 async def test_body_that_breaks_in_the_middle__is_400_and_the_last_on_its_connection(client: Client) -> None:
