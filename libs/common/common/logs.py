@@ -9,6 +9,7 @@ import structlog
 LogFormat = Literal["auto", "console", "json"]
 
 _OURS: Final = "sluice"
+_LOGGER: Final = logging.getLogger(_OURS)
 
 
 def configure(
@@ -31,12 +32,12 @@ def configure(
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=lambda *_names: logging.getLogger(_OURS),
+        logger_factory=lambda *_names: _LOGGER,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(_formatter(console, out.isatty(), shared))
-    logging.getLogger(_OURS).setLevel(threshold)
+    _LOGGER.setLevel(threshold)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.INFO))
@@ -46,7 +47,7 @@ def configure(
 
 def is_verbose() -> bool:
     """Whether what is fine gets a line, too: asked before one is put together for each request."""
-    return logging.getLogger(_OURS).isEnabledFor(logging.DEBUG)
+    return _LOGGER.isEnabledFor(logging.DEBUG)
 
 
 def _service_name(service: str) -> structlog.typing.Processor:

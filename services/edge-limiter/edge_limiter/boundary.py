@@ -9,10 +9,11 @@ from typing import Final
 
 from aiohttp import hdrs
 
+from common.logs import is_verbose
 from common.problems import CONTENT_TYPE, Problem
 from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
 from common.telemetry import HttpMetrics
-from common.web import QUIET_STATUSES, ErrorTable, problem_of, record_request
+from common.web import ErrorTable, problem_of, record_request
 from edge_limiter.admin import NoAdmin
 from edge_limiter.body import ClientGone
 from edge_limiter.connection import Connection, Later
@@ -31,10 +32,7 @@ _TOLD: Final = frozenset({"x-request-id", "traceparent", "x-request-timeout-ms"}
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """`logs_all` when also good answers get a line; a flood must not pay for lines that nobody reads.
-
-    `hash_client` says in the line of a refused administrator whether it was the same client again, and not which.
-    """
+    """`hash_client` says in the line of a refused administrator whether it was the same client again, and not which."""
 
     proxy: Proxy
     pages: Pages
@@ -43,7 +41,6 @@ class Boundary:
     default_timeout_s: float
     maximum_timeout_s: float
     hash_client: Callable[[str], str | None]
-    logs_all: bool = False
     now: Callable[[], float] = time.monotonic
 
     def handle(self, request: Request, connection: Connection) -> Later | None:
@@ -118,7 +115,7 @@ class Boundary:
         route = passage.route.name if passage.route is not None else UNMATCHED
         self.metrics.observe(route, method, status, seconds)
         is_ours = passage.cause is not None  # what an upstream answered stands in the log of the upstream
-        if self.logs_all or (is_ours and status not in QUIET_STATUSES):
+        if is_ours or is_verbose():
             told = {"request_id": passage.ctx.request_id, "trace_id": passage.ctx.trace_id}
             if isinstance(passage.cause, NoAdmin):
                 told["client"] = self.hash_client(passage.client.address)

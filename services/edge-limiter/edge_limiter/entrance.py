@@ -34,7 +34,6 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door
         default_timeout_s=settings.edge_timeout_s,
         maximum_timeout_s=settings.edge_max_timeout_s,
         hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
-        logs_all=settings.log_level == "debug",
     )
     room = Room(settings.edge_body_memory_bytes)
     return Door(boundary.handle, patience, pages, max_connections=settings.edge_max_connections, room=room)

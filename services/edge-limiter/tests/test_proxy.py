@@ -309,3 +309,14 @@ async def test_connection__is_closed_after_a_head_that_was_refused(start_edge: S
     writer.close()
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"Connection: close" in answer
+
+
+@pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), ("INFO", 0)])
+async def test_good_answer__has_a_line_at_level_debug_alone(
+    start_edge: StartEdge, start_upstream: StartUpstream, caplog: pytest.LogCaptureFixture, level: str, lines: int
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo))
+    caplog.set_level(level, logger="sluice")
+    with capture_logs() as logs:
+        assert await edge.post() == 200
+    assert len([line for line in logs if line["event"] == "request" and line["route"] == "/predict"]) == lines
