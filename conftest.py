@@ -3,11 +3,13 @@
 TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; what these hold is lost.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -154,3 +156,24 @@ def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callabl
             return stopped.enter_context(_running(Valkey(tmp_path / f"valkey-{port}", port, settings=chosen)))
 
         yield start
+
+
+@pytest.fixture
+def circles() -> Iterator[Callable[[str], list[str]]]:
+    """Call it with a package for its functions whose frames were left in circles of references since the test began.
+
+    A service whose requests leave such stands still for all of them whenever the collector comes.
+    """
+
+    def found(package: str) -> list[str]:
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        codes = [left.f_code for left in gc.garbage if isinstance(left, FrameType)]
+        gc.garbage.clear()
+        return [code.co_qualname for code in codes if Path(code.co_filename).parent.name == package]
+
+    gc.collect()
+    gc.disable()
+    yield found
+    gc.enable()

@@ -98,6 +98,7 @@ def _boundary(door: Door) -> Middleware:
             finally:
                 door.metrics.in_flight -= 1
                 _record(door, request, status, door.now() - started, cause)
+                cause = None  # its traceback holds this frame: a circle that only the collector could undo
         return response
 
     return boundary

@@ -4,7 +4,8 @@ import asyncio
 import gzip
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -371,3 +372,12 @@ def test_failure__is_one_line_that_names_what_stands_behind_it_and_quotes_nothin
     (line,) = lines
     assert (line["error"], line["because"]) == ("Problem", "ConnectionError")
     assert SECRET not in str(line)
+
+
+@pytest.mark.parametrize("path", ["/crash", "/down", "/slow", "/refused?status=503", "/nowhere", "/broken_stream"])
+async def test_error__leaves_nothing_to_the_collector(
+    client: Client, circles: Callable[[str], list[str]], path: str
+) -> None:
+    with suppress(aiohttp.ClientPayloadError):  # the stream that breaks off
+        await (await client.get(path)).read()
+    assert circles("common") == []

@@ -86,6 +86,7 @@ class Boundary:
         passage.request.body.free_room()
         if not passage.is_elsewhere:
             self._record(passage)
+        passage.cause = None  # its traceback holds the passage: a circle that only the collector could undo
 
     def _context(self, request: Request, now: float) -> RequestContext:
         fields = request.fields

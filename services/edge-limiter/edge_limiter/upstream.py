@@ -155,7 +155,6 @@ class Upstream:
         """A new connection: the addresses of a name take turns, so replicas share the load; dead ones are passed."""
         loop = asyncio.get_running_loop()
         timeout_s = min(self._connect_timeout_s, left_s)
-        failure: OSError | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 addresses = await self._addresses(loop, timeout_s / 2)
@@ -165,14 +164,15 @@ class Upstream:
                     try:
                         async with asyncio.timeout(timeout_s / len(addresses)):
                             return await self._connect(loop, address)
-                    except OSError as error:  # TimeoutError is one
-                        failure = error
+                    except OSError:  # TimeoutError is one
+                        if place == len(addresses) - 1:
+                            raise
         except TimeoutError as error:
             late = left_s < self._connect_timeout_s
             raise (UpstreamLate if late else BadGateway)("not reachable in time") from error
         except OSError as error:
             raise BadGateway(type(error).__name__) from error
-        raise BadGateway("no address answers") from failure
+        raise BadGateway("the name has no address")
 
     async def _addresses(self, loop: asyncio.AbstractEventLoop, patience_s: float) -> list[str]:
         """Those of the name now, or the last known ones while nobody can say, or not soon.

@@ -115,6 +115,16 @@ async def test_no_upstream__is_502_with_the_limit_told(start_edge: StartEdge) ->
         assert response.headers["X-RateLimit-Remaining"] == "59"
 
 
+@pytest.mark.parametrize("path", ["/predict", "/nowhere", "/%00"])
+async def test_error__leaves_nothing_to_the_collector(
+    start_edge: StartEdge, circles: Callable[[str], list[str]], path: str
+) -> None:
+    edge = await start_edge()
+    async with edge.http.post(URL(path, encoded=True), json={"text": "a"}) as response:
+        assert response.status in (400, 404, 502)
+    assert circles("edge_limiter") == []
+
+
 async def test_deadline_of_the_client__is_504(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.Event().wait()

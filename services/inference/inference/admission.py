@@ -95,22 +95,24 @@ class Admission:
 
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
         """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none. Raises Overloaded."""
-        self.check(sizes, remaining_s)
+        if (retry_after_s := self.retry_after_s(sizes, remaining_s)) is not None:
+            raise Overloaded(retry_after_s)
         self.tokens += sum(sizes)
 
-    def check(self, sizes: Sequence[int], remaining_s: float) -> None:
-        """Raises Overloaded where `admit` would.
+    def retry_after_s(self, sizes: Sequence[int], remaining_s: float) -> float | None:
+        """When `admit` should be asked again, because it would raise Overloaded now; None if it would not.
 
         With nothing on its way everything is taken on: a mistaken prediction can't lock the service.
         """
-        asked = sum(sizes)
-        if self.tokens > 0:
-            wait_s = self.wait_s
-            late_s = wait_s + self._own_s(sizes) - remaining_s * _USABLE
-            excess = self.tokens + asked - self._limits.max_queue_tokens
-            excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
-            if late_s > 0 or excess > 0 or wait_s > self._limits.max_wait_s:
-                raise Overloaded(min(wait_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s)))
+        if self.tokens == 0:
+            return None
+        wait_s = self.wait_s
+        late_s = wait_s + self._own_s(sizes) - remaining_s * _USABLE
+        excess = self.tokens + sum(sizes) - self._limits.max_queue_tokens
+        if late_s <= 0 and excess <= 0 and wait_s <= self._limits.max_wait_s:
+            return None
+        excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
+        return min(wait_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
 
     def release(self, tokens: int) -> None:
         """A text is answered, or nobody wants it any more."""

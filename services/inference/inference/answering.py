@@ -24,14 +24,15 @@ class Answering:
         """Refusals are near: it pays to ask `refused_now` first."""
         return self._scorer.is_pressed
 
-    def refused_now(self, route: str, text: str, deadline_s: float) -> Overloaded | None:
-        """What `answer` would raise for this text, counted alike; None when it is worth asking."""
-        try:
-            self._scorer.check(text, deadline_s)
-        except Overloaded as error:
+    def refused_now(self, route: str, text: str, deadline_s: float) -> float | None:
+        """The `retry_after_s` of the Overloaded that `answer` would raise, counted alike; None if it would not.
+
+        Nothing is raised: in a flood that would cost more than all else here.
+        """
+        retry_after_s = self._scorer.retry_after_s(text, deadline_s)
+        if retry_after_s is not None:
             self._refused(route, "overloaded", 1)
-            return error
-        return None
+        return retry_after_s
 
     async def answer(self, caller: Caller, texts: Sequence[str]) -> list[Answer]:
         """One answer per text, in order, all on record when this returns.

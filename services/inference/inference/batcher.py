@@ -120,9 +120,9 @@ class Batcher:
         self.desk.enter(jobs)
         return jobs
 
-    def check(self, text: str, deadline_s: float) -> None:
-        """Raises Overloaded where `submit` would."""
-        self.desk.check([self._estimate(text)], deadline_s - self._now())
+    def retry_after_s(self, text: str, deadline_s: float) -> float | None:
+        """Of the Overloaded that `submit` would raise; None if it would not."""
+        return self.desk.retry_after_s([self._estimate(text)], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:
         return estimate(text, self.card.max_tokens)

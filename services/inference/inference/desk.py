@@ -27,9 +27,9 @@ class Desk:
         self._admission.workers = workers
         self._admission.admit(sizes, remaining_s)
 
-    def check(self, sizes: Sequence[int], remaining_s: float) -> None:
-        """Raises Overloaded where `admit` would."""
-        self._admission.check(sizes, remaining_s)
+    def retry_after_s(self, sizes: Sequence[int], remaining_s: float) -> float | None:
+        """Of the Overloaded that `admit` would raise; None if it would not."""
+        return self._admission.retry_after_s(sizes, remaining_s)
 
     @property
     def is_pressed(self) -> bool:

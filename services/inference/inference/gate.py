@@ -36,11 +36,11 @@ def gate(app: web.Application, door: Door, handler: Handler) -> Handler:
         ctx = read_context(
             request.headers, started_s, default_s=door.default_timeout_s, maximum_s=door.maximum_timeout_s
         )
-        refused = _refused(answering, await request.read(), ctx.deadline_s)
-        if refused is None:
+        retry_after_s = _refused(answering, await request.read(), ctx.deadline_s)
+        if retry_after_s is None:
             return await handler(request)
         door.metrics.observe(PATH, "POST", 503, answering.now() - started_s)
-        return _Refusal(refused, ctx.request_id)
+        return _Refusal(math.ceil(retry_after_s), ctx.request_id)
 
     return refuse_early
 
@@ -61,7 +61,7 @@ def _is_usual(request: web.BaseRequest) -> bool:
     )
 
 
-def _refused(answering: Answering, body: bytes, deadline_s: float) -> Overloaded | None:
+def _refused(answering: Answering, body: bytes, deadline_s: float) -> float | None:
     try:
         asked = PredictRequest.model_validate_json(body, strict=True)
     except ValidationError:
@@ -72,9 +72,9 @@ def _refused(answering: Answering, body: bytes, deadline_s: float) -> Overloaded
 class _Refusal(web.StreamResponse):
     """The problem document that the app would answer with, sent as bytes of which only the numbers are new."""
 
-    def __init__(self, refused: Overloaded, request_id: str) -> None:
+    def __init__(self, retry_after_s: int, request_id: str) -> None:
         super().__init__(status=503)
-        self._bytes = _rendered(math.ceil(refused.retry_after_s), request_id)
+        self._bytes = _rendered(retry_after_s, request_id)
 
     @property
     def keep_alive(self) -> bool:

@@ -79,11 +79,12 @@ class Scorer:
         """Refusals are near."""
         return self._batcher.desk.is_pressed
 
-    def check(self, text: str, deadline_s: float) -> None:
-        """Raises Overloaded where `score` would."""
+    def retry_after_s(self, text: str, deadline_s: float) -> float | None:
+        """Of the Overloaded that `score` would raise; None if it would not."""
         key = self._key(text)
-        if self.cache.get(key) is None and key not in self._flights:
-            self._batcher.check(text, deadline_s)
+        if self.cache.get(key) is not None or key in self._flights:
+            return None
+        return self._batcher.retry_after_s(text, deadline_s)
 
     def _places(self, texts: Sequence[str], deadline_s: float, held: list[Job]) -> list[_Place]:
         """Find or make each text's place. Every job is in `held` once, even if this raises."""

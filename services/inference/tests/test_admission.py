@@ -55,14 +55,15 @@ def test_request_that_would_be_late__is_refused_with_the_time_until_it_would_not
     assert admission.tokens == 1025
 
 
-def test_check__refuses_what_admit_would_and_takes_nothing() -> None:
+def test_retry_after__is_that_of_what_admit_would_raise_and_takes_nothing() -> None:
     admission = taught()
     assert not admission.is_pressed
     admission.admit([1000], 10.0)
     assert admission.is_pressed
-    admission.check([25], 10.0)
-    with pytest.raises(Overloaded):
-        admission.check([25], 1.0)
+    assert admission.retry_after_s([25], 10.0) is None
+    with pytest.raises(Overloaded) as raised:
+        admission.admit([25], 1.0)
+    assert admission.retry_after_s([25], 1.0) == raised.value.retry_after_s
     assert admission.tokens == 1000
 
 

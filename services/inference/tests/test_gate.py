@@ -50,6 +50,13 @@ async def test_refusals__are_counted_and_on_record(pressed: Any, recorded_refusa
     assert await recorded_refusals(3) == {("/predict", "unavailable"): 3}
 
 
+async def test_refusals__leave_nothing_to_the_collector(pressed: Any, circles: Callable[[str], list[str]]) -> None:
+    async with pressed() as client:
+        for path, body in (("/predict", {"text": "bad"}), ("/predict/batch", {"texts": ["bad"]})):
+            assert (await client.post(path, json=body)).status == 503
+        assert circles("inference") == []
+
+
 async def test_text_whose_answer_is_known__is_answered(pressed: Any) -> None:
     async def ask(client: Any) -> None:
         await client.post("/predict", json={"text": "good"})
