@@ -1,10 +1,14 @@
-"""Who may write and read single rows: holders of the admin token; without one, callers that name a loopback edge so."""
+"""Who may write and read single rows: holders of the admin token; without one, callers on this machine."""
 
 import hmac
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-SCHEME = "bearer"
+SCHEME: Final = "bearer"
+OF_PROXIES: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""Whoever comes through a proxy may be anywhere."""
 
 
 class NoAdmin(Exception):
@@ -19,30 +23,30 @@ class TokenRequired(NoAdmin):
     """The token is missing or wrong."""
 
 
-class HostNotLocal(NoAdmin):
-    """No token is set, and the request is for another name: a web page's, which has it lead to this machine."""
+class NotLocal(NoAdmin):
+    """No token is set, and the request came through a proxy, or for another name: a web page's, made to lead here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """`token` is empty when none is set; `is_loopback`: only this machine can reach the edge."""
+    """`token` is empty when none is set; `is_loopback`: only this machine reaches the edge, through no proxy."""
 
     token: str
     is_loopback: bool
 
-    def check(self, authorization: str | None, host: str | None) -> None:
-        """Let an administrator pass; `host` is what the request names. Raises TokenNotSet, TokenRequired, HostNotLocal.
+    def check(self, fields: Mapping[str, str]) -> None:
+        """Let a request with these headers pass if it is an administrator's. Raises NoAdmin, by the kinds above.
 
         A browser lets a page of any name read the answers to that name, and who owns it may have it lead here; but it
         always says the name.
         """
         if self.token:
-            if not self.holds(authorization):
+            if not self.holds(fields.get("authorization")):
                 raise TokenRequired
         elif not self.is_loopback:
             raise TokenNotSet
-        elif not is_loopback(_without_port(host or "").lower()):
-            raise HostNotLocal
+        elif not is_loopback(_without_port(fields.get("host", "")).lower()) or not OF_PROXIES.isdisjoint(fields):
+            raise NotLocal
 
     def holds(self, authorization: str | None) -> bool:
         """Whether this is our token, compared in constant time: such a header is not passed on."""

@@ -13,7 +13,7 @@ from common.problems import Problem
 from common.specification import specification
 from common.web import ErrorTable
 from edge_limiter.acceptance import Unacceptable
-from edge_limiter.admin import HostNotLocal, TokenNotSet, TokenRequired
+from edge_limiter.admin import NotLocal, TokenNotSet, TokenRequired
 from edge_limiter.docs import add_docs
 from edge_limiter.documents import Documents
 from edge_limiter.health import Health, HealthReport, Part
@@ -31,10 +31,13 @@ ERRORS: Final[ErrorTable] = {
         401, "Send the admin token as Authorization: Bearer.", headers={"WWW-Authenticate": 'Bearer realm="sluice"'}
     ),
     TokenNotSet: lambda _: Problem(
-        403, "This needs an admin token, and the edge is reachable from other machines: set EDGE_ADMIN_TOKEN."
+        403,
+        "This needs an admin token, and other machines reach the edge, perhaps through a proxy: set EDGE_ADMIN_TOKEN.",
     ),
-    HostNotLocal: lambda _: Problem(
-        403, "Without an admin token this is for requests to localhost or 127.0.0.1 by name: set EDGE_ADMIN_TOKEN."
+    NotLocal: lambda _: Problem(
+        403,
+        "Without an admin token this is for requests to localhost or 127.0.0.1 by name, and not through a proxy: "
+        "set EDGE_ADMIN_TOKEN.",
     ),
 }
 

@@ -242,7 +242,10 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
             ipv6_prefix=settings.edge_ipv6_prefix,
             on_undeclared_proxy=warn_of_undeclared_proxy,
         ),
-        admin=Admin(settings.edge_admin_token.get_secret_value(), is_loopback(settings.edge_host)),
+        admin=Admin(
+            settings.edge_admin_token.get_secret_value(),
+            is_loopback=is_loopback(settings.edge_host) and not settings.edge_trusted_proxies,
+        ),
         upstreams=upstreams,
         budgets_s={ANALYST: settings.edge_analyze_timeout_s},
         refusals=refusals,

@@ -59,7 +59,7 @@ class Proxy:
         client = self.clients.of(request.peer, (forwarded_for,) if forwarded_for is not None else ())
         passage.client = client
         if route.needs_admin:
-            self.admin.check(request.fields.get("authorization"), request.fields.get("host"))
+            self.admin.check(request.fields)
         rule = self.policies.rule(request.method, passage.target.path, route.policy)
         if rule is None:
             return False

@@ -259,6 +259,15 @@ async def test_loopback_edge_without_a_token__is_open(start_edge: StartEdge, sta
         assert response.status == 200
 
 
+async def test_loopback_edge_behind_a_proxy_without_a_token__is_closed_to_whoever_says_localhost(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(echo), EDGE_TRUSTED_PROXIES="127.0.0.1")
+    async with edge.http.put("/metrics/thresholds", headers={"Host": "localhost"}) as response:
+        assert response.status == 403
+        assert "EDGE_ADMIN_TOKEN" in await response.text()
+
+
 async def test_loopback_edge_without_a_token__is_closed_to_a_page_whose_name_was_made_to_lead_there(
     start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:
