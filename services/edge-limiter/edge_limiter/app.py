@@ -144,7 +144,7 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
         documents = Documents(parts.document, upstreams, parts.routes.match)
         app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
-        app[DOOR] = create_door(parts.settings, parts.http, proxy)
+        app[DOOR] = create_door(parts.settings, parts.http, parts.metrics, proxy)
         parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
         parts.metrics.watch_room(lambda: app[DOOR].room.held_bytes)
         parts.http.watch(lambda: app[DOOR].in_flight)

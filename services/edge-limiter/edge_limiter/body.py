@@ -20,7 +20,10 @@ class NoRoom(Exception):
 
 
 class Room:
-    """How many bytes of bodies a process holds, and how many it may: hundreds of clients with a MiB each fill a pod."""
+    """How many bytes of bodies, and of heads that wait, a process holds, and how many it may.
+
+    Hundreds of clients with a MiB each fill a pod.
+    """
 
     __slots__ = ("held_bytes", "limit_bytes")
 

@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._peer = ""
+        self.peer = ""
         self._waiting: deque[Request] = deque()
         self._active: Request | None = None
         self._receiving: Request | None = None
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._since = self._loop.time()
         self._stalled_since: float | None = None
         self._read_bytes = self._head_from = self._body_bytes = self._timed_bytes = 0
-        self._overhead = self._bare_bytes = self.bytes_in = 0
+        self._overhead = self._bare_bytes = self._held_bytes = self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
+        self.peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
         self.out = Outgoing(self._transport, self._may_keep)
         if not self._keeper.opened(self):
             self.abort()
@@ -135,6 +135,10 @@ class Connection(asyncio.Protocol):
             self._check_overhead()
         if self._waiting:
             self._start_next()
+        if self._is_in_head or self._is_behind:
+            self._hold_heads()
+        elif self._held_bytes:
+            self._free_heads()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -154,6 +158,7 @@ class Connection(asyncio.Protocol):
             if request is not None:
                 request.body.drop()
                 request.body.free_room()
+        self._free_heads()
         self._waiting.clear()
         self._receiving = self.task = None
         self._lines = []
@@ -205,7 +210,7 @@ class Connection(asyncio.Protocol):
         headers, fields, refusal = read_head(method, version, lines, at_most_bytes)
         body = BodyBuffer(self._hold, self._release, self.out.go_on if "expect" in fields else None, self._keeper.room)
         target = self._url.decode("latin-1")
-        self._receiving = request = Request(method, target, version, headers, fields, self._peer, body, refusal)
+        self._receiving = request = Request(method, target, version, headers, fields, self.peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
         self._waiting.append(request)
         if refusal is not None:
@@ -242,6 +247,8 @@ class Connection(asyncio.Protocol):
         if bool(self._waiting) != self._is_behind:
             self._is_behind = not self._is_behind
             (self._hold if self._is_behind else self._release)()
+            if not self._is_behind:
+                self._free_heads()
 
     async def _run(self, request: Request, later: Later) -> None:
         try:
@@ -278,6 +285,24 @@ class Connection(asyncio.Protocol):
         elif self._receiving and max(self._bare_bytes, self._overhead - 8 * self._body_bytes) > limits.OVERHEAD_BYTES:
             self._reject(Unacceptable(*limits.MALFORMED))
 
+    def _hold_heads(self) -> None:
+        """Heads that are not whole and requests whose turn has not come take room, as bodies do."""
+        room = self._keeper.room
+        fields = len(self._lines) + sum(len(request.headers) for request in self._waiting)
+        held_bytes = max(self.bytes_in - self._head_from, self._read_bytes) + limits.FIELD_BYTES * fields
+        room.held_bytes += held_bytes - self._held_bytes
+        self._held_bytes = held_bytes
+        if room.held_bytes > room.limit_bytes:
+            if self._is_behind:
+                self.abort()
+            else:
+                self._reject(Unacceptable(*limits.NO_ROOM))
+                self._start_next()
+
+    def _free_heads(self) -> None:
+        self._keeper.room.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
     def _reject(self, refusal: Unacceptable) -> None:
         """Refuse what is being received, and read nothing after it."""
         was_deaf, self._is_deaf, self._is_in_head = self._is_deaf, True, False
@@ -288,7 +313,7 @@ class Connection(asyncio.Protocol):
                 self._close()  # it was answered without its body
         elif not was_deaf:
             body = BodyBuffer(self._hold, self._release)
-            self._waiting.append(Request("", "", "1.1", [], {}, self._peer, body, refusal))
+            self._waiting.append(Request("", "", "1.1", [], {}, self.peer, body, refusal))
 
     def _close(self) -> None:
         """Close without losing the answer: with unread bytes before it, closing would reset the connection."""

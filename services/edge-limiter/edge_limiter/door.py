@@ -1,29 +1,25 @@
-"""All client connections: how many, how long they may take, and how they end."""
+"""All client connections: which are taken, how long they may take, and how they end."""
 
 import asyncio
 from collections.abc import Set
 from typing import Final, Self
 
-import structlog
 from aiohttp import web
 
 from edge_limiter.body import UNBOUNDED, Room
 from edge_limiter.connection import Connection, Handle
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
-
-log = structlog.get_logger()
+from edge_limiter.places import Places
 
 SWEEP_S: Final = 0.5
-ROOM_AGAIN: Final = 0.9
-"""Of all connections: only below this a full door is news again, for one that leaves makes room for one."""
 
 
 class Door:
     """Makes the protocols of a server. `run` must be running: it is what ends slow clients."""
 
     def __init__(
-        self, handle: Handle, patience: Patience, pages: Pages, *, max_connections: int, room: Room = UNBOUNDED
+        self, handle: Handle, patience: Patience, pages: Pages, places: Places, room: Room = UNBOUNDED
     ) -> None:
         self.handle = handle
         self.patience = patience
@@ -31,10 +27,9 @@ class Door:
         self.is_draining = False
         self._pages = pages
         self._pages_server: web.Server | None = None
-        self._max_connections = max_connections
+        self._places = places
         self._connections: set[Connection] = set()
         self._bytes_in = self._bytes_out = 0
-        self._was_full = False
 
     def before(self, server: web.Server) -> Self:
         """Stand before the server of the pages."""
@@ -65,20 +60,18 @@ class Door:
 
     def opened(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
-        if len(self._connections) >= self._max_connections:
-            if not self._was_full:
-                log.warning("connections are refused: the door is full", connections=self._max_connections)
-            self._was_full = True
-            return False
-        self._connections.add(connection)
-        return True
+        is_taken = self._places.take(connection.peer)
+        if is_taken:
+            self._connections.add(connection)
+        return is_taken
 
     def closed(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        if connection not in self._connections:  # it was not taken
+            return
+        self._connections.remove(connection)
+        self._places.leave(connection.peer)
         self._bytes_in += connection.bytes_in
         self._bytes_out += connection.out.bytes
-        if len(self._connections) < ROOM_AGAIN * self._max_connections:
-            self._was_full = False
 
     async def run(self) -> None:
         """Look at every connection twice a second until cancelled: one timer for all is cheaper than one for each."""

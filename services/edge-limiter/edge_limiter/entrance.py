@@ -10,14 +10,21 @@ from edge_limiter.boundary import Boundary
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
+from edge_limiter.places import Places
 from edge_limiter.proxy import Proxy
 from edge_limiter.settings import EdgeSettings
+from edge_limiter.telemetry import EdgeMetrics
 
 log = structlog.get_logger()
 
 
-def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door:
+def create_door(settings: EdgeSettings, http: HttpMetrics, metrics: EdgeMetrics, proxy: Proxy) -> Door:
     """The door before the proxy and the pages."""
+
+    def client_of(peer: str) -> bytes | None:
+        client = proxy.clients.of(peer)
+        return None if client.via_trusted_proxy else client.bucket
+
     patience = Patience(
         head_s=settings.edge_header_timeout_s,
         keepalive_s=settings.edge_keepalive_s,
@@ -35,8 +42,8 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, proxy: Proxy) -> Door
         maximum_timeout_s=settings.edge_max_timeout_s,
         hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
     )
-    room = Room(settings.edge_body_memory_bytes)
-    return Door(boundary.handle, patience, pages, max_connections=settings.edge_max_connections, room=room)
+    places = Places(settings.edge_max_connections, client_of, metrics.connection_refused)
+    return Door(boundary.handle, patience, pages, places, Room(settings.edge_body_memory_bytes))
 
 
 def warn_of_undeclared_proxy(_peer: str) -> None:

@@ -7,6 +7,8 @@ MAX_TARGET_BYTES: Final = 8 << 10
 MAX_HEAD_BYTES: Final = 32 << 10
 MAX_HEADERS: Final = 100
 MAX_PIPELINED: Final = 32
+FIELD_BYTES: Final = 256
+"""About what a header takes in memory beside its own bytes: a hundred short ones take fifty times those."""
 OVERHEAD_BYTES: Final = 64 << 10
 """Chunk heads, extensions and trailers of one body may take so much, and eight times the body itself; so much and no
 more may come in a row without a byte of the body, for the parser adds to a line piece by piece."""
@@ -19,6 +21,7 @@ MALFORMED: Final = (400, "The request is not well-formed HTTP/1.1.")
 LONG_TARGET: Final = (414, f"The request target is longer than {MAX_TARGET_BYTES} bytes.")
 LARGE_HEAD: Final = (431, f"The head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields.")
 LATE_HEAD: Final = (408, "The head of the request did not arrive in time.")
+NO_ROOM: Final = (503, "Too much of what clients send is on its way.")
 SLOW_BODY: Final = (408, "The body did not arrive in time.")
 
 

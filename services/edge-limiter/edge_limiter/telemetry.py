@@ -19,6 +19,9 @@ class EdgeMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._decisions = Counts("sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry)
+        self._refused = Counts(
+            "sluice_edge_connections_refused", "Connections closed at once: full, or a share.", ["reason"], registry
+        )
         batch = Spreads("sluice_edge_batch_keys", "Keys decided by one statement.", BATCH_BUCKETS, registry)
         statement = Spreads(
             "sluice_edge_decision_seconds",
@@ -39,6 +42,9 @@ class EdgeMetrics:
         self._in_flight = Gauge(
             "sluice_edge_upstream_in_flight", "Requests on their way to an upstream.", ["upstream"], registry=registry
         )
+
+    def connection_refused(self, reason: str) -> None:
+        self._refused.add(reason)
 
     def decided(self, policy: str, allowed: bool, source: str) -> None:
         self._decisions.add(policy, "allowed" if allowed else "refused", source)
@@ -62,7 +68,7 @@ class EdgeMetrics:
 
     def watch_room(self, held_bytes: Callable[[], int]) -> None:
         """Read what bodies take at each scrape."""
-        told = "Bytes of clients' bodies in memory; past EDGE_BODY_MEMORY_BYTES those still to come get 503."
+        told = "Bytes of clients' bodies and waiting heads in memory; past EDGE_BODY_MEMORY_BYTES what comes gets 503."
         Gauge("sluice_edge_body_bytes", told, registry=self._registry).set_function(held_bytes)
 
     def upstream_observer(self, name: str) -> Callable[[float], None]:

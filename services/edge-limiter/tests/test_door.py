@@ -12,10 +12,12 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from edge_limiter.app import DOOR
+from edge_limiter.body import UNBOUNDED, Room
 from edge_limiter.connection import Connection
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
+from edge_limiter.places import Places
 from edge_limiter.request import Request
 
 StartEdge = Callable[..., Awaitable[Any]]
@@ -47,7 +49,11 @@ class Front:
 async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
     async with AsyncExitStack() as stack:
 
-        async def start(max_connections: int = 10) -> Front:
+        async def start(
+            max_connections: int = 10,
+            whose: Callable[[str], bytes | None] = lambda _peer: None,
+            room: Room = UNBOUNDED,
+        ) -> Front:
             async def handle(request: Request, connection: Connection) -> None:
                 front.seen.append(request)
                 if request.target == "/gate":
@@ -64,7 +70,9 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
                 except Exception as error:
                     connection.out.send(getattr(error, "status", 500), [], b"", close=True)
 
-            door = Door(lambda *asked: partial(handle, *asked), Patience(), Pages(), max_connections=max_connections)
+            door = Door(
+                lambda *asked: partial(handle, *asked), Patience(), Pages(), Places(max_connections, whose), room
+            )
             server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
             front = Front(door, server.sockets[0].getsockname()[1])
             stack.push_async_callback(door.shutdown, 1)
@@ -360,6 +368,65 @@ async def test_connections_above_the_maximum__are_closed_at_once(open_front: Cal
             raise ConnectionResetError
     first.close()
     second.close()
+
+
+async def test_heads_that_are_not_whole__take_room_until_they_are(open_front: Callable[..., Awaitable[Front]]) -> None:
+    room = Room(10_000)
+    front = await open_front(room=room)
+    reader, writer = await front.connect(HEAD + b"X-Long: " + b"a" * 5_000)
+    await until(lambda: room.held_bytes > 5_000)
+    writer.write(b"\r\nContent-Length: 0\r\n\r\n")
+    assert b"200" in await reader.readline()
+    assert room.held_bytes == 0
+    _, gone = await front.connect(HEAD + b"X-Long: " + b"a" * 5_000)
+    await until(lambda: room.held_bytes > 5_000)
+    gone.close()
+    await until(lambda: room.held_bytes == 0)
+    writer.close()
+
+
+async def test_heads_without_an_end__get_503_where_there_is_no_room_and_whole_ones_are_answered(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front(room=Room(10_000))
+    _, first = await front.connect(HEAD + b"X-Long: " + b"a" * 9_000)
+    await arrived(front, 9_000)
+    reader, second = await front.connect(HEAD + b"X-Long: " + b"a" * 9_000)
+    assert b"503" in await reader.readline()
+    reader, third = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    assert b"200" in await reader.readline()
+    for writer in (first, second, third):
+        writer.close()
+
+
+async def test_many_short_headers__take_the_room_that_they_take_in_memory(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    room = Room(1 << 20)
+    front = await open_front(room=room)
+    _, writer = await front.connect(HEAD + b"".join(b"%x:\r\n" % n for n in range(90)))
+    await until(lambda: room.held_bytes > 90 * 200)
+    writer.close()
+
+
+async def test_requests_whose_turn_has_not_come__take_room(open_front: Callable[..., Awaitable[Front]]) -> None:
+    room = Room(10_000)
+    front = await open_front(room=room)
+    long = HEAD + b"Content-Length: 0\r\nX-Long: " + b"a" * 3_000 + b"\r\n\r\n"
+    slow = HEAD.replace(b"/predict", b"/gate") + b"Content-Length: 0\r\n\r\n"
+    reader, writer = await front.connect(slow + long)
+    await until(lambda: room.held_bytes > 3_000)
+    front.gate.set()
+    await until(lambda: len(front.seen) == 2)
+    assert [b"200" in await reader.readline(), room.held_bytes] == [True, 0]
+    front.gate.clear()
+    reader, cut = await front.connect(slow + long * 4)
+    async with asyncio.timeout(5):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    assert room.held_bytes == 0
+    for one in (writer, cut):
+        one.close()
 
 
 async def test_full_door__says_so_once_until_there_is_room_again(open_front: Callable[..., Awaitable[Front]]) -> None:
