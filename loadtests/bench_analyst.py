@@ -2,7 +2,7 @@
 
     python loadtests/bench_analyst.py [--short]
 
-Prints Markdown tables. The other caches run in an environment of their own (loadtests/analyst/install.py).
+Prints Markdown tables. The other caches run in an environment of their own (loadtests/peers/install.py).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 import aiohttp
 import psutil
 import results
-from peers.install import versions
+from peers.install import install, versions
 from redis import Redis
 
 from launcher.ports import free_ports
@@ -53,7 +53,7 @@ DRAFT: Final = Draft(
 
 def main() -> None:
     options = _options()
-    peers = Path(_output([sys.executable, str(HERE / "analyst" / "install.py")]).strip().splitlines()[-1])
+    peers = install("analyst")
     load = os.getloadavg()[0]
     machine, found = results.machine(), versions("analyst", ("cashews", "aiocache", "redis"))
     print(f"{machine['cpu']}, {machine['cores']} cores, Python {sys.version.split()[0]}, {machine['at']} UTC,", end=" ")
@@ -263,10 +263,6 @@ def _valkey(state: Path, port: int) -> Iterator[Valkey]:
 
 def _percentile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _options() -> argparse.Namespace:

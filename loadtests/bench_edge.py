@@ -28,8 +28,7 @@ from typing import Any, Literal
 
 import psutil
 import results
-from edge.install import python_of
-from peers.install import versions
+from peers.install import install, versions
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -112,7 +111,7 @@ def _commands(
     port = next(ports)
     yield "plain", [python, str(HERE / "plain_proxy.py"), str(port), origin], {"BENCH_PORT": str(port)}
     port = next(ports)
-    command = [str(python_of("slowapi")), str(HERE / "slowapi_app.py"), str(port), origin, valkey.url()]
+    command = [str(install("slowapi")), str(HERE / "slowapi_app.py"), str(port), origin, valkey.url()]
     yield "slowapi", command, {"BENCH_PORT": str(port)}
     if shutil.which("haproxy"):
         port = next(ports)

@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import results
-from edge.install import python_of
-from peers.install import versions
+from peers.install import install, versions
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -51,7 +50,7 @@ class Contender:
 
 def main() -> None:
     options = _options()
-    peers = str(python_of("limiters"))
+    peers = str(install("limiters"))
     ports = free_ports(0, 1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -25,6 +25,7 @@ from typing import Final
 import results
 import structlog
 import uvloop
+from peers.install import PACKAGES, install
 from results import Measure
 
 from launcher import postgres as postgresql
@@ -36,7 +37,6 @@ from launcher.valkey import Valkey
 HERE = Path(__file__).parent / "metrics"
 sys.path.insert(0, str(HERE))  # the folder's own modules; `metrics` itself is the service
 
-import chdb_install  # noqa: E402
 from history import History, timed_ms  # noqa: E402
 from ingestion import consumed, inserted, made_up  # noqa: E402
 
@@ -197,7 +197,7 @@ async def _report_history(large: History, small: History, folder: Path, options:
 def clickhouse_ms(history: History, folder: Path, rounds: int) -> dict[str, list[float]]:
     """What its view took, and its raw rows; nothing where it can't be installed."""
     try:
-        python = chdb_install.python()
+        python = install("chdb")
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"\nThe embedded ClickHouse could not be installed ({type(error).__name__}): its rows are left out.")
         return {}
@@ -205,7 +205,7 @@ def clickhouse_ms(history: History, folder: Path, rounds: int) -> dict[str, list
     asyncio.run(history.copy_out(str(rows)))
     command = [str(python), str(HERE / "clickhouse.py"), str(rows), str(rounds)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    print(f"ClickHouse {found['version']} of {chdb_install.PACKAGE} read them in {found['fill_s']:.0f} s.")
+    print(f"ClickHouse {found['version']} of {PACKAGES['chdb'][0]} read them in {found['fill_s']:.0f} s.")
     return {VIEW: found["view_ms"], "chdb, its raw rows": found["raw_ms"]}
 
 

@@ -3,8 +3,9 @@
     PYTHONPATH=services/edge-limiter:libs/common .cache/peers/fuzz/bin/python loadtests/edge/fuzz_answers.py \\
         [FOLDER OF EXAMPLES] [-max_total_time=180]
 
-Runs in the environment of `install.py`. Stops with the bytes that broke a promise: the result is the same in any
-pieces, every failure is one that callers expect, and only a whole answer leaves the connection to the next request.
+Runs in the environment `fuzz` of `peers/install.py`. Stops with the bytes that broke a promise: the result is the same
+in any pieces, every failure is one that callers expect, and only a whole answer leaves the connection to the next
+request.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Decisions a second of other exact limiters; prints JSON. Runs in the environment of `install.py`.
+"""Decisions a second of other exact limiters; prints JSON. Runs in the environment `limiters` of `peers/install.py`.
 
 limiter_peers.py {pyrate,limits,limits-async} URL SECONDS SETTING
 

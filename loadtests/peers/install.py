@@ -1,4 +1,4 @@
-"""Makes a virtual environment for each peer, and the bundled model as a float32 folder that the peers can read.
+"""Makes a virtual environment for each peer, and the bundled model as a float32 folder that inference's can read.
 
     python loadtests/peers/install.py [PEER …]
 
@@ -31,6 +31,11 @@ PACKAGES: Final = {
         "asyncpg",
         "httpx",
     ],
+    "slowapi": ["fastapi", "slowapi", "redis", "uvicorn[standard]", "httpx"],
+    "limiters": ["pyrate-limiter==4.5.1", "psycopg[binary,pool]", "limits==5.8.0", "redis==8.1.0", "hiredis", "uvloop"],
+    "fuzz": ["atheris==3.0.0", "httptools==0.9.0"],
+    "chdb": ["chdb==4.4.0"],
+    "analyst": ["cashews==7.6.0", "aiocache==0.12.3", "redis==8.1.0", "hiredis", "uvloop"],
 }
 
 
@@ -38,14 +43,15 @@ def python_of(peer: str) -> Path:
     return PLACE / peer / "bin" / "python"
 
 
-def install(peer: str) -> None:
+def install(peer: str) -> Path:
+    """The interpreter that has the peer's packages. Raises CalledProcessError where they can't be installed."""
     done = PLACE / peer / ".installed"
-    if done.exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / peer)], check=True)
-    pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *PACKAGES[peer]], check=True)
-    done.touch()
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / peer)], check=True)
+        pip = [str(python_of(peer)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *PACKAGES[peer]], check=True)
+        done.touch()
+    return python_of(peer)
 
 
 def versions(peer: str, packages: Sequence[str]) -> dict[str, str]:
