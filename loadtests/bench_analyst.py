@@ -31,10 +31,8 @@ from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 HERE: Final = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "services" / "analyst" / "tests"))
 
-from fake_gemini import Script, rest  # noqa: E402  # of the analyst's tests
+from fake_gemini import GOOD, Script, rest  # noqa: E402  # of the analyst's tests
 from metrics_stub import metrics_service  # noqa: E402
-
-from analyst.report import Draft, Evidence  # noqa: E402
 
 CONTENDERS: Final = ("sluice", "redis-lock", "cashews", "aiocache")
 CROWDS: Final = ((150, 3), (1000, 4))
@@ -43,12 +41,6 @@ RATE: Final = 500
 MIX_RATE: Final = 100
 MIX_TTL_S: Final = 60
 MIX: Final = {"1h": 60, "24h": 15, "15m": 10, "5m": 8, "6h": 5, "7d": 2}
-DRAFT: Final = Draft(
-    summary="The p95 latency is {e1}.",
-    evidence=[Evidence(id="e1", metric="latency_ms.p95", window="current")],
-    findings=[],
-    recommendations=[],
-)
 
 
 def main() -> None:
@@ -154,7 +146,7 @@ def _say(process: "subprocess.Popen[str]", line: str) -> None:
 async def _served(
     server: Valkey, ports: list[int], state: Path, steady_s: float, mix_s: float
 ) -> list[results.Measure]:
-    script = Script(text=DRAFT.model_dump_json(), delay_s=1.0)
+    script = Script(text=GOOD, delay_s=1.0)
     async with metrics_service() as metrics, rest(script) as gemini:
         environment = os.environ | {
             "ANALYST_PORT": str(ports[0]),

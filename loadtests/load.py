@@ -30,7 +30,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
 sys.path[1:1] = [str(ROOT / "tests"), str(ROOT / "services" / "analyst" / "tests")]
 
-from fake_gemini import Script, rest  # noqa: E402  # of the analyst's tests
+from fake_gemini import GOOD, Script, rest  # noqa: E402  # of the analyst's tests
 from system import System  # noqa: E402
 
 LIMIT, ANALYZE_LIMIT, WINDOW_S = 60, 30, 60
@@ -40,14 +40,6 @@ SPAWN_S: Final = 20
 STEADY_S: Final = SPAWN_S + 10  # since Locust was started, which takes some seconds by itself
 DRAIN_S: Final = 20.0
 GEMINI_S: Final = 1.0
-REPORT: Final = json.dumps(
-    {
-        "summary": "The p95 latency is {e1}.",
-        "evidence": [{"id": "e1", "metric": "latency_ms.p95", "window": "current"}],
-        "findings": [],
-        "recommendations": [],
-    }
-)
 SETTINGS: Final = {
     "EDGE_RATE_LIMIT": str(LIMIT),
     "EDGE_RATE_WINDOW_S": str(WINDOW_S),
@@ -84,7 +76,7 @@ def main() -> int:
 
 
 async def _measured(place: Path, options: argparse.Namespace) -> Found:
-    script = Script(text=REPORT, delay_s=GEMINI_S)
+    script = Script(text=GOOD, delay_s=GEMINI_S)
     async with rest(script) as gemini:
         with own_system(place / "state", GEMINI_ENDPOINT=gemini, **SETTINGS) as system:
             await _warm_up(system)

@@ -11,19 +11,17 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_gemini import Script, over_grpc
+from fake_gemini import GOOD, Script, over_grpc
 from redis.asyncio import Redis
 from system import System
 from true_reports import expected_value
 
-from analyst.report import Draft, Evidence, Report
+from analyst.report import Report
 from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
 
 StartSystem = Callable[..., System]
 
 MARKER = "markzq"  # an identifier: the strictest check of names lets it through
-P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[]).model_dump_json()
 INVENTED = GOOD.replace("{e1}", "7 ms")
 
 JSON = {"Content-Type": "application/json"}

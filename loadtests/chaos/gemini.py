@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from fake_gemini import Script, Step
+from fake_gemini import GOOD, Script, Step
 
-from analyst.report import Draft, Evidence
 from chaos.windows import Span
 
 CALL_S: Final = 0.3
@@ -18,12 +17,6 @@ FRESH_SHARE: Final = 0.8
 FORGOTTEN_S: Final = 2.5  # an append-only file synced every second may lose so much when Redis is killed
 SLACK_S: Final = 1.0  # the quota's window is 61 s, and calls arrive a moment after their slot was taken
 _REPAIR: Final = "your_last_draft_was_refused_because"
-_DRAFT: Final = Draft(
-    summary="The p95 latency is {e1}.",
-    evidence=[Evidence(id="e1", metric="latency_ms.p95", window="current")],
-    findings=[],
-    recommendations=[],
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +35,7 @@ class RecordingScript(Script):
     arrivals: list[tuple[float, Step]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.text, self.delay_s = _DRAFT.model_dump_json(), CALL_S
+        self.text, self.delay_s = GOOD, CALL_S
 
     def next(self) -> Step:
         step = super().next()

@@ -14,6 +14,8 @@ from aiohttp import web
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from analyst.report import Draft, Evidence
+
 RETRY_DELAY_S = 7
 _ODD_RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5m"}
 ODD: dict[str, tuple[int, str]] = {
@@ -41,6 +43,10 @@ STATUS = {
     503: "UNAVAILABLE",
 }
 Step = int | str
+
+_P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
+DRAFT = Draft(summary="The p95 latency is {e1}.", evidence=[_P95], findings=[], recommendations=[])
+GOOD = DRAFT.model_dump_json()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from fake_gemini import RETRY_DELAY_S, Script, over_grpc, rest
+from fake_gemini import GOOD, RETRY_DELAY_S, Script, over_grpc, rest
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
@@ -24,15 +24,13 @@ from analyst.attempts import Attempts
 from analyst.drafting import create_draft
 from analyst.model import open_writer
 from analyst.quota import Quota
-from analyst.report import Draft, Evidence, Report
+from analyst.report import Report
 from analyst.writer import Budget, Prompt, Retryable
 from common.requests import uuid7
 from common.service import Service
 from common.tasks import end
 
 PATH = "/analyze/performance"
-P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[]).model_dump_json()
 INVENTED = GOOD.replace("{e1}", "7 ms")
 
 Client = TestClient[Any, Any]

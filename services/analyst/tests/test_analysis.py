@@ -3,11 +3,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from fake_gemini import DRAFT
 
 from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal
-from analyst.report import Draft, Evidence, Report
+from analyst.report import Draft, Report
 from analyst.writer import Budget
 from common.contracts import Aggregate, DriftReport
 
@@ -15,9 +16,7 @@ MakeAggregate = Callable[..., Aggregate]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = Parameters(window="1h")
-P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[])
-BAD = GOOD.model_copy(update={"summary": "The p95 latency is 7."})
+BAD = DRAFT.model_copy(update={"summary": "The p95 latency is 7."})
 
 
 class OpenStore:
@@ -137,7 +136,7 @@ async def test_rules_about_absolute_times__are_kept_for_seconds_and_a_models_rep
     create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
 ) -> None:
     times = Parameters(start=NOON, end=NOON + timedelta(hours=1))
-    for model in (None, Model(GOOD)):
+    for model in (None, Model(DRAFT)):
         await create_analyst(model).report(times, fetch)
     assert [lifetime.serve_s for _, lifetime in store.committed] == [5, 300]
 
@@ -154,7 +153,7 @@ async def test_breach_of_now__is_not_one_of_a_window_that_ended_before(
 
 
 async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
-    model = Model(GOOD)
+    model = Model(DRAFT)
     report = (await create_analyst(model).report(HOUR, fetch)).report
     assert (report.source, report.fallback_reason, report.model) == ("ai", None, "some-model")
     assert report.summary == "The p95 latency is 412 ms."
@@ -166,7 +165,7 @@ async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., 
 async def test_refused_draft__gets_one_repair_that_knows_why(
     create_analyst: Callable[..., Analyst], fetch: Fetch
 ) -> None:
-    model = Model(BAD, GOOD)
+    model = Model(BAD, DRAFT)
     report = (await create_analyst(model).report(HOUR, fetch)).report
     assert report.source == "ai"
     assert report.grounding.refused_drafts == 1

@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from fake_gemini import DRAFT
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
 from analyst.analysis import Brief, Drafter, DraftFailed
-from analyst.report import Draft, Evidence, Report
+from analyst.report import Draft, Report
 from analyst.writer import Budget
 from common.contracts import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
 
 PATH = "/analyze/performance"
-P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-DRAFT = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[])
 
 Client = TestClient[Any, Any]
 OpenClient = Callable[..., Awaitable[Client]]

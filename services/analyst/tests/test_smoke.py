@@ -5,12 +5,7 @@ import os
 import sys
 
 import pytest
-from fake_gemini import Script, rest
-
-from analyst.report import Draft, Evidence
-
-P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-GOOD = Draft(summary="The p95 latency is {e1}.", evidence=[P95], findings=[], recommendations=[]).model_dump_json()
+from fake_gemini import GOOD, Script, rest
 
 
 async def _run(**variables: str) -> tuple[int | None, str]:
