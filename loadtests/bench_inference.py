@@ -106,8 +106,9 @@ def _print_machine(texts: Sequence[str]) -> float:
     a_token = LAYERS * (8 * WIDTH * WIDTH + 4 * WIDTH * INNER)
     gflop = statistics.mean(count * a_token + LAYERS * 4 * WIDTH * count * count for count in tokens) / 1e9
     print(
-        f"{_cpu_name()}, {usable_cores()} cores, Python {sys.version.split()[0]}; load {psutil.getloadavg()[0]:.1f} at "
-        f"the start. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and {gflop:.2f} GFLOP in the mean.\n"
+        f"{results.cpu_name()}, {usable_cores()} cores, Python {sys.version.split()[0]}; load "
+        f"{psutil.getloadavg()[0]:.1f} at the start. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and "
+        f"{gflop:.2f} GFLOP in the mean.\n"
     )
     return gflop
 
@@ -264,11 +265,6 @@ def _output(argv: list[str]) -> str:
     return subprocess.run(
         argv, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | servers.NO_SPINNING
     ).stdout
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "CPU")
 
 
 def _options() -> argparse.Namespace:

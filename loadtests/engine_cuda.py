@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import sentences
 import tokenizers
 import torch
 import transformers
@@ -56,7 +57,7 @@ class Eager:
 
 def main() -> None:
     options = _options()
-    texts = _texts(options.texts)
+    texts = sentences.read(options.texts)
     _print_machine()
     started_s = time.perf_counter()
     engines = [TorchEngine(options.model, device="cuda")]
@@ -194,10 +195,6 @@ def _rounds(call: Callable[[], object], size: int) -> Iterator[float]:
 
 def _largest_move(have: Sequence[Sequence[float]], want: Sequence[Sequence[float]]) -> float:
     return max(abs(a - b) for row, wanted in zip(have, want, strict=True) for a, b in zip(row, wanted, strict=True))
-
-
-def _texts(path: Path) -> list[str]:
-    return [line.rpartition("\t")[2] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _options() -> argparse.Namespace:

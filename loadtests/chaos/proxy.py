@@ -27,10 +27,6 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def mode(self) -> Mode:
-        return self._mode
-
-    @property
     def connections(self) -> int:
         """Those that are passed on now."""
         return len(self._tasks)

@@ -6,6 +6,7 @@ Between them is a proxy for each store, so that a test can cut what the services
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from redis.asyncio import Redis
 
 from chaos.proxy import Proxy
 from launcher.keeper import log_path, recorded_pid
+from launcher.processes import end
 
 Service = Literal["edge-limiter", "inference", "metrics", "analyst"]
 Store = Literal["postgres", "valkey"]
@@ -70,7 +72,7 @@ class Stack:
         for proxy in self.proxies.values():
             proxy.set("pass")
         for launcher in reversed(self._launchers.values()):
-            await asyncio.to_thread(_end, launcher)
+            await asyncio.to_thread(end, launcher, signal.SIGTERM, STOP_S)
         for proxy in self.proxies.values():
             await proxy.close()
 
@@ -170,12 +172,3 @@ class Stack:
                 raise StartError(f"the launcher does not get ready:\n{said[-3000:]}")
             await asyncio.sleep(0.1)
         return said
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
