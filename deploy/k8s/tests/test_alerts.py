@@ -51,5 +51,5 @@ def test_every_alert__keeps_installations_apart() -> None:
 def test_slow_predictions__are_seen_on_every_route_that_scores_and_on_no_other() -> None:
     routes = re.search(r'route=~"([^"]*)"', alerts()["PredictionsSlow"]["expr"])
     assert routes is not None
-    seen = {route.name for route in ROUTES if re.fullmatch(routes[1], route.name)}
-    assert seen == {route.name for route in ROUTES if route.policy == "predict" and not route.prefix}
+    seen = {route.pattern for route in ROUTES if re.fullmatch(routes[1], route.pattern)}
+    assert seen == {route.pattern for route in ROUTES if route.policy == "predict" and not route.prefix}

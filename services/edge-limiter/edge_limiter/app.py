@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from common.contracts import AnalystHealth
 from common.events import EventPipe, open_event_pipe
-from common.journal import Journal, JournalFull
+from common.journal import Journal
 from common.ops import Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.problems import Problem
@@ -157,12 +157,9 @@ async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> Ev
     journal = Journal(
         settings.events_journal_dir, settings.events_journal_max_bytes, keep_s=settings.events_journal_keep_s
     )
-    try:
-        # A counter is not worth refusing a request for: past a full journal they are dropped, and that is counted.
-        pipe = open_event_pipe(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
-        return await stack.enter_async_context(pipe)
-    except JournalFull as error:
-        raise StartError(f"{error}; set EVENTS_JOURNAL_DIR to a folder that can be written") from error
+    # A counter is not worth refusing a request for: past a full journal they are dropped, and that is counted.
+    pipe = open_event_pipe(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
+    return await stack.enter_async_context(pipe)
 
 
 async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeeping:

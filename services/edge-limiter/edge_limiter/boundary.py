@@ -104,7 +104,7 @@ class Boundary:
         problem = problem_of(self.errors, error)
         passage.cause, passage.status = error, problem.status
         if passage.route is not None:
-            self.proxy.refusals.count(problem.status, passage.route.name, passage.route.policy)
+            self.proxy.refusals.count(problem.status, passage.route.pattern, passage.route.policy)
         if passage.out.has_begun:
             passage.out.cut()
         else:
@@ -113,7 +113,7 @@ class Boundary:
     def _record(self, passage: Passage) -> None:
         status, method = passage.status, passage.request.method
         seconds = self.now() - passage.started_s
-        route = passage.route.name if passage.route is not None else UNMATCHED
+        route = passage.route.pattern if passage.route is not None else UNMATCHED
         self.metrics.observe(route, method, status, seconds)
         is_ours = passage.cause is not None  # what an upstream answered stands in the log of the upstream
         if is_ours or is_verbose():

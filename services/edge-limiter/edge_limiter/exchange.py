@@ -47,9 +47,7 @@ _HARMLESS: Final = frozenset({"", "close", "keep-alive"})
 
 
 class ExchangeError(Exception):
-    """The upstream did not answer; `retry_after_s` says when trying again makes sense."""
-
-    retry_after_s: float | None = None
+    """The upstream did not answer."""
 
 
 class BadGateway(ExchangeError):
@@ -58,8 +56,6 @@ class BadGateway(ExchangeError):
 
 class UpstreamBusy(ExchangeError):
     """As many requests as we allow are on their way to this upstream."""
-
-    retry_after_s = 1.0
 
 
 class UpstreamLate(ExchangeError):

@@ -37,17 +37,9 @@ class Decision(NamedTuple):
     """`reset_s`: seconds until such a request fits again; when it was allowed, at most that."""
 
     allowed: bool
-    limit: int
-    window_s: int
     remaining: int
     reset_s: float
-    policy: str
     source: Source
-
-    @property
-    def degraded(self) -> bool:
-        """Decided without the store."""
-        return self.source in ("local", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +93,7 @@ class Limiter:
         """The refusal that is known already: nothing has to be waited for, nor read how much more a request costs."""
         now = self._now()
         denial = self._denied.get((policy.version, key, cost), now)
-        return None if denial is None else _decision(policy, False, 0, denial.free_at_s - now, "denied")
+        return None if denial is None else Decision(False, 0, denial.free_at_s - now, "denied")
 
     async def decide(self, policy: Policy, key: bytes, cost: int = 1) -> Decision:
         """Charge `cost` units to the client, whole or not at all; ask `denied` before: here the store is asked.
@@ -115,7 +107,7 @@ class Limiter:
         except StoreUnavailable:
             return self._without_store(policy, key, cost)
         self._remember(policy, key, cost, answer)
-        return _decision(policy, answer.allowed, answer.remaining, answer.reset_s, "store")
+        return Decision(answer.allowed, answer.remaining, answer.reset_s, "store")
 
     def _remember(self, policy: Policy, key: bytes, cost: int, answer: Answer) -> None:
         now = self._now()
@@ -131,11 +123,7 @@ class Limiter:
         now = self._now()
         if policy.on_store_error == "open":
             self._own.record(key, cost, policy.window_s, now)
-            return _decision(policy, True, policy.limit, 0.0, "open")
+            return Decision(True, policy.limit, 0.0, "open")
         share = -(-policy.limit // max(1, self._replicas()))
         verdict = self._own.decide(key, cost, share, policy.window_s, now)
-        return _decision(policy, verdict.allowed, verdict.remaining, verdict.reset_s, "local")
-
-
-def _decision(policy: Policy, allowed: bool, remaining: int, reset_s: float, source: Source) -> Decision:
-    return Decision(allowed, policy.limit, policy.window_s, remaining, reset_s, policy.name, source)
+        return Decision(verdict.allowed, verdict.remaining, verdict.reset_s, "local")

@@ -100,7 +100,7 @@ class Proxy:
         passage.limits = rate_limit(policy, decision)
         if decision.allowed or rule.is_shadow:
             return False
-        self.refusals.count(429, route.name, policy.name)
+        self.refusals.count(429, route.pattern, policy.name)
         passage.status = 429
         headers = [
             ("Content-Type", CONTENT_TYPE),
@@ -181,6 +181,6 @@ def upstream_problem(error: ExchangeError, service: str) -> Problem:
     if isinstance(error, UpstreamLate):
         return Problem(504, f"The {service} service did not answer in time.")
     if isinstance(error, UpstreamBusy):
-        return unavailable(f"The {service} service is full.", error.retry_after_s or 1.0)
+        return unavailable(f"The {service} service is full.", 1.0)
     assert isinstance(error, BadGateway)
     return Problem(502, f"The {service} service cannot be reached or broke off.")

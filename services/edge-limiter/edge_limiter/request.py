@@ -40,7 +40,6 @@ class Request:
         "peer",
         "refusal",
         "target",
-        "version",
     )
 
     def __init__(

@@ -37,7 +37,10 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`pattern` is a path whose `{…}` segments match any one segment; with `prefix` everything below it too."""
+    """`pattern` is a path whose `{…}` segments match any one segment; with `prefix` everything below it too.
+
+    It names the route in metrics and events: bounded, whatever clients send.
+    """
 
     pattern: str
     service: str
@@ -46,12 +49,6 @@ class Route:
     policy: str | None = None
     cost: Cost = "one"
     needs_admin: bool = False
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """For metrics and events: bounded, whatever clients send."""
-        return self.label or self.pattern
 
 
 def parse_target(raw: str) -> Target:

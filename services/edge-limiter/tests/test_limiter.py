@@ -124,7 +124,7 @@ async def test_store_away__local_decisions_go_on_from_this_process_own_admission
         assert await w.admitted(3) == 3
         w.store.is_failing = True
         assert await w.admitted(5) == 2
-        assert (await w.decide()).degraded
+        assert (await w.decide()).source == "local"
 
 
 async def test_store_away__each_replica_admits_its_share_rounded_up() -> None:

@@ -11,7 +11,7 @@ POLICY = Policy("predict", 60, 60)
 
 
 def decision(*, remaining: int = 0, reset_s: float = 6.2) -> Decision:
-    return Decision(remaining > 0, 60, 60, remaining, reset_s, "predict", "store")
+    return Decision(remaining > 0, remaining, reset_s, "store")
 
 
 def test_headers__tell_policy_remaining_and_reset() -> None:

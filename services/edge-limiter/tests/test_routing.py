@@ -116,4 +116,4 @@ def test_path_of_no_service__is_not_routed(path: str) -> None:
 
 
 def test_route_names__fit_an_event() -> None:
-    assert all(len(route.name) <= 64 for route in ROUTES)
+    assert all(len(route.pattern) <= 64 for route in ROUTES)
