@@ -52,7 +52,7 @@ class Database:
                         yield connection
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise RowRefused(type(error).__name__) from error
-        except (*POSTGRES_ERRORS, asyncpg.InternalClientError) as error:
+        except POSTGRES_ERRORS as error:
             raise StoreUnavailable(type(error).__name__) from error
 
 

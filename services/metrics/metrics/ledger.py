@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from common.contracts import CounterEvent, PredictionEvent
 from metrics.database import Connection, Database
 from metrics.errors import RowRefused
 from metrics.rollup_sql import WRITE
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from metrics.windows import as_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +73,10 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
 def prediction_row(e: PredictionEvent) -> tuple[Any, ...]:
     text = e.text.replace("\x00", "\ufffd") if e.text else e.text  # PostgreSQL takes no NUL, and the event must count
     return (
-        e.id, _time(e.at_us), e.route, e.outcome, e.request_id, e.trace_id, e.model, e.revision, e.label, e.score,
+        e.id, as_time(e.at_us), e.route, e.outcome, e.request_id, e.trace_id, e.model, e.revision, e.label, e.score,
         e.margin, e.cached, e.truncated, e.latency_us, e.queue_us, e.compute_us, e.tokens, e.characters, e.client, text,
     )  # fmt: skip
 
 
 def _counter_row(e: CounterEvent) -> tuple[Any, ...]:
-    return (e.id, _time(e.at_us), e.route, e.outcome, e.policy, e.n)
-
-
-def _time(at_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=at_us)
+    return (e.id, as_time(e.at_us), e.route, e.outcome, e.policy, e.n)

@@ -10,6 +10,7 @@ import structlog
 
 from metrics.database import Connection, Database
 from metrics.errors import RowRefused, StoreUnavailable
+from metrics.windows import day_bounds
 
 log = structlog.get_logger()
 
@@ -89,14 +90,14 @@ class Partitions:
             moved = await connection.fetchval(
                 f"WITH moved AS (DELETE FROM {table}_default WHERE at >= $1 AND at < $2 RETURNING *), "
                 f"placed AS (INSERT INTO {name} SELECT * FROM moved) SELECT count(*) FROM moved",
-                *_bounds(day),
+                *day_bounds(day),
                 timeout=_STATEMENT_S,
             )
             await _attach(connection, table, day)
         log.info("rows moved to their partition", table=table, day=str(day), moved=moved)
 
     async def _drop(self, table: str, day: date) -> None:
-        name, (first, after) = _name(table, day), _bounds(day)
+        name, (first, after) = _name(table, day), day_bounds(day)
         async with self._database.transaction() as connection:
             if not await _turn(connection):
                 return
@@ -142,7 +143,7 @@ async def _hold_writers(connection: Connection, table: str) -> None:
 
 async def _attach(connection: Connection, table: str, day: date) -> None:
     """PostgreSQL looks through the default partition for rows of that day, which takes its time."""
-    first, after = (bound.isoformat() for bound in _bounds(day))
+    first, after = (bound.isoformat() for bound in day_bounds(day))
     await connection.execute(
         f"ALTER TABLE {table} ATTACH PARTITION {_name(table, day)} FOR VALUES FROM ('{first}') TO ('{after}')",
         timeout=_STATEMENT_S,
@@ -165,8 +166,3 @@ async def _partitioned(connection: Connection, table: str) -> set[date]:
 
 def _name(table: str, day: date) -> str:
     return f"{table}_{day:%Y%m%d}"
-
-
-def _bounds(day: date) -> tuple[datetime, datetime]:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return start, start + _DAY

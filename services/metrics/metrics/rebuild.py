@@ -11,7 +11,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Final, NamedTuple
 
 import structlog
@@ -23,11 +23,11 @@ from metrics.database import Connection, Database
 from metrics.errors import StoreUnavailable
 from metrics.rollup_sql import CELLS_BY_WIDTH, COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS
 from metrics.settings import MetricsSettings
+from metrics.windows import day_bounds
 
 log = structlog.get_logger()
 
 STATEMENT_S: Final = 3_600.0  # a day of many millions of events takes minutes
-_DAY: Final = timedelta(days=1)
 
 _RECOMPUTED: Final = f"""
     event AS (
@@ -68,7 +68,7 @@ async def complete_days(database: Database) -> list[date]:
             "UNION SELECT (at AT TIME ZONE 'UTC')::date FROM prediction "
             "UNION SELECT (at AT TIME ZONE 'UTC')::date FROM counter_event ORDER BY 1"
         )
-    return [day for (day,) in records if kept_from is None or _bounds(day)[0] >= kept_from]
+    return [day for (day,) in records if kept_from is None or day_bounds(day)[0] >= kept_from]
 
 
 async def compare(database: Database, day: date) -> Comparison | None:
@@ -94,8 +94,8 @@ async def replace(database: Database, day: date) -> Comparison | None:
 
 async def recompute(connection: Connection, day: date) -> None:
     """Put what the events of `day` add up to in place of its rollups."""
-    await connection.execute("DELETE FROM rollup WHERE at >= $1 AND at < $2", *_bounds(day))
-    await connection.execute(_REPLACE, *_bounds(day))
+    await connection.execute("DELETE FROM rollup WHERE at >= $1 AND at < $2", *day_bounds(day))
+    await connection.execute(_REPLACE, *day_bounds(day))
 
 
 async def _holds(connection: Connection, day: date) -> bool:
@@ -107,7 +107,7 @@ async def _holds(connection: Connection, day: date) -> bool:
     await connection.execute("LOCK TABLE prediction, counter_event IN ACCESS SHARE MODE")
     await connection.execute("LOCK TABLE retention IN SHARE MODE")
     kept_from = await _kept_from(connection)
-    return kept_from is None or _bounds(day)[0] >= kept_from
+    return kept_from is None or day_bounds(day)[0] >= kept_from
 
 
 async def _kept_from(connection: Connection) -> datetime | None:
@@ -116,14 +116,9 @@ async def _kept_from(connection: Connection) -> datetime | None:
 
 
 async def _compare(connection: Connection, day: date) -> Comparison:
-    record = await connection.fetchrow(_COMPARE, *_bounds(day))
+    record = await connection.fetchrow(_COMPARE, *day_bounds(day))
     assert record is not None  # it selects counts
     return Comparison(*record)
-
-
-def _bounds(day: date) -> tuple[datetime, datetime]:
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return start, start + _DAY
 
 
 async def rebuild(database: Database, *, check_only: bool) -> bool:

@@ -1,7 +1,7 @@
 """Time ranges in integer microseconds: what a request asks for, its buckets, and the rollups that cover a range."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from common.contracts import WINDOW_S, AggregateRequest, Bucket, TimeRange, Window
@@ -60,6 +60,12 @@ def as_us(time: datetime) -> int:
 
 def as_time(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
+
+
+def day_bounds(day: date) -> tuple[datetime, datetime]:
+    """The first moment of a day in UTC, and of the next."""
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return start, start + timedelta(days=1)
 
 
 def last(window_s: int, now_us: int) -> Range:
