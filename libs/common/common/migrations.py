@@ -12,6 +12,7 @@ from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from common.postgres import POSTGRES_ERRORS
 from common.service import StartError
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -40,7 +41,7 @@ async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Not by SQLAlchemy, which refuses `?sslmode=` and the other options of a PostgreSQL URL."""
     try:
         return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError) as error:
+    except POSTGRES_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {reason}") from error
 

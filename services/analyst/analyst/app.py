@@ -51,10 +51,7 @@ def migrate(settings: AnalystSettings) -> None:
     """Bring the tables up to date."""
     if settings.database_url is None:
         raise StartError("DATABASE_URL is not set: there is nothing to migrate")
-    try:
-        postgres.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
-    except postgres.POSTGRES_ERRORS as error:
-        raise StartError(f"PostgreSQL at DATABASE_URL: {type(error).__name__}") from error
+    postgres.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
 
 
 def create_service(settings: AnalystSettings, drafter: Drafter | None = None) -> Service:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from common import postgres
 from common.client import create_session
 from common.ops import Check, Readiness, State
-from common.postgres import POSTGRES_ERRORS, create_pool
+from common.postgres import create_pool
 from common.redis import REDIS_ERRORS, create_client
 from common.service import Service, StartError
 from common.specification import add_specification
@@ -52,10 +52,7 @@ SCHEMA: Final = "metrics"
 
 def migrate(settings: MetricsSettings) -> None:
     """Bring the tables up to date."""
-    try:
-        postgres.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
-    except POSTGRES_ERRORS as error:
-        raise StartError(f"PostgreSQL at DATABASE_URL: {type(error).__name__}") from error
+    postgres.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
 
 
 def create_service(settings: MetricsSettings) -> Service:
