@@ -31,7 +31,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         versions.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / "__init__.py").touch()
         (versions.parent / "env.py").write_text("from common.postgres import run_env\nrun_env()\n")
-        (versions.parent / "script.py.mako").touch()
         for number, body in enumerate(bodies, 1):
             previous = f"000{number - 1}" if number > 1 else None
             (versions / f"000{number}_probe.py").write_text(
