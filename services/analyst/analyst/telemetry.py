@@ -1,7 +1,6 @@
 """What the analyst counts for Prometheus; label values are from fixed lists."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -15,14 +14,16 @@ class AnalystMetrics:
     """Reports served and made, calls to the model and those avoided, the quota left, and what the checker refused."""
 
     def __init__(self, registry: CollectorRegistry, waiting: Callable[[], int], quota_left: Callable[[], int]) -> None:
-        served = Counter("sluice_analyst_reports", "Reports served.", ["cache"], registry=registry)
-        made = Counter("sluice_analyst_reports_made", "Reports computed.", ["source"], registry=registry)
-        fallbacks = Counter("sluice_analyst_fallbacks", "Reports made by rules.", ["reason"], registry=registry)
-        calls = Counter("sluice_analyst_model_calls", "Attempts to call the model.", ["outcome"], registry=registry)
-        refusals = Counter(
+        self._served = Counter("sluice_analyst_reports", "Reports served.", ["cache"], registry=registry)
+        self._made = Counter("sluice_analyst_reports_made", "Reports computed.", ["source"], registry=registry)
+        self._fallbacks = Counter("sluice_analyst_fallbacks", "Reports made by rules.", ["reason"], registry=registry)
+        self._calls = Counter(
+            "sluice_analyst_model_calls", "Attempts to call the model.", ["outcome"], registry=registry
+        )
+        self._refusals = Counter(
             "sluice_analyst_grounding_refusals", "Reasons to refuse a model's draft.", ["reason"], registry=registry
         )
-        seconds = Histogram(
+        self._seconds = Histogram(
             "sluice_analyst_report_seconds", "Time to a report.", ["cache"], buckets=_BUCKETS_S, registry=registry
         )
         waiters = Gauge("sluice_analyst_flight_waiters", "Requests waiting for a flight.", registry=registry)
@@ -38,29 +39,23 @@ class AnalystMetrics:
             "sluice_analyst_reports_without_drift", "Reports made without what drift the data shows.", registry=registry
         )
         self.lost = Counter("sluice_analyst_reports_not_stored", "Reports made and not stored.", registry=registry)
-        self._served = lru_cache(maxsize=8)(served.labels)
-        self._made = lru_cache(maxsize=4)(made.labels)
-        self._fallbacks = lru_cache(maxsize=16)(fallbacks.labels)
-        self._calls = lru_cache(maxsize=16)(calls.labels)
-        self._refusals = lru_cache(maxsize=64)(refusals.labels)
-        self._seconds = lru_cache(maxsize=8)(seconds.labels)
 
     def report_served(self, report: Report, is_shared: bool, seconds: float) -> None:
-        self._served(report.cache).inc()
-        self._seconds(report.cache).observe(seconds)
+        self._served.labels(report.cache).inc()
+        self._seconds.labels(report.cache).observe(seconds)
         if is_shared and report.source == "ai":
             self._avoided.inc()
 
     def report_made(self, report: Report) -> None:
-        self._made(report.source).inc()
+        self._made.labels(report.source).inc()
         if report.windows.drift_reference is None:
             self._without_drift.inc()
         if report.fallback_reason is not None:
-            self._fallbacks(report.fallback_reason).inc()
+            self._fallbacks.labels(report.fallback_reason).inc()
 
     def draft_refused(self, refusals: Iterable[Refusal]) -> None:
         for refusal in refusals:
-            self._refusals(refusal.reason).inc()
+            self._refusals.labels(refusal.reason).inc()
 
     def attempt_ended(self, outcome: str) -> None:
-        self._calls(outcome).inc()
+        self._calls.labels(outcome).inc()
