@@ -20,7 +20,7 @@ from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
-from analyst.ratelimit_headers import Policy, ratelimit_headers
+from analyst.ratelimit_headers import ratelimit_headers
 from analyst.report import FallbackReason, Past, Report
 from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
 from common.negotiation import preferred
@@ -251,8 +251,8 @@ def _quota_headers(quota: Quota, slot: Slot | None, *, is_spare: bool) -> dict[s
     if slot is None:
         return {}
     share = quota.share(is_spare=is_spare)
-    policy = Policy(SPARE_POLICY if is_spare else QUOTA_POLICY, share, quota.window_s)
-    return ratelimit_headers(policy, max(0, slot.remaining - quota.limit + share), slot.wait_s)
+    policy, left = SPARE_POLICY if is_spare else QUOTA_POLICY, max(0, slot.remaining - quota.limit + share)
+    return ratelimit_headers(policy, limit=share, window_s=quota.window_s, left=left, wait_s=slot.wait_s)
 
 
 def _archive(doorway: Doorway) -> Archive:

@@ -52,11 +52,7 @@ class QuotaUnavailable(WriterError):
 
 
 class QuotaExhausted(WriterError):
-    """No slot is free before `retry_after_s`."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__("quota")
-        self.retry_after_s = retry_after_s
+    """No slot is free."""
 
 
 class Attempts:
@@ -104,7 +100,7 @@ class Attempts:
         slot = await self._slots.take(member, is_spare=budget.is_spare)
         if not slot.granted:
             self._on_outcome("quota")
-            raise QuotaExhausted(slot.wait_s)
+            raise QuotaExhausted("quota")
         try:
             text = await self._writer.write(prompt, self._attempt_timeout_s)
         except WriterError as error:

@@ -159,11 +159,10 @@ async def test_only_an_attempt_that_sent_nothing__gets_its_slot_back() -> None:
     assert bench.slots.refunded == bench.slots.taken[:1]
 
 
-async def test_no_free_slot__calls_nobody_and_says_when() -> None:
+async def test_no_free_slot__calls_nobody() -> None:
     bench = Bench(ScriptedWriter([Retryable("unavailable")]), CountedSlots(free=1))
-    with pytest.raises(QuotaExhausted) as caught:
+    with pytest.raises(QuotaExhausted):
         await bench.write()
-    assert caught.value.retry_after_s == 12.5
     assert bench.writer.calls == 1
 
 
