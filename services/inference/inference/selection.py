@@ -45,33 +45,29 @@ class Waiting:
             if not same_length:
                 del self._by_length[job.tokens]
 
-    def take(self, now: float) -> tuple[list[Job], list[Job]]:
-        """The next batch, and the jobs found past their deadline on the way; both leave.
+    def take(self, now: float) -> list[Job]:
+        """The next batch; it leaves, and so do the jobs found past their deadline on the way.
 
-        The batch is empty only if no live job waits. A job that was put back goes alone. Padded, a batch holds at
+        It is empty only if no live job waits. A job that was put back goes alone. Padded, a batch holds at
         most `max_batch_tokens`, or it is one job that is longer than that on its own.
         """
-        expired: list[Job] = []
         while (first := self.oldest) is not None and first.deadline_s <= now:
             self.remove(first)
-            expired.append(first)
         if first is None:
-            return [], expired
+            return []
         batch = [first]
         self.remove(first)
         if first.attempts:  # it may be what killed its worker: let it take nobody with it
-            return batch, expired
+            return batch
         longest = first.tokens
         for job in self._nearest(first.tokens):
             if job.attempts or (len(batch) + 1) * max(longest, job.tokens) > self._max_batch_tokens:
                 break
             self.remove(job)
-            if job.deadline_s <= now:
-                expired.append(job)
-            else:
+            if job.deadline_s > now:
                 batch.append(job)
                 longest = max(longest, job.tokens)
-        return batch, expired
+        return batch
 
     def _nearest(self, tokens: int) -> Iterator[Job]:
         """Jobs of like length, nearest first, oldest first among equals; the caller removes each as it takes it."""
