@@ -71,14 +71,13 @@ def with_ours(names: Iterable[str], ours: dict[str, Distribution]) -> set[str]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lock.py", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--for", dest="names", action="append", metavar="NAME", help="a distribution or locked package")
-    parser.add_argument("--dev", action="store_true", help="add the tools of requirements-dev.txt")
     parser.add_argument("--plain", action="store_true", help="pins without hashes, fit for `pip install --constraint`")
     asked = parser.parse_args(arguments)
     ours, locked = distributions(), entries((ROOT / "constraints.txt").read_text())
     known = ours.keys() | {entry.name for entry in locked}
     if unknown := set(asked.names or ()) - known:
         parser.error(f"neither ours nor locked: {', '.join(sorted(unknown))}")
-    roots = with_ours(asked.names or [*ours, BUILD_BACKEND], ours) | ({DEV} if asked.dev else set())
+    roots = with_ours(asked.names or [*ours, BUILD_BACKEND], ours)
     chosen = needed(locked, roots)
     print("\n".join(entry.pin if asked.plain else entry.text for entry in chosen))
     return 0
