@@ -46,10 +46,8 @@ MIX: Final = {"1h": 60, "24h": 15, "15m": 10, "5m": 8, "6h": 5, "7d": 2}
 def main() -> None:
     options = _options()
     peers = install("analyst")
-    load = os.getloadavg()[0]
-    machine, found = results.machine(), versions("analyst", ("cashews", "aiocache", "redis"))
-    print(f"{machine['cpu']}, {machine['cores']} cores, Python {sys.version.split()[0]}, {machine['at']} UTC,", end=" ")
-    print(f"load average at the start {load:.1f}; {', '.join(f'{name} {of}' for name, of in found.items())}\n")
+    found = versions("analyst", ("cashews", "aiocache", "redis"))
+    print(f"{results.setup()}; {', '.join(f'{name} {of}' for name, of in found.items())}\n")
     ports = free_ports()
     with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "crowd", next(ports)) as server:
         print(

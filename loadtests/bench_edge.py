@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -233,11 +232,10 @@ def _median(contender: Contender, key: str) -> float:
 
 def _print(contenders: list[Contender], options: argparse.Namespace) -> None:
     plain = next(contender for contender in contenders if contender.name == "plain")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     rounds = (
         f"{options.connections} connections, {IDENTITIES} identities, {options.rounds} rounds of {options.seconds} s"
     )
-    print(f"{machine}, load {os.getloadavg()[0]:.1f}; {rounds}\n")
+    print(f"{results.setup()}; {rounds}\n")
     print("| | requests/s | CPU µs/request | of (c) | PostgreSQL µs/request | p50 at 200/s, ms |")
     print("|---|---:|---:|---:|---:|---:|")
     for contender in contenders:

@@ -27,7 +27,6 @@ from peers import install, servers
 from peers.servers import Server
 from tokenizers import Tokenizer
 
-from inference.cores import usable_cores
 from launcher.ports import free_ports
 from launcher.valkey import Valkey
 
@@ -106,9 +105,8 @@ def _print_machine(texts: Sequence[str]) -> float:
     a_token = LAYERS * (8 * WIDTH * WIDTH + 4 * WIDTH * INNER)
     gflop = statistics.mean(count * a_token + LAYERS * 4 * WIDTH * count * count for count in tokens) / 1e9
     print(
-        f"{results.cpu_name()}, {usable_cores()} cores, Python {sys.version.split()[0]}; load "
-        f"{psutil.getloadavg()[0]:.1f} at the start. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and "
-        f"{gflop:.2f} GFLOP in the mean.\n"
+        f"{results.setup()}. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and {gflop:.2f} GFLOP in the "
+        "mean.\n"
     )
     return gflop
 

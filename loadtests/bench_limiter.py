@@ -8,8 +8,6 @@ runs at the best of the settings tried; the peers are installed below .cache.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -97,10 +95,7 @@ def _measured(contenders: list[Contender]) -> results.Measure:
 
 def _print(contenders: list[Contender], options: argparse.Namespace) -> None:
     ours = statistics.median(contenders[0].rounds)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"load {os.getloadavg()[0]:.1f}; {options.rounds} rounds of {options.seconds} s\n"
-    )
+    print(f"{results.setup()}; {options.rounds} rounds of {options.seconds} s\n")
     print("| | best setting | decisions/s | of all rounds | ours is | wanted |")
     print("|---|---:|---:|---:|---:|---:|")
     for contender in contenders:

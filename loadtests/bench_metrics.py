@@ -10,8 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -95,13 +93,8 @@ def save(measures: Sequence[Measure]) -> None:
 
 
 def setup() -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    machine = results.machine()
     version = subprocess.run([postgresql.binaries() / "postgres", "--version"], capture_output=True, text=True)
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {platform.python_version()}, {version.stdout.strip()}, load average {load}."
-    )
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {results.setup()}, {version.stdout.strip()}."
 
 
 def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]:

@@ -67,7 +67,7 @@ def machine() -> dict[str, Any]:
     """When and on what."""
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "cpu": cpu_name(),
+        "cpu": _cpu_name(),
         "cores": len(cores()),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
@@ -76,7 +76,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def cpu_name() -> str:
+def setup() -> str:
+    """What a benchmark runs on, and how busy that is now."""
+    python, load = platform.python_version(), os.getloadavg()[0]
+    return f"{_cpu_name()}, {len(cores())} cores, Python {python}, load average {load:.1f}"
+
+
+def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
