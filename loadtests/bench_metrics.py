@@ -38,8 +38,7 @@ sys.path.insert(0, str(HERE))  # the folder's own modules; `metrics` itself is t
 from history import History, timed_ms  # noqa: E402
 from ingestion import consumed, inserted, made_up  # noqa: E402
 
-from common.contracts import AggregateRequest  # noqa: E402
-from metrics.histogram import RELATIVE_ERROR  # noqa: E402
+from common.contracts import SKETCH_RELATIVE_ERROR, AggregateRequest  # noqa: E402
 
 PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
@@ -172,7 +171,7 @@ async def _report_history(large: History, small: History, folder: Path, options:
     error = max(abs((mine or 0) - truth) / truth for mine, truth in zip(sketch, exact, strict=True))
     (of_large, answers_ms), _ = by_size.items()
     ms = {ANSWER: answers_ms, RAW: raw_ms} | await asyncio.to_thread(clickhouse_ms, large, folder, options.answers)
-    errors = {"p50 to p99": [100 * error], PROMISED: [100 * RELATIVE_ERROR]}
+    errors = {"p50 to p99": [100 * error], PROMISED: [100 * SKETCH_RELATIVE_ERROR]}
     counts = {"count": await large.count(options.answers), PROMISED: [COUNT_MS]}
     table(f"30 days of {options.rows:,} rows, medians", "ms", ANSWER, ms, 1)
     table(f"aggregated over 30 days, {options.answers} answers of each by turns", "ms", of_large, by_size, 1)

@@ -12,14 +12,10 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
-from common.contracts import SKETCH_RELATIVE_ERROR
-
 LATENCY, SCORE, CHARACTERS = range(3)
 """Which of a row's histograms is which."""
 
 GAMMA: Final = 2 ** (1 / 32)
-RELATIVE_ERROR: Final = SKETCH_RELATIVE_ERROR
-"""How far `sketch_us` may be from any latency in its bin, as a share of that latency: (γ - 1) / (γ + 1)."""
 
 BIN_BITS: Final = 48
 _BIN_BYTES: Final = BIN_BITS // 8

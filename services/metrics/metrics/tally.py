@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from common.contracts import (
+    SKETCH_RELATIVE_ERROR,
     Confidence,
     Filters,
     GroupBy,
@@ -14,7 +15,7 @@ from common.contracts import (
     SeriesPoint,
     Summary,
 )
-from metrics.histogram import LATENCY, RELATIVE_ERROR, SCORE, bins, percentiles, sketch_us, spread
+from metrics.histogram import LATENCY, SCORE, bins, percentiles, sketch_us, spread
 from metrics.windows import Range, as_time
 
 ANSWERED: Final = "ok"
@@ -141,7 +142,7 @@ class Tally:
             p99=p99,
             max=self._latency_max_us / 1000 if self.predictions else None,
             method="exact" if self._is_exact else "sketch",
-            relative_error=0.0 if self._is_exact else RELATIVE_ERROR,
+            relative_error=0.0 if self._is_exact else SKETCH_RELATIVE_ERROR,
         )
 
     def summary(self, range: Range) -> Summary:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from common.contracts import SKETCH_RELATIVE_ERROR, AggregateRequest, Bucket, CounterEvent, Filters
 from metrics.aggregates import ROWS_AT_ONCE, Aggregates
 from metrics.database import Database
-from metrics.histogram import RELATIVE_ERROR
 from metrics.ledger import Ledger
 from metrics.rollups import Rollups
 from metrics.tally import Row, Source
@@ -156,7 +155,7 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any], is_exact: bool
     if not is_exact:
         for mine, exact in zip(found.pop("latency")[2:], (latency := expected.pop("latency"))[2:], strict=True):
             assert (mine is None) == (exact is None)
-            assert mine is None or abs(mine - exact) <= exact * (RELATIVE_ERROR + 1e-9)
+            assert mine is None or abs(mine - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
         assert len(latency) == 6
     assert found == expected
 
@@ -186,7 +185,7 @@ async def test_range_older_than_single_events__is_answered_to_the_minute(
     assert answer.predictions == 1
     assert answer.range.start.second == answer.range.end.second == 0
     assert answer.latency_ms.method == "sketch"
-    assert answer.latency_ms.p50 == pytest.approx(10.0, rel=RELATIVE_ERROR)
+    assert answer.latency_ms.p50 == pytest.approx(10.0, rel=SKETCH_RELATIVE_ERROR)
 
 
 async def test_thresholds__are_judged_up_to_now_whatever_was_asked(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.histogram import BIN_BITS, GAMMA, RELATIVE_ERROR, bins, percentiles, read, sketch_us, spread
+from common.contracts import SKETCH_RELATIVE_ERROR
+from metrics.histogram import BIN_BITS, GAMMA, bins, percentiles, read, sketch_us, spread
 
 histograms = st.dictionaries(st.integers(0, 1023), st.integers(1, 10**12 - 1))
 SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -37,7 +38,7 @@ def constant(_rng: random.Random) -> int:
 
 
 def test_error_bound__is_what_the_design_promises() -> None:
-    assert RELATIVE_ERROR == (GAMMA - 1) / (GAMMA + 1) <= 0.01084
+    assert SKETCH_RELATIVE_ERROR == (GAMMA - 1) / (GAMMA + 1) <= 0.01084
 
 
 @pytest.mark.parametrize("distribution", [lognormal, bimodal, constant])
@@ -50,7 +51,7 @@ def test_sketch_percentile__is_within_the_stated_error_of_percentile_disc(
     sketch = sum(1 << BIN_BITS * bin_of(value) for value in values)
     for share, bin in zip(SHARES, percentiles(*spread(sketch), *SHARES), strict=True):
         exact = percentile_disc(values, share)
-        assert abs(sketch_us(bin) - exact) <= exact * (RELATIVE_ERROR + 1e-9)
+        assert abs(sketch_us(bin) - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1), min_size=1), st.sampled_from(SHARES))
