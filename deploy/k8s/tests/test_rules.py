@@ -16,7 +16,6 @@ EDGE, INFERENCE, METRICS = "Deployment/edge", "Deployment/inference", "Deploymen
 HPA, SCALED, PDB = "HorizontalPodAutoscaler/edge", "ScaledObject/inference", "PodDisruptionBudget/edge"
 POLICY = "NetworkPolicy"
 NAME = "app|kubernetes|io/name"
-ANYONE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "other"}}}
 IPV6: list[tuple[str, str, object]] = [
     ("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "::"),
     *((f"ConfigMap/{name}", f"data.{name.upper()}_HOST", "::") for name in ("edge", "inference", "metrics", "analyst")),

@@ -13,11 +13,11 @@ SOURCES = {".py", ".lua", ".json", ".md", ".html", ".css", ".js", ".svg"}
 _INTERVAL_S = 1.0
 
 
-async def restart_on_change(keepers: Sequence[Keeper], console: Console, interval_s: float = _INTERVAL_S) -> None:
+async def restart_on_change(keepers: Sequence[Keeper], console: Console) -> None:
     """Never ends by itself."""
     seen = [modified(keeper.service.sources) for keeper in keepers]
     while True:
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(_INTERVAL_S)
         for place, keeper in enumerate(keepers):
             now = modified(keeper.service.sources)
             if changed := sorted(path.name for path, _ in now.items() ^ seen[place].items()):

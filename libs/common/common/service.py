@@ -76,15 +76,10 @@ Migrate = Callable[[S], None]
 
 
 def command_line(
-    name: str,
-    settings: type[S],
-    create: Callable[[S], Service],
-    *,
-    migrate: Migrate[S] | None = None,
-    argv: Sequence[str] | None = None,
+    name: str, settings: type[S], create: Callable[[S], Service], *, migrate: Migrate[S] | None = None
 ) -> int:
     """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
-    arguments = _parser(name, settings, migrate is not None).parse_args(argv)
+    arguments = _parser(name, settings, migrate is not None).parse_args()
     secrets = SecretFiles(settings, os.environ)
     try:
         config = load(settings)

@@ -119,8 +119,6 @@ class Doorway:
     model: ModelState
     quota: Quota
     retry_after_s: float
-    today: Callable[[], datetime] = lambda: datetime.now(UTC)
-    now: Callable[[], float] = time.monotonic
 
 
 def error_table(retry_after_s: float) -> ErrorTable:
@@ -155,9 +153,9 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         the report is in seconds. Every figure is looked up in the metrics, never written by a model. Send
         `Accept: text/markdown` for the report as text.
         """
-        started = doorway.now()
+        started = time.monotonic()
         answer = await _report(doorway, context(request), body)
-        doorway.served(answer.report, answer.is_shared, doorway.now() - started)
+        doorway.served(answer.report, answer.is_shared, time.monotonic() - started)
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
         if answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
             headers |= _quota_headers(doorway.quota, doorway.quota.last, is_spare=body.start is not None)
@@ -215,7 +213,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
 
 
 async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisRequest) -> Answer:
-    if body.end is not None and body.end > doorway.today():
+    if body.end is not None and body.end > datetime.now(UTC):
         error = FieldError(location="body", field="end", message="must not be in the future")
         raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=[error])
     if body.require_ai and not doorway.analyst.has_model:
@@ -265,7 +263,7 @@ def _archive(doorway: Doorway) -> Archive:
 async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, or 504 at the client's deadline."""
     try:
-        async with asyncio.timeout(max(0.0, origin.remaining_s(doorway.now()))):
+        async with asyncio.timeout(max(0.0, origin.remaining_s(time.monotonic()))):
             return await work
     except TimeoutError as error:
         raise Problem(504, "Not ready before the deadline; ask again.") from error

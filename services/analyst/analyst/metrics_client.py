@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -37,20 +37,17 @@ async def open_metrics_client(url: str, timeout_s: float) -> AsyncIterator["Metr
 class MetricsClient:
     """`timeout_s` replaces the caller's deadline: a flight serves others than the one who started it."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, timeout_s: float, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float) -> None:
         self._session = session
         self._url = url
         self._timeout_s = timeout_s
-        self._now = now
         self._drift_is_told = True
 
     async def measured(self, request: AggregateRequest, context: RequestContext) -> Measured:
         """The aggregate of both windows and, asked at the same time, the drift. Raises FlightFailed; without an answer
         about drift there is none.
         """
-        own = context._replace(deadline_s=self._now() + self._timeout_s)
+        own = context._replace(deadline_s=time.monotonic() + self._timeout_s)
         drift = asyncio.create_task(self._drift(request, own), name="drift")
         try:
             return Measured(await self._aggregated(request, own), await drift)
@@ -78,7 +75,7 @@ class MetricsClient:
 
     async def state(self) -> State:
         """Degraded while the service does not answer: reports from the cache are still served."""
-        context = RequestContext(uuid7(), None, None, self._now() + self._timeout_s)
+        context = RequestContext(uuid7(), None, None, time.monotonic() + self._timeout_s)
         try:
             await call_json(self._session, "GET", f"{self._url}/metrics/count", answer=_Count, context=context)
         except UpstreamError:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from edge_limiter.exchange import Exchange, ExchangeError
@@ -17,17 +17,10 @@ TIMEOUT_S: Final = 2.0
 class Documents:
     """Leaves out a service that is away, and asks it again soon."""
 
-    def __init__(
-        self,
-        own: dict[str, Any],
-        upstreams: Mapping[str, Exchange],
-        route_of: RouteOf,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, own: dict[str, Any], upstreams: Mapping[str, Exchange], route_of: RouteOf) -> None:
         self._own = own
         self._upstreams = upstreams
         self._route_of = route_of
-        self._now = now
         self._lock = asyncio.Lock()
         self._kept = b""
         self._keep_until = 0.0
@@ -35,11 +28,11 @@ class Documents:
     async def read(self) -> bytes:
         """The document as JSON."""
         async with self._lock:
-            if not self._kept or self._now() >= self._keep_until:
+            if not self._kept or time.monotonic() >= self._keep_until:
                 found = await asyncio.gather(*map(_fetch, self._upstreams.values()))
                 named = {name: doc for name, doc in zip(self._upstreams, found, strict=True) if doc is not None}
                 self._kept = json.dumps(merge(self._own, named, self._route_of)).encode()
-                self._keep_until = self._now() + (KEEP_S if len(named) == len(found) else KEEP_INCOMPLETE_S)
+                self._keep_until = time.monotonic() + (KEEP_S if len(named) == len(found) else KEEP_INCOMPLETE_S)
             return self._kept
 
 

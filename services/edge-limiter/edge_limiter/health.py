@@ -52,23 +52,21 @@ class HealthReport:
         analyst: AskAnalyst,
         limits: Callable[[], Literal["exact", "local", "open", "closed"]],
         required: str,
-        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probes = {"database": database, "redis": redis, **upstreams}
         self._upstreams = tuple(upstreams)
         self._analyst = analyst
         self._limits = limits
         self._required = required
-        self._now = now
         self._lock = asyncio.Lock()
         self._kept: tuple[float, Health] | None = None
 
     async def read(self) -> Health:
         """The state of at most a second ago."""
         async with self._lock:
-            if self._kept is None or self._now() - self._kept[0] > KEEP_S:
+            if self._kept is None or time.monotonic() - self._kept[0] > KEEP_S:
                 health = await self._ask()
-                self._kept = (self._now(), health)
+                self._kept = (time.monotonic(), health)
             return self._kept[1]
 
     async def _ask(self) -> Health:

@@ -50,7 +50,6 @@ class Proxy:
     refusals: Refusals
     decided: Callable[[str, bool, str], None]
     max_body_bytes: int
-    now: Callable[[], float] = time.monotonic
 
     def is_refused(self, passage: Passage, route: Route) -> bool:
         """Whether the request was answered with a refusal that nothing had to be waited for. Raises Problem."""
@@ -91,7 +90,7 @@ class Proxy:
         """The door's deadline, or the service's own where the client named none."""
         budget_s = self.budgets_s.get(route.service)
         if budget_s is not None and "x-request-timeout-ms" not in passage.request.fields:
-            passage.ctx = passage.ctx._replace(deadline_s=self.now() + budget_s)
+            passage.ctx = passage.ctx._replace(deadline_s=time.monotonic() + budget_s)
 
     def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:
         """Whether this decision is the end of the request: it counts, and tells the client."""
@@ -138,14 +137,14 @@ class Proxy:
     async def _count(self, request: Request, route: Route, ctx: RequestContext) -> int:
         if request.fields.get("content-encoding", "identity").lower() != "identity":
             raise Problem(415, "A list of texts is counted, so send it without Content-Encoding.")
-        body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(self.now()))
+        body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(time.monotonic()))
         request.body.put_back(body)
         return cost_of(route.cost, body, request.fields.get("inference-header-content-length"))
 
     async def _forward(self, passage: Passage, route: Route) -> None:
         request, ctx = passage.request, passage.ctx
-        body, framing = await request_body(request, self.max_body_bytes, ctx.remaining_s(self.now()))
-        now = self.now()
+        body, framing = await request_body(request, self.max_body_bytes, ctx.remaining_s(time.monotonic()))
+        now = time.monotonic()
         headers = self._onward(request, passage.client, ctx, now)
         headers += framing
         exchange, target = self.upstreams[route.service], passage.target.path_and_query

@@ -77,9 +77,9 @@ class LatencyModel:
 class Admission:
     """The tokens on their way (waiting or being scored), and what they mean for the next request."""
 
-    def __init__(self, limits: Limits, model: LatencyModel | None = None) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.model = model or LatencyModel()
+        self.model = LatencyModel()
         self.workers = 1
         self.tokens = 0
 
