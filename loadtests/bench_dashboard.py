@@ -22,7 +22,7 @@ from own_system import own_system
 from playwright.sync_api import Browser, Page
 from results import Measure
 
-from browser.traffic import an_ordinary_day, prediction, send  # isort: skip  # found once own_system is imported
+from made_up import an_ordinary_day, prediction, send  # isort: skip  # found once own_system is imported
 from chromium import chromium  # isort: skip
 from system import System  # isort: skip
 

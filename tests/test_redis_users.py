@@ -1,12 +1,12 @@
 """`deploy/redis/users.acl`: each service works under a user of its own, which opens no keys of another's."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from made_up import prediction
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
@@ -15,7 +15,7 @@ from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 from analyst.flight import Lifetime
 from analyst.flight_store import Listener, RedisFlightStore, listen
 from analyst.quota import Quota
-from common.contracts import STREAM, PredictionEvent
+from common.contracts import STREAM
 from common.journal import Journal
 from common.redis import create_client
 from common.settings import RedisSettings
@@ -89,13 +89,6 @@ def server(request: pytest.FixtureRequest) -> Server:
     return made
 
 
-def event() -> PredictionEvent:
-    return PredictionEvent(
-        id=str(uuid.uuid4()), at_us=1_790_000_000_000_000, route="/predict", outcome="ok", request_id="r", model="m",
-        revision="1", label="POSITIVE", score=0.75, margin=0.5, latency_us=10_000, characters=40,
-    )  # fmt: skip  # a field a line would be a screenful
-
-
 async def ship(redis: Redis, folder: Path) -> None:
     """What edge and inference do, on a stream that is not there yet and on one that is."""
     journal = Journal(folder)
@@ -103,7 +96,7 @@ async def ship(redis: Redis, folder: Path) -> None:
     shipper = Shipper(journal, redis, CollectorRegistry())
     await shipper.ship_all()
     for _ in range(2):
-        journal.append([event().model_dump_json(exclude_none=True).encode()])
+        journal.append([prediction(1_790_000_000).model_dump_json(exclude_none=True).encode()])
         await shipper.drain(60)
     assert journal.pending_bytes == 0
     journal.close()

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from made_up import prediction
 
 from analyst.archive import ArchiveLimits, open_archive
 from analyst.report import Grounding, Report, Windows
-from common.contracts import PredictionEvent, TimeRange
+from common.contracts import TimeRange
 from common.postgres import create_pool
 from common.requests import uuid7
 from edge_limiter.housekeeping import Housekeeping
@@ -112,15 +113,8 @@ async def use_metrics(url: str) -> None:
             at = AT - timedelta(days=days)
             upkeep = Partitions(database, retention_days=30, ahead_days=1, now=at.timestamp)
             assert (await upkeep.maintain()).failed == 0
-            assert (await Ledger(database).write([event(at)])).predictions == 1
+            assert (await Ledger(database).write([prediction(at.timestamp())])).predictions == 1
         assert await Rollups(database).count() == before + 2
-
-
-def event(at: datetime) -> PredictionEvent:
-    return PredictionEvent(
-        id=str(uuid.uuid4()), at_us=int(at.timestamp()) * 1_000_000, route="/predict", outcome="ok", request_id="r",
-        model="m", revision="1", label="POSITIVE", score=0.75, margin=0.5, latency_us=10_000, characters=40,
-    )  # fmt: skip  # a field a line would be a screenful
 
 
 async def use_analyst(url: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from browser.traffic import an_ordinary_day, send
 from chromium import chromium
+from made_up import an_ordinary_day, send
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from system import System

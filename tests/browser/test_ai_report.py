@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 
 from browser.conftest import QUICK, Api, Visit
-from browser.traffic import prediction, send
 from fake_gemini import Script
 from gemini import gemini
+from made_up import prediction, send
 from playwright.sync_api import Page, expect
 from system import System
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from browser.conftest import Api, Visit
-from browser.traffic import prediction, send
+from made_up import prediction, send
 from playwright.sync_api import Page, Route, expect
 from system import System
 

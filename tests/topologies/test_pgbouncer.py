@@ -1,7 +1,6 @@
 """The limiter, ingestion and everything else through a real PgBouncer in transaction mode."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,13 +8,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from made_up import prediction
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from system import System
 from topologies.journey import TOKEN, walk
 from topologies.pgbouncer import SERVER_CONNECTIONS, PgBouncer
 
-from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+from common.contracts import EVENT_FIELD, STREAM
 from common.postgres import create_pool
 from edge_limiter.lane import Ask, StoreUnavailable
 from edge_limiter.store import PostgresLog
@@ -68,7 +68,7 @@ async def test_limits_of_more_edges_than_connections__are_exact(pooled_url: str)
 async def test_ingestion_by_more_consumers_than_connections__counts_each_event_once(
     pooled_url: str, redis_settings: dict[str, Any]
 ) -> None:
-    events = [event() for _ in range(2_000)]
+    events = [prediction(AT_S) for _ in range(2_000)]
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(Redis(**redis_settings, decode_responses=True, protocol=3))
         pool = create_pool(pooled_url, schema="metrics", application="test", size=8, timeout_s=20)
@@ -123,13 +123,6 @@ async def test_whole_system__works(
 ) -> None:
     url = pgbouncer.url(urlsplit(database_url).path.lstrip("/"))
     await walk(start_system(DATABASE_URL=url, **TOKEN))
-
-
-def event() -> PredictionEvent:
-    return PredictionEvent(
-        id=str(uuid.uuid4()), at_us=AT_S * 1_000_000, route="/predict", outcome="ok", request_id="r", model="m",
-        revision="1", label="POSITIVE", score=0.75, margin=0.5, latency_us=10_000, characters=40,
-    )  # fmt: skip  # a field a line would be a screenful
 
 
 def consumer(redis: Redis, database: Database, name: str) -> Consumer:

@@ -1,4 +1,4 @@
-"""Made-up traffic for the dashboard: events as the edge and inference would have sent them, written to the stream."""
+"""Made-up traffic: events as the edge and inference would have sent them, written to the stream."""
 
 import math
 import random
@@ -45,13 +45,13 @@ def limited(at_s: float, n: int) -> CounterEvent:
     )
 
 
-def an_ordinary_day(now_s: float, *, hours: int = 26, seed: int = 7) -> Iterator[Event]:
-    """Busy by day and quiet by night; slower when busier, with a few errors and refusals. The same for every seed.
+def an_ordinary_day(now_s: float) -> Iterator[Event]:
+    """Busy by day and quiet by night; slower when busier, with a few errors and refusals; always the same.
 
     The last two hours have enough in each minute to tell its percentiles apart.
     """
-    chance = random.Random(seed)
-    for minute in range(hours * 60):
+    chance = random.Random(7)
+    for minute in range(26 * 60):
         start_s = now_s - (minute + 1) * MINUTE_S
         load = 1 + 0.6 * math.sin(start_s / 4000) + 0.3 * math.sin(start_s / 700)
         crowd = BUSIER if minute < 120 else 1
