@@ -5,12 +5,10 @@ TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; w
 
 import gc
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,11 +18,9 @@ from launcher import postgres as postgresql
 from launcher import valkey as valkeys
 from launcher.ports import free_ports, share_of
 from launcher.postgres import Postgres
-from launcher.server import Server
-from launcher.testing import Databases
+from launcher.testing import Databases, started
 from launcher.valkey import Valkey
 
-AnyServer = TypeVar("AnyServer", bound=Server)
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
@@ -36,16 +32,6 @@ def pytest_configure() -> None:
     """Forget what drivers of PostgreSQL read beside its URL (PGSSLMODE and so on): it was set for another server."""
     for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BINDIR"]:
         del os.environ[name]
-
-
-@contextmanager
-def _running(server: AnyServer) -> Iterator[AnyServer]:
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(server.state, ignore_errors=True)
 
 
 def _given(variable: str, state: Path) -> int | None:
@@ -75,7 +61,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], i
     if given := _given("TEST_DATABASE_URL", state):
         yield Postgres(state, given)
         return
-    with _running(Postgres(state, free_port(), settings=postgresql.SETTINGS_FOR_TESTS)) as server:
+    with started(Postgres(state, free_port(), settings=postgresql.SETTINGS_FOR_TESTS)) as server:
         yield server
 
 
@@ -115,7 +101,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int
     if given := _given("TEST_REDIS_URL", state):
         yield Valkey(state, given)
         return
-    with _running(Valkey(state, free_port(), settings=valkeys.SETTINGS_FOR_TESTS)) as server:
+    with started(Valkey(state, free_port(), settings=valkeys.SETTINGS_FOR_TESTS)) as server:
         yield server
 
 
@@ -140,7 +126,7 @@ def own_postgres(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Calla
         def start(**settings: str) -> Postgres:
             port = free_port()
             chosen = {**postgresql.SETTINGS_FOR_TESTS, **settings}
-            return stopped.enter_context(_running(Postgres(tmp_path / f"postgres-{port}", port, settings=chosen)))
+            return stopped.enter_context(started(Postgres(tmp_path / f"postgres-{port}", port, settings=chosen)))
 
         yield start
 
@@ -153,7 +139,7 @@ def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callabl
         def start(**settings: str) -> Valkey:
             port = free_port()
             chosen = valkeys.SETTINGS_FOR_TESTS | {name.replace("_", "-"): value for name, value in settings.items()}
-            return stopped.enter_context(_running(Valkey(tmp_path / f"valkey-{port}", port, settings=chosen)))
+            return stopped.enter_context(started(Valkey(tmp_path / f"valkey-{port}", port, settings=chosen)))
 
         yield start
 

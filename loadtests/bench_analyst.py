@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -26,6 +25,7 @@ from peers.install import install, versions
 from redis import Redis
 
 from launcher.ports import free_ports
+from launcher.testing import started
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 
 HERE: Final = Path(__file__).parent
@@ -49,7 +49,7 @@ def main() -> None:
     found = versions("analyst", ("cashews", "aiocache", "redis"))
     print(f"{results.setup()}; {', '.join(f'{name} {of}' for name, of in found.items())}\n")
     ports = free_ports()
-    with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "crowd", next(ports)) as server:
+    with tempfile.TemporaryDirectory() as state, started(_valkey(state, next(ports))) as server:
         print(
             "| one report, a call of 1 s | requests | processes | calls | different answers | Redis commands ", end=""
         )
@@ -61,7 +61,7 @@ def main() -> None:
                 crowds[contender] = _crowd(server, python, contender, requests, processes)
                 print(_row(contender, requests, processes, crowds[contender]), flush=True)
         measures = [*_measured(requests, crowds)]
-    with tempfile.TemporaryDirectory() as state, _valkey(Path(state) / "served", next(ports)) as server:
+    with tempfile.TemporaryDirectory() as state, started(_valkey(state, next(ports))) as server:
         steady_s = 5 if options.short else 20
         measures += asyncio.run(_served(server, [next(ports), next(ports)], Path(state), steady_s, options.mix_s))
     results.save("analyst", measures, found)
@@ -241,14 +241,8 @@ async def _ready(ops_port: int) -> None:
                 await asyncio.sleep(0.05)
 
 
-@contextmanager
-def _valkey(state: Path, port: int) -> Iterator[Valkey]:
-    server = Valkey(state, port, settings=SETTINGS_FOR_TESTS)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+def _valkey(state: str, port: int) -> Valkey:
+    return Valkey(Path(state) / "valkey", port, settings=SETTINGS_FOR_TESTS)
 
 
 def _percentile(ordered: list[float], share: float) -> float:

@@ -29,6 +29,7 @@ from peers.servers import Server
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
+from launcher.testing import started
 
 HERE: Final = Path(__file__).parent
 PEERS: Final = ("fastapi", "uvicorn", "sqlalchemy", "transformers", "torch")
@@ -52,9 +53,7 @@ def main() -> None:
         place = Path(stopped.enter_context(tempfile.TemporaryDirectory()))
         texts = place / "texts.txt"
         texts.write_text("\n".join(sentences.generated(ADDRESSES)), encoding="utf-8")
-        postgres = Postgres(place / "postgres", next(free_ports()))
-        postgres.start()
-        stopped.callback(postgres.stop)
+        postgres = stopped.enter_context(started(Postgres(place / "postgres", next(free_ports()))))
         _say("choosing how the baseline is fastest")
         setup = _fastest(place, postgres, texts, options.seconds / 2)
         servers = {BASELINE: stopped.enter_context(_baseline(place, postgres, *setup))}

@@ -28,6 +28,7 @@ from peers.servers import Server
 from tokenizers import Tokenizer
 
 from launcher.ports import free_ports
+from launcher.testing import started
 from launcher.valkey import Valkey
 
 HERE: Final = Path(__file__).parent
@@ -76,12 +77,8 @@ def _versions() -> dict[str, str]:
 @contextmanager
 def _redis(place: Path) -> Iterator[dict[str, str]]:
     """A Valkey for our journal; yields the variables that lead there."""
-    valkey = Valkey(place / "valkey", next(free_ports()))
-    valkey.start()
-    try:
+    with started(Valkey(place / "valkey", next(free_ports()))) as valkey:
         yield {"REDIS_HOST": valkey.host, "REDIS_PORT": str(valkey.port), "REDIS_PASSWORD": valkey.password}
-    finally:
-        valkey.stop()
 
 
 @contextmanager

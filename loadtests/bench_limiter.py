@@ -22,7 +22,7 @@ from peers.install import install, versions
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
-from launcher.testing import migrate
+from launcher.testing import migrate, started
 from launcher.valkey import Valkey
 
 HERE = Path(__file__).parent / "edge"
@@ -52,10 +52,8 @@ def main() -> None:
     ports = free_ports(0, 1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        postgres, valkey = Postgres(folder / "postgres", next(ports)), Valkey(folder / "valkey", next(ports))
-        for store in (postgres, valkey):
-            store.start()
-            stack.callback(store.stop)
+        postgres = stack.enter_context(started(Postgres(folder / "postgres", next(ports))))
+        valkey = stack.enter_context(started(Valkey(folder / "valkey", next(ports))))
         migrate("edge_limiter", postgres.url())
         contenders = _contenders(peers, postgres.url(), valkey.url())
         for contender in contenders:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ from results import Measure
 from launcher import postgres as postgresql
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
-from launcher.testing import Databases
+from launcher.testing import Databases, started
 from launcher.valkey import Valkey
 
 HERE = Path(__file__).parent / "metrics"
@@ -102,11 +101,8 @@ def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]
     One by one only the first twentieth of them.
     """
     ports = free_ports(0, 1)
-    postgres, valkey = Postgres(folder / "postgres", next(ports)), Valkey(folder / "valkey", next(ports))
-    with ExitStack() as stopped:
-        for server in (postgres, valkey):
-            stopped.callback(server.kill)
-            server.start()
+    stores = Postgres(folder / "postgres", next(ports)), Valkey(folder / "valkey", next(ports))
+    with started(stores[0]) as postgres, started(stores[1]) as valkey:
         databases = Databases(postgres)
         template = databases.migrated("metrics")
         events = made_up(options.events)
@@ -132,10 +128,7 @@ async def _awaited(work: Awaitable[float]) -> float:
 
 
 def report_history(folder: Path, options: argparse.Namespace) -> list[Measure]:
-    server = Postgres(folder / "history", next(free_ports(0, 1)), settings=FOR_HISTORY)
-    with ExitStack() as stopped:
-        stopped.callback(server.kill)
-        server.start()
+    with started(Postgres(folder / "history", next(free_ports(0, 1)), settings=FOR_HISTORY)) as server:
         databases = Databases(server)
         large, small, busy = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(3))
         uvloop.run(_report_busy(busy, options))

@@ -25,7 +25,7 @@ from common.postgres import create_pool
 from edge_limiter.lane import Ask
 from edge_limiter.store import PostgresLog
 from launcher.postgres import Postgres
-from launcher.testing import migrate
+from launcher.testing import migrate, started
 from launcher.valkey import Valkey
 from metrics.consumer import Consumer
 from metrics.database import Database
@@ -54,20 +54,12 @@ def event(number: int) -> PredictionEvent:
 async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="capacity-", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
-        postgres, valkey = (
-            Postgres(Path(folder) / "postgres", PORT_BASE),
-            Valkey(Path(folder) / "valkey", PORT_BASE + 1),
-        )
-        try:
-            postgres.start()
-            valkey.start()
+        stores = Postgres(Path(folder) / "postgres", PORT_BASE), Valkey(Path(folder) / "valkey", PORT_BASE + 1)
+        with started(stores[0]) as postgres, started(stores[1]) as valkey:
             for package in ("edge_limiter", "metrics"):
                 migrate(package, postgres.url())
             await ingestion(postgres.url(), valkey)
             await decisions(postgres.url())
-        finally:
-            postgres.stop()
-            valkey.stop()
         await memory(Path(folder) / "state")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
-from launcher.testing import migrate
+from launcher.testing import migrate, started
 
 HERE = Path(__file__).parent
 
@@ -67,9 +67,7 @@ def main() -> None:
     ports = free_ports(0, 1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = Postgres(folder / "postgres", next(ports))
-        server.start()
-        stack.callback(server.stop)
+        server = stack.enter_context(started(Postgres(folder / "postgres", next(ports))))
         migrate("edge_limiter", server.url())
         upstream, port, ops_port = (next(ports) for _ in range(3))
         stack.enter_context(running([sys.executable, str(HERE / "upstream.py"), str(upstream)], {}))

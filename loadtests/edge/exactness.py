@@ -25,7 +25,7 @@ from edge_limiter.lane import Ask, StoreUnavailable
 from edge_limiter.store import PostgresLog
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
-from launcher.testing import migrate
+from launcher.testing import migrate, started
 
 LIMIT, WINDOW_S, KEYS = 9, 2, 6
 WINDOW_US = WINDOW_S * 1_000_000
@@ -148,9 +148,7 @@ def _start(command: list[str]) -> "subprocess.Popen[bytes]":
 
 
 async def run(seconds: float, replicas: int, folder: Path) -> dict[str, Any]:
-    server = Postgres(folder / "postgres", next(free_ports(0, 1)))
-    server.start()
-    try:
+    with started(Postgres(folder / "postgres", next(free_ports(0, 1)))) as server:
         migrate("edge_limiter", server.url())
         connection = await asyncpg.connect(server.url())
         await connection.execute(CLOCK)
@@ -163,8 +161,6 @@ async def run(seconds: float, replicas: int, folder: Path) -> dict[str, Any]:
         for output in outputs:
             totals.update(output)
         return {**totals, **disturbed, **await check(server.url())}
-    finally:
-        server.stop()
 
 
 def main() -> int:

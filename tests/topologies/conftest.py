@@ -8,6 +8,7 @@ from topologies.pgbouncer import PgBouncer
 from topologies.redis_cluster import RedisCluster
 
 from launcher.postgres import Postgres
+from launcher.testing import started
 
 collect_ignore_glob = [] if os.environ.get("TOPOLOGY_TESTS") else ["test_*.py"]  # set by `make test-topologies` alone
 
@@ -16,12 +17,8 @@ collect_ignore_glob = [] if os.environ.get("TOPOLOGY_TESTS") else ["test_*.py"] 
 def pgbouncer(
     postgres: Postgres, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[PgBouncer]:
-    bouncer = PgBouncer(tmp_path_factory.mktemp("pgbouncer"), free_port(), postgres)
-    try:
-        bouncer.start()
+    with started(PgBouncer(tmp_path_factory.mktemp("pgbouncer"), free_port(), postgres)) as bouncer:
         yield bouncer
-    finally:
-        bouncer.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,31 @@
-"""For tests only: databases, fresh or cloned from a template that was migrated once, and ports of embedded stores."""
+"""For tests only: stores for a while, databases, fresh or cloned from a template migrated once, and stores' ports."""
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from launcher.postgres import Postgres
-from launcher.server import StoreError
+from launcher.server import Server, StoreError
 
+AnyServer = TypeVar("AnyServer", bound=Server)
 _MIGRATION_TIMEOUT_S = 120
+
+
+@contextmanager
+def started(server: AnyServer) -> Iterator[AnyServer]:
+    """In the end it is killed, and its state deleted."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(server.state, ignore_errors=True)
 
 
 def note_ports(state: Path, postgres: int, valkey: int) -> None:
