@@ -25,7 +25,7 @@ from peers.install import install, versions
 from redis import Redis
 
 from launcher.ports import free_ports
-from launcher.testing import started
+from launcher.testing import started, until_ready
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 
 HERE: Final = Path(__file__).parent
@@ -162,7 +162,7 @@ async def _served(
         }
         analyst = await asyncio.create_subprocess_exec(sys.executable, "-m", "analyst", env=environment)
         try:
-            await _ready(ports[1])
+            await until_ready(ports[1])
             steady = await _steady(ports[0], state, steady_s, psutil.Process(analyst.pid))
             script.calls = 0
             return [*steady, *await _mix(ports, state, mix_s, script)]
@@ -229,16 +229,6 @@ async def _caches(ops_port: int) -> dict[str, float]:
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{ops_port}/metrics") as response:
         found = re.findall(r'sluice_analyst_reports_total\{cache="(\w+)"\} ([\d.]+)', await response.text())
     return {cache: float(count) for cache, count in found}
-
-
-async def _ready(ops_port: int) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{ops_port}/livez"):
-                    return
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.05)
 
 
 def _valkey(state: str, port: int) -> Valkey:

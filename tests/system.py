@@ -15,7 +15,7 @@ import aiohttp
 import asyncpg
 import psutil
 
-from launcher.testing import note_ports
+from launcher.testing import note_ports, until_ready
 
 START_S = 90.0
 TEST_ENVIRONMENT = {
@@ -135,12 +135,4 @@ class System:
 
     async def ready(self, place: int) -> None:
         """Wait until the service at `place` is ready."""
-        async with aiohttp.ClientSession() as session, asyncio.timeout(START_S):
-            while True:
-                try:
-                    async with session.get(f"{self.ops_url(place)}/readyz") as response:
-                        if response.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(0.05)
+        await until_ready(self.port_base + 1000 + place)

@@ -1,5 +1,6 @@
 """For tests only: stores for a while, databases, fresh or cloned from a template migrated once, and stores' ports."""
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.postgres import Postgres
+from launcher.probe import status_of
 from launcher.server import Server, StoreError
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 _MIGRATION_TIMEOUT_S = 120
+_READY_S = 90
 
 
 @contextmanager
@@ -26,6 +29,15 @@ def started(server: AnyServer) -> Iterator[AnyServer]:
     finally:
         server.kill()
         shutil.rmtree(server.state, ignore_errors=True)
+
+
+async def until_ready(ops_port: int) -> None:
+    """Wait for the service that tells there whether it is."""
+    async with asyncio.timeout(_READY_S):
+        while True:
+            if await status_of("127.0.0.1", ops_port) == 200:
+                return
+            await asyncio.sleep(0.02)
 
 
 def note_ports(state: Path, postgres: int, valkey: int) -> None:

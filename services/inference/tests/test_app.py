@@ -15,6 +15,7 @@ from inference.engine import ModelMissing
 from inference.loading import Plan
 from inference.settings import InferenceSettings
 from inference.workers import Restarts
+from launcher.testing import until_ready
 
 
 def test_defaults__listen_on_loopback_8001_and_9001() -> None:
@@ -70,7 +71,7 @@ async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
     service = create_service(InferenceSettings(**settings), replace(stage.plan, restarts=Restarts(0.0001)))
     running = asyncio.create_task(serve(service))
     async with aiohttp.ClientSession() as session:
-        await _until_ready(session, f"http://127.0.0.1:{service.listen.ops_port}/readyz")
+        await until_ready(service.listen.ops_port)
         stage.break_makes = 1 << 30
         stage.break_scores = 2
         url = f"http://127.0.0.1:{service.listen.port}/predict"
@@ -87,7 +88,7 @@ async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
     service = create_service(InferenceSettings(**settings), plan)
     running = asyncio.create_task(serve(service))
     async with aiohttp.ClientSession() as session:
-        await _until_ready(session, f"http://127.0.0.1:{service.listen.ops_port}/readyz")
+        await until_ready(service.listen.ops_port)
         stage.is_warm = True
         stage.hold()
         url = f"http://127.0.0.1:{service.listen.port}/predict"
@@ -141,10 +142,9 @@ async def test_stop__answers_what_was_asked_and_ships_it(settings: dict[str, Any
     service = create_service(InferenceSettings(**settings), stage.plan)
     stop = asyncio.Event()
     running = asyncio.create_task(serve(service, stop=stop))
-    ops = f"http://127.0.0.1:{service.listen.ops_port}"
     url = f"http://127.0.0.1:{service.listen.port}/predict"
     async with aiohttp.ClientSession() as session:
-        await _until_ready(session, f"{ops}/readyz")
+        await until_ready(service.listen.ops_port)
         stage.is_warm = True
         stage.hold()
         request = asyncio.create_task(session.post(url, json={"text": "good"}))
@@ -155,15 +155,3 @@ async def test_stop__answers_what_was_asked_and_ships_it(settings: dict[str, Any
     await running
     [event] = await recorded(1)
     assert event["outcome"] == "ok"
-
-
-async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                async with session.get(url) as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.02)

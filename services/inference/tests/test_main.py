@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 import psutil
 
+from launcher.testing import until_ready
+
 SERVICE = [sys.executable, "-m", "inference"]
 
 
@@ -21,25 +23,12 @@ async def running(settings: dict[str, Any]) -> AsyncIterator[subprocess.Popen[by
     variables = {name.upper(): str(value) for name, value in settings.items()}
     process = subprocess.Popen(SERVICE, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
     try:
-        await _until_ready(process, f"http://127.0.0.1:{settings['inference_ops_port']}/readyz")
+        await until_ready(settings["inference_ops_port"])
         yield process
     finally:
         if process.poll() is None:
             process.terminate()
         await asyncio.to_thread(process.wait, 30)
-
-
-async def _until_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
-        while True:
-            assert process.poll() is None
-            try:
-                async with session.get(url) as response:
-                    if response.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                pass
-            await asyncio.sleep(0.02)
 
 
 async def test_killed_after_answering__every_answered_id_reaches_the_stream_after_a_restart(
@@ -103,7 +92,7 @@ async def test_scoring_process_that_dies_while_nobody_asks__is_replaced_before_s
             scoring.kill()
         while len(set(psutil.Process(process.pid).children()) - set(first)) < 2:
             await asyncio.sleep(0.02)
-        await _until_ready(process, f"http://127.0.0.1:{settings['inference_ops_port']}/readyz")
+        await until_ready(settings["inference_ops_port"])
         url = f"http://127.0.0.1:{settings['inference_port']}/predict"
         async with session.post(url, json={"text": "good"}) as response:
             assert response.status == 200
