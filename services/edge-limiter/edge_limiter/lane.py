@@ -3,7 +3,8 @@
 Waiters of one key are summed when their policy and cost are equal, so that the store can admit whole requests only;
 those of another cost wait for the next batch, so a key takes as many batches as it has costs, whatever their order.
 Refuses to queue without bound, or past half of a waiter's time: the store gets the other half at least, or a client
-who fills the queue would have its statement, and with it everybody's connection, called late.
+who fills the queue would have its statement, and with it everybody's connection, called late. That time runs while a
+statement does and our own loop does not stand still: a wait that is not the store's says nothing of the store.
 """
 
 import asyncio
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from edge_limiter.policy import Policy
+from edge_limiter.stopwatch import Stopwatch
 
 MAX_WAITERS: Final = 8_192
+_TICKS: Final = 8  # in a waiter's time: a loop that stands still for less goes unseen
 
 
 class StoreUnavailable(Exception):
@@ -59,8 +62,11 @@ class Answer(NamedTuple):
 
 
 class _Waiter(NamedTuple):
+    """`deadline_s` is by the store's own time, `since_s` by the clock."""
+
     policy: Policy
     cost: int
+    since_s: float
     deadline_s: float
     answer: asyncio.Future[Answer]
 
@@ -82,6 +88,7 @@ class Lane:
         self._batch_keys = batch_keys
         self._now = now
         self._on_batch = on_batch
+        self._asking = Stopwatch(timeout_s / _TICKS, now)
         self._waiting: dict[bytes, list[_Waiter]] = {}
         self._count = 0
         self._wake = asyncio.Event()
@@ -91,7 +98,7 @@ class Lane:
         if not self._store.is_up or self._count >= MAX_WAITERS:
             raise StoreUnavailable
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(policy, cost, self._now() + self._timeout_s, answer)
+        waiter = _Waiter(policy, cost, self._now(), self._asking.read_s() + self._timeout_s, answer)
         waiters = self._waiting.get(key)
         if waiters is None:
             self._waiting[key] = [waiter]
@@ -117,7 +124,7 @@ class Lane:
         """The first keys in order of arrival, each with the waiters whose policy and cost are the first one's."""
         batch: dict[bytes, list[_Waiter]] = {}
         left: dict[bytes, list[_Waiter]] = {}
-        soonest_s = self._now() + self._timeout_s / 2
+        soonest_s = self._asking.read_s() + self._timeout_s / 2
         for key in list(itertools.islice(self._waiting, self._batch_keys)):
             waiters = self._waiting.pop(key)
             self._count -= len(waiters)
@@ -140,13 +147,17 @@ class Lane:
         ]
         asked_s = self._now()
         deadline_s = min(waiters[0].deadline_s for waiters in batch.values())
+        patience_s = deadline_s - self._asking.read_s()
+        self._asking.start()
         try:
-            verdicts = await self._store.decide(asks, deadline_s - asked_s)
+            verdicts = await self._store.decide(asks, patience_s)
         except Exception as error:
             for waiters in batch.values():
                 _fail(waiters, error)
             return
-        self._on_batch(len(batch), self._now() - (deadline_s - self._timeout_s))
+        finally:
+            self._asking.stop()
+        self._on_batch(len(batch), self._now() - min(waiters[0].since_s for waiters in batch.values()))
         for waiters, verdict in zip(batch.values(), verdicts, strict=True):
             _tell(waiters, verdict, asked_s)
 

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -235,3 +236,43 @@ async def test_time_of_a_decision__has_its_wait_for_the_statement_before() -> No
             store.answer()
             await (first if clock[0] == 0.02 else second)
     assert [(keys, round(seconds, 6)) for keys, seconds in told] == [(1, 0.02), (1, 0.05)]
+
+
+async def test_time_before_the_first_statement__is_not_the_store_s() -> None:
+    store, now = HeldStore(), [0.0]
+    async with running(store, now=lambda: now[0]) as lane:
+        waiting = ask(lane, b"a")
+        asyncio.get_running_loop().call_soon(lambda: now.__setitem__(0, 0.06))  # before the lane's turn
+        store.answer()
+        assert await waiting
+    assert store.patience_s == [0.1]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_loop_that_stands_still_while_the_store_is_asked__fails_nobody(turns: int) -> None:
+    store = HeldStore()
+    async with running(store, now=time.monotonic) as lane:
+        first = ask(lane, b"a")
+        await store.asked.acquire()
+        behind = ask(lane, b"b")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        store.answer()
+        time.sleep(0.3)  # noqa: ASYNC251  # the loop stands still
+        store.answer()
+        assert await asyncio.gather(*[first, behind]) == [True, True]
+    assert 0.05 <= store.patience_s[1] < 0.11
+
+
+async def test_wait_for_several_statements__counts_as_one() -> None:
+    store, now = HeldStore(), [0.0]
+    async with running(store, batch_keys=1, now=lambda: now[0]) as lane:
+        tasks = [ask(lane, key) for key in (b"a", b"b", b"c", b"d")]
+        for task in tasks[:3]:
+            await store.asked.acquire()
+            now[0] += 0.02
+            store.answer()
+            await task
+        with pytest.raises(StoreUnavailable):
+            await tasks[3]
+    assert len(store.batches) == 3
