@@ -1,6 +1,8 @@
 import json
+from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from edge_limiter.cost import TOO_MANY, cost_of
 from edge_limiter.routing import Cost
@@ -42,8 +44,39 @@ def test_unreadable_body__costs_one(body: bytes) -> None:
     assert cost_of("texts", body) == 1
 
 
-def test_integer_that_python_refuses_to_read__does_not_hide_the_list() -> None:
-    assert cost_of("texts", b'{"texts": ["a", "b"], "x": ' + b"1" * 5_000 + b"}") == 2
+@pytest.mark.parametrize("rest", [b'"x": ' + b"1" * 4_301 + b"}", b'"x": "\\ud800"}', b"} {}", b'"x": ' + b"[" * 300])
+def test_body_that_inference_cannot_read_either__costs_one(rest: bytes) -> None:
+    body = b'{"texts": ["a", "b"], ' + rest
+    assert cost_of("texts", body) == 1
+    with pytest.raises(ValidationError, match="Invalid JSON"):
+        TypeAdapter(dict[str, Any]).validate_json(body, strict=True)
+
+
+def test_integer_of_as_many_digits_as_inference_reads__does_not_hide_the_list() -> None:
+    assert cost_of("texts", b'{"texts": ["a", "b"], "x": ' + b"1" * 4_300 + b"}") == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("tensor", b'{"inputs": [{"shape": [1], "data": [' + b"[[]]," * 3_000 + b"[]]}]}"),
+        ("tensor", b'{"inputs": [{"data": [], "shape": [' + b"1," * 5_000 + b"1]}]}"),
+        ("tensor", b'{"inputs": [' + b'{"data": [], "shape": [0, 1, 1, 1]},' * 1_000 + b'{"data": []}]}'),
+        ("texts", b'{"x": ' + b"[" * 100_000),
+        ("texts", b'{"x": [' + b"{}," * 40_000 + b"0]}"),
+        ("texts", b'{"x": {' + b'"":1,' * 70_000 + b'"":1}}'),
+        ("texts", b'{"texts": ["' + b"[" * 70_000 + b'"' + b',"\\"["' * 5_000 + b"]}"),
+        ("texts", b'{"texts": ["\\"\\\\"' + b",[]" * 40_000 + b"]}"),
+    ],
+)
+def test_body_that_would_take_long__is_not_looked_through(kind: Cost, body: bytes) -> None:
+    assert cost_of(kind, body) == TOO_MANY
+
+
+def test_largest_list_that_inference_takes__is_counted_whatever_is_in_its_texts() -> None:
+    text = '{"level": "info", "at": "12:00:01", "tags": ["a", "b"], "path": "\\\\[3]\\\\"}\n' * 128
+    for texts in ([text[:10_000]] * 64, ["[" * 10_000] * 64, [':"\\' * 3_000] * 64):
+        assert cost_of("texts", json.dumps({"texts": texts}).encode()) == 64
 
 
 @pytest.mark.parametrize(
