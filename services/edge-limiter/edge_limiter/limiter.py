@@ -25,12 +25,15 @@ class LimiterClosed(Exception):
 
 
 class CostAboveLimit(Exception):
-    """One request costs more than its whole limit: waiting would not help."""
+    """One request costs more than a whole window takes: waiting would not help.
 
-    def __init__(self, cost: int, policy: Policy) -> None:
-        super().__init__(policy.name)
+    `at_most` is the limit, or this process's share of it while the store is away.
+    """
+
+    def __init__(self, cost: int, at_most: int) -> None:
+        super().__init__(f"{cost} of {at_most}")
         self.cost = cost
-        self.policy = policy
+        self.at_most = at_most
 
 
 class Decision(NamedTuple):
@@ -101,7 +104,7 @@ class Limiter:
         Raises LimiterClosed and CostAboveLimit.
         """
         if cost > policy.limit:
-            raise CostAboveLimit(cost, policy)
+            raise CostAboveLimit(cost, policy.limit)
         try:
             answer = await self._lanes[key[0] % len(self._lanes)].ask(policy, key, cost)
         except StoreUnavailable:
@@ -125,5 +128,7 @@ class Limiter:
             self._own.record(key, cost, policy.window_s, now)
             return Decision(True, policy.limit, 0.0, "open")
         share = -(-policy.limit // max(1, self._replicas()))
+        if cost > share:
+            raise CostAboveLimit(cost, share)
         verdict = self._own.decide(key, cost, share, policy.window_s, now)
         return Decision(verdict.allowed, verdict.remaining, verdict.reset_s, "local")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -113,33 +114,52 @@ class Proxy:
 
     async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
         """None when a policy that never refuses could not decide."""
-        policy, cost = rule.policy, rule.cost
         try:
-            if route.cost != "one":
-                cost *= await self._count(passage.request, route, passage.ctx)
-                if (denial := self.limiter.denied(policy, passage.key, cost)) is not None:
-                    return denial
-            return await self.limiter.decide(policy, passage.key, cost)
+            return await self._ask(passage, route, rule)
         except LimiterClosed:
-            self.decided(policy.name, False, "closed")
+            self.decided(rule.policy.name, False, "closed")
             if rule.is_shadow:
                 return None
             raise unavailable("Requests cannot be counted right now.", _STORE_RETRY_S) from None
-        except CostAboveLimit:
+
+    async def _ask(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
+        policy, cost = rule.policy, rule.cost
+        if route.cost != "one":
+            body = await self._countable(passage.request, passage.ctx)
+            denial = self.limiter.denied(policy, passage.key, cost)  # known since its head came
+            if denial is None:
+                cost *= cost_of(route.cost, body, passage.request.fields.get("inference-header-content-length"))
+                denial = self.limiter.denied(policy, passage.key, cost)
+            if denial is not None:
+                return denial
+        try:
+            return await self.limiter.decide(policy, passage.key, cost)
+        except CostAboveLimit as error:
             if rule.is_shadow:
                 return None
-            counts = cost if cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
-            raise Problem(
-                413,
-                f"This request counts {counts} times; the limit is {policy.limit} in {policy.window_s} s: send fewer.",
-            ) from None
+            raise await self._too_dear(passage, rule, error) from None
 
-    async def _count(self, request: Request, route: Route, ctx: RequestContext) -> int:
+    async def _too_dear(self, passage: Passage, rule: Rule, error: CostAboveLimit) -> Problem:
+        """Why the request can never go. Reading a list above the limit is charged as one: it must not be free."""
+        policy = rule.policy
+        counts = error.cost if error.cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
+        told = f"This request counts {counts} times; the limit is {policy.limit} in {policy.window_s} s"
+        if error.at_most < policy.limit:
+            return unavailable(f"{told}, of which {error.at_most} can be counted right now.", _STORE_RETRY_S)
+        problem = Problem(413, f"{told}: send fewer.")
+        with suppress(CostAboveLimit):
+            decision = await self.limiter.decide(policy, passage.key, rule.cost)
+            self.decided(policy.name, decision.allowed, decision.source)
+            problem.headers.update(rate_limit(policy, decision))
+        return problem
+
+    async def _countable(self, request: Request, ctx: RequestContext) -> bytes:
+        """The whole body, which is read a second time when it is sent on."""
         if request.fields.get("content-encoding", "identity").lower() != "identity":
             raise Problem(415, "A list of texts is counted, so send it without Content-Encoding.")
         body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(time.monotonic()))
         request.body.put_back(body)
-        return cost_of(route.cost, body, request.fields.get("inference-header-content-length"))
+        return body
 
     async def _forward(self, passage: Passage, route: Route) -> None:
         request, ctx = passage.request, passage.ctx

@@ -133,6 +133,15 @@ async def test_store_away__each_replica_admits_its_share_rounded_up() -> None:
         assert await w.admitted(5) == 2
 
 
+async def test_store_away__request_above_the_share_is_never_told_to_wait() -> None:
+    async with world(replicas=3) as w:
+        w.store.is_failing = True
+        with pytest.raises(CostAboveLimit) as error:
+            await w.decide(cost=3)
+        assert (error.value.cost, error.value.at_most) == (3, 2)
+        assert (await w.decide(cost=2)).allowed
+
+
 async def test_store_back__is_asked_again() -> None:
     async with world() as w:
         w.store.is_up = False

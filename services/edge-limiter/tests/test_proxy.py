@@ -162,10 +162,40 @@ async def test_list_of_texts__costs_one_per_text_whole_or_not_at_all(
     assert await batch(7) == 200
     assert await batch(4) == 429
     assert await batch(3) == 200
-    assert await batch(11) == 413
-    assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9] * 5_000}]}) == 413
     assert await edge.post() == 429
     assert await edge.post("/models/bundled", json={"inputs": ["x"]}) == 429
+
+
+async def test_list_above_the_whole_limit__is_refused_and_its_reading_costs_one(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="3")
+
+    async def batch(size: int) -> tuple[int, str]:
+        async with edge.http.post("/predict/batch", json={"texts": ["x"] * size}) as response:
+            return response.status, response.headers["X-RateLimit-Remaining"]
+
+    assert await batch(4) == (413, "2")
+    assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9] * 5_000}]}) == 413
+    assert await batch(1) == (200, "0")
+    assert await batch(4) == (413, "0")
+    assert await batch(4) == (429, "0")
+
+
+async def test_list_above_this_replica_s_share_while_the_store_is_away__hears_that(
+    start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
+) -> None:
+    edge = await start_edge(
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(echo),
+        EDGE_RATE_LIMIT="10",
+        EDGE_REPLICAS="2",
+        DATABASE_URL=f"postgresql://x@127.0.0.1:{free_port()}/x",
+    )
+    async with edge.http.post("/predict/batch", json={"texts": ["x"] * 6}) as response:
+        problem = await response.json()
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert problem["detail"].endswith("the limit is 10 in 60 s, of which 5 can be counted right now.")
+    assert await edge.post("/predict/batch", json={"texts": ["x"] * 5}) == 200
 
 
 async def test_tensor_whose_length_header_would_end_here__is_refused_instead_of_counted_without_it(
