@@ -1,6 +1,7 @@
 """Which request heads are taken at all: refuses whatever an upstream could read differently from us.
 
-The HTTP parser has already refused bare line feeds, folded lines and Content-Length beside Transfer-Encoding.
+The HTTP parser has already refused bare line feeds, folded lines and Content-Length beside Transfer-Encoding. An offer
+to speak another protocol, such as h2c, may be ignored (RFC 9110, 7.8) and ends here; a WebSocket would only fail later.
 """
 
 import re
@@ -61,8 +62,8 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
         raise Unacceptable(400, "The Host header is missing or malformed.")
     if "transfer-encoding" in fields:
         _check_encoding(version, fields)
-    if "upgrade" in fields:
-        raise Unacceptable(501, "Protocol upgrades (WebSocket, h2c) are not supported.")
+    if "upgrade" in fields and _asks_for_websocket(fields["upgrade"]):
+        raise Unacceptable(501, "WebSocket is not supported.")
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise Unacceptable(417, "The only expectation that can be met is 100-continue.")
     if not _JUDGED_BY.isdisjoint(named_by(fields.get("connection"))):
@@ -75,6 +76,10 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
 @memo(256)
 def _is_host(host: str) -> bool:
     return _HOST.fullmatch(host) is not None
+
+
+def _asks_for_websocket(upgrade: str) -> bool:
+    return any(protocol.partition("/")[0].strip(" \t").lower() == "websocket" for protocol in upgrade.split(","))
 
 
 def _check_encoding(version: str, fields: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from edge_limiter.body import BodyBuffer, ClientGone, Room
 from edge_limiter.hangup import has_hung_up
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request, read_head
+from edge_limiter.wire import body_head
 
 Later = Callable[[], Coroutine[Any, Any, None]]
 """What is still to be done for a request, and has to be waited for."""
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._holds = 0
         self._is_in_head = self._is_deaf = self._lingers = self._is_behind = False
+        self._is_before_body = False  # what the parser calls says nothing new
         self._since = self._loop.time()
         self._stalled_since: float | None = None
         self._read_bytes = self._head_from = self._body_bytes = self._timed_bytes = 0
@@ -126,11 +128,7 @@ class Connection(asyncio.Protocol):
             if self._overhead > limits.LINGER_BYTES:
                 self.abort()
             return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            cause = error.__context__
-            self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
+        self._parse(data)
         if self._overhead > limits.OVERHEAD_BYTES:
             self._check_overhead()
         if self._waiting:
@@ -139,6 +137,26 @@ class Connection(asyncio.Protocol):
             self._hold_heads()
         elif self._held_bytes:
             self._free_heads()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            while data:
+                try:
+                    self._parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as offer:  # not taken up: what follows is HTTP as before
+                    data = data[offer.args[0] :]
+                    if self._is_before_body and self._receiving is not None:
+                        self._read_on(self._receiving)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._reject(cause if isinstance(cause, Unacceptable) else Unacceptable(*limits.MALFORMED))
+
+    def _read_on(self, request: Request) -> None:
+        """Go on with a parser that takes what comes for the body: the other one takes it for an offered protocol."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(body_head(request.length, request.keeps_alive))
+        self._is_before_body = False
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -182,6 +200,8 @@ class Connection(asyncio.Protocol):
     # what the parser calls
 
     def on_message_begin(self) -> None:
+        if self._is_before_body:
+            return
         if len(self._waiting) >= limits.MAX_PIPELINED:
             self._is_deaf = True  # they are answered, and the connection is closed: the client may ask again
             raise Unacceptable(*limits.MALFORMED)
@@ -191,6 +211,8 @@ class Connection(asyncio.Protocol):
         self._head_from = self.bytes_in - self._read_bytes
 
     def on_url(self, part: bytes) -> None:
+        if self._is_before_body:
+            return
         self._url += part
         if len(self._url) > limits.MAX_TARGET_BYTES:
             raise Unacceptable(*limits.LONG_TARGET)
@@ -202,6 +224,8 @@ class Connection(asyncio.Protocol):
             self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._is_before_body:
+            return
         parser, at_most_bytes = self._parser, self.bytes_in - self._head_from
         lines, self._lines = self._lines, []
         method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
@@ -212,6 +236,7 @@ class Connection(asyncio.Protocol):
         target = self._url.decode("latin-1")
         self._receiving = request = Request(method, target, version, headers, fields, self.peer, body, refusal)
         request.keeps_alive = parser.should_keep_alive() and not request.is_1_0
+        self._is_before_body = "upgrade" in fields and request.has_body and parser.should_upgrade()
         self._waiting.append(request)
         if refusal is not None:
             self._is_deaf = True
@@ -224,6 +249,8 @@ class Connection(asyncio.Protocol):
         self._receiving.body.feed(piece)
 
     def on_message_complete(self) -> None:
+        if self._is_before_body:
+            return
         if self._receiving is not None:
             self._receiving.body.finish()
             self._receiving = None

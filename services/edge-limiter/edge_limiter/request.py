@@ -66,6 +66,10 @@ class Request:
         self.length = int(length) if length is not None and length.isdigit() else None
 
     @property
+    def has_body(self) -> bool:
+        return bool(self.length) or "transfer-encoding" in self.fields
+
+    @property
     def ends_soon(self) -> bool:
         """Whether its body is whole, or so short that it can be read to its end for the sake of the connection."""
         if self.body.is_complete:

@@ -19,6 +19,13 @@ def request_head(method: str, target: str, host: str, headers: Headers, framing:
     return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{lines}{framing}\r\n".encode("latin-1")
 
 
+def body_head(length: int | None, keeps_alive: bool) -> bytes:
+    """The shortest head before such a body; without a length it is chunked."""
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    connection = "keep-alive" if keeps_alive else "close"
+    return f"POST / HTTP/1.1\r\nConnection: {connection}\r\n{framing}\r\n\r\n".encode("latin-1")
+
+
 def response_head(status: int, headers: Headers, framing: str) -> bytes:
     """`framing` is whole header lines: how the body ends, and whether the connection does."""
     line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"

@@ -16,6 +16,11 @@ def test_ordinary_head__is_taken(host: str) -> None:
     check(("Content-Type", "application/json"), ("Transfer-Encoding", "chunked"), ("X_Custom", "1"), host=host)
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "TLS/1.0, HTTP/1.1", "websockets"])
+def test_offer_of_another_protocol__is_no_reason_to_refuse(protocol: str) -> None:
+    check(("Upgrade", protocol), ("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABk"))
+
+
 def test_http_1_0_without_host__is_taken() -> None:
     check(version="1.0", host=None)
 
@@ -28,8 +33,9 @@ def test_http_1_0_without_host__is_taken() -> None:
         (501, [("Transfer-Encoding", "chunked, identity")]),
         (501, [("Transfer-Encoding", "\x0bchunked")]),
         (400, [("Transfer-Encoding", "chunked"), ("Content-Length", "3")]),
-        (501, [("Upgrade", "h2c")]),
         (501, [("Upgrade", "websocket"), ("Connection", "Upgrade")]),
+        (501, [("Upgrade", "h2c, WebSocket")]),
+        (501, [("Upgrade", "h2c"), ("Upgrade", "websocket/13")]),
         (400, [("Host", "other")]),
         (400, [("Content-Length", "3"), ("Content-Length", "3")]),
         (400, [("Authorization", "Bearer a"), ("authorization", "Bearer b")]),

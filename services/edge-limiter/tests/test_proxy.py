@@ -347,7 +347,7 @@ async def test_ambiguous_request__never_reaches_an_upstream(
     assert arrived == []
 
 
-@pytest.mark.parametrize("head", [b"Upgrade: foo", b"X_Forwarded_For: 1.1.1.1", b"Host: a@b"])
+@pytest.mark.parametrize("head", [b"Upgrade: websocket", b"X_Forwarded_For: 1.1.1.1", b"Host: a@b"])
 async def test_connection__is_closed_after_a_head_that_was_refused(start_edge: StartEdge, head: bytes) -> None:
     edge = await start_edge()
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)

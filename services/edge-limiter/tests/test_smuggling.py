@@ -19,6 +19,7 @@ GET = b"GET /models HTTP/1.1\r\nHost: edge\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: edge\r\n"
 NEXT = b"GET /models/smuggled HTTP/1.1\r\nHost: edge\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 
 @dataclass
@@ -202,9 +203,11 @@ REFUSED: list[tuple[str, int, bytes]] = [
     ("leading space", 400, b" GET /models HTTP/1.1\r\nHost: edge\r\n\r\n"),
     ("NUL first", 400, b"\x00" + GET + b"\r\n"),
     # upgrades and expectations
-    ("h2c", 501, GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"),
-    ("h2c not named by Connection", 501, GET + b"Upgrade: h2c\r\n\r\n"),
     ("WebSocket", 501, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"),
+    ("WebSocket before a body", 501, POST + H2C + b"Upgrade: websocket\r\nContent-Length: 3\r\n\r\nabc"),
+    ("h2c, then a body that turns crooked", 400, POST + CHUNKED + H2C + b"\r\n3\r\nabcXX0\r\n\r\n"),
+    ("h2c with a length and an encoding", 400, POST + H2C + b"Content-Length: 6\r\n" + CHUNKED + b"\r\n0\r\n\r\nG"),
+    ("h2c with two lengths", 400, POST + H2C + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"),
     ("unknown expectation", 417, POST + b"Expect: 200-ok\r\nContent-Length: 0\r\n\r\n"),
     # headers that the edge judges by, taken away from the service
     ("Connection names the JSON length", 400, POST + b"Connection: Inference-Header-Content-Length\r\nInference-Header-Content-Length: 1\r\nContent-Length: 0\r\n\r\n"),
@@ -240,16 +243,26 @@ TAKEN: list[tuple[str, bytes, list[tuple[bytes, bytes]]]] = [
     ("hop-by-hop header named", GET + b"Connection: X-Smuggled\r\nX-Smuggled: 1\r\n\r\n", [(b"GET /models", b"")]),
     ("Connection names Host", GET + b"Connection: Host\r\n\r\n", [(b"GET /models", b"")]),
     ("Connection names the length", POST + b"Connection: Content-Length\r\nContent-Length: 3\r\n\r\nabc", [(b"POST /predict", b"abc")]),
+    ("h2c", GET + H2C + b"\r\n", [(b"GET /models", b"")]),
+    ("h2c not named by Connection", GET + b"Upgrade: h2c\r\n\r\n", [(b"GET /models", b"")]),
+    ("h2c, then GET", GET + H2C + b"\r\n" + GET + b"\r\n", [(b"GET /models", b""), (b"GET /models", b"")]),
+    ("h2c twice, before bodies", (POST + H2C + b"Content-Length: 3\r\n\r\nabc") * 2, [(b"POST /predict", b"abc")] * 2),
+    ("h2c before chunks, then GET", POST + CHUNKED + H2C + b"\r\n3\r\nabc\r\n0\r\nX-Smuggled: 1\r\n\r\n" + GET + b"\r\n", [(b"POST /predict", b"abc"), (b"GET /models", b"")]),
+    ("h2c before an empty body, then GET", POST + H2C + b"Content-Length: 0\r\n\r\n" + GET + b"\r\n", [(b"POST /predict", b""), (b"GET /models", b"")]),
+    ("h2c before a body that looks like a request", POST + H2C + b"Content-Length: %d\r\n\r\n%b" % (len(NEXT), NEXT), [(b"POST /predict", NEXT)]),
     ("unreserved escapes", b"GET /%6dodels HTTP/1.1\r\nHost: edge\r\n\r\n", [(b"GET /models", b"")]),
 ]  # fmt: skip
 
 
-async def talk(port: int, data: bytes, answers: int) -> list[int]:
-    """The statuses of what comes back, until `answers` are there or the connection ends."""
+async def talk(port: int, data: bytes, answers: int, pause: bool = False) -> list[int]:
+    """The statuses of what comes back, until `answers` are there or the connection ends; `pause` after each byte."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     statuses: list[int] = []
     try:
-        writer.write(data)
+        for byte in data if pause else b"":
+            writer.write(bytes((byte,)))
+            await asyncio.sleep(0)
+        writer.write(b"" if pause else data)
         while len(statuses) < answers:
             head = await reader.readuntil(b"\r\n\r\n")
             statuses.append(int(head[9:12]))
@@ -285,7 +298,8 @@ async def test_crooked_request__is_refused_and_reaches_nobody(
                 assert (await talk(port, sent, 2))[0] == status, name
             assert recorder.requests == [], name
             # A body that turns crooked on its way is broken off: its upstream has a head, and never a whole request.
-            assert recorder.begun == [] or data.startswith(POST + CHUNKED + b"\r\n"), name
+            is_chunked = data.removeprefix(POST + CHUNKED).removeprefix(H2C).startswith(b"\r\n")
+            assert recorder.begun == [] or is_chunked, name
             recorder.begun.clear()
 
 
@@ -300,6 +314,27 @@ async def test_odd_but_sound_request__arrives_once_and_unambiguous(
         assert arrived == expected, name
         assert all(b"smuggled" not in head.lower() for head, _ in recorder.requests), name
         recorder.requests.clear()
+
+
+async def test_request_that_comes_byte_by_byte__arrives_the_same(
+    start_edge: StartEdge, start_raw_upstream: StartUpstream
+) -> None:
+    port, recorder = await start(start_edge, start_raw_upstream)
+    for name, data, expected in TAKEN:
+        if len(data) < 300:
+            async with asyncio.timeout(20):
+                assert await talk(port, data, len(expected), pause=True) == [200] * len(expected), name
+            assert [(head.split(b" HTTP/1.1\r\n")[0], body) for head, body in recorder.requests] == expected, name
+            recorder.requests.clear()
+
+
+async def test_offer_of_another_protocol__ends_here(start_edge: StartEdge, start_raw_upstream: StartUpstream) -> None:
+    port, recorder = await start(start_edge, start_raw_upstream)
+    for head in (GET + H2C + b"\r\n", POST + H2C + b"Content-Length: 3\r\n\r\nabc", GET + b"Upgrade: h2c\r\n\r\n"):
+        assert await talk(port, head, 1) == [200]
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    assert await talk(port, GET + H2C + b"\r\n" + preface, 3) == [200, 400]
+    assert all(b"h2c" not in head.lower() and b"http2" not in head.lower() for head, _ in recorder.requests)
 
 
 async def test_sound_request_before_a_crooked_one__is_answered_first(
