@@ -82,10 +82,17 @@ class Door:
     def sweep(self, now: float) -> None:
         for connection in list(self._connections):
             connection.check(now)
+        if self.is_draining:
+            self._end_streams()
 
     def say_goodbye(self) -> None:
-        """From now on close each connection after its answer."""
+        """From now on close each connection after its answer, and end the answers that have no end."""
         self.is_draining = True
+        self._end_streams()
+
+    def _end_streams(self) -> None:
+        for connection in list(self._connections):
+            connection.out.say_goodbye()
 
     def pre_shutdown(self) -> None:
         """Close what is idle; the rest closes after its answer."""

@@ -91,6 +91,10 @@ class Answer(Protocol):
         """The body as it arrives. Raises ExchangeError."""
         ...
 
+    def end(self) -> None:
+        """Let the body end after what has arrived."""
+        ...
+
 
 class Exchange(Protocol):
     """Sends a request to one upstream, once, and gives the head of its answer, for a `with` block.

@@ -20,6 +20,7 @@ class Outgoing:
         self._writable: asyncio.Future[None] | None = None
         self._is_head = self._is_1_0 = self._is_chunked = False
         self.has_begun = self.has_ended = self.closes = False
+        self._finish: Callable[[], None] | None = None
         self.bytes = 0
 
     def start(self, request: Request) -> None:
@@ -59,6 +60,15 @@ class Outgoing:
         self.has_begun = True
         self._write(response_head(status, headers, framing))
 
+    def until_goodbye(self, finish: Callable[[], None]) -> None:
+        """This answer has no end of its own: when the service stops, `finish` makes whoever writes it come to one."""
+        self._finish = finish
+
+    def say_goodbye(self) -> None:
+        """The service stops."""
+        if self._finish is not None:
+            self._finish()
+
     async def write(self, piece: bytes) -> None:
         """Returns when the client has taken enough of what was written before."""
         self._write(chunk(piece) if self._is_chunked else piece)
@@ -68,11 +78,11 @@ class Outgoing:
     def end(self) -> None:
         if self._is_chunked:
             self._write(LAST_CHUNK)
-        self.has_ended = True
+        self.has_ended, self._finish = True, None
 
     def cut(self) -> None:
         """Break the answer off, so that nobody takes it for a whole one."""
-        self.closes = True
+        self.closes, self._finish = True, None
         self._transport.abort()
 
     def pause(self) -> None:

@@ -71,6 +71,8 @@ async def send_answer(out: Outgoing, method: str, answer: Answer, headers: Heade
         out.send(status, headers, await answer.read())
     else:
         out.begin(status, headers, length)
+        if length is None and _is_event_stream(headers):
+            out.until_goodbye(answer.end)
         try:
             async for piece in answer.chunks():
                 await out.write(piece)
@@ -78,3 +80,10 @@ async def send_answer(out: Outgoing, method: str, answer: Answer, headers: Heade
             out.cut()
             return
         out.end()
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    """Such an answer ends anywhere: its reader drops an event that is not whole, and comes again."""
+    return any(
+        name.lower() == "content-type" and value.lower().startswith("text/event-stream") for name, value in headers
+    )

@@ -59,3 +59,6 @@ class UpstreamAnswer:
             if not piece:
                 return
             yield piece
+
+    def end(self) -> None:
+        self.body.finish()

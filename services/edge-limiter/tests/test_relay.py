@@ -7,6 +7,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from edge_limiter.app import DOOR
+
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
 
@@ -259,3 +261,59 @@ async def test_more_large_bodies_than_there_is_memory__are_told_to_come_again(
             writer.close()
         while edge.sample("sluice_edge_body_bytes"):
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_event_stream__ends_whole_when_the_edge_stops(
+    start_edge: StartEdge, start_upstream: StartUpstream, is_late: bool
+) -> None:
+    asked, may_begin = asyncio.Event(), asyncio.Event()
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        asked.set()
+        await may_begin.wait()
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.Event().wait()
+        return response
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(stream))
+    async with asyncio.timeout(10):
+        following = asyncio.create_task(edge.http.get("/metrics/stream"))
+        await asked.wait()
+        door = edge.service.app[DOOR]
+        if is_late:
+            door.say_goodbye()
+        may_begin.set()
+        response = await following
+        assert await response.content.readline() == b"data: 1\n"
+        if not is_late:
+            door.say_goodbye()
+        assert await response.read() == b"\n"
+        await door.shutdown(None)
+        assert door.in_flight == 0
+
+
+async def test_long_answer_that_is_no_event_stream__is_not_cut_short(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def export(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        await response.write(b"1\n")
+        has_begun.set()
+        await may_end.wait()
+        await response.write(b"2\n")
+        return response
+
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(export))
+    async with edge.http.get("/metrics/count") as response:
+        await has_begun.wait()
+        door = edge.service.app[DOOR]
+        door.say_goodbye()
+        door.sweep(asyncio.get_running_loop().time())
+        may_end.set()
+        assert await response.read() == b"1\n2\n"
