@@ -29,6 +29,10 @@ class Rule:
     deny: tuple[Network, ...] = ()
     keys: frozenset[bytes] = frozenset()
 
+    def takes(self, method: str) -> bool:
+        """Whether it is for this method: HEAD is a GET whose answer has no body."""
+        return not self.methods or method in self.methods or (method == "HEAD" and "GET" in self.methods)
+
     def allows(self, client: Client) -> bool:
         """Whether this client is not counted at all."""
         return _holds(self.allow, client)
@@ -93,7 +97,7 @@ class PolicySet:
 
     def _search(self, method: str, path: str, default: str | None) -> Rule | None:
         for pattern, rule, _ in self._patterns:
-            if (not rule.methods or method in rule.methods) and pattern.fullmatch(path):
+            if rule.takes(method) and pattern.fullmatch(path):
                 return rule
         return self._defaults[default] if default is not None else None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 import structlog
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge_limiter.identity import parse_network
 from edge_limiter.policies import PolicySet, Rule
@@ -26,7 +26,15 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of an API key: `printf %s KEY | sha256sum`."""
-Pattern = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~{}/-]*\*?$")]
+
+
+def _ends_plainly(path: str) -> str:
+    if path.endswith("*") and not path.endswith("/*"):
+        raise ValueError("* stands alone after the last /, as in /metrics/*")
+    return path
+
+
+Pattern = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~{}/-]*\*?$"), AfterValidator(_ends_plainly)]
 
 
 class _Model(BaseModel):
@@ -34,7 +42,7 @@ class _Model(BaseModel):
 
 
 class Match(_Model):
-    """Paths may hold `{any}` segments and end in `*` for everything below; no methods means all."""
+    """Paths may hold `{any}` segments and end in `/*` for what is below; no methods means all, GET means HEAD too."""
 
     paths: Annotated[list[Pattern], Field(min_length=1)]
     methods: list[Method] = []
@@ -66,6 +74,12 @@ class PolicyModel(_Model):
     def _has_keys_to_count_by(self) -> "PolicyModel":
         if (self.identity == "api-key") != bool(self.keys):
             raise ValueError("identity api-key and a list of keys belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _lets_anything_pass(self) -> "PolicyModel":
+        if self.cost > self.limit:
+            raise ValueError("cost is above limit: no request would ever pass")
         return self
 
 

@@ -22,6 +22,9 @@ def rule(name: str, *paths: str, **options: object) -> Rule:
         ("POST", "/models/a", "pattern"),
         ("POST", "/models/bundled", "literal"),
         ("GET", "/metrics/count", "everything"),
+        ("GET", "/metrics/drift", "reads"),
+        ("HEAD", "/metrics/drift", "reads"),
+        ("POST", "/metrics/drift", "everything"),
     ],
 )
 def test_most_specific_rule__wins(method: str, path: str, expected: str) -> None:
@@ -34,6 +37,7 @@ def test_most_specific_rule__wins(method: str, path: str, expected: str) -> None
             rule("exact-post", "/predict", methods=frozenset({"POST"})),
             rule("pattern", "/models/{model}"),
             rule("literal", "/models/bundled"),
+            rule("reads", "/metrics/drift", methods=frozenset({"GET"})),
         ],
     )
     found = policies.rule(method, path, None)

@@ -52,6 +52,9 @@ def test_changed_limit__changes_the_version() -> None:
         (POLICY % (5, ", limit: 6"), "line 1: limit is there twice"),
         (POLICY % (5, "") + "\npolicies: []", "line 2: policies is there twice"),
         (POLICY.replace("/predict", "predict") % (5, ""), "policies.0.match.paths"),
+        (POLICY.replace("/predict", '"/predict*"') % (5, ""), r"policies.0.match.paths.0: .*alone after the last /"),
+        (POLICY.replace("/predict", '"/metrics/al*"') % (5, ""), r"policies.0.match.paths.0: .*alone after the last /"),
+        (POLICY % (5, ", cost: 6"), "policies.0: .*cost is above limit"),
     ],
 )
 def test_wrong_file__is_refused_with_its_place(text: str, reason: str) -> None:
