@@ -1,4 +1,7 @@
-"""Migrations of one service's own schema, under an advisory lock; all revisions of a run succeed or none."""
+"""Migrations of one service's own schema, under an advisory lock; all revisions of a run succeed or none.
+
+Revisions are numbered (`0001`), so that a release knows a schema that a newer one has expanded, and leaves it alone.
+"""
 
 import asyncio
 import zlib
@@ -7,13 +10,18 @@ from typing import Final
 
 import asyncpg
 import sqlalchemy
+import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from common.postgres import POSTGRES_ERRORS
 from common.service import StartError
+
+log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -56,7 +64,22 @@ def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str, revis
     config.set_main_option("script_location", str(files(package) / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["schema"] = schema
-    command.upgrade(config, revision)
+    if not _is_newer(connection, config, schema):
+        command.upgrade(config, revision)
+
+
+def _is_newer(connection: sqlalchemy.Connection, config: Config, schema: str) -> bool:
+    """Whether a later release has migrated it; StartError when its version is none that any release could give."""
+    known = ScriptDirectory.from_config(config)
+    newest = known.get_current_head() or ""
+    found = MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_heads()
+    unknown = [version for version in found if version not in {one.revision for one in known.walk_revisions()}]
+    if not unknown:
+        return False
+    if len(found) > 1 or not (unknown[0].isdecimal() and len(unknown[0]) == len(newest) and unknown[0] > newest):
+        raise StartError(f"{schema}.alembic_version holds {', '.join(found)}, which is no revision of this service")
+    log.warning("schema is newer than this release; nothing to migrate", schema=schema, found=found[0], newest=newest)
+    return True
 
 
 def run_env() -> None:

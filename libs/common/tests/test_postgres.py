@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.service import StartError
@@ -83,6 +84,35 @@ def test_broken_revision__undoes_the_whole_run(database_url: str, package: Calla
         migrate(database_url, package=package(FIRST, SECOND, BROKEN), schema="probe")
     assert fetch(database_url, "SELECT count(*) FROM pg_tables WHERE tablename = 'thing'") == [(0,)]
     migrate(database_url, package=package(FIRST, SECOND), schema="probe")
+
+
+def test_release_before_the_last_revision__leaves_the_newer_schema_as_it_is(
+    database_url: str, package: Callable[..., str]
+) -> None:
+    migrate(database_url, package=package(FIRST, SECOND, SECOND.replace("1", "2")), schema="probe")
+    with capture_logs() as logs:
+        migrate(database_url, package=package(FIRST, SECOND), schema="probe")
+    assert logs == [
+        {
+            "event": "schema is newer than this release; nothing to migrate",
+            "log_level": "warning",
+            "schema": "probe",
+            "found": "0003",
+            "newest": "0002",
+        }
+    ]
+    assert fetch(database_url, "SELECT id FROM probe.thing ORDER BY id") == [(1,), (2,)]
+    assert fetch(database_url, "SELECT version_num FROM probe.alembic_version") == [("0003",)]
+
+
+@pytest.mark.parametrize("stored", ["0000", "zzzz", "00003", "9f3c2a"])
+def test_version_that_no_release_gives__is_one_line(
+    database_url: str, package: Callable[..., str], stored: str
+) -> None:
+    migrate(database_url, package=package(FIRST), schema="probe")
+    fetch(database_url, f"UPDATE probe.alembic_version SET version_num = '{stored}' RETURNING 1")
+    with pytest.raises(StartError, match=rf"^probe\.alembic_version holds {stored}, which is no revision of"):
+        migrate(database_url, package=package(FIRST), schema="probe")
 
 
 MIGRATE = """
