@@ -107,6 +107,7 @@ def _make(purpose: str, venv: Path) -> None:
         _install(venv, chosen, progress)
     else:
         _exchange(venv, [entry for entry in chosen if _pin(entry) not in had], progress)
+    _check_installed(venv, chosen)
     progress.phase("our own packages")
     editable = [part for one in ours.values() for part in ("-e", str(one.folder))]
     run_pip(venv, ("install", "--no-deps", "--no-build-isolation", *editable), progress)
@@ -140,6 +141,16 @@ def _exchange(venv: Path, lacking: Sequence[Entry], progress: Progress) -> None:
 
 def _install(venv: Path, chosen: Sequence[Entry], progress: Progress, *options: str) -> None:
     run_pip(venv, ("install", *options, *_hashed(chosen, venv)), progress, total=len(chosen))
+
+
+def _check_installed(venv: Path, chosen: Sequence[Entry]) -> None:
+    """Settings can have pip put packages elsewhere, or pass over what it sees elsewhere, and it calls that success."""
+    had = installed(venv) or set()
+    if lacking := [entry.name for entry in chosen if ";" not in entry.pin and _pin(entry) not in had]:
+        raise SetUpError(
+            f"pip says that it succeeded, and {venv.name} lacks {' and '.join(lacking[:3])}. "
+            "A setting may lead it elsewhere: see `python3 -m pip config list`."
+        )
 
 
 def _hashed(chosen: Sequence[Entry], folder: Path) -> Sequence[str]:

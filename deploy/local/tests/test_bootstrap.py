@@ -79,7 +79,9 @@ class Pip:
     """The pip of a working environment: it notes what it is asked while the environment is or isn't whole."""
 
     def __init__(self, venv: Path, tmp_path: Path) -> None:
-        self.asked, self.ends = tmp_path / "asked", tmp_path / "ends"
+        self.asked, self.ends, self.has = tmp_path / "asked", tmp_path / "ends", tmp_path / "has"
+        self.has.write_text("Aiohttp==0.0.1\n")
+        self.installs_elsewhere = tmp_path / "elsewhere"
         self.ends.mkdir()
         python = venv / "bin" / "python"
         python.unlink()
@@ -88,11 +90,17 @@ class Pip:
 whole=whole
 [ -e "{venv}/.installing" ] && whole=broken
 for option; do  # the command is the first word without a dash
-  case $option in -* | pip) ;; *) command=$option; break ;; esac
+  case $option in -* | pip) ;; *) command=${{command:-$option}} ;; esac
+  [ "$last" = -r ] && listed=$option
+  last=$option
 done
 echo "$whole $*" >>"{self.asked}"
-[ "$command" = freeze ] && echo Aiohttp==0.0.1
+[ "$command" = freeze ] && cat "{self.has}"
 if [ -e "{self.ends}/$command" ]; then exit 1; fi
+if [ -n "$listed" ] && [ "$command" = install ] && [ ! -e "{self.installs_elsewhere}" ]; then
+  grep -o '^[a-z][^ ]*==[^ ]*' "$listed" >>"{self.has}"
+fi
+exit 0
 """)
         python.chmod(0o755)
 
@@ -119,12 +127,21 @@ def test_new_lock_with_the_registry_away__leaves_the_environment_as_it_is(venv: 
 def test_new_lock__is_fetched_first_and_installed_without_the_network(venv: Path, pip: Pip) -> None:
     set_up("run", venv)
     asked = pip.said()
-    assert [words[0] for words in asked] == ["whole", "whole", "broken", "broken"]
+    assert [words[0] for words in asked] == ["whole", "whole", "broken", "broken", "broken"]
     assert asked[1][1] == "download"
     assert asked[2][1:4] == ["install", "--no-index", "--find-links"]
     assert reason_to_rebuild(venv) is None
     set_up("run", venv)
     assert pip.said() == asked
+
+
+def test_pip_that_installs_elsewhere__is_not_believed(venv: Path, pip: Pip) -> None:
+    """As with PIP_TARGET, or with a PYTHONPATH that has one of the packages: the next start would find it lacking."""
+    pip.installs_elsewhere.touch()
+    with pytest.raises(SetUpError, match=r"\.venv lacks aiohappyeyeballs and aiohttp and .*pip config list"):
+        set_up("run", venv)
+    assert list(venv.glob(".stamp-*")) == []
+    assert reason_to_rebuild(venv) == "an earlier set-up was interrupted"
 
 
 def test_what_is_installed__is_told_as_the_lock_spells_it() -> None:
