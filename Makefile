@@ -8,6 +8,7 @@ TORCH_TESTS ?= torch and not cuda
 COMPOSE := docker compose -f deploy/compose/compose.yaml
 SECRETS ?= deploy/compose/secrets
 LAUNCHER := .venv/bin/python -m launcher
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
 	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests
@@ -22,13 +23,17 @@ export PIP_USER := 0
 # $(call set_up,PURPOSE,VENV): the environment, made by the Python it already has, or by the first that is new enough.
 define set_up
 @for python in $(or $(PYTHON),$(2)/bin/python python3.13 python3.12 python3.11 python3); do \
-	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	if "$$python" -E -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then \
 		exec "$$python" deploy/local/bootstrap.py $(1); \
 	fi; \
 done; \
 echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debian and Ubuntu: apt install python3 python3-venv;" \
 	"on macOS: brew install python@3.13. Or name one: make $@ PYTHON=/path/to/python3" >&2; exit 1
 endef
+
+# Whoever asks about the system, or ends it, needs no package: another Python does where .venv is gone or not made yet.
+ASK = PYTHONPATH=deploy/local "$(or $(shell for python in .venv/bin/python $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	"$$python" -E -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo "$$python" && break; done),$(error Python 3.11 or later is needed))" -m launcher
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell awk -F: '/^[a-z0-9-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
@@ -41,16 +46,16 @@ run: ## start everything on this machine: embedded PostgreSQL and Valkey, migrat
 	@$(LAUNCHER) run
 
 stop: ## stop what `make run` started, in order
-	@if [ -x .venv/bin/python ]; then $(LAUNCHER) stop; else echo "not running"; fi
+	@$(ASK) stop
 
 restart: ## restart one service: make restart SERVICE=metrics
-	@$(LAUNCHER) restart $(SERVICE)
+	@$(ASK) restart $(SERVICE)
 
 status: ## say what runs and whether it is ready
-	@$(LAUNCHER) status
+	@$(ASK) status
 
 logs: ## follow the logs, or those of one: make logs SERVICE=metrics
-	@$(LAUNCHER) logs --follow $(SERVICE) || [ $$? = 130 ]
+	@$(ASK) logs --follow $(SERVICE) || [ $$? = 130 ]
 
 dev: ## like run, and restart a service when its source changes
 	$(call set_up,dev,.venv)

@@ -1,10 +1,13 @@
-"""Every script and module that the Makefile names is there, and its targets work in any shell."""
+"""Every script and module that the Makefile names is there, and its targets work in any shell and state of a clone."""
 
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,54 @@ def test_what_a_shell_has_set_for_another_python__reaches_neither_ours_nor_its_p
         "PIP_USER": "0"  # not merely unset: pip's own file may say `user = true`
     }
     assert lines.items() >= kept.items()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The Makefile and the launcher, without an environment, in a folder with a space in its name."""
+    folder = tmp_path / "a clone"
+    shutil.copytree(ROOT / "deploy" / "local", folder / "deploy" / "local", ignore=shutil.ignore_patterns("tests"))
+    shutil.copy(ROOT / "Makefile", folder)
+    return folder / "Makefile"
+
+
+@pytest.mark.parametrize("target", ["status", "logs", "restart SERVICE=metrics"])
+def test_question_in_a_fresh_clone__is_answered_with_the_cure(clone: Path, target: str) -> None:
+    asked = made(clone, *target.split(), PYTHONHOME="/nowhere")
+    assert asked.returncode != 0
+    assert "`make run` starts" in asked.stdout.splitlines()[0]
+
+
+def test_system_whose_environment_has_lost_its_python__is_stopped_before_its_data_is_deleted(clone: Path) -> None:
+    state = clone.parent / ".sluice"
+    (clone.parent / ".venv" / "bin").mkdir(parents=True)
+    (clone.parent / ".venv" / "bin" / "python").symlink_to("/gone")
+    with holding(state) as launcher:
+        cleaned = made(clone, "clean", FORCE="1")
+        assert (cleaned.stdout, cleaned.returncode) == ("stopped\n", 0)
+        assert launcher.wait(60) == 0
+    assert not state.exists()
+
+
+@contextmanager
+def holding(state: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a state folder until it is asked to stop, as a launcher does."""
+    code = """import pathlib, os, signal, sys
+from launcher.state import Running, held
+state = pathlib.Path(sys.argv[1])
+state.mkdir()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+with held(state, Running(os.getpid(), "")):
+    print("held", flush=True)
+    signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", code, str(state)], stdout=subprocess.PIPE, text=True) as launcher:
+        try:
+            assert launcher.stdout is not None
+            assert launcher.stdout.readline() == "held\n"
+            yield launcher
+        finally:
+            launcher.kill()
 
 
 @pytest.mark.parametrize(("path", "module"), PLACED)

@@ -26,6 +26,7 @@ _STORE_LOGS = ("postgres", "valkey")
 _STORES_STOP_S = 40.0
 _RESTART_TIMEOUT_S = 60.0
 _POLL_S = 0.1
+_NOT_RUNNING = "not running; `make run` starts it"
 
 
 def main() -> int:
@@ -81,7 +82,7 @@ def _restart(asked: argparse.Namespace, system: System) -> int:
     service = next(service for service in system.services if service.name == asked.service)
     pid = recorded_pid(system.state, service.name)
     if holder(system.state) is None or pid is None or not signalled(pid, service.mark, signal.SIGTERM):
-        print("not running")
+        print(_NOT_RUNNING)
         return 1
 
     def is_back() -> bool:
@@ -92,7 +93,7 @@ def _restart(asked: argparse.Namespace, system: System) -> int:
 
 def _status(asked: argparse.Namespace, system: System) -> int:
     running = holder(system.state)
-    print(f"running at {running.url or 'no URL, the stores alone'}, pid {running.pid}" if running else "not running")
+    print(f"running at {running.url or 'no URL, the stores alone'}, pid {running.pid}" if running else _NOT_RUNNING)
     for service, status in zip(system.services, asyncio.run(_statuses(system)), strict=True):
         said = "no answer" if status is None else f"/readyz {status}"
         print(f"  {service.name:12}  port {service.port}  ops {service.ops_port}  {said}")
@@ -109,7 +110,11 @@ async def _statuses(system: System) -> list[int | None]:
 
 def _logs(asked: argparse.Namespace, system: System) -> int:
     names = [asked.service] if asked.service else [*NAMES, *_STORE_LOGS]
-    show([log_path(system.state, name) for name in names], Console(), asked.last, asked.follow)
+    paths = [log_path(system.state, name) for name in names]
+    if not any(path.exists() for path in paths):
+        print("nothing has been logged yet; `make run` starts what logs")
+        return 1
+    show(paths, Console(), asked.last, asked.follow)
     return 0
 
 

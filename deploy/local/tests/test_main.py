@@ -15,6 +15,7 @@ from launcher.state import Running, held
 from launcher.testing import note_ports
 
 TIMEOUT_S = 60
+NOT_RUNNING = "not running; `make run` starts it\n"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}
 
 
@@ -73,8 +74,12 @@ def test_stop_and_status_of_what_does_not_run__say_so(state: Path) -> None:
     assert said(state, "stop") == (0, "not running\n")
     status, output = said(state, "status")
     assert status == 1
-    assert output.startswith("not running\n")
-    assert said(state, "restart", "metrics") == (1, "not running\n")
+    assert output.startswith(NOT_RUNNING)
+    assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
+
+
+def test_logs_of_what_never_ran__are_not_waited_for(state: Path) -> None:
+    assert said(state, "logs", "--follow") == (1, "nothing has been logged yet; `make run` starts what logs\n")
 
 
 def test_state_folder_that_cannot_be_made__is_one_line(tmp_path: Path) -> None:
@@ -95,7 +100,7 @@ def test_restart_of_a_pid_that_is_a_strangers_by_now__signals_nobody(state: Path
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     pid_file(state, "metrics").write_text(str(stranger.pid))
     with held(state, Running(os.getpid(), "http://127.0.0.1:8000")):
-        assert said(state, "restart", "metrics") == (1, "not running\n")
+        assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
     stranger.communicate(b"go on\n", timeout=TIMEOUT_S)
     assert stranger.returncode == 0
 
