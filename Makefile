@@ -5,7 +5,7 @@ ARGS ?=
 JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 	if [ "$$cores" -gt 4 ]; then echo 4; elif [ "$$cores" -lt 2 ]; then echo 2; else echo "$$cores"; fi)
 TORCH_TESTS ?= torch and not cuda
-COMPOSE := docker compose -f deploy/compose/compose.yaml
+COMPOSE := cd deploy/compose && env -u COMPOSE_FILE docker compose
 SECRETS ?= deploy/compose/secrets
 LAUNCHER := .venv/bin/python -m launcher
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))

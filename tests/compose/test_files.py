@@ -14,9 +14,9 @@ def test_the_dockerfile__has_nothing_that_hadolint_finds() -> None:
     assert run(str(Path(sys.executable).with_name("hadolint")), str(DEPLOY / "Dockerfile")) == ""
 
 
-@pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "compose.dev.yaml"]], ids="+".join)
-def test_the_compose_files__are_valid_in_every_profile(stack: Stack, files: list[str]) -> None:
-    chosen = [part for name in files for part in ("-f", str(DEPLOY / name))]
+@pytest.mark.parametrize("beside", [[], ["compose.dev.yaml"], ["compose.webhook.yaml"]], ids="+".join)
+def test_the_compose_files__are_valid_in_every_profile(stack: Stack, beside: list[str]) -> None:
+    chosen = [part for name in ("compose.yaml", *beside) for part in ("-f", str(DEPLOY / name))]
     run("docker", "compose", *chosen, "--profile", "*", "config", "-q", environment={"SECRETS": str(stack.secrets)})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from compose.stack import OPS_PORTS, ROOT, SERVICES, STORES, Stack, docker, run
+from compose.stack import DEPLOY, OPS_PORTS, ROOT, SERVICES, STORES, Stack, docker, run
 
 CANARY = "canary-0f9e8d7c6b5a"
 SECRETS = ("postgres-password", "database-url", "redis-password", "edge-admin-token", "events-hash-key")
@@ -99,9 +99,23 @@ def test_no_port_but_the_edges__is_published_and_that_on_loopback_only(stack: St
 
 
 def test_from_the_inside__neither_inference_nor_metrics_nor_a_store_has_a_way_out(stack: Stack) -> None:
-    for name in ("inference", "metrics", *STORES):
-        routes = docker("exec", *stack.containers(name), "cat", "/proc/net/route").splitlines()[1:]
-        assert routes and [route for route in routes if route.split()[1] == "00000000"] == []
+    assert [has_way_out(stack, name) for name in ("inference", "metrics", *STORES)] == [False] * 4
+
+
+def test_metrics_with_the_file_for_its_webhook__has_a_way_out(stack: Stack) -> None:
+    up = ("up", "--detach", "--wait", "--no-deps", "metrics")
+    try:
+        stack.compose(*up, COMPOSE_FILE=f"{stack.environment['COMPOSE_FILE']}:{DEPLOY}/compose.webhook.yaml")
+        assert has_way_out(stack, "metrics")
+    finally:
+        stack.compose(*up)
+
+
+def has_way_out(stack: Stack, service: str) -> bool:
+    """By the routes of its container."""
+    routes = docker("exec", *stack.containers(service), "cat", "/proc/net/route").splitlines()[1:]
+    assert routes
+    return any(route.split()[1] == "00000000" for route in routes)
 
 
 def test_redis__never_evicts_and_keeps_its_log(stack: Stack) -> None:
@@ -126,7 +140,6 @@ def test_environment_command_lines_and_logs__hold_no_secret(stack: Stack) -> Non
 
 async def test_a_gemini_key__is_in_no_log_and_no_environment(stack: Stack) -> None:
     key = stack.secrets / "gemini-api-key"
-    key.chmod(0o644)
     key.write_text(CANARY)
     try:
         # Its endpoint is this container's own port 9, which refuses: the report is tried, and written by rules.

@@ -89,7 +89,7 @@ def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
     """The settings that a service reads from these variables, whatever its files hold. Raises SettingsError."""
     with tempfile.TemporaryDirectory() as folder:
         given = dict(environment)
-        for name in (name for name in given if name.endswith("_FILE")):
+        for name in [name for name, value in given.items() if name.endswith("_FILE") and value]:
             given[name] = str(Path(folder, name))
             Path(given[name]).write_text(_WEB_ADDRESS if "WEBHOOK" in name else _SECRET)
         return load(cls, given)
