@@ -1,5 +1,8 @@
 """What is wrong with a setting is said without saying its value."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from common.settings import SettingsError, load
@@ -23,3 +26,11 @@ def test_webhook_that_is_none__is_refused_without_being_repeated(url: str) -> No
 def test_connections_to_postgres__are_those_that_read_the_consumers_and_upkeep() -> None:
     chosen = {"METRICS_CONNECTIONS": "5", "METRICS_CONSUMERS": "3"}
     assert load(MetricsSettings, {**REQUIRED, **chosen}).postgres_connections() == 9
+
+
+def test_partitions_ahead__are_so_many_that_their_alert_is_silent() -> None:
+    rules = (Path(__file__).parents[3] / "deploy/compose/observability/alerts.yml").read_text()
+    fewest = int(re.findall(r"sluice_metrics_partitions_ahead\) < (\d+)", rules)[0])
+    with pytest.raises(SettingsError, match="METRICS_PARTITIONS_AHEAD_DAYS is not valid"):
+        load(MetricsSettings, {**REQUIRED, "METRICS_PARTITIONS_AHEAD_DAYS": str(fewest - 1)})
+    assert load(MetricsSettings, {**REQUIRED, "METRICS_PARTITIONS_AHEAD_DAYS": str(fewest)})
