@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from k8s_check.model import Json, Manifests, Pod, Resource
+from k8s_check.model import Container, Json, Manifests, Pod, Resource
 
 SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject")
 HEAVIEST: Final = 100
@@ -101,14 +101,28 @@ def spread(manifests: Manifests) -> Iterator[str]:
 
 
 def rollouts(manifests: Manifests) -> Iterator[str]:
-    """A new pod proves itself for a while before the next is replaced, and a rollout that stands still fails."""
-    for deployment in manifests.of("Deployment"):
+    """A new pod proves itself for a while before the next is replaced, and a rollout that stands still fails.
+
+    One whose pods take all the time that they have to start does not stand still.
+    """
+    for pod in manifests.pods:
+        deployment = pod.owner
+        if deployment.kind != "Deployment":
+            continue
         ready_s = deployment.spec.get("minReadySeconds", 0)
         deadline_s = deployment.spec.get("progressDeadlineSeconds", 600)
         if ready_s < _PROOF_S:
             yield f"{deployment}: minReadySeconds {ready_s} lets a pod that ends at its first requests pass"
-        if not ready_s < deadline_s <= _PROGRESS_S:
-            yield f"{deployment}: progressDeadlineSeconds {deadline_s} is not within {ready_s} and {_PROGRESS_S}"
+        slowest_s = max(_start_s(container) for container in pod.containers) + ready_s
+        if not slowest_s < deadline_s <= slowest_s + _PROGRESS_S:
+            within = f"within {slowest_s} and {slowest_s + _PROGRESS_S}"
+            yield f"{deployment}: progressDeadlineSeconds {deadline_s} is not {within}"
+
+
+def _start_s(container: Container) -> int:
+    """How long its startup probe lets it take; Kubernetes' defaults for what is not said."""
+    probe = container.data.get("startupProbe") or {"failureThreshold": 0}
+    return int(probe.get("initialDelaySeconds", 0) + probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10))
 
 
 def _shunned(pod: Pod) -> Iterator[Json]:

@@ -220,6 +220,8 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("rollouts", "minReadySeconds 0 lets a pod", [(EDGE, "spec.minReadySeconds", None)]),
     ("rollouts", "progressDeadlineSeconds 600 is not", [(EDGE, "spec.progressDeadlineSeconds", None)]),
     ("rollouts", "progressDeadlineSeconds 5 is not", [(EDGE, "spec.progressDeadlineSeconds", 5)]),
+    ("rollouts", "progressDeadlineSeconds 300 is not within 310 and 610", [
+        (EDGE, f"{BOX}.startupProbe.failureThreshold", 300)]),
     ("settings", "EDGE_UPSTREAM_INFERENSE is not a setting", [("ConfigMap/edge", "data.EDGE_UPSTREAM_INFERENSE", "")]),
     ("settings", "EDGE_TRUSTED_PROXIES is not valid", [("ConfigMap/edge", "data.EDGE_TRUSTED_PROXIES", "10.0.0.0/40")]),
     ("settings", "DATABASE_URL is not set", [("Job/migrate-metrics", f"{BOX}.env", [])]),
