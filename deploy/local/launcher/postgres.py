@@ -31,6 +31,7 @@ SETTINGS_FOR_TESTS: dict[str, str] = {
 }
 _BUILTIN_LOCALE_SINCE = 17
 _STRANDED_PATIENCE_S = 30.0
+_READ_BY_SHELLS = frozenset('$`"\\')
 
 
 def binaries() -> Path:
@@ -148,6 +149,11 @@ class Postgres(Server):
         begun.unlink()
 
     def _initdb(self, identity: Identity) -> None:
+        if _READ_BY_SHELLS & set(str(self.bin)):  # initdb puts its own path into double quotes
+            raise StoreError(
+                f'initdb cannot work in {self.bin}: a shell would read the $, `, " or \\ in that path. '
+                "Move this folder to a path without them, or set PG_BINDIR to another PostgreSQL."
+            )
         options = ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-instructions", *self._locale()]
         if self.settings.get("fsync") == "off":
             options.append("--no-sync")

@@ -28,6 +28,17 @@ def test_initdb_interrupted__starts_over(server: Postgres) -> None:
     assert server.execute("SELECT 1") == "1"
 
 
+def test_programs_in_a_folder_that_a_shell_would_read__are_refused_with_the_cure(server: Postgres) -> None:
+    whole = server.bin
+    (server.state / "of $HOME").mkdir(parents=True)
+    (server.state / "of $HOME" / "bin").symlink_to(whole)
+    server.bin = server.state / "of $HOME" / "bin"
+    with pytest.raises(StoreError, match=r"initdb cannot work in .*/of \$HOME/bin: .*Move this folder"):
+        server.start()
+    server.bin = whole
+    server.start()
+
+
 def test_pid_file_of_a_stranger__does_not_keep_it_from_starting(server: Postgres) -> None:
     server.start()
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")
