@@ -4,16 +4,18 @@ It learns `seconds ≈ a + b · tokens` over recent batches (least squares, expo
 and no clock.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from inference.jobs import Overloaded
+from inference.jobs import DeadlineExceeded, Overloaded
 
 _BYTES_PER_TOKEN: Final = 4
 _PRESSED: Final = 0.25
-_USABLE: Final = 0.6  # of the time until a deadline; the rest is for what the prediction misses
+_USABLE: Final = 0.6  # of the time until a deadline while others are on their way: for what the prediction misses
 _FORGET: Final = 0.995  # the weight of a batch halves every 138 batches
+_DOUBT: Final = 8  # lists found hopeless in a row, with nothing learnt meanwhile, until one is tried all the same
 
 
 def estimate(text: str, max_tokens: int) -> int:
@@ -82,6 +84,8 @@ class Admission:
         self.model = LatencyModel()
         self.workers = 1
         self.tokens = 0
+        self._longest_s = 0.0  # that anything was given since nothing was on its way
+        self._hopeless = 0
 
     @property
     def wait_s(self) -> float:
@@ -94,25 +98,44 @@ class Admission:
         return self.wait_s > self._limits.max_wait_s * _PRESSED
 
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
-        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none. Raises Overloaded."""
-        if (retry_after_s := self.retry_after_s(sizes, remaining_s)) is not None:
+        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none.
+
+        Raises Overloaded, and DeadlineExceeded for what would be late whatever else is on its way.
+        """
+        retry_after_s = self.retry_after_s(sizes, remaining_s)
+        if retry_after_s == math.inf:
+            self._hopeless += self.tokens == 0
+            raise DeadlineExceeded
+        if retry_after_s is not None:
             raise Overloaded(retry_after_s)
+        self._longest_s = max(remaining_s, self._longest_s if self.tokens else 0.0)
         self.tokens += sum(sizes)
 
     def retry_after_s(self, sizes: Sequence[int], remaining_s: float) -> float | None:
-        """When `admit` should be asked again, because it would raise Overloaded now; None if it would not.
+        """When `admit` should be asked again, because it would refuse now; None if it would not, infinity for never.
 
-        With nothing on its way everything is taken on: a mistaken prediction can't lock the service.
+        It is not after the last that waits now must be done or has left. A mistaken prediction can't lock the
+        service: with nothing on its way every single text is taken on, and a list at last where lists alone come.
         """
-        if self.tokens == 0:
+        own_s = self._own_s(sizes)
+        usable_s = remaining_s * _USABLE if self.tokens else remaining_s
+        is_hopeless = own_s > usable_s
+        if self.tokens == 0 and (not is_hopeless or len(sizes) == 1 or self._hopeless >= _DOUBT):
             return None
+        if is_hopeless:
+            return math.inf
         wait_s = self.wait_s
-        late_s = wait_s + self._own_s(sizes) - remaining_s * _USABLE
+        late_s = wait_s + own_s - usable_s
         excess = self.tokens + sum(sizes) - self._limits.max_queue_tokens
         if late_s <= 0 and excess <= 0 and wait_s <= self._limits.max_wait_s:
             return None
         excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
-        return min(wait_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
+        return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """A batch of about `tokens` took `seconds`."""
+        self.model.learn(tokens, seconds)
+        self._hopeless = 0
 
     def release(self, tokens: int) -> None:
         """A text is answered, or nobody wants it any more."""

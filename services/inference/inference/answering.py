@@ -1,12 +1,13 @@
 """Owns the rule that nothing is answered or refused off the record; every route of every protocol goes through here."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from common.journal import JournalFull
 from inference.instruments import Instruments
-from inference.jobs import Overloaded
+from inference.jobs import DeadlineExceeded, Overloaded
 from inference.recording import Caller, Records
-from inference.scoring import Answer, DeadlineExceeded, Scorer
+from inference.scoring import Answer, Scorer
 
 
 class Answering:
@@ -30,8 +31,9 @@ class Answering:
         Nothing is raised: in a flood that would cost more than all else here.
         """
         retry_after_s = self._scorer.retry_after_s(text, deadline_s)
-        if retry_after_s is not None:
-            self._refused(route, "overloaded", 1)
+        if retry_after_s is None or retry_after_s == math.inf:
+            return None  # DeadlineExceeded: `answer` raises that
+        self._refused(route, "overloaded", 1)
         return retry_after_s
 
     async def answer(self, caller: Caller, texts: Sequence[str]) -> list[Answer]:

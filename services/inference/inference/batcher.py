@@ -102,9 +102,10 @@ class Batcher:
         return sum(worker.is_ready for worker in self._workers)
 
     def submit(self, texts: Sequence[str], deadline_s: float) -> list[Job]:
-        """Take on all of `texts` or raise Overloaded. Cancel a job's future to withdraw it.
+        """Take on all of `texts` or none. Cancel a job's future to withdraw it.
 
-        A job whose deadline passes before it is scored never ends by itself: who waits for it has a clock.
+        Raises Overloaded, and DeadlineExceeded for what can't be done in time. A job whose deadline passes before it is
+        scored never ends by itself: who waits for it has a clock.
         """
         now = self._now()
         sizes = [self._estimate(text) for text in texts]
@@ -121,7 +122,7 @@ class Batcher:
         return jobs
 
     def retry_after_s(self, text: str, deadline_s: float) -> float | None:
-        """Of the Overloaded that `submit` would raise; None if it would not."""
+        """Of the Overloaded that `submit` would raise; None if it would not, infinity if it would be late anyway."""
         return self.desk.retry_after_s([self._estimate(text)], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:

@@ -13,9 +13,9 @@ from common.problems import Problem, unavailable
 from common.web import ErrorTable, context, route_of
 from inference.answering import Answering
 from inference.engine import ModelCard
-from inference.jobs import Overloaded, ScoringFailed
+from inference.jobs import DeadlineExceeded, Overloaded, ScoringFailed
 from inference.recording import Caller
-from inference.scoring import DeadlineExceeded, Prediction
+from inference.scoring import Prediction
 
 MAX_CHARACTERS: Final = 10_000
 MAX_TEXTS: Final = 64
@@ -29,7 +29,7 @@ _JOURNAL_RETRY_S: Final = 5.0
 
 ERRORS: Final[ErrorTable] = {
     Overloaded: lambda error: unavailable("More texts are waiting than can be scored in time.", error.retry_after_s),
-    DeadlineExceeded: lambda _: Problem(504, "The text was not scored before the request's deadline."),
+    DeadlineExceeded: lambda _: Problem(504, "The text could not be scored before the request's deadline."),
     JournalFull: lambda _: unavailable("Predictions can't be put on record now.", _JOURNAL_RETRY_S),
     ScoringFailed: lambda _: Problem(500, UNSCORABLE, title="Scoring failed"),
 }

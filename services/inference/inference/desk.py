@@ -23,12 +23,15 @@ class Desk:
         self._patient: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def admit(self, sizes: Sequence[int], remaining_s: float, workers: int) -> None:
-        """Take on texts of about `sizes` tokens, or raise Overloaded. Each must `enter` and, in the end, `leave`."""
+        """Take on texts of about `sizes` tokens. Each must `enter` and, in the end, `leave`.
+
+        Raises Overloaded, and DeadlineExceeded for what can't be done in time.
+        """
         self._admission.workers = workers
         self._admission.admit(sizes, remaining_s)
 
     def retry_after_s(self, sizes: Sequence[int], remaining_s: float) -> float | None:
-        """Of the Overloaded that `admit` would raise; None if it would not."""
+        """Of the Overloaded that `admit` would raise; None if it would not, infinity if it would never do."""
         return self._admission.retry_after_s(sizes, remaining_s)
 
     @property
@@ -79,7 +82,7 @@ class Desk:
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A batch of about `tokens` took `seconds`."""
-        self._admission.model.learn(tokens, seconds)
+        self._admission.learn(tokens, seconds)
 
     @property
     def depth(self) -> int:

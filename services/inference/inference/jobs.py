@@ -17,6 +17,10 @@ class Overloaded(Exception):
         self.retry_after_s = retry_after_s
 
 
+class DeadlineExceeded(Exception):
+    """The answer was not there before the request's deadline, or it was clear at once that it would not be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """One probability per label, and what it took."""

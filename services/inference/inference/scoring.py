@@ -10,11 +10,7 @@ from typing import TypeAlias
 from inference.batcher import Batcher
 from inference.cache import Flights, ResultCache, key_of
 from inference.engine import ModelCard
-from inference.jobs import Job, Outcome, Scored, ScoringFailed
-
-
-class DeadlineExceeded(Exception):
-    """The answer was not there before the request's deadline."""
+from inference.jobs import DeadlineExceeded, Job, Outcome, Scored, ScoringFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +55,8 @@ class Scorer:
     async def score(self, texts: Sequence[str], deadline_s: float) -> list[Answer]:
         """One answer per text, in order; a text that can't be scored fails alone.
 
-        Raises Overloaded at once, and DeadlineExceeded when any answer is late. If the caller leaves, what nobody
-        else waits for is withdrawn.
+        Raises Overloaded at once, and DeadlineExceeded when any answer is late, or at once when it is bound to be. If
+        the caller leaves, what nobody else waits for is withdrawn.
         """
         started_s = self._now()
         held: list[Job] = []
@@ -80,7 +76,7 @@ class Scorer:
         return self._batcher.desk.is_pressed
 
     def retry_after_s(self, text: str, deadline_s: float) -> float | None:
-        """Of the Overloaded that `score` would raise; None if it would not."""
+        """Of the Overloaded that `score` would raise; None if it would not, infinity if it is late at any time."""
         key = self._key(text)
         if self.cache.get(key) is not None or key in self._flights:
             return None

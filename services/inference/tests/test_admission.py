@@ -1,11 +1,13 @@
 """Tests of the admission: it learns the line, refuses what would be late, and can't lock itself out."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.admission import Admission, LatencyModel, Limits, estimate
-from inference.jobs import Overloaded
+from inference.jobs import DeadlineExceeded, Overloaded
 
 
 def taught(workers: int = 1, max_queue_tokens: int = 10_000, max_wait_s: float = 2.0) -> Admission:
@@ -39,7 +41,7 @@ def test_faster_engine__is_noticed() -> None:
     assert model.seconds(25) == pytest.approx(0.01, rel=0.05)
 
 
-def test_nothing_on_its_way__everything_is_taken_on() -> None:
+def test_nothing_on_its_way__every_single_text_is_taken_on() -> None:
     admission = taught()
     admission.admit([10_000_000], remaining_s=0.001)
     assert admission.tokens == 10_000_000
@@ -94,8 +96,52 @@ def test_list_of_texts__is_refused_whole_when_its_last_would_be_late() -> None:
     admission = taught()
     admission.admit([25], 10.0)
     with pytest.raises(Overloaded):
-        admission.admit([25] * 64, 1.5)
+        admission.admit([25] * 64, 3.2)  # 1.92 s of work, and all that time is usable
     assert admission.tokens == 25
+
+
+def test_list_that_would_be_late_in_any_case__is_never_taken_on() -> None:
+    admission = taught()
+    for tokens, remaining_s in ((0, 1.9), (25, 3.1)):  # 1.92 s of work
+        admission.tokens = tokens
+        assert admission.retry_after_s([25] * 64, remaining_s) == math.inf
+        with pytest.raises(DeadlineExceeded):
+            admission.admit([25] * 64, remaining_s)
+        assert admission.tokens == tokens
+
+
+def test_list_that_is_just_in_time__is_taken_on_with_nothing_on_its_way() -> None:
+    taught().admit([25] * 64, 2.0)
+
+
+def test_single_text_that_would_be_late_in_any_case__is_told_so_while_others_are_on_their_way() -> None:
+    admission = taught()
+    admission.admit([25], 10.0)
+    with pytest.raises(DeadlineExceeded):
+        admission.admit([1000], 1.0)
+
+
+def test_lists_alone_after_a_mistaken_prediction__are_tried_at_last() -> None:
+    admission = taught()
+    admission.learn(25, 3600.0)
+    refused = 0
+    while admission.retry_after_s([25] * 2, 10.0) is not None:
+        with pytest.raises(DeadlineExceeded):
+            admission.admit([25] * 2, 10.0)
+        refused += 1
+    assert refused == 8
+    admission.admit([25] * 2, 10.0)
+    admission.release(50)
+    admission.learn(25, 0.035)
+    assert admission.retry_after_s([25] * 2, 10.0) == math.inf
+
+
+def test_retry_after__is_not_beyond_the_last_deadline_of_what_waits() -> None:
+    admission = taught(max_queue_tokens=11_000)
+    admission.admit([10], 60.0)
+    admission.release(10)
+    admission.admit([10_000], 1.5)  # 12 s of work that leaves after 1.5 s
+    assert admission.retry_after_s([25], 10.0) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,16 @@ async def test_refusals__are_counted_and_on_record(pressed: Any, recorded_refusa
     assert await recorded_refusals(3) == {("/predict", "unavailable"): 3}
 
 
+async def test_text_that_is_late_in_any_case__is_504_and_counted_as_that(pressed: Any, recorded_refusals: Any) -> None:
+    async with pressed() as client:
+        late = await client.post("/predict", json={"text": "bad"}, headers={"X-Request-Timeout-Ms": "0"})
+        assert late.status == 504
+        value = client.service.registry.get_sample_value
+        assert value("sluice_inference_refusals_total", {"reason": "deadline"}) == 1
+        assert value("sluice_inference_refusals_total", {"reason": "overloaded"}) == 0
+    assert await recorded_refusals(1) == {("/predict", "timeout"): 1}
+
+
 async def test_refusals__leave_nothing_to_the_collector(pressed: Any, circles: Callable[[str], list[str]]) -> None:
     async with pressed() as client:
         for path, body in (("/predict", {"text": "bad"}), ("/predict/batch", {"texts": ["bad"]})):

@@ -10,8 +10,8 @@ import pytest
 
 from inference.admission import Limits
 from inference.batcher import Batcher, Sizes
-from inference.jobs import Overloaded, ScoringFailed
-from inference.scoring import DeadlineExceeded, Prediction, Scorer
+from inference.jobs import DeadlineExceeded, Overloaded, ScoringFailed
+from inference.scoring import Prediction, Scorer
 
 Start = Callable[..., Any]
 
