@@ -18,42 +18,18 @@ from typing import Final
 import structlog
 
 from common.claims import claim, remove, try_lock
-from common.frames import MAX_FRAME_BYTES, Scan, frame, scan
+from common.frames import Scan, frame
+from common.segments import Chunk, Segment, read
 
 log = structlog.get_logger()
+
+RETRY_S: Final = 10.0  # until a segment that could not be read is tried again
 
 _DIRECTORY_NAME: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class JournalFull(Exception):
     """No room is left (or the disk refuses): nothing of the batch was recorded, so nothing may be answered."""
-
-
-@dataclass(slots=True)
-class Segment:
-    """One append-only file and how far it has been shipped."""
-
-    path: Path
-    size_bytes: int
-    sealed: bool
-    created_s: float
-    shipped_bytes: int = 0
-    shipped_at_s: float = 0.0
-    scanned_bytes: int = 0
-
-    @property
-    def is_shipped(self) -> bool:
-        return self.sealed and self.shipped_bytes >= self.size_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Payloads to ship, the offset behind each, and where they all end; confirmed with `Journal.mark_shipped`."""
-
-    payloads: list[bytes]
-    segment: Segment
-    end: int
-    ends: list[int]
 
 
 @dataclass(slots=True)
@@ -80,8 +56,7 @@ class Journal:
     def open(self) -> None:
         """Create and lock this process's directory, and adopt those of dead processes. Raises JournalFull."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._directory, self._lock = claim(self.root)
+            self._claim()
             self.adopt_orphans()
         except OSError as error:
             raise JournalFull(f"the journal folder cannot be used: {error.strerror}") from error
@@ -120,10 +95,14 @@ class Journal:
             raise JournalFull(f"the journal cannot be written: {error.strerror}") from error
 
     def next_chunk(self, max_bytes: int = 1 << 18) -> Chunk | None:
-        """The oldest unshipped payloads of one segment, or None when everything is shipped."""
+        """The oldest unshipped payloads of one segment, or None when everything is shipped that can be read now."""
         for segment in list(self.segments):
-            while segment.shipped_bytes < segment.size_bytes:
-                found = _read(segment, max_bytes)
+            while segment.shipped_bytes < segment.size_bytes and segment.retry_at_s <= self.now():
+                try:
+                    found = read(segment, max_bytes)
+                except OSError as error:
+                    self._set_aside(segment, error)
+                    break
                 if found is None:
                     self._forget(segment)
                     break
@@ -160,6 +139,8 @@ class Journal:
         A directory that cannot be taken (another user's) is named in the log once and left alone.
         """
         adopted = 0
+        if not self._directory.exists():
+            self._claim()
         skipped = {self._directory, *self._left_alone}
         for directory in sorted(self.root.iterdir()):
             if _DIRECTORY_NAME.fullmatch(directory.name) and directory not in skipped:
@@ -169,6 +150,16 @@ class Journal:
                     self._left_alone.add(directory)
                     log.warning("journal of a dead process left alone", directory=str(directory), error=error.strerror)
         return adopted
+
+    def _claim(self) -> None:
+        """A folder of this process's own, a new one where someone removed the old one under us."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory, lock = claim(self.root)
+        if self._lock >= 0:
+            self._seal()
+            os.close(self._lock)
+            log.error("journal folder is gone; there is a new one", directory=str(directory))
+        self._directory, self._lock = directory, lock
 
     def _adopt(self, directory: Path) -> bool:
         lock = try_lock(directory)
@@ -216,15 +207,24 @@ class Journal:
             self._seal()
 
     def _active(self, needed: int) -> Segment:
+        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # what is written to a removed file dies with us
+            self._forget(self.segments[-1])
         limit = min(self.segment_bytes, self.max_bytes // 8)
         if self._fd >= 0 and (self.segments[-1].size_bytes + needed <= limit or not self.segments[-1].size_bytes):
             return self.segments[-1]
         self._seal()
+        try:
+            self._open_segment()
+        except FileNotFoundError:
+            self._claim()
+            self._open_segment()
+        return self.segments[-1]
+
+    def _open_segment(self) -> None:
         self._opened += 1
         path = self._directory / f"{self._directory.name}-{self._opened:08d}.seg"  # unique and in order when adopted
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.segments.append(Segment(path, 0, sealed=False, created_s=self.now()))
-        return self.segments[-1]
 
     def _seal(self) -> None:
         if self._fd >= 0:
@@ -254,30 +254,13 @@ class Journal:
             self._seal()
         self._delete(segment)
 
+    def _set_aside(self, segment: Segment, error: OSError) -> None:
+        if not segment.retry_at_s:
+            log.error("journal segment cannot be read", segment=str(segment.path), error=error.strerror)
+        segment.retry_at_s = self.now() + RETRY_S
+
     def _count_skipped(self, segment: Segment, found: Scan) -> None:
         if found.skipped_bytes and found.end > segment.scanned_bytes:
             self.skipped_bytes += found.skipped_bytes
             log.warning("journal bytes skipped", segment=segment.path.name, skipped_bytes=found.skipped_bytes)
         segment.scanned_bytes = max(segment.scanned_bytes, found.end)
-
-
-def _read(segment: Segment, max_bytes: int) -> Scan | None:
-    """About `max_bytes` of frames from the shipped mark on, at least one if there is one, with offsets in the file.
-
-    None when the file, or all of it behind the mark, is gone.
-    """
-    start, left = segment.shipped_bytes, segment.size_bytes - segment.shipped_bytes
-    try:
-        with segment.path.open("rb") as file:
-            for size in (max_bytes, MAX_FRAME_BYTES):
-                file.seek(start)
-                found = scan(file.read(min(size, left)), is_last=size >= left)
-                if found.end:
-                    break
-    except FileNotFoundError:
-        return None
-    if not found.end:
-        return None
-    found.ends = [start + end for end in found.ends]
-    found.end += start
-    return found

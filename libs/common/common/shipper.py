@@ -15,8 +15,9 @@ from redis.exceptions import ResponseError
 
 from common import tasks
 from common.contracts import EVENT_FIELD, STREAM
-from common.journal import Chunk, Journal
+from common.journal import Journal
 from common.redis import REDIS_ERRORS, run_id
+from common.segments import Chunk
 
 log = structlog.get_logger()
 

@@ -267,6 +267,49 @@ def test_removed_segment_file__is_reported_and_the_rest_goes_on(tmp_path: Path) 
         assert shipped(journal) == [b"d"]
 
 
+@pytest.mark.parametrize("segment_bytes", [10, 1000])
+@pytest.mark.parametrize("removed", ["what is in it", "all of it"])
+def test_journal_folder_that_was_removed__is_made_anew(tmp_path: Path, removed: str, segment_bytes: int) -> None:
+    root = tmp_path / "journal"
+    with opened(root, segment_bytes=segment_bytes) as journal:
+        journal.append([b"a" * 20])
+        shutil.rmtree(root)
+        if removed == "what is in it":
+            root.mkdir()
+        journal.append([b"b" * 20])
+        assert len(list(root.glob("*/*.seg"))) == 1
+        assert shipped(journal) == [b"b" * 20]
+        with opened(root) as other:
+            assert shipped(other) == []  # the new folder is locked
+
+
+def test_own_folder_that_was_removed__is_made_anew_before_others_are_adopted(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        [own] = tmp_path.iterdir()
+        shutil.rmtree(own)
+        with opened(tmp_path) as dead:
+            dead.append([b"left"])
+        assert journal.adopt_orphans() == 1
+        assert shipped(journal) == [b"left"]
+
+
+def test_segment_that_cannot_be_read__is_left_aside_and_tried_again(tmp_path: Path) -> None:
+    clock = Clock()
+    with opened(tmp_path, segment_bytes=10, now=clock) as journal:
+        for payload in (b"a", b"b"):
+            journal.append([payload * 20])
+        unreadable = journal.segments[0].path
+        whole = unreadable.rename(tmp_path / "whole")
+        unreadable.mkdir()
+        assert shipped(journal) == [b"b" * 20]
+        assert journal.pending_bytes == journal.segments[0].size_bytes
+        unreadable.rmdir()
+        whole.rename(unreadable)
+        assert shipped(journal) == []
+        clock.at_s += 10
+        assert shipped(journal) == [b"a" * 20]
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 30, 32])
 def test_segment_file_that_was_cut__is_reported_and_the_rest_goes_on(tmp_path: Path, kept_bytes: int) -> None:
     with opened(tmp_path, segment_bytes=64) as journal:

@@ -303,7 +303,7 @@ async def test_running_shipper__survives_a_server_that_goes_and_comes(
         assert rig.shipper.is_connected
 
 
-async def test_running_shipper__survives_a_journal_folder_that_breaks(rig: Rig, tmp_path: Path) -> None:
+async def test_running_shipper__survives_a_journal_folder_that_goes(rig: Rig, tmp_path: Path) -> None:
     async with running(rig.shipper):
         rig.append(1, 5)
         await until(lambda: rig.journal.pending_bytes == 0)
@@ -311,7 +311,6 @@ async def test_running_shipper__survives_a_journal_folder_that_breaks(rig: Rig, 
         rig.clock.at_s += 2 * CHECK_S
         rig.append(6, 6)
         await until(lambda: not rig.journal.segments)
-        tmp_path.with_name("moved").rename(tmp_path)
         rig.append(7, 9)
         await until(lambda: rig.journal.pending_bytes == 0)
         assert (await rig.stream())[-3:] == [7, 8, 9]
