@@ -38,7 +38,9 @@ class Caller:
 
 
 def require_recordable(card: ModelCard) -> None:
-    """Raises ModelError for a model that no event could name: every prediction would fail."""
+    """Raises ModelError for a model that no event could name, or two of whose labels no answer could tell apart."""
+    if twice := [label for label, times in Counter(card.labels).items() if times > 1]:
+        raise ModelError(f"two labels of {card.name} have one name: {', '.join(map(repr, twice))}")
     for label in card.labels:
         try:
             PredictionEvent(

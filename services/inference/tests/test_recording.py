@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
 from common.contracts import CounterEvent, PredictionEvent
 from common.journal import JournalFull
-from inference.engine import ModelCard
+from inference.engine import ModelCard, ModelError
 from inference.jobs import ScoringFailed
-from inference.recording import Caller, Records
+from inference.recording import Caller, Records, require_recordable
 from inference.scoring import Prediction
 
 CARD: Final = ModelCard("fake", "r1", ("NEGATIVE", "POSITIVE"), 64, "fake", "cpu")
@@ -60,6 +61,16 @@ def test_answers_of_one_request__are_one_write() -> None:
     }
     assert (failed.outcome, failed.label, failed.characters) == ("error", None, 6)
     assert scored.id != failed.id
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(("GOOD", "GOOD", "BAD"), "two labels of fake have one name: 'GOOD'"), (("a" * 65, "b"), "no event can hold")],
+)
+def test_labels_that_no_answer_or_event_can_name__are_refused(labels: tuple[str, ...], message: str) -> None:
+    require_recordable(CARD)
+    with pytest.raises(ModelError, match=message):
+        require_recordable(replace(CARD, labels=labels))
 
 
 def test_text__is_stored_only_when_asked_and_without_nul() -> None:
