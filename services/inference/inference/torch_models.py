@@ -83,12 +83,19 @@ def _load_any(source: str) -> Loaded:
     card = ModelCard(
         name=folder.resolve().name if folder.is_dir() else source,
         revision=_revision_of_folder(folder) if folder.is_dir() else _revision_on_hub(model),
-        labels=tuple(str(model.config.id2label[number]) for number in range(model.config.num_labels)),
+        labels=_labels(model.config, source),
         max_tokens=_max_tokens(tokenizer.model_max_length, model.config),
         engine="torch",
         device="cpu",
     )
     return _loaded(model, tokenizer, card)
+
+
+def _labels(config: Any, source: str) -> tuple[str, ...]:
+    names = config.id2label
+    if sorted(names) != list(range(config.num_labels)):
+        raise ModelMalformed(f"the labels in config.json (id2label) are not numbered from 0 on: {source}")
+    return tuple(str(names[number]) for number in range(config.num_labels))
 
 
 def _loaded(model: Any, tokenizer: Any, card: ModelCard) -> Loaded:

@@ -1,5 +1,6 @@
 """Loading models: the bundled one and any other, and what is refused."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_encoder_without_a_trained_head__is_refused() -> None:
 
     with pytest.raises(ModelMalformed, match="weights are missing"):
         _load(str(get_model_path()))
+
+
+def test_labels_that_are_not_numbered_from_0__are_refused(classifier: Path) -> None:
+    config = json.loads((classifier / "config.json").read_text())
+    config["id2label"] = {"1": "sad", "2": "glad", "3": "mad"}
+    (classifier / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelMalformed, match="not numbered from 0"):
+        _load(str(classifier))
 
 
 def test_model_of_one_label__is_refused(create_classifier: Any) -> None:
