@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class ModelError(Exception):
@@ -34,7 +34,10 @@ class ModelChanged(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a served model is, as its users see it: `labels[i]` names the i-th probability."""
+    """What a served model is, as its users see it: `labels[i]` names the i-th probability.
+
+    Where `activation` is sigmoid each label has a probability of its own: they need not add up to 1.
+    """
 
     name: str
     revision: str
@@ -45,6 +48,7 @@ class ModelCard:
     license: str = "unknown"
     training_data: tuple[str, ...] = ()
     known_weaknesses: tuple[str, ...] = ()
+    activation: Literal["softmax", "sigmoid"] = "softmax"
 
 
 @dataclass(frozen=True, slots=True)

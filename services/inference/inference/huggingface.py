@@ -6,7 +6,9 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from common.openapi import operation
+from common.problems import FieldError, Problem
 from inference.calls import ANSWERING, MAX_TEXTS, ModelPath, Text, check_model, predictions
+from inference.engine import ModelCard
 from inference.scoring import Prediction
 
 
@@ -19,12 +21,12 @@ Inputs = Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text 
 
 
 class ClassificationParameters(BaseModel):
-    """`top_k` leaves out all but the best labels."""
+    """`top_k` leaves out all but the best labels; `function_to_apply` can only be the model's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: Annotated[int, Field(ge=1)] | None = None
-    function_to_apply: Literal["softmax"] | None = None
+    function_to_apply: Literal["softmax", "sigmoid"] | None = None
 
 
 class ClassificationRequest(BaseModel):
@@ -65,10 +67,20 @@ async def classify(request: web.Request, path: ModelPath, body: ClassificationRe
 
     `InferenceClient(model=<this URL>).text_classification(text)` works unchanged.
     """
-    check_model(request.app[ANSWERING].card, path.model)
+    card = request.app[ANSWERING].card
+    check_model(card, path.model)
+    _check_function(card, body.parameters.function_to_apply)
     return Classifications(
         [_ranked(prediction, body.parameters.top_k) for prediction in await predictions(request, body.inputs)]
     )
+
+
+def _check_function(card: ModelCard, asked: str | None) -> None:
+    """Raises Problem 422 unless `asked` is what this model's scores come from."""
+    if asked not in (None, card.activation):
+        message = f"Input should be '{card.activation}', or left out: this model applies no other"
+        error = FieldError(location="body", field="parameters.function_to_apply", message=message)
+        raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=[error])
 
 
 def _ranked(prediction: Prediction, top_k: int | None) -> list[LabelScore]:

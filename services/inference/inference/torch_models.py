@@ -39,7 +39,10 @@ class Loaded:
     tokenizer: Tokenizer
     card: ModelCard
     pad_id: int
-    independent_labels: bool  # each label has a probability of its own: they need not add up to 1
+
+    @property
+    def independent_labels(self) -> bool:
+        return self.card.activation == "sigmoid"
 
 
 def load(source: str, adapter: Path = ADAPTER) -> Loaded:
@@ -111,9 +114,8 @@ def _loaded(model: Any, tokenizer: Any, card: ModelCard) -> Loaded:
     return Loaded(
         model=model.eval().requires_grad_(False),
         tokenizer=_own_tokenizer(tokenizer, card.max_tokens),
-        card=card,
+        card=replace(card, activation="sigmoid") if kind == "multi_label_classification" else card,
         pad_id=tokenizer.pad_token_id,
-        independent_labels=kind == "multi_label_classification",
     )
 
 

@@ -1,5 +1,6 @@
 """Tests of the Hugging Face shape, on the real app with a scripted engine; the real client is in tests/."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ async def test_options_of_older_clients__mean_nothing(start: Any) -> None:
         {"inputs": ["good"] * 65},
         {"inputs": "good", "parameters": {"top_k": 0}},
         {"inputs": "good", "parameters": {"function_to_apply": "sigmoid"}},
+        {"inputs": "good", "parameters": {"function_to_apply": "none"}},
         {"inputs": "good", "parameters": {"unknown": 1}},
     ],
 )
@@ -51,6 +53,14 @@ async def test_what_cannot_be_done__is_422(start: Any, body: Any) -> None:
     status, problem = await post(await start(), body)
     assert status == 422
     assert problem["errors"]
+
+
+async def test_function_to_apply__can_only_be_the_models_own(start: Any, stage: Any) -> None:
+    stage.card = replace(stage.card, activation="sigmoid")
+    client = await start()
+    for function, expected in (("sigmoid", 200), ("softmax", 422)):
+        body = {"inputs": "good", "parameters": {"function_to_apply": function}}
+        assert (await post(client, body))[0] == expected
 
 
 async def test_another_model__is_404(start: Any) -> None:
