@@ -56,9 +56,15 @@ def load(folder: Path = BUNDLED) -> Bundle:
 
 
 def self_check(engine: Engine, reference: Sequence[Reference], sample: int = SELF_CHECK_SENTENCES) -> None:
-    """Score up to `sample` reference sentences, evenly spread; raises ModelDrift, which counts those that are off."""
+    """Score up to `sample` reference sentences, evenly spread.
+
+    Raises ModelDrift, which counts those that are off, and ModelMalformed where scores and labels are not as many.
+    """
     chosen = reference[:: -(-len(reference) // sample) or 1]
     found = engine.score(engine.encode([each.text for each in chosen]))
+    labels = len(engine.card.labels)
+    if wrong := {len(row) for row in (*found, *(each.scores for each in chosen))} - {labels}:
+        raise ModelMalformed(f"the card of {engine.card.name} names {labels} labels; it gives {min(wrong)} scores")
     off = [
         each
         for each, scores in zip(chosen, found, strict=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,13 @@ def test_machine_that_scores_as_recorded__passes(reference: list[Reference]) -> 
     engine = RecordedEngine(reference)
     self_check(engine, reference)
     assert 0 < engine.scored <= bundle.SELF_CHECK_SENTENCES
+
+
+def test_card_that_names_more_labels_than_the_model_scores__is_malformed(reference: list[Reference]) -> None:
+    engine = RecordedEngine(reference)
+    engine.card = replace(engine.card, labels=("SAD", "SO SO", "GLAD"))
+    with pytest.raises(ModelMalformed, match="names 3 labels; it gives 2 scores"):
+        self_check(engine, reference)
 
 
 def test_machine_within_the_tolerance__passes(reference: list[Reference]) -> None:

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _say("merging the adapter into the encoder")
     model = merged_classifier(encoder, options.adapter)
     facts = json.loads(options.card.read_text(encoding="utf-8"))
+    require_labels(facts["labels"], model)
     tokenizer = tokenizer_for(encoder / "tokenizer.json", facts["max_tokens"])
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
 
@@ -65,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GateRefused as refusal:
         sys.exit(f"nothing written: {refusal}")
     _say(f"wrote {options.out}")
+
+
+def require_labels(labels: Sequence[str], model: Classifier) -> None:
+    """Raises SystemExit unless each of the model's logits has a name of its own."""
+    logits = model.linears["head"].bias.size
+    if len(labels) != logits or len(set(labels)) != logits:
+        sys.exit(f"nothing written: the card's labels are {', '.join(labels)}; the model needs {logits} different ones")
 
 
 class Scorer:

@@ -118,6 +118,15 @@ def test_model_that_fails_the_gate__is_not_written(classifier_folder: Path, fold
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.parametrize("labels", [["sad"], ["sad", "so so", "glad"], ["sad", "sad"]])
+def test_card_whose_labels_are_not_the_models__is_refused(folded: Any, labels: list[str]) -> None:
+    from training.build import require_labels
+
+    require_labels(["sad", "glad"], folded)
+    with pytest.raises(SystemExit, match="needs 2 different ones"):
+        require_labels(labels, folded)
+
+
 def test_merging_in_numpy__gives_what_peft_gives() -> None:
     from training.weights import encoder_folder, merged_classifier
 
