@@ -6,7 +6,6 @@ The same inputs and library versions give the same bytes. No torch is needed, an
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 import onnx
 from tokenizers import Tokenizer
 
-from inference.bundle import BUNDLED, CARD, CHECKSUMS, MODEL, REFERENCE, TOKENIZER
+from inference.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
 from inference.engine import softmax
 from inference.runtime import onnxruntime
 from inference.tokens import tokenizer_for
@@ -36,6 +35,7 @@ LOGIT_DIGITS = 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    require_replaceable(options.out)
     encoder = encoder_folder()
     _say("merging the adapter into the encoder")
     model = merged_classifier(encoder, options.adapter)
@@ -66,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GateRefused as refusal:
         sys.exit(f"nothing written: {refusal}")
     _say(f"wrote {options.out}")
+
+
+def require_replaceable(out: Path) -> None:
+    """Raises SystemExit unless a model can be written to `out`, where nothing but an older one may lie."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+        other = sorted({file.name for file in out.iterdir()} - set(FILES)) if out.exists() else []
+    except OSError as error:
+        sys.exit(f"nothing written: --out {out}: {error.strerror}")
+    if other:
+        sys.exit(f"nothing written: --out {out} would be replaced, and holds what is no model's: {', '.join(other)}")
 
 
 def require_labels(labels: Sequence[str], model: Classifier) -> None:
@@ -122,8 +134,9 @@ def write_folder(
     Raises GateRefused, and writes nothing, for a model that fails the gate.
     """
     require(comparison)
+    require_replaceable(out)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
-        folder = Path(temporary) / out.name
+        folder = Path(temporary) / "new"
         folder.mkdir()
         (folder / MODEL).write_bytes(graph.SerializeToString(deterministic=True))
         (folder / TOKENIZER).write_text(_plain_tokenizer(tokenizer), encoding="utf-8")
@@ -134,9 +147,18 @@ def write_folder(
         (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
         for file in folder.iterdir():
             file.chmod(0o644)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
+        _exchange(folder, out, Path(temporary) / "old")
+
+
+def _exchange(new: Path, out: Path, old: Path) -> None:
+    if out.exists():
+        out.rename(old)
+    try:
+        new.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
 
 
 def _revision(folder: Path, facts: dict[str, Any]) -> str:
@@ -190,6 +212,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.adapter is not None and options.card is None:
         parser.error("--adapter needs --card: the bundled model's card does not describe another model")
+    options.out = options.out.resolve()  # a link's end is replaced, not the link
     options.adapter, options.card = options.adapter or ADAPTER, options.card or CARD_FACTS
     return options
 

@@ -127,6 +127,29 @@ def test_card_whose_labels_are_not_the_models__is_refused(folded: Any, labels: l
         require_labels(labels, folded)
 
 
+def test_folder_with_anything_but_a_model__is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    from training import build
+
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / bundle.CARD).touch()
+    for out, said in ((tmp_path, "no model's: notes.txt"), (tmp_path / "notes.txt", "Not a directory")):
+        with pytest.raises(SystemExit, match=said):
+            build.main(["--eval", "absent.tsv", "--out", str(out)])
+    assert {file.name for file in tmp_path.iterdir()} == {"notes.txt", bundle.CARD}
+
+
+def test_model_that_was_there__is_replaced_by_the_new_one(classifier_folder: Path, folded: Any, tmp_path: Path) -> None:
+    from training.build import write_folder
+    from training.graph import ClassifierGraph
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / bundle.CARD).write_text("old")
+    tokenizer = classifier_folder / "tokenizer.json"
+    write_folder(tmp_path / "out", ClassifierGraph(folded, {}).build(), tokenizer, {}, PERFECT, QUALITY, [])
+    assert (tmp_path / "out" / bundle.CARD).read_text() != "old"
+    assert not list(tmp_path.glob("*/old"))
+
+
 def test_merging_in_numpy__gives_what_peft_gives() -> None:
     from training.weights import encoder_folder, merged_classifier
 
