@@ -7,6 +7,7 @@ makes a served model of the result.
 import argparse
 import random
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ EVALUATION_BATCH = 64
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    require_writable(options.out)
     torch.manual_seed(options.seed)
     rows = read_rows(options.rows, options.labels)
     held_out = read_rows(options.eval, options.labels)
@@ -51,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"epoch {epoch}: {evaluate(model, tokenizer, held_out)}")
     save(model, options.out)
     _say(f"wrote {options.out}")
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` where there is none. Raises SystemExit when no file can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        sys.exit(f"--out {folder}: {error.strerror}")
 
 
 def create_model(encoder: Path, labels: int, rank: int) -> Any:
@@ -101,9 +112,13 @@ def evaluate(model: Any, tokenizer: Tokenizer, rows: Sequence[Row]) -> Quality:
 
 
 def save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors writes 0600
+    """What else lies in `folder` stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        model.save_pretrained(temporary)
+        for file in Path(temporary).iterdir():
+            file.chmod(0o644)  # safetensors writes 0600
+            file.replace(folder / file.name)
 
 
 def _logits(model: Any, encodings: Sequence[Encoding]) -> Any:

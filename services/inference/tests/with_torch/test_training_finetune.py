@@ -56,9 +56,22 @@ def test_saved_adapter__is_small_and_can_be_read_by_every_user(trained: Any, tmp
     from safetensors.numpy import load_file
     from training.finetune import save
 
-    save(trained[0], tmp_path / "adapter")
-    files = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "adapter").iterdir()}
+    other = tmp_path / "adapter" / "key"
+    other.parent.mkdir()
+    other.touch(0o600)
+    save(trained[0], other.parent)
+    files = {file.name: file.stat().st_mode & 0o777 for file in other.parent.iterdir()}
+    assert files.pop("key") == 0o600
     assert set(files.values()) == {0o644}
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert any("lora_A" in name for name in names)
     assert "base_model.model.classifier.weight" in names
+
+
+@pytest.mark.parametrize("place", ["file", "file/adapter"])
+def test_folder_that_cannot_be_written__is_said_before_the_training(tmp_path: Path, place: str) -> None:
+    from training import finetune
+
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="--out"):
+        finetune.main(["absent.tsv", "--eval", "absent.tsv", "--out", str(tmp_path / place)])
