@@ -58,6 +58,8 @@ PIPE: Final = web.AppKey("pipe", EventPipe)
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
+_PROBED: Final = {INFERENCE: "/v2/health/ready"}  # of an upstream that says whether it can answer
+_PROBED_ELSE: Final = "/openapi.json"
 
 
 def migrate_schema(settings: EdgeSettings) -> None:
@@ -263,17 +265,19 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
     return HealthReport(
         database=housekeeping.ping_ms,
         redis=ping_redis,
-        upstreams={name: _upstream_probe(exchange) for name, exchange in upstreams.items()},
+        upstreams={
+            name: _upstream_probe(exchange, _PROBED.get(name, _PROBED_ELSE)) for name, exchange in upstreams.items()
+        },
         analyst=_analyst_health(upstreams[ANALYST]),
         limits=limits,
         required=INFERENCE,
     )
 
 
-def _upstream_probe(exchange: Exchange) -> Probe:
+def _upstream_probe(exchange: Exchange, path: str) -> Probe:
     async def probe() -> float:
         started = time.perf_counter()
-        with await exchange("HEAD", "/openapi.json", [], b"", _PROBE_TIMEOUT_S) as answer:
+        with await exchange("HEAD", path, [], b"", _PROBE_TIMEOUT_S) as answer:
             if answer.status >= 500:
                 raise BadGateway
         return (time.perf_counter() - started) * 1000

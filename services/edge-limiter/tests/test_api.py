@@ -101,6 +101,20 @@ async def test_health__fails_without_inference(start_edge: StartEdge) -> None:
         assert (response.status, (await response.json())["status"]) == (503, "failed")
 
 
+async def test_health__fails_while_inference_says_that_it_is_not_ready(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    async def unready(request: web.Request) -> web.Response:
+        status = 503 if request.path == "/v2/health/ready" else 200
+        return web.json_response({}, status=status)
+
+    origin = await start_upstream(unready)
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=origin, EDGE_UPSTREAM_METRICS=origin)
+    status, document = await edge.health(lambda found: found["upstreams"]["metrics"]["status"] == "ok")
+    assert (status, document["status"]) == (503, "failed")
+    assert document["upstreams"]["inference"]["status"] == "down"
+
+
 async def test_openapi__is_the_edge_and_the_services_that_answer(
     start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from common.journal import JournalFull
 from inference.instruments import Instruments
 from inference.jobs import DeadlineExceeded, Overloaded
 from inference.recording import Caller, Records
 from inference.scoring import Answer, Scorer
+
+_CALM_S: Final = 2.0  # without a refusal, until a journal that is drained bit by bit counts as one that takes events
 
 
 class Answering:
@@ -19,11 +22,17 @@ class Answering:
         self._records = records
         self._instruments = instruments
         self.now = now
+        self._unrecorded_at_s = -math.inf
 
     @property
     def is_pressed(self) -> bool:
         """Refusals are near: it pays to ask `refused_now` first."""
         return self._scorer.is_pressed
+
+    @property
+    def can_record(self) -> bool:
+        """No answer was withheld in the last moments because it could not be put on record."""
+        return self.now() - self._unrecorded_at_s >= _CALM_S
 
     def refused_now(self, route: str, text: str, deadline_s: float) -> float | None:
         """The `retry_after_s` of the Overloaded that `answer` would raise, counted alike; None if it would not.
@@ -52,6 +61,7 @@ class Answering:
             self._instruments.refused("deadline", len(texts))
             raise
         except JournalFull:
+            self._unrecorded_at_s = self.now()
             self._refused(caller.route, "journal", len(texts))
             raise
         for answer in answers:

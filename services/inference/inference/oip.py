@@ -102,8 +102,9 @@ def _card(request: web.Request) -> ModelCard:
 
 
 async def _is_ready(request: web.Request) -> bool:
+    """More than the pod's own readiness says: with a full journal it refuses, and tells when to come again."""
     state, _ = await request.app[READINESS].report()
-    return state != "failed"
+    return state != "failed" and request.app[ANSWERING].can_record
 
 
 def _readiness(answer: Ready) -> web.Response:

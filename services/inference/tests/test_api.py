@@ -224,6 +224,7 @@ async def test_full_journal__is_503_and_nothing_is_answered(start: Any) -> None:
     statuses = [(await post(client, "/predict/batch", {"texts": ["good"] * 64}))[0] for _ in range(5)]
     assert statuses[0] == 200
     assert statuses[-1] == 503
+    assert (await client.get("/v2/health/ready")).status == 503
 
 
 async def test_client_that_leaves__is_not_scored(start: Any, stage: Any) -> None:
