@@ -17,7 +17,7 @@ from analyst.flight_store import Listener, RedisFlightStore, listen
 from analyst.quota import Quota
 from common.contracts import STREAM
 from common.journal import Journal
-from common.redis import create_client
+from common.redis import create_client, require_writes
 from common.settings import RedisSettings
 from common.shipper import Shipper
 from common.tasks import end
@@ -100,6 +100,7 @@ async def ship(redis: Redis, folder: Path) -> None:
         await shipper.drain(60)
     assert journal.pending_bytes == 0
     journal.close()
+    await require_writes(redis, STREAM)
     await redis.ping()
 
 
@@ -114,6 +115,7 @@ async def ingest(redis: Redis) -> None:
     await reader.settle(entries, [DeadLetter(entries[0], "malformed")])
     assert (await upkeep.backlog()).entries
     await upkeep.tidy()
+    await upkeep.require_writes()
     await redis.ping()
 
 

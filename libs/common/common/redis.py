@@ -7,7 +7,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from common.settings import RedisSettings
 
@@ -66,3 +66,15 @@ async def run_id(redis: Redis, key: str) -> str:
     else:
         info = await redis.info("server")
     return str(info["run_id"])
+
+
+async def require_writes(redis: Redis, stream: str) -> None:
+    """Raises one of REDIS_ERRORS while the server that holds `stream` takes no writes: it is full, or its disk is.
+
+    The entry has an id that no stream takes, so nothing is ever written, nor made where there is none.
+    """
+    try:
+        await redis.xadd(stream, {"": ""}, id="0-0")
+    except ResponseError as error:
+        if "must be greater than 0-0" not in str(error):
+            raise

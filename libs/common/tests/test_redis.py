@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from tls import before, self_signed
 
-from common.redis import REDIS_ERRORS, create_client, run_id
+from common.redis import REDIS_ERRORS, create_client, require_writes, run_id
 from common.settings import RedisSettings
 from common.tasks import end
 from launcher.valkey import Valkey
@@ -113,3 +114,24 @@ async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
             async with create_client(settings(port, **known | wrong)) as client:
                 with pytest.raises(REDIS_ERRORS, match="certificate verify failed"):
                     await client.ping()
+
+
+async def test_server_that_takes_writes__is_left_as_it_is(redis_url: str, valkey: Valkey) -> None:
+    async with create_client(settings(valkey.port, redis_password=valkey.password)) as client:
+        await require_writes(client, "stream")
+        assert not await client.exists("stream")
+        await client.xadd("stream", {"a": "b"})
+        await require_writes(client, "stream")
+        assert await client.xlen("stream") == 1
+
+
+async def test_server_that_takes_no_writes__is_an_error(own_valkey: Callable[..., Valkey]) -> None:
+    server = own_valkey()
+    async with create_client(settings(server.port, redis_password=server.password)) as client:
+        await client.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            await require_writes(client, "stream")
+        await client.config_set("maxmemory", 0)
+        await client.replicaof("127.0.0.1", server.port)
+        with pytest.raises(ReadOnlyError):
+            await require_writes(client, "stream")

@@ -13,13 +13,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.contracts import AnalystHealth
+from common.contracts import STREAM, AnalystHealth
 from common.events import EventPipe, open_event_pipe
 from common.journal import Journal
 from common.ops import Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.problems import Problem
-from common.redis import create_client
+from common.redis import create_client, require_writes
 from common.requests import uuid7
 from common.service import Service, StartError
 from common.tasks import running
@@ -254,9 +254,9 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
 
 
 def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: dict[str, Exchange]) -> HealthReport:
-    async def ping_redis() -> float:
+    async def write_to_redis() -> float:
         started = time.perf_counter()
-        await redis.ping()
+        await require_writes(redis, STREAM)
         return (time.perf_counter() - started) * 1000
 
     def limits() -> Literal["exact", "local", "open", "closed"]:
@@ -264,7 +264,7 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
 
     return HealthReport(
         database=housekeeping.ping_ms,
-        redis=ping_redis,
+        redis=write_to_redis,
         upstreams={
             name: _upstream_probe(exchange, _PROBED.get(name, _PROBED_ELSE)) for name, exchange in upstreams.items()
         },

@@ -20,7 +20,7 @@ TIMEOUT_S: Final = 1.0
 
 
 class Part(BaseModel):
-    """`down` says nothing of why: that is in the log."""
+    """`down` says nothing of why: that is in the log. Redis is down, too, while it takes no writes."""
 
     status: Literal["ok", "down"]
     latency_ms: float | None = None

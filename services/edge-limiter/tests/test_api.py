@@ -6,6 +6,7 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from edge_limiter.limits import MAX_TARGET_BYTES
+from launcher.valkey import Valkey
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
@@ -68,6 +69,22 @@ async def test_health__is_degraded_without_redis_and_the_analyst(
     status, document = await edge.health(lambda found: found["upstreams"]["inference"]["status"] == "ok")
     assert (status, document["status"]) == (200, "degraded")
     assert document["redis"]["status"] == document["upstreams"]["analyst"]["status"] == "down"
+
+
+async def test_health__is_degraded_while_redis_takes_no_writes(
+    start_edge: StartEdge, start_upstream: StartUpstream, own_valkey: Callable[..., Valkey]
+) -> None:
+    server, origin = own_valkey(), await start_upstream(metrics_service)
+    edge = await start_edge(
+        REDIS_HOST=server.host,
+        REDIS_PORT=str(server.port),
+        REDIS_PASSWORD=server.password,
+        **{f"EDGE_UPSTREAM_{name}": origin for name in ("INFERENCE", "METRICS", "ANALYST")},
+    )
+    await edge.health(lambda found: found["status"] == "ok")
+    server.execute("CONFIG", "SET", "maxmemory", "1")
+    status, document = await edge.health(lambda found: found["redis"]["status"] == "down")
+    assert (status, document["status"]) == (200, "degraded")
 
 
 async def analyst_with_a_retired_model(request: web.Request) -> web.Response:

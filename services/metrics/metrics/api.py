@@ -76,7 +76,7 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
     single events are kept no longer, its edges are widened to whole minutes. The first and the last point of the
     series cover only that part of their bucket which lies in the range. Thresholds are judged over their own
     windows up to now, unfiltered, and by histograms. `lag_s` is null while the stream of new events cannot be
-    asked.
+    asked, or takes none.
     """
     async with deadline(request):
         return await request.app[RESOURCES].aggregates.answer(body)

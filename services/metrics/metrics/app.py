@@ -12,13 +12,12 @@ from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from common import postgres
 from common.client import create_session
 from common.ops import Check, Readiness, State
 from common.postgres import create_pool
-from common.redis import REDIS_ERRORS, create_client
+from common.redis import create_client
 from common.service import Service, StartError
 from common.specification import add_specification
 from common.tasks import running
@@ -31,7 +30,7 @@ from metrics.assets import Assets, read_assets
 from metrics.consumer import Consumer
 from metrics.dashboard_api import add_dashboard
 from metrics.database import Database
-from metrics.errors import AssetDamaged, StoreUnavailable
+from metrics.errors import AssetDamaged, StoreUnavailable, StreamUnavailable
 from metrics.evaluator import Evaluator
 from metrics.ledger import Ledger
 from metrics.live import Live
@@ -94,15 +93,15 @@ async def _open(
 ) -> tuple[Resources, dict[str, Check]]:
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
-    redis = await opened.enter_async_context(create_client(settings))
-    upkeep = await _start_upkeep(opened, settings, writing, StreamUpkeep(redis), registry, broken)
+    stream = StreamUpkeep(await opened.enter_async_context(create_client(settings)))
+    upkeep = await _start_upkeep(opened, settings, writing, stream, registry, broken)
     await _start_consumers(opened, settings, writing, registry, broken)
     rollups = Rollups(reading)
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
     live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
     await opened.enter_async_context(running(live.watch(), "live aggregates", broken))
     await _start_alerting(opened, settings, reading, registry, broken)
-    checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(redis)}
+    checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
     return Resources(rollups, aggregates, *stores, live), checks
@@ -210,12 +209,12 @@ def _database_check(rollups: Rollups) -> Check:
     return check
 
 
-def _redis_check(redis: Redis) -> Check:
+def _redis_check(stream: StreamUpkeep) -> Check:
     async def check() -> State:
-        """Without Redis nothing new arrives, but everything stored is answered."""
+        """Without Redis, or while it takes no writes, nothing new arrives, but everything stored is answered."""
         try:
-            await redis.ping()
-        except REDIS_ERRORS:
+            await stream.require_writes()
+        except StreamUnavailable:
             return "degraded"
         return "ok"
 

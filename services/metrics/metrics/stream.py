@@ -15,7 +15,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
 from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
-from common.redis import REDIS_ERRORS
+from common.redis import REDIS_ERRORS, require_writes
 from metrics.errors import StreamUnavailable
 from metrics.events import DeadLetter, Entry
 
@@ -30,7 +30,7 @@ _FIELD: Final = EVENT_FIELD.encode()
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest of them."""
+    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest event among the first of them."""
 
     entries: int | None
     age_s: float
@@ -138,6 +138,7 @@ class StreamUpkeep:
     """What every replica does for the whole group now and then; doing it twice does no harm."""
 
     def __init__(self, redis: Redis, *, stale_consumer_s: float = STALE_CONSUMER_S) -> None:
+        self._redis = redis
         self._backlog = _script(redis, "backlog")
         self._tidy = _script(redis, "tidy")
         self._stale_ms = int(stale_consumer_s * 1000)
@@ -145,8 +146,13 @@ class StreamUpkeep:
     async def backlog(self) -> Backlog:
         """How far ingestion is behind the stream."""
         async with _translated():
-            entries, age_ms = await self._backlog(keys=[STREAM], args=[GROUP])
+            entries, age_ms = await self._backlog(keys=[STREAM], args=[GROUP, EVENT_FIELD])
         return Backlog(None if entries < 0 else entries, max(0, age_ms) / 1000)
+
+    async def require_writes(self) -> None:
+        """Raises StreamUnavailable too while Redis takes no writes: new events wait in journals then, uncounted."""
+        async with _translated():
+            await require_writes(self._redis, STREAM)
 
     async def tidy(self) -> None:
         """Trim what is settled, and forget consumers that went away with nothing pending."""

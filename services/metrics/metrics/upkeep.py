@@ -26,17 +26,10 @@ class Upkeep:
         self._metrics = metrics
 
     async def lag_s(self) -> float | None:
-        """Seconds by which ingestion is behind the stream; None while the stream can't be asked."""
-        try:
-            async with asyncio.timeout(LAG_TIMEOUT_S):
-                backlog = await self._stream.backlog()
-        except (StreamUnavailable, TimeoutError):
-            self._metrics.lag_entries.set(float("nan"))
-            self._metrics.lag_seconds.set(float("nan"))
-            return None
-        self._metrics.lag_entries.set(float("nan") if backlog.entries is None else backlog.entries)
-        self._metrics.lag_seconds.set(backlog.age_s)
-        return backlog.age_s
+        """Seconds by which ingestion is behind; None while the stream can't be asked, or takes no writes: what waits
+        in journals then is not known here."""
+        age_s, takes_writes = await asyncio.gather(self._age_s(), self._takes_writes())
+        return age_s if takes_writes else None
 
     async def maintain(self) -> bool:
         """One round over the partitions; returns whether all of it could be done. No error ends it."""
@@ -57,7 +50,7 @@ class Upkeep:
         """Measure the lag and trim the stream, every second; no error ends it."""
         while True:
             try:
-                if await self.lag_s() is not None:
+                if await self._age_s() is not None:
                     await self._stream.tidy()
             except StreamUnavailable as error:
                 log.warning("stream not trimmed", reason=str(error))
@@ -70,3 +63,24 @@ class Upkeep:
         while True:
             done = await self.maintain()
             await asyncio.sleep(interval_s if done else min(_RETRY_S, interval_s))
+
+    async def _age_s(self) -> float | None:
+        """Of the oldest event in the stream, exported with their number; None while it can't be asked."""
+        try:
+            async with asyncio.timeout(LAG_TIMEOUT_S):
+                backlog = await self._stream.backlog()
+        except (StreamUnavailable, TimeoutError):
+            self._metrics.lag_entries.set(float("nan"))
+            self._metrics.lag_seconds.set(float("nan"))
+            return None
+        self._metrics.lag_entries.set(float("nan") if backlog.entries is None else backlog.entries)
+        self._metrics.lag_seconds.set(backlog.age_s)
+        return backlog.age_s
+
+    async def _takes_writes(self) -> bool:
+        try:
+            async with asyncio.timeout(LAG_TIMEOUT_S):
+                await self._stream.require_writes()
+        except (StreamUnavailable, TimeoutError):
+            return False
+        return True

@@ -1,11 +1,13 @@
 """When the service calls itself ready."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp.test_utils import TestServer
 
 from common.ops import Readiness
+from launcher.valkey import Valkey
 from metrics.app import create_service
 from metrics.settings import MetricsSettings
 
@@ -28,3 +30,19 @@ async def test_service_before_its_migrations__is_not_ready(database_url: str, re
         while (state := (await service.readiness.report())[1]["database"]) == "degraded":
             pass  # a busy machine did not answer within a check's second
         assert state == "failed"
+
+
+async def test_service_whose_redis_takes_no_writes__is_degraded(
+    metrics_url: str, own_valkey: Callable[..., Valkey]
+) -> None:
+    server = own_valkey()
+    settings = MetricsSettings(
+        database_url=metrics_url, redis_host=server.host, redis_port=server.port, redis_password=server.password
+    )
+    service = create_service(settings)
+    async with TestServer(service.app), asyncio.timeout(30):
+        while (await service.readiness.report())[1]["redis"] != "ok":
+            pass
+        server.execute("CONFIG", "SET", "maxmemory", "1")
+        while (await service.readiness.report())[0] != "degraded":
+            pass

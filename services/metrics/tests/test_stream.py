@@ -217,6 +217,15 @@ async def test_backlog_age__is_that_of_the_oldest_unsettled_entry_on_the_servers
     assert (await upkeep.backlog()).age_s == 0
 
 
+async def test_backlog_age__is_that_of_the_event_where_it_came_late(
+    redis: Redis, prediction: Callable[..., Any], upkeep: StreamUpkeep, send: Callable[..., Any]
+) -> None:
+    now_us = int((await redis.time())[0]) * 1_000_000
+    fresh = [prediction(at_us=now_us, text=r'"at_us":1') for _ in range(5)]
+    await send(*fresh, b"not JSON", prediction(at_us=now_us + 3_600_000_000), prediction(at_us=now_us - 90_000_000))
+    assert 90 <= (await upkeep.backlog()).age_s < 95
+
+
 async def test_stale_consumer__is_forgotten_only_with_nothing_pending(
     redis: Redis, reader: Callable[..., Any], send: Callable[..., Any]
 ) -> None:

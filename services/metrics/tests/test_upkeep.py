@@ -60,6 +60,34 @@ async def test_lag_without_redis__is_unknown(
     assert math.isnan(registry.get_sample_value("sluice_metrics_lag_seconds") or 0)
 
 
+async def test_lag_of_a_stream_that_takes_no_writes__is_unknown_and_what_it_holds_is_exported_and_trimmed(
+    own_valkey: Callable[..., Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    server = own_valkey()
+    settings = RedisSettings(redis_host=server.host, redis_port=server.port, redis_password=server.password)
+    async with create_client(settings, timeout_s=30) as redis:
+        partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
+        upkeep = Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
+        await redis.xgroup_create("{predictions}", "metrics", mkstream=True)
+        pipeline = redis.pipeline(transaction=False)
+        for _ in range(1_000):
+            pipeline.xadd("{predictions}", {"event": "x"})
+        await pipeline.execute()
+        await redis.xreadgroup("metrics", "c", {"{predictions}": ">"}, count=999, noack=True)
+        await redis.config_set("maxmemory", 1)
+        assert await upkeep.lag_s() is None
+        assert registry.get_sample_value("sluice_metrics_lag_entries") == 1
+        watching = asyncio.create_task(upkeep.watch_stream())
+        try:
+            async with asyncio.timeout(30):
+                while await redis.xlen("{predictions}") > 500:
+                    await asyncio.sleep(0)
+        finally:
+            await tasks.end(watching)
+        await redis.config_set("maxmemory", 0)
+        assert await told(upkeep) >= 0
+
+
 async def test_partitions__are_maintained_and_exported(upkeep: Upkeep, registry: CollectorRegistry) -> None:
     assert await upkeep.maintain() is True
     assert registry.get_sample_value("sluice_metrics_partitions") == 6

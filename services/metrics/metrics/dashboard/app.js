@@ -98,7 +98,7 @@ function showAggregate(window, aggregate) {
   thresholds.show(aggregate.thresholds);
   showVerdict();
   const lag = aggregate.lag_s;
-  setText(byId("lag"), lag === null ? "Ingestion cannot be asked" : lag > LAGGING_S ? `Ingestion is ${duration(lag)} behind` : "Ingestion is up to date");
+  setText(byId("lag"), lag === null ? "How far ingestion is behind is not known" : lag > LAGGING_S ? `Ingestion is ${duration(lag)} behind` : "Ingestion is up to date");
 }
 
 function showVerdict() {
