@@ -205,7 +205,10 @@ class ThresholdRule(Body):
     resolve_at: float | None = None
     for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     keep_firing_for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
-    min_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    min_samples: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="Of what the metric is computed over; counts and throughput need none."),
+    ] = 1
     window: Window = "5m"
     reference: Annotated[
         Window | None, Field(description="For drift: how long before `window` it is compared with; 24h if absent.")

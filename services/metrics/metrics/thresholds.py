@@ -61,21 +61,25 @@ def judge(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -
     """Where `rule` stands in a summary of its own window, and in the drift from its reference."""
     current, samples = _measure(rule.metric, summary, drifts)
     breached = None
-    if current is not None and samples >= rule.min_samples:
+    if current is not None and (samples is None or samples >= rule.min_samples):
         breached = (rule.above is not None and current > rule.above) or (
             rule.below is not None and current < rule.below
         )
     return ThresholdState(rule=rule, current=current, breached=breached)
 
 
-def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int]:
-    """The metric's value, and how many samples it rests on."""
+def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:
+    """The metric's value, and how many samples it is computed over; None of a count, which is known without any."""
     group, _, name = metric.partition(".")
     if group == "drift":
         drift = getattr(drifts, name, None)
         return (drift.value, min(drift.n, drift.reference_n)) if drift else (None, 0)
     if group == "latency_ms":
-        return getattr(summary.latency_ms, name), summary.predictions
+        return getattr(summary.latency_ms, name), summary.latency_ms.n
     if group == "confidence":
-        return summary.confidence.mean, summary.predictions
-    return getattr(summary, group), summary.requests
+        return summary.confidence.mean, sum(summary.confidence.histogram)
+    if group == "error_rate":
+        return summary.error_rate, summary.requests - summary.rate_limited
+    if group == "limited_rate":
+        return summary.limited_rate, summary.requests
+    return getattr(summary, group), None

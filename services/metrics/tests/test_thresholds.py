@@ -15,12 +15,13 @@ MINUTE = Range(0, 60_000_000)
 
 
 def summary(**counts: int) -> Summary:
+    """So many of each outcome; half of the answers have a score."""
     tally = Tally()
     for name, n in counts.items():
         outcome = cast(Outcome, name)
-        latencies = n << BIN_BITS * 421
+        latencies, scores, scored = n << BIN_BITS * 421, n // 2 << BIN_BITS * 7, n // 2
         source = Source("m", "/predict", outcome, "POSITIVE")
-        tally.add(Row(0, source, 9_000, n, n, 9_000 * n, n, 700_000 * n, [latencies, 0, 0]))
+        tally.add(Row(0, source, 9_000, n, n, 9_000 * n, scored, 700_000 * scored, [latencies, scores, 0]))
     return tally.summary(MINUTE)
 
 
@@ -37,7 +38,13 @@ def summary(**counts: int) -> Summary:
         ({"metric": "latency_ms.max", "above": 8.5}, 9.0, True),
         ({"metric": "latency_ms.mean", "above": 9.5}, 9.0, False),
         ({"metric": "confidence.mean", "below": 0.75}, 0.7, True),
-        ({"metric": "requests", "above": 1, "min_samples": 101}, 100, None),
+        ({"metric": "requests", "above": 1, "min_samples": 101}, 100, True),
+        ({"metric": "limited_rate", "above": 0.1, "min_samples": 100}, 0.2, True),
+        ({"metric": "limited_rate", "above": 0.1, "min_samples": 101}, 0.2, None),
+        ({"metric": "error_rate", "above": 0.1, "min_samples": 80}, 0.25, True),
+        ({"metric": "error_rate", "above": 0.1, "min_samples": 81}, 0.25, None),
+        ({"metric": "confidence.mean", "below": 0.9, "min_samples": 30}, 0.7, True),
+        ({"metric": "confidence.mean", "below": 0.9, "min_samples": 31}, 0.7, None),
         ({"metric": "latency_ms.p50", "above": 1, "min_samples": 61}, 9.0, None),
     ],
 )
@@ -49,11 +56,14 @@ def test_rule__is_breached_past_its_limit_once_there_are_samples(
     assert state.breached is breached
 
 
-def test_rule_on_silence__is_judged_only_when_it_needs_no_samples() -> None:
-    silent = summary()
-    assert judge(ThresholdRule(name="r", metric="requests", below=1), silent).breached is None
-    assert judge(ThresholdRule(name="r", metric="requests", below=1, min_samples=0), silent).breached is True
-    assert judge(ThresholdRule(name="r", metric="error_rate", above=0.1, min_samples=0), silent).breached is None
+@pytest.mark.parametrize("metric", ["requests", "predictions", "throughput_per_s"])
+def test_count_of_nothing__is_known(metric: str) -> None:
+    assert judge(ThresholdRule(name="r", metric=metric, below=1, min_samples=20), summary()).breached is True
+
+
+@pytest.mark.parametrize("metric", ["error_rate", "limited_rate", "latency_ms.p95", "confidence.mean"])
+def test_figure_over_nothing__is_unknown(metric: str) -> None:
+    assert judge(ThresholdRule(name="r", metric=metric, above=0, min_samples=0), summary()).breached is None
 
 
 def test_default_document__is_valid_and_judges_every_summary() -> None:

@@ -18,7 +18,7 @@ const FIELDS = [
   { name: "window", label: "Measured over", options: WINDOW_NAMES.map((name) => [name, name]) },
   { name: "for_s", label: "Must last, s", number: true },
   { name: "keep_firing_for_s", label: "Must be well for, s", number: true },
-  { name: "min_samples", label: "At least samples", number: true },
+  { name: "min_samples", label: "At least samples", number: true, help: "not for counts and throughput" },
   { name: "severity", label: "Severity", options: ["info", "warning", "critical"].map((name) => [name, name]) },
   { name: "reference", label: "Compared with (drift)", options: [["", "24h before"], ...WINDOW_NAMES.map((name) => [name, `${name} before`])] },
 ];
