@@ -203,7 +203,10 @@ class ThresholdRule(Body):
     above: float | None = None
     below: float | None = None
     resolve_at: float | None = None
-    for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
+    for_s: Annotated[
+        int,
+        Field(ge=0, le=86_400, description="It begins anew after longer than `window` without enough samples."),
+    ] = 0
     keep_firing_for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     min_samples: Annotated[
         int,

@@ -15,7 +15,7 @@ HISTORY_MAX: Final = 200
 SKEW_S: Final = 60  # clocks of replicas differ by less: what was judged later than that was judged by a wrong clock
 GRACE_S: Final = 5.0  # a busy machine, or a replica's clock
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
-_COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at"
+_COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at, seen_at"
 
 
 class AlertStore:
@@ -74,16 +74,19 @@ async def save(connection: Connection, episode: Episode) -> None:
         episode.state,
         episode.value,
         as_time(episode.pending_us),
-        *(None if us is None else as_time(us) for us in (episode.firing_us, episode.healthy_us, episode.resolved_us)),
+        *(
+            None if us is None else as_time(us)
+            for us in (episode.firing_us, episode.healthy_us, episode.resolved_us, episode.seen_us)
+        ),
     )
     done = await connection.execute(
-        f"UPDATE alert SET ({_COLUMNS}) = ROW ($2, $3, $4, $5, $6, $7, $8) "
+        f"UPDATE alert SET ({_COLUMNS}) = ROW ($2, $3, $4, $5, $6, $7, $8, $9) "
         "WHERE fingerprint = $1 AND state <> 'resolved'",
         *values,
     )
     if done == "UPDATE 0":
         await connection.execute(
-            f"INSERT INTO alert (fingerprint, {_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)", *values
+            f"INSERT INTO alert (fingerprint, {_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", *values
         )
 
 
@@ -100,7 +103,7 @@ async def forget_resolved(connection: Connection, before_us: int) -> None:
 
 
 def _episode(record: asyncpg.Record) -> Episode:
-    moments = (record[name] for name in ("pending_at", "firing_at", "healthy_at", "resolved_at"))
+    moments = (record[name] for name in ("pending_at", "firing_at", "healthy_at", "resolved_at", "seen_at"))
     pending, *others = (None if at is None else as_us(at) for at in moments)
     assert pending is not None  # a column that is never null
     return Episode(

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from common.contracts import AlertState, ThresholdRule, ThresholdState
+from common.contracts import WINDOW_S, AlertState, ThresholdRule, ThresholdState
 from metrics.windows import SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One stretch of time in which a rule is past its limit. Moments are Unix time in µs."""
+    """One stretch of time in which a rule is past its limit. Moments are Unix time in µs; `seen_us` is when its value
+    was last known, and None in what was stored before it was kept."""
 
     rule: ThresholdRule
     state: AlertState
@@ -17,13 +18,17 @@ class Episode:
     firing_us: int | None = None
     healthy_us: int | None = None
     resolved_us: int | None = None
+    seen_us: int | None = None
 
 
 def advance(episode: Episode | None, reading: ThresholdState, now_us: int) -> Episode | None:
     """What `reading` makes of a rule's unresolved episode; None when there is none, or none any more.
 
-    A reading without enough samples changes nothing: not to know is not to be well.
+    A reading without enough samples changes nothing: not to know is not to be well. But an episode that is pending is
+    over once nothing was known for longer than its rule's window: what comes then is another.
     """
+    if episode is not None and _is_forgotten(episode, now_us):
+        episode = None
     if reading.breached is None or reading.current is None:
         return episode
     if episode is None:
@@ -31,7 +36,7 @@ def advance(episode: Episode | None, reading: ThresholdState, now_us: int) -> Ep
             return None
         episode = Episode(reading.rule, "pending", reading.current, now_us)
     pending_us = min(episode.pending_us, now_us)  # later: the clock was set back since
-    episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us)
+    episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)
     if episode.state == "firing":
         return _cool(episode, reading.current, now_us)
     if not reading.breached:
@@ -63,6 +68,12 @@ def fingerprint(rule: ThresholdRule) -> str:
         for byte in (*part.encode(), 0xFF):
             value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return f"{value:016x}"
+
+
+def _is_forgotten(episode: Episode, now_us: int) -> bool:
+    if episode.state != "pending" or episode.seen_us is None:
+        return False
+    return now_us - episode.seen_us > WINDOW_S[episode.rule.window] * SECOND
 
 
 def _cool(episode: Episode, value: float, now_us: int) -> Episode:

@@ -65,6 +65,19 @@ def test_silence__is_neither_health_nor_sickness() -> None:
     ]  # fmt: skip
 
 
+def test_silence_longer_than_the_window__ends_a_wait_and_no_alert() -> None:
+    pending = advance(None, reading(rule(for_s=600), 101), 0)
+    firing = advance(None, reading(rule(for_s=0), 101), 0)
+    assert pending is not None and firing is not None
+    for silence_s, since_s in ((300, 0), (301, 301)):
+        found = advance(pending, reading(rule(for_s=600), 101), silence_s * SECOND)
+        assert found is not None
+        assert (found.state, found.pending_us) == ("pending", since_s * SECOND)
+    assert advance(pending, reading(rule(for_s=600), None), 300 * SECOND) == pending
+    assert advance(pending, reading(rule(for_s=600), None), 301 * SECOND) is None
+    assert advance(firing, reading(rule(for_s=0), None), 36_000 * SECOND) == firing
+
+
 def test_limit_below__is_the_other_way_round() -> None:
     sure = rule(metric="confidence.mean", above=None, below=0.6, resolve_at=0.65, for_s=0)
     assert states(sure, 0.6, 0.59, 0.64, 0.65) == [None, "firing", "firing", "resolved"]
