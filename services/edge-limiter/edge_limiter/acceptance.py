@@ -32,6 +32,7 @@ _SHADOWED: Final = frozenset(
         "x-forwarded-host",
         "x-forwarded-proto",
         "x-real-ip",
+        "x-request-hurried",
         "x-request-id",
         "x-request-timeout-ms",
     }

@@ -246,6 +246,7 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
             is_loopback=is_loopback(settings.edge_host) and not settings.edge_trusted_proxies,
         ),
         upstreams=upstreams,
+        budget_s=settings.edge_timeout_s,
         budgets_s={ANALYST: settings.edge_analyze_timeout_s},
         refusals=refusals,
         decided=parts.metrics.decided,

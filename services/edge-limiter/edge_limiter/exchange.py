@@ -37,6 +37,7 @@ _MADE_ANEW: Final = frozenset(
         "x-forwarded-port",
         "x-forwarded-proto",
         "x-real-ip",
+        "x-request-hurried",
         "x-request-id",
         "x-request-timeout-ms",
     }

@@ -47,6 +47,7 @@ class Proxy:
     clients: Clients
     admin: Admin
     upstreams: Mapping[str, Exchange]
+    budget_s: float
     budgets_s: Mapping[str, float]
     refusals: Refusals
     decided: Callable[[str, bool, str], None]
@@ -88,9 +89,12 @@ class Proxy:
             raise
 
     def _budget(self, passage: Passage, route: Route) -> None:
-        """The door's deadline, or the service's own where the client named none."""
-        budget_s = self.budgets_s.get(route.service)
-        if budget_s is not None and "x-request-timeout-ms" not in passage.request.fields:
+        """The door's deadline, or the service's own where the client named none; or a note that it named a shorter."""
+        budget_s, started_s = self.budgets_s.get(route.service, self.budget_s), passage.started_s
+        if "x-request-timeout-ms" in passage.request.fields:
+            if passage.ctx.deadline_s < started_s + budget_s:
+                passage.ctx = passage.ctx._replace(is_hurried=True)
+        elif route.service in self.budgets_s:
             passage.ctx = passage.ctx._replace(deadline_s=time.monotonic() + budget_s)
 
     def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:

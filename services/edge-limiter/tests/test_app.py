@@ -20,6 +20,11 @@ async def fine(_request: web.Request) -> web.Response:
     return web.json_response({"label": "POSITIVE"})
 
 
+async def silent(_request: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
 async def test_hundred_requests_at_once__exactly_sixty_are_answered(
     start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:
@@ -161,12 +166,17 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
         REDIS_PORT=str(redis_settings["port"]),
         REDIS_PASSWORD=redis_settings["password"],
         EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
+        EDGE_UPSTREAM_ANALYST=await start_upstream(silent),
+        EDGE_ANALYZE_TIMEOUT_S="1",
         EDGE_RATE_LIMIT="2",
     )
     for _ in range(7):
         await edge.post()
     async with edge.http.get("/metrics/count") as response:
         assert response.status == 502
+    for asked_ms in ("50", "1000"):  # shorter than usual, and as long
+        async with edge.http.post("/analyze/performance", headers={"X-Request-Timeout-Ms": asked_ms}) as response:
+            assert response.status == 504
     await edge.runner.cleanup()
     async with Redis(**redis_settings, decode_responses=True) as redis:
         entries: Any = await redis.xrange(STREAM)
@@ -175,4 +185,8 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
     for event in events:
         assert isinstance(event, CounterEvent)
         counted[event.route, event.policy, event.outcome] += event.n
-    assert counted == {("/predict", "predict", "limited"): 5, ("/metrics", "", "bad_gateway"): 1}
+    assert counted == {
+        ("/predict", "predict", "limited"): 5,
+        ("/metrics", "", "bad_gateway"): 1,
+        ("/analyze/performance", "analyze", "timeout"): 1,
+    }

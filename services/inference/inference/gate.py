@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from pydantic import ValidationError
 
-from common.requests import REQUEST_ID, read_context
+from common.requests import REQUEST_ID, RequestContext, read_context
 from common.runner import Handler
 from common.web import Door
 from inference.answering import Answering
@@ -36,7 +36,7 @@ def gate(app: web.Application, door: Door, handler: Handler) -> Handler:
         ctx = read_context(
             request.headers, started_s, default_s=door.default_timeout_s, maximum_s=door.maximum_timeout_s
         )
-        retry_after_s = _refused(answering, await request.read(), ctx.deadline_s)
+        retry_after_s = _refused(answering, await request.read(), ctx)
         if retry_after_s is None:
             return await handler(request)
         door.metrics.observe(PATH, "POST", 503, answering.now() - started_s)
@@ -61,12 +61,12 @@ def _is_usual(request: web.BaseRequest) -> bool:
     )
 
 
-def _refused(answering: Answering, body: bytes, deadline_s: float) -> float | None:
+def _refused(answering: Answering, body: bytes, ctx: RequestContext) -> float | None:
     try:
         asked = PredictRequest.model_validate_json(body, strict=True)
     except ValidationError:
         return None  # the whole way says what is wrong with it
-    return answering.refused_now(PATH, asked.text, deadline_s)
+    return answering.refused_now(PATH, asked.text, ctx.deadline_s, is_hurried=ctx.is_hurried)
 
 
 class _Refusal(web.StreamResponse):

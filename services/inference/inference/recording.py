@@ -27,7 +27,8 @@ _NUL_STAND_IN: Final = "\N{SYMBOL FOR NULL}"  # PostgreSQL's text can't hold NUL
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, by which route, since when and until when; seconds on the monotonic clock."""
+    """Who asks, by which route, since when and until when, in seconds on the monotonic clock; `is_hurried` as
+    `RequestContext` has it."""
 
     route: str
     request_id: str
@@ -35,6 +36,7 @@ class Caller:
     client: str | None
     started_s: float
     deadline_s: float
+    is_hurried: bool = False
 
 
 def require_recordable(card: ModelCard) -> None:

@@ -30,7 +30,7 @@ _FIELD: Final = EVENT_FIELD.encode()
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest event among the first of them."""
+    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest event of the first of them."""
 
     entries: int | None
     age_s: float
