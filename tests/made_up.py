@@ -74,15 +74,8 @@ def an_ordinary_day(now_s: float) -> Iterator[Event]:
 
 def send(system: System, events: Iterable[Event]) -> int:
     """Write the events to the system's stream; returns how many."""
-    environment = system.service("metrics").environ()
-    redis = Redis(
-        host=environment["REDIS_HOST"],
-        port=int(environment["REDIS_PORT"]),
-        db=int(environment.get("REDIS_DB", "0")),
-        password=environment.get("REDIS_PASSWORD"),
-    )
     sent = 0
-    with redis, redis.pipeline(transaction=False) as pipeline:
+    with redis_of(system) as redis, redis.pipeline(transaction=False) as pipeline:
         for event in events:
             pipeline.xadd(STREAM, {EVENT_FIELD: event.model_dump_json(exclude_none=True)})
             sent += 1
@@ -90,3 +83,14 @@ def send(system: System, events: Iterable[Event]) -> int:
                 pipeline.execute()
         pipeline.execute()
     return sent
+
+
+def redis_of(system: System) -> Redis:
+    """A client of the system's Redis."""
+    environment = system.service("metrics").environ()
+    return Redis(
+        host=environment["REDIS_HOST"],
+        port=int(environment["REDIS_PORT"]),
+        db=int(environment.get("REDIS_DB", "0")),
+        password=environment.get("REDIS_PASSWORD"),
+    )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from browser.conftest import QUICK, Api, Visit
 from browser.test_accessibility import violations
+from made_up import redis_of
 from playwright.sync_api import Page, expect
 from system import System
 
@@ -63,6 +64,29 @@ def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(
         expect(page.locator("body[data-stale]")).to_have_count(0)
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#prediction .answer")).to_be_visible()
+
+
+def test_a_store_that_takes_no_writes__is_down_and_nothing_is_called_up_to_date(
+    system: System, api: Api, visit: Open
+) -> None:
+    visited = visit(system, window="5m")
+    page = visited.page
+    expect(page.locator("#lag")).to_have_text("Ingestion is up to date")
+    before = api.count()
+    with redis_of(system) as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            page.get_by_role("button", name="Predict").click()
+            expect(page.locator("#prediction .answer")).to_be_visible()
+            expect(page.locator("#lag")).to_have_text("How far ingestion is behind is not known")
+            expect(page.locator("#system").get_by_role("row", name="Redis down")).to_be_visible()
+            page.get_by_role("button", name="Write report").click()
+            expect(page.locator("#report")).to_contain_text("How far ingestion is behind is not known.")
+            assert api.count() == before
+        finally:
+            redis.config_set("maxmemory", 0)
+    expect(page.locator("#lag")).to_have_text("Ingestion is up to date")
+    api.wait_for_count(before + 1)
 
 
 def test_a_service_that_hangs__is_stale_though_its_connection_stands(system: System, visit: Open) -> None:
