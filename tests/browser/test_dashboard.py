@@ -136,6 +136,29 @@ def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Op
     expect(page.locator("#plot-rates")).to_have_class(re.compile("highlight"))
 
 
+FIGURES = """figures => import("/dashboard/any/format.js").then(
+  ({ figureValue }) => figures.map(([value, unit, window]) => figureValue({ value, unit, window })))"""
+
+
+def test_a_change__has_its_sign_and_what_it_is_measured_in(system: System, visit: Open) -> None:
+    shown = {
+        (0.05, "share", "current"): "5.00 %",
+        (0.05, "share", "delta_abs"): "+5.00 percentage points",
+        (-0.3, "share", "delta_abs"): "-30.0 percentage points",
+        (500, "percent", "delta_pct"): "+500.0 %",
+        (-5, "percent", "delta_pct"): "-5.0 %",
+        (3000, "count", "delta_abs"): "+3,000",
+        (132, "ms", "delta_abs"): "+132 ms",
+        (-50_000, "ms", "delta_abs"): "-50.0 s",
+        (-320.4, "per_s", "delta_abs"): "-320 /s",
+        (1 / 3600, "per_s", "current"): "0.00028 /s",
+        (0.0004, "per_s", "threshold"): "0.0004 /s",
+        (0, "per_s", "current"): "0 /s",
+        (0.00001, "share", "current"): "0.001 %",
+    }
+    assert visit(system).page.evaluate(FIGURES, [*map(list, shown)]) == [*shown.values()]
+
+
 def test_a_hundred_thousand_points__are_drawn_without_a_stall_and_the_table_stays_short(
     system: System, visit: Open
 ) -> None:

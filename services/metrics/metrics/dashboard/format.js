@@ -5,13 +5,17 @@ export const NONE = "–";
 const known = (format) => (value) => (value === null || value === undefined || Number.isNaN(value) ? NONE : format(value));
 const digits = (value, places) =>
   value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
+const fine = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
+const usual = (value) => digits(value, Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0);
+const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // what its places would show as nothing
 
 export const count = known((value) => value.toLocaleString("en"));
-export const rate = known((value) => (value === 0 ? "0" : value < 0.01 ? digits(value, 3) : digits(value, value < 10 ? 2 : value < 100 ? 1 : 0)));
-export const ms = known((value) =>
-  value >= 10_000 ? `${digits(value / 1000, 1)} s` : `${digits(value, value < 10 ? 2 : value < 100 ? 1 : 0)} ms`,
-);
-export const percent = known((value) => `${digits(value * 100, value !== 0 && Math.abs(value) < 0.1 ? 2 : 1)} %`);
+export const rate = known((value) => (value === 0 ? "0" : isBelow(value, 0.01) ? fine(value) : usual(value)));
+export const ms = known((value) => (Math.abs(value) >= 10_000 ? `${digits(value / 1000, 1)} s` : `${usual(value)} ms`));
+export const percent = known((value) => {
+  if (isBelow(value, 0.0001)) return `${fine(value * 100)} %`;
+  return `${digits(value * 100, isBelow(value, 0.1) ? 2 : 1)} %`;
+});
 export const score = known((value) => digits(value, 3));
 
 /** Without the zeros that only keep columns straight: for limits and axes. */
@@ -70,9 +74,17 @@ export function metricName(metric) {
 
 export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(value);
 
-/** A figure of a report, by its unit. */
-export function figureValue({ value, unit }) {
-  const formats = { count, per_s: (v) => `${rate(v)} /s`, share: percent, ms, ratio: (v) => `${digits(v, 2)}×`, score };
-  if (unit === "percent") return `${value > 0 ? "+" : ""}${digits(value, 1)} %`;
-  return (formats[unit] ?? rate)(value);
+/** A figure of a report, by its unit; a change has its sign, and that of a share is in percentage points. */
+export function figureValue({ value, unit, window }) {
+  const isChange = window.startsWith("delta_");
+  const formats = {
+    count,
+    per_s: (v) => `${rate(v)} /s`,
+    share: (v) => (isChange ? percent(v).replace("%", "percentage points") : percent(v)),
+    ms,
+    ratio: (v) => `${digits(v, 2)}×`,
+    score,
+    percent: (v) => `${digits(v, 1)} %`,
+  };
+  return `${isChange && value > 0 ? "+" : ""}${(formats[unit] ?? rate)(value)}`;
 }

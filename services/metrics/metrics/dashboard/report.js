@@ -6,7 +6,7 @@ import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
 
 const LONGEST = "7d"; // what the analyst takes
 const TIMEOUT_MS = 75_000; // the edge gives it up after 60 s, and says so
-const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "change", threshold: "limit" };
+const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "relative change", threshold: "limit" };
 const REASONS = {
   no_key: "no GEMINI_API_KEY is set",
   no_traffic: "there is no traffic to write about",
