@@ -187,7 +187,7 @@ TO: Final = re.compile(r"\b(?:to|at|reach(?:ed|es|ing)?) (?:about |around |rough
 FROM_TO: Final = re.compile(r"\bfrom \{(e[0-9]{1,3})\} to \{(e[0-9]{1,3})\}", re.IGNORECASE)
 
 NO_DRIFT: Final = words(
-    r"(?:no|without|free of|hardly any|little|negligible) (?:any )?(?:\w+ ){0,2}drift",
+    r"(?:no|without|free of|hardly any|little|negligible) (?:any )?(?:\w+ ){0,3}drift",
     r"(?:did|do|does|has|have) not drift(?:ed)?|nothing (?:has )?drifted|drift: none",
     r"drift (?:is|was|remains|stays) (?:absent|none|low|small|negligible)",
 )

@@ -5,20 +5,26 @@ from typing import Final
 
 from analyst.lexicon import words
 
+_WELL = r"well(?! (?:below|beneath|under|within|inside|above|over|beyond|past|short of|ahead of|into)\b)"
+"""Not of a distance: "well below its limit" praises nothing."""
+_TROUBLE = (
+    r"(?:trouble|problem|issue|anomal|incident|degradation|distress|concern|error|failure|regression|slowdown)\w*"
+)
 HEALTHY: Final = words(
     r"healthy|nominal|all (?:is )?(?:good|well|fine)|nothing (?:is )?wrong",
     r"no (?:issues?|problems?|anomal\w+|concerns?)",
     r"no (?:action|intervention|attention|change)s? (?:is |are |was |were )?(?:needed|required|necessary|called for)",
     r"no (?:cause|reason|need) (?:for|to) (?:concern|alarm|worry|act|action)",
-    r"no signs? of|nothing of note|sl[ao]s? (?:is|are|was|were) met",
+    rf"no signs? of (?:\w+ ){{0,2}}{_TROUBLE}|nothing of note|sl[ao]s? (?:is|are|was|were) met",
     r"nothing (?:is |was |looks |seems )?(?:unusual|abnormal|amiss|alarming|concerning|broken|critical)",
     r"nothing to (?:worry|fix|do|report|see|act|be concerned|improve)\w*|nothing stands out",
     r"(?:everything|performance|services?|systems?|latency|traffic|availability|quality|all|it|they|operations?|behaviou?r)"
     r" (?:is|are|looks?|was|were|remains?|remained|stays?|stayed|seems?|appears?)(?: (?!not\b)\w+){0,2}"
-    r" (?:normal|fine|good|ok|okay|well|excellent|great|superb|outstanding|perfect|flawless|optimal|ideal|solid|strong"
-    r"|robust|acceptable|satisfactory|impressive|reliable|available|expected|under control|in order|green)",
+    rf" (?:normal|fine|good|ok|okay|{_WELL}|excellent|great|superb|outstanding|perfect|flawless|optimal|ideal|solid"
+    r"|strong|robust|acceptable|satisfactory|impressive|reliable|available|(?<!than )expected(?! (?:to|that)\b)"
+    r"|under control|in order|green)",
     r"(?:work|perform|behav|runn?|operat|function)(?:s|es|ed|ing|e)? (?:\w+ )?"
-    r"(?:as (?:it should|expected|intended|designed|usual|planned)|normally|fine|well|smoothly|perfectly|flawlessly"
+    rf"(?:as (?:it should|expected|intended|designed|usual|planned)|normally|fine|{_WELL}|smoothly|perfectly|flawlessly"
     r"|correctly|properly|reliably|nicely|without (?:\w+ )?(?:problem|issue|incident|trouble)s?)",
     r"operational|in (?:good|great|perfect|excellent|best) (?:shape|order|condition|health)|up and running",
     r"under control|business as usual|all (?:green|clear)|trouble-free|problem-free|as expected",

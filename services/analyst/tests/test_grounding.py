@@ -111,6 +111,11 @@ TRUE = (
     "The I/O of the host might be saturated.",
     "The p95 latency – the tail’s “edge” – is {e1}.",
     "A naïve retry may add load, said the café’s owner.",
+    "The error rate is well below its limit.",
+    "The error rate remains well within its limit.",
+    "Traffic is well under its earlier level.",
+    "Latency is higher than expected.",
+    "The fall in traffic is expected to continue.",
 )
 
 FALSE = (
@@ -230,6 +235,9 @@ FALSE = (
     ("Each request was refused.", "quantity without a figure"),
     ("There are no signs of trouble.", "healthy though it is not"),
     ("The SLA is met.", "healthy though it is not"),
+    ("There are no signs of an incident.", "healthy though it is not"),
+    ("The error rate is below its limit and all is well.", "healthy though it is not"),
+    ("Traffic is expected.", "healthy though it is not"),
     ("Nobody was served.", "quantity without a figure"),
     ("Requests always fail.", "quantity without a figure"),
     ("Data were lost.", "a claim that no metric carries"),
@@ -349,6 +357,8 @@ def test_planted_fault__is_refused_by_name(sentence: str, reason: str, facts: Fa
         ("The labels drifted: the label drift is {e1}.", None),
         ("There is label drift.", None),
         ("There is no length drift.", None),
+        ("There is no sign of length drift.", None),
+        ("No signs of label drift were found.", "none of what there is"),
         ("The texts may have drifted.", None),
         ("There is no drift.", "none of what there is"),
         ("The labels did not drift: the label drift is {e1}.", "none of what there is"),
