@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from analyst import lexicon
-from analyst.claims import Cited, Passage, Reason
 from analyst.facts import ERRORS_PREFIX, LABEL_PREFIX
+from analyst.passage import Cited, Passage, Reason
 
 _NEXT: Final = re.compile(r"\{(e[0-9]{1,3})\}[\")]*\s+([A-Za-z][\w'-]*)")
 _SHARED: Final = {
@@ -30,7 +30,6 @@ def refused_neighbours(passage: Passage) -> Iterator[Reason]:
             reference = passage.cited.get(match[1])
             if reference is not None and not _may_follow(reference, match[2], sentence[match.start(2) :]):
                 yield "a unit or noun after a reference", match[2]
-        yield from _readings(passage, sentence)
 
 
 def _may_follow(reference: Cited, word: str, rest: str) -> bool:
@@ -60,15 +59,3 @@ def _counted_by(reference: Cited) -> str:
     name = re.escape(metric.removeprefix(ERRORS_PREFIX).replace("_", " "))
     own = rf"{name} (?:outcomes?|errors?|failures?|requests?|answers?)"
     return f"{own}|{_TIMED_OUT}" if name == "timeout" else own
-
-
-def _readings(passage: Passage, sentence: str) -> Iterator[Reason]:
-    """A value of the window before, or a limit, is called what it is; a value of now is not put there."""
-    references = passage.references(sentence)
-    readings = {reference.reading for reference in references}
-    if "previous" in readings and not lexicon.BEFORE.search(sentence):
-        yield "a value of the window before, not called so", ""
-    if "threshold" in readings and not lexicon.LIMIT.search(sentence):
-        yield "a limit, not called so", ""
-    if readings == {"current"} and (found := lexicon.IN_THE_WINDOW_BEFORE.search(sentence)):
-        yield "a value of this window in the window before", found[0]

@@ -1,69 +1,29 @@
-"""What prose claims without a figure, each held against the facts: directions, labels, drift, causes.
+"""What prose claims without a figure, each held against the facts: directions, drift, causes.
 
 Limits and health are `analyst.health`.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from analyst import lexicon, verdicts
 from analyst.checks import DRIFT
 from analyst.fact import Fact
 from analyst.facts import DRIFTS, ERRORS_PREFIX, Facts
-from analyst.report import Reading
+from analyst.naming import is_named, mentioned
+from analyst.passage import Cited, Passage, Reason, is_instruction
 
 FLAT_PCT: Final = 10.0
 """A change below this may be called stable."""
-
-Reason = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Cited:
-    """What a reference resolves to."""
-
-    fact: Fact
-    reading: Reading
-    value: float
-
-    @property
-    def is_delta(self) -> bool:
-        return self.reading in ("delta_abs", "delta_pct")
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """One text of a draft. `evidence` is None where the place lists none; `facts` is what it rests on."""
-
-    place: str
-    text: str
-    rests_on: list[Cited]
-    cited: dict[str, Cited]
-    evidence: list[str] | None
-    is_action: bool
-
-    def references(self, text: str) -> list[Cited]:
-        return [self.cited[name] for name in lexicon.REFERENCE.findall(text) if name in self.cited]
 
 
 def refused_claims(passage: Passage, facts: Facts) -> Iterator[Reason]:
     """Each claim in the passage that the facts do not carry."""
     for sentence in lexicon.SENTENCE_END.split(passage.text):
-        yield from _labels(passage, sentence, facts)
         yield from _prepositions(passage, sentence)
         yield from _directions(passage, sentence, facts)
         yield from _drift(passage, sentence, facts)
         yield from _causes(passage, sentence)
-
-
-def without_labels(text: str, facts: Facts) -> str:
-    """The text with each quoted label replaced by a word that means nothing else: a label may be any word."""
-    for place, fact in enumerate(facts.labels):
-        text = text.replace(f'"{fact.label}"', f"{lexicon.LABEL_MASK}{chr(ord('a') + place)}")
-    return text
 
 
 def is_directed(sentence: str) -> bool:
@@ -71,41 +31,7 @@ def is_directed(sentence: str) -> bool:
     return any(pattern.search(sentence) for pattern in (lexicon.UP, lexicon.DOWN, lexicon.WORSE, lexicon.BETTER))
 
 
-def is_instruction(passage: Passage, sentence: str) -> bool:
-    """Whether it tells to do something, and so claims nothing."""
-    return passage.is_action and lexicon.IMPERATIVE.match(sentence.strip()) is not None
-
-
-# ---- figures under the wrong name, and levels where changes belong
-
-
-def _labels(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
-    """A sentence that names metrics may cite only those: "p95 is {e1}" with the median behind e1 is a lie."""
-    named = mentioned(sentence, facts)
-    for reference in passage.references(sentence):
-        if named and not any(is_named(reference.fact.metric, name) for name in named):
-            yield "reference under another metric's name", reference.fact.id
-
-
-def mentioned(text: str, facts: Facts) -> set[str]:
-    """Ids of the metrics that `text` names; one ending in `.` stands for all that begin with it."""
-    known = {(without_labels(fact.name, facts), fact.metric) for fact in facts.by_id.values() if fact.rule is None}
-    pattern, metrics = _naming(frozenset(known))
-    return {metric for match in pattern.finditer(text) for metric in metrics[match.lastindex or 0]}
-
-
-@lru_cache(maxsize=16)
-def _naming(known: frozenset[tuple[str, str]]) -> tuple[re.Pattern[str], list[tuple[str, ...]]]:
-    """One pattern for all names, the most specific first, and the metrics that each of its groups names."""
-    own = [(re.escape(name), (metric,)) for name, metric in known]
-    own += [(re.escape(metric), (metric,)) for _, metric in known if "." in metric]
-    names = [*sorted(own, key=lambda item: (-len(item[0]), item)), *lexicon.SYNONYMS]
-    alternatives = "|".join(f"({name})" for name, _ in names)
-    return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])", re.IGNORECASE), [(), *(found for _, found in names)]
-
-
-def is_named(metric: str, name: str) -> bool:
-    return metric.startswith(name) if name.endswith(".") else metric == name
+# ---- levels where changes belong
 
 
 def _prepositions(passage: Passage, sentence: str) -> Iterator[Reason]:
@@ -219,7 +145,8 @@ def _drift(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
 def _causes(passage: Passage, sentence: str) -> Iterator[Reason]:
     """A cause may be a listed hypothesis worded as one, something to look into, or said to be unknown."""
     if (found := verdicts.UNMEASURED.search(sentence)) and not is_instruction(passage, sentence):
-        yield "a claim that no metric carries", found[0]
+        if not verdicts.IGNORANCE.search(sentence):
+            yield "a claim that no metric carries", found[0]
     hypothesis = next((m for pattern in verdicts.HYPOTHESES.values() if (m := pattern.search(sentence))), None)
     asserted = verdicts.ASSERTED_CAUSE.search(sentence) or verdicts.DOWN_SERVICE.search(sentence)
     claim = asserted or hypothesis or verdicts.NAMED_CAUSE.search(sentence)

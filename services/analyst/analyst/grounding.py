@@ -13,9 +13,12 @@ from typing import Final
 
 from analyst import lexicon
 from analyst.beside import refused_neighbours
-from analyst.claims import Cited, Passage, refused_claims, without_labels
+from analyst.claims import refused_claims
 from analyst.facts import Facts
 from analyst.health import refused_verdicts
+from analyst.naming import refused_names, without_labels
+from analyst.passage import Cited, Passage
+from analyst.readings import refused_readings
 from analyst.report import Draft, Evidence, Status
 from analyst.times import refused_times
 
@@ -50,6 +53,8 @@ def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
         for reason, words in (
             *_figures(passage, facts),
             *refused_neighbours(passage),
+            *refused_names(passage, facts),
+            *refused_readings(passage, facts),
             *refused_times(passage, facts),
             *refused_claims(passage, facts),
             *refused_verdicts(passage, facts, status),
@@ -84,18 +89,28 @@ def _too_long(draft: Draft, passages: list[Passage]) -> Iterator[Refusal]:
 
 
 def _passages(draft: Draft, cited: dict[str, Cited], facts: Facts) -> Iterator[Passage]:
-    def passage(place: str, text: str, evidence: list[str] | None, *, is_action: bool = False) -> Passage:
+    def passage(
+        place: str, text: str, evidence: list[str] | None, after: str = "", *, is_action: bool = False
+    ) -> Passage:
         ids = lexicon.REFERENCE.findall(text) if evidence is None else evidence
         text = without_labels(text, facts)
-        return Passage(place, text, [cited[name] for name in ids if name in cited], cited, evidence, is_action)
+        return Passage(
+            place,
+            text,
+            [cited[name] for name in ids if name in cited],
+            cited,
+            evidence,
+            is_action,
+            without_labels(after, facts),
+        )
 
     yield passage("summary", draft.summary, None)
     for number, finding in enumerate(draft.findings, 1):
         yield passage(f"finding {number} title", finding.title, finding.evidence)
-        yield passage(f"finding {number} detail", finding.detail, finding.evidence)
+        yield passage(f"finding {number} detail", finding.detail, finding.evidence, finding.title)
     for number, item in enumerate(draft.recommendations, 1):
         yield passage(f"recommendation {number} action", item.action, item.evidence, is_action=True)
-        yield passage(f"recommendation {number} rationale", item.rationale, item.evidence)
+        yield passage(f"recommendation {number} rationale", item.rationale, item.evidence, item.action)
 
 
 def _evidence(passage: Passage, cited: dict[str, Cited]) -> Iterator[Refusal]:

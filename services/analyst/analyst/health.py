@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from analyst import lexicon, verdicts
-from analyst.claims import Passage, Reason, is_instruction, is_named, mentioned
 from analyst.fact import Fact
 from analyst.facts import Facts
+from analyst.naming import is_named, mentioned
+from analyst.passage import Passage, Reason, is_instruction
 from analyst.report import Status
 
 _NONE_OF: Final = (

@@ -179,7 +179,7 @@ THAN_OTHER: Final = re.compile(
 )
 ABOVE: Final = words(r"above|exceed\w*|surpass\w*|over (?:the|its|their) (?:configured )?(?:limit|threshold)")
 BELOW: Final = words(r"below|beneath|undercut\w*|under (?:the|its|their) (?:configured )?(?:limit|threshold)")
-LIMIT: Final = words(r"limits?|thresholds?")
+LIMIT: Final = words(r"(?<!rate )(?<!rate-)(?:limits?|thresholds?)")
 BREACH: Final = words(r"breach\w*|violat\w+")
 WITHIN: Final = words(r"within (?:all |their |its |the |every )*(?:configured )?(?:limits?|thresholds?)")
 BY: Final = re.compile(r"\bby (?:about |around |roughly |some |almost |nearly )?$", re.IGNORECASE)
@@ -208,12 +208,21 @@ IMPERATIVE: Final = re.compile(
     r"|verify|wait|watch|widen|double-check)\b",
     re.IGNORECASE,
 )
+REFERS_BACK: Final = re.compile(
+    r"(?:(?:and|but|so|yet|now|still|then|also|before|previously|earlier|over|in|during|against|at|from|up|down|the|this"
+    r"|last|past|previous|prior|window|hour|\w+ before|\{e[0-9]{1,3}\})[ ,]+)*"
+    r"(?:it|its|they|their|these|this|that|\{e[0-9]{1,3}\}"
+    r"|(?:the )?(?:limit|threshold|change|increase|rise|growth|decrease|drop|fall|decline|difference)s?)\b",
+    re.IGNORECASE,
+)
+"""Begins a sentence whose figures may be of what the sentence before named."""
 SYNONYMS: Final = (
     # the most specific first: one mention is read once
     (r"label drift", ("drift.labels",)),
     (r"confidence drift", ("drift.confidence",)),
     (r"(?:text )?length drift", ("drift.length",)),
-    (r"tail[- ]to[- ]median(?: ratio)?", ("latency_ms.tail_ratio",)),
+    (r"drift", ("drift.",)),
+    (r"tail[- ]to[- ]median(?: ratio)?|tail[- ]ratio", ("latency_ms.tail_ratio",)),
     (r"p50(?: latency)?|median(?: latency)?", ("latency_ms.p50", "latency_ms.tail_ratio")),
     (r"p90(?: latency)?", ("latency_ms.p90",)),
     (r"p95(?: latency)?", ("latency_ms.p95",)),
@@ -223,11 +232,11 @@ SYNONYMS: Final = (
     (r"tail(?: latency)?", ("latency_ms.p95", "latency_ms.p99", "latency_ms.tail_ratio")),
     (r"latency|latencies|response times?", ("latency_ms.",)),
     (r"error rate|error share", ("error_rate",)),
-    (r"rate[- ]limit(?:ed|ing)|limited|refus(?:ed|als)", ("limited_rate",)),
-    (r"timed out|time-?outs?", ("errors.timeout",)),
+    (r"rate[- ]limit(?:s|ed|ing)?|limited|refus(?:ed|als)", ("limited_rate",)),
+    (r"tim(?:ed|es|ing) out|time-?outs?", ("errors.timeout",)),
     (r"errors?|failures?|failed|outcomes?", ("error_rate", "errors.")),
     (r"throughput", ("throughput_per_s",)),
     (r"requests?|traffic|volume|load", ("requests", "throughput_per_s", "predictions")),
-    (r"predictions?", ("predictions", "throughput_per_s")),
+    (r"predictions?|answer(?:s|ed)?", ("predictions", "throughput_per_s")),
     (r"confidence|scores?", ("confidence.mean",)),
 )

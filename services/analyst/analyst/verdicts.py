@@ -42,7 +42,7 @@ HEDGE: Final = words(
     r"likely|probabl[ey]|presumably|plausibl[ey]|suggest\w*|seems?|appears?|points? to|hints? at",
 )
 IGNORANCE: Final = words(
-    r"unknown|not known|unclear|cannot (?:tell|say|show|be told|be known)",
+    r"unknown|not (?:known|measured)|unclear|cannot (?:tell|say|show|be told|be known)",
     r"(?:does|do) not (?:show|tell|say|explain|reveal)|not (?:visible|shown|explained)",
 )
 ASSERTED_CAUSE: Final = words(
@@ -69,6 +69,8 @@ UNMEASURED: Final = words(
     r"(?:los[st]|losing|corrupted|leaked|deleted) (?:\w+ )?(?:data|records?|events?|messages?|predictions?|texts?)",
     r"data (?:loss|leak\w*|breach\w*|corruption)|attackers?|attacked|under attack|ddos|denial[ -]of[ -]service",
     r"flood\w*|hack\w*|intru\w+|malicious\w*|exploit\w*|stolen|revenue|(?:un)?happy|satisfied|angry|customers?|complain\w*|downtime",
+    r"(?:in)?accura(?:cy|te)|precision|recall|uptime|visitors?|cached|caches? (?:serv|answer|absorb)\w*",
+    r"(?:models?|predictions?|answers?|labels?) (?:is|are|was|were) (?:\w+ )?(?:in)?correct",
 )
 """Things of which no metric tells, as a guess either."""
 HYPOTHESES: Final = {

@@ -29,6 +29,11 @@ CITED: dict[str, tuple[str, Reading]] = {
     "e16": ("confidence.mean", "current"),
     "e17": ("limited_rate", "current"),
     "e18": ("errors.timeout", "delta_abs"),
+    "e19": ("rule.errors", "threshold"),
+    "e20": ("error_rate", "previous"),
+    "e21": ("requests", "current"),
+    "e22": ("predictions", "current"),
+    "e23": ("errors.unavailable", "current"),
 }
 EVIDENCE = [Evidence(id=name, metric=metric, window=window) for name, (metric, window) in CITED.items()]
 
@@ -111,6 +116,37 @@ TRUE = (
     "The I/O of the host might be saturated.",
     "The p95 latency – the tail’s “edge” – is {e1}.",
     "A naïve retry may add load, said the café’s owner.",
+    "The p95 latency rose by {e2}. Before, it was {e7}, and now it is {e1}.",
+    "The p95 latency is {e1}, the error rate {e8} and mean confidence {e16}.",
+    "The p95 latency and the error rate are {e1} and {e8}.",
+    "Errors fell by {e3}, to {e8} of requests.",
+    "Of {e21} requests, {e22} were answered.",
+    "Accuracy is not measured.",
+    # values of now and before, and limits, each called what it is
+    "The p95 latency is {e1}, and before it was {e7}.",
+    "The p95 latency was {e7} before and is {e1} now.",
+    "The p95 latency is {e1} now, {e7} before.",
+    "The p95 latency is {e1} (previously {e7}).",
+    "The previous p95 latency was {e7}, the current one is {e1}.",
+    "The p95 latency is worse than before, at {e1}.",
+    "The p95 latency is more than it was before ({e7}).",
+    "Compared with the previous hour, the p95 latency is {e1}, up from {e7}.",
+    "Compared with {e7} in the window before, the p95 latency is now {e1}.",
+    "Unlike in the window before, the p95 latency is {e1}.",
+    "Traffic was calm before, but the p95 latency is {e1}.",
+    "The p95 latency rose to {e1} against {e7} in the window before.",
+    "The p95 latency reached {e1}, compared to {e7} previously.",
+    "In the window before, the p95 latency was {e7} and the error rate {e20}.",
+    "The p95 latency and the error rate were {e7} and {e20} before.",
+    "The limit on p95 latency is {e6}.",
+    "The limit on p95 latency is breached at {e5}.",
+    "The p95 latency ({e5}) breached its limit ({e6}).",
+    "The p95 latency of {e5} exceeds {e6}, its limit.",
+    "The p95 latency is {e5}, over the {e6} threshold.",
+    "The p95 latency of {e5} is now over the limit that was set to {e6}.",
+    "The error rate is {e15}; the limit is {e19}.",
+    "The share of requests over the rate limit is {e17}.",
+    "Look at the p95 latency ({e1}) before anything else.",
     "The error rate is well below its limit.",
     "The error rate remains well within its limit.",
     "Traffic is well under its earlier level.",
@@ -207,6 +243,24 @@ FALSE = (
     ("In the previous 1h the p95 latency was {e1}.", "a value of this window in the window before"),
     ("In the last 1h the p95 latency was {e7}.", "a value of the window before, not called so"),
     ("The p95 latency is {e6}.", "a limit, not called so"),
+    ("The p95 latency is {e7}, and before it was {e1}.", "a value of this window in the window before"),
+    ("The p95 latency is {e7}, more than before.", "a value of the window before, not called so"),
+    ("Before, the p95 latency was {e1}.", "a value of this window in the window before"),
+    ("In the window before, the p95 latency was {e1}.", "a value of this window in the window before"),
+    ("The previous p95 latency was {e1}.", "a value of this window in the window before"),
+    ("Earlier the p95 latency was {e1}, and now it is worse.", "a value of this window in the window before"),
+    ("The p95 latency is up from {e1}.", "a value of this window in the window before"),
+    ("The p95 latency rose to {e7}, up from before.", "a value of the window before, not called so"),
+    ("The error rate was {e8} before.", "a value of this window in the window before"),
+    ("The error rate was higher before and is {e20} now.", "a value of the window before, not called so"),
+    ("Compared with before, the p95 latency is now {e7}.", "a value of the window before, not called so"),
+    ("Compared with before, the p95 latency is {e7}.", "a value of the window before, not called so"),
+    ("The limit on p95 latency is {e5}.", "a value called a limit"),
+    ("The threshold of the error rate is {e15}.", "a value called a limit"),
+    ("The error rate is below its limit of {e15}.", "a value called a limit"),
+    ("The error rate is below its limit ({e8}).", "a value called a limit"),
+    ("The error rate is below the {e8} threshold.", "a value called a limit"),
+    ("The p95 latency is {e6}, above its limit of {e5}.", "a limit, not called so"),
     # directions
     ("The p95 latency has been cut by {e2}.", "direction against the data"),
     ("The p95 latency was slashed by {e2}.", "direction against the data"),
@@ -250,6 +304,15 @@ FALSE = (
     ("The service does not respond.", "a cause stated as a fact"),
     ("The p95 latency is {e12}.", "reference under another metric's name"),
     ("The error rate is {e17}.", "reference under another metric's name"),
+    ("The p95 latency is {e12} and the median is {e1}.", "reference under another metric's name"),
+    ("Accuracy is {e16}.", "a figure in a sentence that names no metric"),
+    ("The mean confidence is {e16}. Uptime is {e16}.", "a figure in a sentence that names no metric"),
+    ("Precision and recall are {e16}.", "a figure in a sentence that names no metric"),
+    ("The number of clients is {e21}.", "a figure in a sentence that names no metric"),
+    ("It is {e1}.", "a figure in a sentence that names no metric"),
+    ("The error rate fell. It is {e1}.", "reference under another metric's name"),
+    ("The cache served {e22} predictions.", "a claim that no metric carries"),
+    ("The model's answers are correct.", "a claim that no metric carries"),
     ("Throughput is {e16}.", "reference under another metric's name"),
     ("The error rate rose by {e3}.", "direction against the data"),
     ("Throughput rose by {e4}.", "direction against the data"),
@@ -488,6 +551,13 @@ def test_finding__rests_on_its_evidence_where_it_names_no_metric(facts: Facts, s
     refused = _draft().model_copy(update={"findings": [improved]})
     assert check_draft(accepted, facts, status) == []
     assert _reasons(check_draft(refused, facts, status)) == ["direction against the data"]
+
+
+def test_detail__may_speak_of_what_its_title_names(facts: Facts, status: Status) -> None:
+    titles = {"The p95 latency": [], "The error rate": ["reference under another metric's name"]}
+    for title, reasons in titles.items():
+        finding = Finding(title=title, severity="info", category="latency", detail="It is {e1}.", evidence=["e1"])
+        assert _reasons(check_draft(_draft().model_copy(update={"findings": [finding]}), facts, status)) == reasons
 
 
 def test_refusal__tells_clients_the_place_and_never_the_words(facts: Facts, status: Status) -> None:
