@@ -7,7 +7,7 @@ from typing import Final
 from analyst import lexicon, verdicts
 from analyst.fact import Fact
 from analyst.facts import Facts
-from analyst.naming import is_named, mentioned
+from analyst.naming import is_named, mentioned, without_names
 from analyst.passage import Passage, Reason, is_instruction
 from analyst.report import Status
 
@@ -16,6 +16,8 @@ _NONE_OF: Final = (
     (lexicon.NO_LIMITED, "limited_rate"),
     (lexicon.NO_TRAFFIC, "requests"),
 )
+_NEAR_SHARE: Final = 0.25
+"""Of the limit: as far from it a value may be called near it."""
 
 
 def refused_verdicts(passage: Passage, facts: Facts, status: Status) -> Iterator[Reason]:
@@ -34,8 +36,43 @@ def _limits(passage: Passage, sentence: str, facts: Facts) -> Iterator[Reason]:
     if match := lexicon.BREACH.search(sentence):
         if any(_is_breached(fact) for fact in rules) == _is_denied(match):
             yield "a breach against the data", match[0]
+    if not any(_is_breached(fact) for fact in rules) and (found := _said_of_limits(sentence, facts)):
+        yield "a limit that nothing crossed", found
+    if _is_said_near(sentence, facts) and not any(_is_near(fact) for fact in rules):
+        yield "near a limit that is far away", ""
     if lexicon.LIMIT.search(sentence) and (side := _side(sentence)) and not any(_is_on(fact, side) for fact in rules):
         yield "on the wrong side of a limit", ""
+
+
+def _said_of_limits(sentence: str, facts: Facts) -> str | None:
+    """What leads to a limit and is not known to leave it uncrossed, or crosses it behind; None where it is denied."""
+    if lexicon.NEGATION.search(sentence):
+        return None
+    for led, behind in _limits_in(sentence, facts):
+        if led and not verdicts.LEADS_TO_LIMIT.fullmatch(led):
+            return led
+        if not led and (found := verdicts.CROSSED.search(behind)):
+            return found[0]
+    return None
+
+
+def _is_said_near(sentence: str, facts: Facts) -> bool:
+    is_denied = lexicon.NEGATION.search(sentence) is not None
+    return not is_denied and any(verdicts.NEAR.fullmatch(led) for led, _ in _limits_in(sentence, facts))
+
+
+def _limits_in(sentence: str, facts: Facts) -> Iterator[tuple[str, str]]:
+    """For each limit the word that leads to it, empty where it begins its clause, and the rest of its clause."""
+    bare = without_names(lexicon.REFERENCE.sub(" ", sentence), facts)
+    for match in lexicon.LIMIT.finditer(bare):
+        led = verdicts.LED.search(_clause_before(match))
+        yield (led["word"] or "" if led else ""), lexicon.CLAUSE_END.split(bare[match.end() :])[0]
+
+
+def _is_near(fact: Fact) -> bool:
+    if fact.current is None or fact.threshold is None:
+        return False
+    return abs(fact.current - fact.threshold) <= _NEAR_SHARE * abs(fact.threshold)
 
 
 def _is_denied(match: re.Match[str]) -> bool:

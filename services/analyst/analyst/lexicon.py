@@ -180,7 +180,8 @@ THAN_OTHER: Final = re.compile(
 ABOVE: Final = words(r"above|exceed\w*|surpass\w*|over (?:the|its|their) (?:configured )?(?:limit|threshold)")
 BELOW: Final = words(r"below|beneath|undercut\w*|under (?:the|its|their) (?:configured )?(?:limit|threshold)")
 LIMIT: Final = words(r"(?<!rate )(?<!rate-)(?:limits?|thresholds?)")
-BREACH: Final = words(r"breach\w*|violat\w+")
+BREACH: Final = words(r"breach\w*|violat\w+|alerts?(?! (?:threshold|limit|rule|level)s?\b)|alarms?|fir(?:es|ed|ing)")
+"""An alert fires where a threshold is breached."""
 WITHIN: Final = words(r"within (?:all |their |its |the |every )*(?:configured )?(?:limits?|thresholds?)")
 BY: Final = re.compile(r"\bby (?:about |around |roughly |some |almost |nearly )?$", re.IGNORECASE)
 TO: Final = re.compile(r"\b(?:to|at|reach(?:ed|es|ing)?) (?:about |around |roughly )?$", re.IGNORECASE)

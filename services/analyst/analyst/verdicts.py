@@ -35,6 +35,26 @@ STATUS_CLAIM: Final = re.compile(
     r"\b(?:service|system|status|performance|it)(?:'s| is| was| remains| looks) (healthy|degraded|critical)\b",
     re.IGNORECASE,
 )
+_DETERMINER = r"(?:the|its|their|this|that|these|those|a|an|any|all|both|each|every|no)\b"
+LED: Final = re.compile(
+    rf"(?:(?P<word>(?:\w+ (?:to|of|from)|(?!{_DETERMINER})[\w'-]+))\s+)?"
+    rf"(?:{_DETERMINER}\s+(?:(?!{_DETERMINER})[\w-]+\s+){{0,2}})?$",
+    re.IGNORECASE,
+)
+"""What leads to a limit: "below" of "below the configured limit"."""
+NEAR: Final = words(r"(?:close|closer|near|nearer|next|up) to|near(?:s|ed|ing)?|approach\w*|towards?|almost|nearly")
+LEADS_TO_LIMIT: Final = words(
+    NEAR.pattern,
+    r"below|beneath|under\w*|within|inside|against|of|with|for|on|about|than|respect\w*|keeps?|kept|meets?|met|has|have|had",
+    r"(?:far|away|distance|headroom|margin|room|gap|compared|relative|short|value|\w+ing) (?:to|of|from)",
+    r"above|over|exceed\w*|surpass\w*|breach\w*|violat\w*|which|whose|where|as|if|when|since|because|so|here|now|still",
+    r"(?:window|hour)|(?:rais|lower|tighten|loosen|adjust|chang|review|configur|sett?)(?:es|ed|e|s|ing)?",
+)
+"""Of these words either none says that a limit was crossed, or other checks judge it."""
+CROSSED: Final = words(
+    r"cross\w*|pass(?:ed|es)|miss(?:ed|es)|hit|exceed\w*|reach\w*|broken?|breaks?|trip\w*|over(?:shot|run|stepped)",
+    r"surpass\w*|exhausted|used up|blown|torn|lost|failed",
+)
 MODAL: Final = words(r"(?:may|might|could|would|should)(?! have\b)|whether|if")
 """What was measured is not guessed: only these excuse a word of direction, and not of the past."""
 HEDGE: Final = words(
