@@ -14,6 +14,7 @@ from typing import Final
 from analyst import lexicon
 from analyst.beside import refused_neighbours
 from analyst.claims import refused_claims
+from analyst.counts import refused_counts
 from analyst.facts import Facts
 from analyst.health import refused_verdicts
 from analyst.naming import refused_names, without_labels
@@ -57,6 +58,7 @@ def check_draft(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
             *refused_readings(passage, facts),
             *refused_times(passage, facts),
             *refused_claims(passage, facts),
+            *refused_counts(passage, facts),
             *refused_verdicts(passage, facts, status),
         ):
             refusals.append(Refusal(passage.place, reason, words))

@@ -1,4 +1,4 @@
-"""What prose claims of limits and of the whole, held against rules and status: breaches, sides, health, none at all."""
+"""What prose claims of limits and of the whole, held against rules and status: breaches, sides, health."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,6 @@ from analyst.naming import is_named, mentioned, without_names
 from analyst.passage import Passage, Reason, is_instruction
 from analyst.report import Status
 
-_NONE_OF: Final = (
-    (lexicon.NO_ERRORS, "error_rate"),
-    (lexicon.NO_LIMITED, "limited_rate"),
-    (lexicon.NO_TRAFFIC, "requests"),
-)
 _NEAR_SHARE: Final = 0.25
 """Of the limit: as far from it a value may be called near it."""
 
@@ -120,9 +115,6 @@ def _health(passage: Passage, sentence: str, facts: Facts, status: Status) -> It
         elif facts.breached and not (verdicts.MODAL.search(clause) or is_instruction(passage, sentence)):
             if words.lower() != "healthy" or not _tells_of_a_breach(passage, facts):
                 yield "all well though a threshold is breached", words
-    for pattern, metric in _NONE_OF:
-        if (match := pattern.search(sentence)) and facts[metric].current:
-            yield "none of what there is", match[0]
 
 
 def _said_well(sentence: str) -> Iterator[tuple[str, str]]:

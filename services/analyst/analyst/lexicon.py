@@ -56,11 +56,11 @@ QUANTITY: Final = words(
     "nobody|no one|no-one|everybody|everyone|anybody|anyone|not a single",
     r"(?:always|never|constantly|invariably|permanently) (?:fail|tim|refus|succe|answer|work|serv|respond)\w*",
 )
-NO_ERRORS: Final = words("no (?:errors|failures|failed requests)", "error-free", "without (?:any )?(?:errors|failures)")
-NO_LIMITED: Final = words(
-    "no requests (?:were|are|have been) (?:rate[- ])?(?:limited|refused)", "no rate-limited requests"
+NO_TRAFFIC: Final = words(
+    "no (?:requests|traffic|predictions)(?! (?:failed|timed|were|are|have been))",
+    r"(?:requests|traffic|predictions|throughput) (?:\w+ )?(?:dried up|stopped|ceased)",
+    r"(?:requests|traffic|predictions|throughput) (?:\w+ )?came to an? (?:halt|standstill|end)",
 )
-NO_TRAFFIC: Final = words("no (?:requests|traffic|predictions)(?! (?:failed|timed|were|are|have been))")
 
 _UNITS = r"(?!\s*(?:%|ms\b|percent|milli|second|minute|request|error|prediction|failure|answer|call|time|per\b))"
 _CODES = "|".join(str(status.value) for status in HTTPStatus)
@@ -110,8 +110,9 @@ TIME: Final = words(
     r"quarters?|decades?|century|centuries|fortnights?|weekends?|hourly|daily|nightly|weekly|monthly|yearly|annual\w*",
     r"yesterday|today|tonight|tomorrow|overnight|mornings?|afternoons?|evenings?|nights?|noon|midnight|ago",
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|january|february|april|june|july|august|september|october|november",
-    r"december|(?-i:March)|christmas|winter|summer|autumn|ever|never been|all-time|unprecedented|rock bottom",
+    r"december|(?-i:March)|christmas|winter|summer|autumn|ever|never been|all[- ]time|unprecedented|rock bottom",
     r"record (?:high|low|level)s?|(?:its|the|an?) (?:highest|lowest|best|worst)|peaked",
+    r"a (?:new )?record|at (?:its|their) peak",
 )
 PER_SECOND: Final = re.compile(r"\b(?:requests|predictions|answers) (?:per|a|each) second\b", re.IGNORECASE)
 BEFORE: Final = words(

@@ -61,6 +61,11 @@ def without_labels(text: str, facts: Facts) -> str:
     return text
 
 
+def failure_names(fact_id: str) -> str:
+    """A pattern of what one kind of failure is called."""
+    return f"{re.escape(fact_id.removeprefix(ERRORS_PREFIX).replace('_', ' '))} {_FAILURE_NOUNS}"
+
+
 def _mask(place: int) -> str:
     return f"{lexicon.LABEL_MASK}{chr(ord('a') + place)}"
 
@@ -98,4 +103,4 @@ def _own_names(fact_id: str, name: str) -> Iterator[str]:
     if "." in fact_id:
         yield re.escape(fact_id)
     if fact_id.startswith(ERRORS_PREFIX):
-        yield f"{re.escape(fact_id.removeprefix(ERRORS_PREFIX).replace('_', ' '))} {_FAILURE_NOUNS}"
+        yield failure_names(fact_id)

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from common.contracts import TimeRange
 
 SCHEMA_VERSION: Final = "1"
-PROMPT_VERSION: Final = "5"
+PROMPT_VERSION: Final = "6"
 
 Status = Literal["healthy", "degraded", "critical", "insufficient_data"]
 Severity = Literal["info", "warning", "critical"]

@@ -29,7 +29,8 @@ HEALTHY: Final = words(
     r"operational|in (?:good|great|perfect|excellent|best) (?:shape|order|condition|health)|up and running",
     r"under control|business as usual|all (?:green|clear)|trouble-free|problem-free|as expected",
     r"meets? (?:all )?(?:its |the |every )?(?:expectations?|targets?|objectives?|goals?|slos?|slas?)",
-    r"(?:excellent|great|superb|outstanding|perfect|flawless|optimal|good) (?:performance|health|condition|service)",
+    r"excellent|superb|flawless|impeccable|impressive",
+    r"(?:great|outstanding|perfect|optimal|good) (?:performance|health|condition|service)",
 )
 STATUS_CLAIM: Final = re.compile(
     r"\b(?:service|system|status|performance|it)(?:'s| is| was| remains| looks) (healthy|degraded|critical)\b",

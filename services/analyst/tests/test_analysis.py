@@ -101,7 +101,7 @@ def fetch(troubled: Aggregate) -> Fetch:
 
 def test_key__is_sha256_over_canonical_json() -> None:
     document = (
-        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"5","schema_version":"1"}'
+        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"6","schema_version":"1"}'
     )
     assert cache_key(HOUR, "a") == hashlib.sha256(document.encode()).hexdigest()
 

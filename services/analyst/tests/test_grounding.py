@@ -156,6 +156,16 @@ TRUE = (
     "The error rate is {e15}, with a limit of {e19}.",
     "The limit of {e19} on the error rate leaves room.",
     "Some clients ran into the rate limit.",
+    # how many, in words
+    "Nothing was rate-limited.",
+    "Requests were answered without a refusal.",
+    "Errors are rare, at {e8}.",
+    "Few requests failed.",
+    "There is no increase in timeouts.",
+    "Timeouts did not grow.",
+    "The bulk of the failures were timeouts.",
+    "Timeout outcomes outnumber unavailable outcomes.",
+    "Nothing failed if the errors are those of a proxy that may be overloaded.",
     "The error rate is well below its limit.",
     "The error rate remains well within its limit.",
     "Traffic is well under its earlier level.",
@@ -279,6 +289,25 @@ FALSE = (
     ("An alert on the error rate is firing.", "a breach against the data"),
     ("The error rate rings an alarm.", "a breach against the data"),
     ("No alert is firing.", "a breach against the data"),
+    # how many, in words
+    ("Nothing failed.", "none of what there is"),
+    ("Nothing failed, so more load may be taken.", "none of what there is"),
+    ("Not a request timed out.", "none of what there is"),
+    ("The service ran without any failures.", "none of what there is"),
+    ("The answers are error-free.", "none of what there is"),
+    ("Timeouts did not occur.", "none of what there is"),
+    ("Failures are absent.", "none of what there is"),
+    ("There were no unavailable outcomes.", "none of what there is"),
+    ("There were hardly any errors.", "few of what there is more of"),
+    ("Practically no request was answered.", "few of what there is more of"),
+    ("Only a handful of requests were answered.", "few of what there is more of"),
+    ("No request succeeded.", "none of what there is"),
+    ("Hardly a request failed.", "few of what there is more of"),
+    ("Traffic came to a halt.", "none of what there is"),
+    ("The bulk of the failures were unavailable outcomes.", "most of what is less"),
+    ("Unavailable outcomes outnumber timeouts.", "most of what is less"),
+    ("Throughput is a record.", "a time that was not measured"),
+    ("Response times are excellent.", "healthy though it is not"),
     # directions
     ("The p95 latency has been cut by {e2}.", "direction against the data"),
     ("The p95 latency was slashed by {e2}.", "direction against the data"),
@@ -569,6 +598,12 @@ def test_finding__rests_on_its_evidence_where_it_names_no_metric(facts: Facts, s
     refused = _draft().model_copy(update={"findings": [improved]})
     assert check_draft(accepted, facts, status) == []
     assert _reasons(check_draft(refused, facts, status)) == ["direction against the data"]
+
+
+def test_kind_of_failure_that_did_not_happen__may_be_called_absent(make_aggregate: MakeAggregate) -> None:
+    facts = read_facts(make_aggregate(errors={"unavailable": 24}, error_rate=0.004), "1h")
+    for sentence, is_true in {"There were no timeout errors.": True, "There were no errors.": False}.items():
+        assert (check_draft(_draft(sentence, evidence=[]), facts, "healthy") == []) == is_true
 
 
 def test_detail__may_speak_of_what_its_title_names(facts: Facts, status: Status) -> None:

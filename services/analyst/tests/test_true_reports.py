@@ -103,8 +103,8 @@ def test_prompt_files__are_those_of_their_version() -> None:
     """Whoever changes a file gives it a new version, since reports and keys name it."""
     found = hashlib.sha256(b"".join((PROMPTS / f"{PROMPT_VERSION}.{suffix}").read_bytes() for suffix in SUFFIXES))
     assert (PROMPT_VERSION, found.hexdigest()) == (
-        "5",
-        "b28de3ad890143630ce13967cb990cd8f37e0446c7f5e6f7b5d61b7fdb0e76d0",
+        "6",
+        "1cbe406ebdfae78350ad30b2a2845b2d5a60c96f94a91e7be89ae950d8010db2",
     )
     assert {file.name for file in PROMPTS.iterdir()} == {f"{PROMPT_VERSION}.{suffix}" for suffix in SUFFIXES}
 
