@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from analyst.grounding import Refusal, check_draft
 from analyst.limitations import limitations
 from analyst.rendering import render
 from analyst.report import (
+    NO_CALL,
     PROMPT_VERSION,
     SCHEMA_VERSION,
     CacheState,
@@ -67,11 +68,12 @@ class Measured:
 
 
 class DraftFailed(Exception):
-    """A model wrote nothing; `reason` says why."""
+    """A model wrote nothing; `reason` says why, and `is_final` that it would be the same if it were asked again."""
 
-    def __init__(self, reason: FallbackReason) -> None:
+    def __init__(self, reason: FallbackReason, *, is_final: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.is_final = is_final
 
 
 class DraftMalformed(Exception):
@@ -105,12 +107,13 @@ class Drafter:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """A draft that passed the checker, and how it came about."""
+    """A draft that passed the checker, and how it came about. If `is_final`, another try would end the same."""
 
     draft: Draft
     fallback_reason: FallbackReason | None
     refusals: list[Refusal]
     refused_drafts: int
+    is_final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +178,7 @@ class Analyst:
         async def compute(may_spend: bool) -> Computed:
             nonlocal is_shared
             is_shared = False
-            report = await self._compute(parameters, fetch, may_spend)
-            is_wanted = report.is_worth_keeping and report.fallback_reason in (None, "no_key", "no_traffic")
-            return Computed(report.model_dump_json(), is_fallback=not is_wanted)
+            return await self._compute(parameters, fetch, may_spend)
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
         for place in (key, _sha256(["beside", key])):  # what cannot be read may be of a version that still reads it
@@ -186,7 +187,7 @@ class Analyst:
                 return Answer(*read, served.age_s, is_shared)
         raise FlightFailed("corrupt")
 
-    async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Report:
+    async def _compute(self, parameters: Parameters, fetch: Fetch, may_spend: bool) -> Computed:
         measured = await fetch()
         is_past = parameters.end is not None and self._today() - parameters.end > PAST
         facts = read_facts(measured.aggregate, parameters.window, measured.drift, is_past=is_past)
@@ -195,13 +196,20 @@ class Analyst:
         drafted = await self._draft(brief, may_spend, is_spare=parameters.are_absolute)
         report = self._assemble(parameters, measured, brief, drafted)
         self._observe(report)
-        return report
+        has_an_end = report.is_worth_keeping or report.fallback_reason not in NO_CALL  # the quota bounds the calls
+        is_wanted = drafted.is_final and has_an_end
+        return Computed(report.model_dump_json(), is_fallback=not is_wanted, outdates=partial(self._outdates, report))
+
+    def _outdates(self, report: Report, kept: str) -> bool:
+        """What rules say now comes before what a model said of another status."""
+        read = self._read(kept, "stale")
+        return read is not None and read[0].status != report.status
 
     async def _draft(self, brief: Brief, may_spend: bool, *, is_spare: bool) -> Drafted:
         if self._drafter is None:
             return self._rules(brief, "no_key")
         if not may_spend:
-            return self._rules(brief, "cache_unavailable")
+            return self._rules(brief, "cache_unavailable", is_final=False)
         if not brief.facts.has_traffic:  # no model could say more
             return self._rules(brief, "no_traffic")
         refused: list[list[Refusal]] = []
@@ -217,16 +225,18 @@ class Analyst:
                     refused.append(refusals)
                     budget.attempts = min(budget.attempts, 1)
         except DraftFailed as error:
-            return self._rules(brief, error.reason, refused)
+            return self._rules(brief, error.reason, refused, is_final=error.is_final or bool(refused))
         except TimeoutError:
-            return self._rules(brief, "timeout", refused)
+            return self._rules(brief, "timeout", refused, is_final=bool(refused))
         return self._rules(brief, "ungrounded", refused)
 
-    def _rules(self, brief: Brief, reason: FallbackReason, refused: Sequence[list[Refusal]] = ()) -> Drafted:
+    def _rules(
+        self, brief: Brief, reason: FallbackReason, refused: Sequence[list[Refusal]] = (), *, is_final: bool = True
+    ) -> Drafted:
         draft = draft_by_rules(brief.facts, brief.observations, brief.status)
         if own := check_draft(draft, brief.facts, brief.status):
             raise AssertionError(f"the rules wrote what the checker refuses: {own[0]}")
-        return Drafted(draft, reason, refused[-1] if refused else [], len(refused))
+        return Drafted(draft, reason, refused[-1] if refused else [], len(refused), is_final)
 
     def _assemble(self, parameters: Parameters, measured: Measured, brief: Brief, drafted: Drafted) -> Report:
         rendered = render(drafted.draft, brief.facts)

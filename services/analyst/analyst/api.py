@@ -21,7 +21,7 @@ from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
 from analyst.ratelimit_headers import ratelimit_headers
-from analyst.report import FallbackReason, Past, Report
+from analyst.report import NO_CALL, FallbackReason, Past, Report
 from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
 from common.negotiation import preferred
 from common.openapi import Header, operation
@@ -44,7 +44,6 @@ CACHE_HEADERS: Final = (
     Header("X-Cache", "HIT, MISS or STALE.", "HIT"),
     Header(hdrs.AGE, "How many seconds old the report is.", "42"),
 )
-NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "no_traffic", "cache_unavailable"})
 
 T = TypeVar("T")
 

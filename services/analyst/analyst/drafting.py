@@ -14,6 +14,8 @@ from analyst.writer import Budget, Fatal, RateLimited, Retryable, WriterError
 
 MAX_ERRORS: Final = 10
 _FATAL: Final[dict[str, FallbackReason]] = {"blocked": "blocked", "not_found": "model_not_found"}
+_FINAL: Final = ("blocked", "truncated")
+"""What the model would make of the same prompt again, and be paid for; other errors end when somebody mends them."""
 
 
 def create_draft(attempts: Attempts) -> Callable[[Brief, Budget], Awaitable[Draft]]:
@@ -23,7 +25,8 @@ def create_draft(attempts: Attempts) -> Callable[[Brief, Budget], Awaitable[Draf
         try:
             text = await attempts.write(write_prompt(brief), budget)
         except WriterError as error:
-            raise DraftFailed(_reason(error)) from error
+            is_final = isinstance(error, Fatal) and error.reason in _FINAL
+            raise DraftFailed(_reason(error), is_final=is_final) from error
         return _parsed(text)
 
     return draft

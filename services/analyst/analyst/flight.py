@@ -72,10 +72,11 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A result; a fallback is kept for seconds only, and never in place of a kept result."""
+    """A result; a fallback is kept for seconds only, and only in place of a kept result that it `outdates`."""
 
     payload: str
     is_fallback: bool = False
+    outdates: Callable[[str], bool] = lambda kept: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ class Flights:
             raise FlightFailed("timeout") from error
 
     async def _settle(self, key: str, token: str, computed: Computed, kept: Entered) -> Served:
-        if computed.is_fallback and kept.payload is not None:
+        if computed.is_fallback and kept.payload is not None and not computed.outdates(kept.payload):
             await self._record_failure(key, token, "fallback")
             return _served(kept)
         with suppress(StoreUnavailable):  # the result is good even where it cannot be kept

@@ -27,6 +27,8 @@ FallbackReason = Literal[
     "upstream",
     "timeout",
 ]
+NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "no_traffic", "cache_unavailable"})
+"""No model was asked."""
 CacheState = Literal["miss", "hit", "stale"]
 
 

@@ -97,6 +97,25 @@ async def test_text_that_is_no_draft_twice__is_rules(
     assert "surprise" not in str(report.grounding.refusals)
 
 
+@pytest.mark.parametrize(("step", "calls"), [("truncated", 1), ("blocked", 1), (INVENTED, 2)])
+async def test_window_whose_draft_is_refused__costs_no_more_calls_while_its_fallback_is_kept(
+    script: Script,
+    gemini: dict[str, str],
+    open_client: OpenClient,
+    redis_settings: dict[str, Any],
+    step: str,
+    calls: int,
+) -> None:
+    script.steps, script.texts = ([], [step, step]) if step == INVENTED else ([step], [])
+    client = await open_client(**gemini)
+    assert (await _report(await _ask(client))).source == "rules"
+    assert (await _ask(client)).headers["X-Cache"] == "HIT"
+    async with Redis(**redis_settings, decode_responses=True) as redis:
+        (entry,) = [name async for name in redis.scan_iter("*:entry")]
+        assert await redis.pttl(entry) > 3_000_000
+    assert script.calls == calls
+
+
 # ---- the quota
 
 

@@ -8,7 +8,7 @@ from fake_gemini import DRAFT
 from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal
-from analyst.report import Draft, Report
+from analyst.report import Draft, FallbackReason, Report
 from analyst.writer import Budget
 from common.contracts import Aggregate, DriftReport
 
@@ -16,6 +16,8 @@ MakeAggregate = Callable[..., Aggregate]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = Parameters(window="1h")
+PAST_HOUR = Parameters(start=NOON - timedelta(hours=2), end=NOON - timedelta(hours=1))
+KEPT_S, SECONDS_S = 3900, 5
 BAD = DRAFT.model_copy(update={"summary": "The p95 latency is 7."})
 
 
@@ -172,14 +174,83 @@ async def test_refused_draft__gets_one_repair_that_knows_why(
     assert [refusal.reason for refusal in model.briefs[1].refusals] == ["literal figure"]
 
 
-async def test_draft_refused_twice__falls_back_to_rules_for_seconds(
+async def test_draft_refused_twice__falls_back_to_rules_for_as_long_as_a_report_is_kept(
     create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
 ) -> None:
     report = (await create_analyst(Model(BAD, BAD)).report(HOUR, fetch)).report
     assert (report.source, report.fallback_reason, report.model) == ("rules", "ungrounded", None)
     assert report.grounding.refused_drafts == 2
     assert report.grounding.refusals == ["summary: literal figure"]
-    assert store.committed[0][1].keep_s == 5
+    assert store.committed[0][1].keep_s == KEPT_S
+
+
+@pytest.mark.parametrize(
+    ("drafts", "keep_s"),
+    [
+        ((DraftFailed("blocked", is_final=True),), KEPT_S),
+        ((BAD, DraftFailed("quota")), KEPT_S),  # a draft was paid for, and would be refused again
+        ((DraftFailed("quota"),), SECONDS_S),
+        ((DraftFailed("upstream"),), SECONDS_S),
+    ],
+)
+@pytest.mark.parametrize("parameters", [HOUR, PAST_HOUR])
+async def test_fallback__is_kept_for_seconds_unless_another_try_would_end_the_same(
+    create_analyst: Callable[..., Analyst],
+    fetch: Fetch,
+    store: OpenStore,
+    parameters: Parameters,
+    drafts: Sequence[Draft | DraftFailed],
+    keep_s: float,
+) -> None:
+    await create_analyst(Model(*drafts)).report(parameters, fetch)
+    assert store.committed[0][1].keep_s == keep_s
+
+
+async def test_report_by_rules_on_absolute_times__is_kept_for_seconds(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
+) -> None:
+    await create_analyst().report(PAST_HOUR, fetch)
+    assert store.committed[0][1].keep_s == SECONDS_S
+
+
+@pytest.mark.parametrize(
+    ("drafts", "expected"),
+    [
+        ((DraftFailed("quota"),), ("stale", "critical", "ai")),
+        ((BAD, BAD), ("miss", "critical", "rules")),
+        ((DraftFailed("blocked", is_final=True),), ("miss", "critical", "rules")),
+    ],
+)
+async def test_kept_report__is_served_stale_for_want_of_quota_and_not_for_a_refused_draft(
+    create_analyst: Callable[..., Analyst],
+    fetch: Fetch,
+    store: OpenStore,
+    drafts: Sequence[Draft | DraftFailed],
+    expected: tuple[str, str, str],
+) -> None:
+    kept = await create_analyst(Model(DRAFT)).report(HOUR, fetch)
+    store.answer = Entered("LEAD", kept.body.decode(), 301)
+    report = (await create_analyst(Model(*drafts)).report(HOUR, fetch)).report
+    assert (report.cache, report.status, report.source) == expected
+
+
+@pytest.mark.parametrize("reason", ["quota", "upstream", "timeout"])
+async def test_kept_report_of_another_status__gives_way_to_what_rules_say_now(
+    create_analyst: Callable[..., Analyst],
+    fetch: Fetch,
+    store: OpenStore,
+    make_aggregate: MakeAggregate,
+    reason: FallbackReason,
+) -> None:
+    async def calm() -> Measured:
+        return Measured(make_aggregate(), None)
+
+    kept = await create_analyst(Model(DRAFT)).report(HOUR, calm)
+    assert kept.report.status == "healthy"
+    store.answer = Entered("LEAD", kept.body.decode(), 301)
+    report = (await create_analyst(Model(DraftFailed(reason))).report(HOUR, fetch)).report
+    assert (report.cache, report.status, report.fallback_reason) == ("miss", "critical", reason)
+    assert store.committed[-1][1].keep_s == SECONDS_S
 
 
 @pytest.mark.parametrize("drafts", [(DraftFailed("quota"),), (BAD, DraftFailed("quota"))])

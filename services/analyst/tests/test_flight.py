@@ -208,7 +208,15 @@ async def test_fallback__is_kept_for_seconds_only(flights: Flights, store: Memor
     assert store.commits == [Lifetime(LIMITS.negative_s, LIMITS.negative_s, LIMITS.negative_s)]
 
 
-async def test_fallback__never_replaces_a_kept_result(flights: Flights, store: MemoryStore) -> None:
+async def test_fallback__replaces_a_kept_result_that_it_outdates(flights: Flights, store: MemoryStore) -> None:
+    await flights.get("key", finished(Computed("all is well")))
+    store.now_s = LIMITS.ttl_s + 1
+    fallback = finished(Computed("by rules", is_fallback=True, outdates=lambda kept: kept == "all is well"))
+    assert await flights.get("key", fallback) == Served("by rules", "miss")
+    assert store.commits[-1] == Lifetime(LIMITS.negative_s, LIMITS.negative_s, LIMITS.negative_s)
+
+
+async def test_fallback__replaces_no_other_kept_result(flights: Flights, store: MemoryStore) -> None:
     await flights.get("key", finished(Computed("by model")))
     store.now_s = LIMITS.ttl_s + 1
     fallback = finished(Computed("by rules", is_fallback=True))
