@@ -38,7 +38,7 @@ _ANSWERED: Final = r"answered|succeed(?:ed|s)?|served|processed|completed|handle
 _DID_NOT: Final = (
     r" (?:(?:did|do|does|were|was|are|is|have|has|had)(?: been)? )?"
     r"(?:(?:not|never|n't) (?:been )?(?:occur|happen|appear|seen|observed|recorded|found|needed|present|used|there)\w*"
-    r"|absent|none|nowhere)"
+    r"|absent|none|nowhere|non-?existent)"
 )
 _MOST: Final = lexicon.words(
     r"most(?! (?:recent|likely|probably|of the time))|mostly|mainly|chiefly|largely|predominant\w*|majority|bulk",

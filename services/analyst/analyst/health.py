@@ -11,6 +11,8 @@ from analyst.naming import is_named, mentioned, without_names
 from analyst.passage import Passage, Reason, is_instruction
 from analyst.report import Status
 
+_NEAREST: Final = 120
+"""Characters before a limit in which the word that leads to it is looked for."""
 _NEAR_SHARE: Final = 0.25
 """Of the limit: as far from it a value may be called near it."""
 
@@ -60,7 +62,7 @@ def _limits_in(sentence: str, facts: Facts) -> Iterator[tuple[str, str]]:
     """For each limit the word that leads to it, empty where it begins its clause, and the rest of its clause."""
     bare = without_names(lexicon.REFERENCE.sub(" ", sentence), facts)
     for match in lexicon.LIMIT.finditer(bare):
-        led = verdicts.LED.search(_clause_before(match))
+        led = verdicts.LED.search(_clause_before(match)[-_NEAREST:])
         yield (led["word"] or "" if led else ""), lexicon.CLAUSE_END.split(bare[match.end() :])[0]
 
 

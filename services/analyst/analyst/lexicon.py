@@ -180,7 +180,7 @@ THAN_OTHER: Final = re.compile(
 )
 ABOVE: Final = words(r"above|exceed\w*|surpass\w*|over (?:the|its|their) (?:configured )?(?:limit|threshold)")
 BELOW: Final = words(r"below|beneath|undercut\w*|under (?:the|its|their) (?:configured )?(?:limit|threshold)")
-LIMIT: Final = words(r"(?<!rate )(?<!rate-)(?:limits?|thresholds?)")
+LIMIT: Final = words(r"(?:(?<!rate[ -])|(?<=error[ -]rate[ -]))limits?|thresholds?")
 BREACH: Final = words(r"breach\w*|violat\w+|alerts?(?! (?:threshold|limit|rule|level)s?\b)|alarms?|fir(?:es|ed|ing)")
 """An alert fires where a threshold is breached."""
 WITHIN: Final = words(r"within (?:all |their |its |the |every )*(?:configured )?(?:limits?|thresholds?)")
@@ -212,7 +212,7 @@ IMPERATIVE: Final = re.compile(
 )
 REFERS_BACK: Final = re.compile(
     r"(?:(?:and|but|so|yet|now|still|then|also|before|previously|earlier|over|in|during|against|at|from|up|down|the|this"
-    r"|last|past|previous|prior|window|hour|\w+ before|\{e[0-9]{1,3}\})[ ,]+)*"
+    r"|last|past|previous|prior|window|hour|\{e[0-9]{1,3}\})[ ,]+)*"
     r"(?:it|its|they|their|these|this|that|\{e[0-9]{1,3}\}"
     r"|(?:the )?(?:limit|threshold|change|increase|rise|growth|decrease|drop|fall|decline|difference)s?)\b",
     re.IGNORECASE,

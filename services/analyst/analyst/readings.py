@@ -28,7 +28,7 @@ _PATTERNS_BEHIND: Final[tuple[tuple[_Called, str], ...]] = (
     ("before", rf"\)? (?:the \w+ )?(?:before|beforehand|previously|earlier|formerly){_END}"),
     ("now", r"\)? (?:in|during|over|for|of) (?:this|the current) \w+"),
     ("now", rf"\)? (?:now|currently|at present){_END}"),
-    ("limit", rf"\)?,? (?:the |its |their )?(?:configured |upper |lower )?{lexicon.LIMIT.pattern}"),
+    ("limit", rf"\)?,? (?:as )?(?:the |its |their )?(?:configured |upper |lower )?{lexicon.LIMIT.pattern}"),
 )
 _BEHIND: Final = tuple((called, re.compile(pattern, re.IGNORECASE)) for called, pattern in _PATTERNS_BEHIND)
 _FROM: Final = re.compile(r"\bfrom \(?$", re.IGNORECASE)
@@ -38,9 +38,9 @@ _REACHED: Final = re.compile(
 )
 _NO_VERB: Final = (
     r"(?: (?!(?:is|are|was|were|be|has|have|had|by|and|or|at|as|that|which|with|when|where|while|because|since"
-    r"|breach\w*|exceed\w*)\b)[\w'-]+)*?"
+    r"|breach\w*|exceed\w*)\b)[\w'-]+){0,8}?"
 )
-_LIMIT_OF: Final = re.compile(rf"{lexicon.LIMIT.pattern}(?:{_NO_VERB} of | )\(?$", re.IGNORECASE)
+_LIMIT_OF: Final = re.compile(rf"{lexicon.LIMIT.pattern}(?:{_NO_VERB} of |(?:{_NO_VERB},)? )\(?$", re.IGNORECASE)
 _LIMIT_IS: Final = re.compile(
     rf"(?P<led>\b(?:above|over|below|under|beyond|past|within|near|to|from|at|of|[a-z]+(?:ed|es|ing)) )?"
     rf"(?:(?:the|its|their|a|this|that|configured|upper|lower) )*{lexicon.LIMIT.pattern}{_NO_VERB}"
@@ -102,7 +102,7 @@ def _behind(sentence: str, end: int) -> tuple[_Called | None, int]:
 def _in_front(front: str, reference: Cited) -> _Called | None:
     *leading, clause = lexicon.CLAUSE_END.split(front)
     is_limit = _LIMIT_IS.search(clause)
-    if _LIMIT_OF.search(clause) or (is_limit and not is_limit["led"]):
+    if _LIMIT_OF.search(front) or (is_limit and not is_limit["led"]):
         return "limit"
     if _FROM.search(clause):
         return "before"
