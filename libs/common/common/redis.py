@@ -4,15 +4,34 @@ from typing import Any, Self, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from common.settings import RedisSettings
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
 """What a Redis that is down, slow or restarting raises; TimeoutError is an OSError."""
+
+
+class _ToMaster(Connection):
+    """Is closed after it refused to write, and the next command dials anew: a master that became a replica keeps its
+    clients and answers their pings, while its address may long lead to the new one. In a cluster it answers MOVED.
+    """
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ReadOnlyError:
+            # Once the pool has it back: a pipeline has more answers to read.
+            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # the library gives it no types
+            raise
+
+
+class _ToMasterByTls(_ToMaster, SSLConnection):
+    pass
 
 
 class _Cluster(RedisCluster):
@@ -55,7 +74,9 @@ def create_client(settings: RedisSettings, *, timeout_s: float | None = None) ->
     }
     if settings.redis_cluster:
         return cast(Redis, _Cluster(**options, require_full_coverage=False))
-    return Redis(**options, db=settings.redis_db)
+    client = Redis(**options, db=settings.redis_db)
+    client.connection_pool.connection_class = _ToMasterByTls if settings.redis_tls else _ToMaster
+    return client
 
 
 async def run_id(redis: Redis, key: str) -> str:

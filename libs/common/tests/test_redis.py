@@ -4,12 +4,13 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
-from tls import before, self_signed
+from tls import before, join, listening, self_signed
 
 from common.redis import REDIS_ERRORS, create_client, require_writes, run_id
 from common.settings import RedisSettings
@@ -92,6 +93,41 @@ async def someone_blocks(valkey: Valkey) -> bool:
         return int(clients["blocked_clients"]) > 0
     finally:
         await watching.aclose()
+
+
+@pytest.mark.parametrize("by_tls", [False, True])
+async def test_master_that_became_a_replica__is_left_for_the_one_that_the_address_leads_to(
+    own_valkey: Callable[..., Valkey], tmp_path: Path, by_tls: bool
+) -> None:
+    old, new = own_valkey(), own_valkey()
+    assert new.execute("CONFIG", "SET", "requirepass", old.password) == "+OK"
+    authority = self_signed(tmp_path, "localhost")
+    target = old.port
+    async with AsyncExitStack() as opened:
+        port = await opened.enter_async_context(listening(lambda reader, writer: join(reader, writer, target)))
+        address = {"redis_host": "localhost", "redis_password": old.password, "redis_tls": by_tls}
+        if by_tls:
+            port = await opened.enter_async_context(before(port, authority))
+            address["redis_ca_file"] = authority
+        client = await opened.enter_async_context(create_client(settings(port, **address)))
+        script = client.register_script("return redis.call('SET', 'by', 'script')")
+        await script()
+        assert old.execute("REPLICAOF", "127.0.0.1", "1") == "+OK"
+        for write in (script, lambda: client.set("by", "command"), lambda: pipelined(client)):
+            target = old.port
+            with pytest.raises(ReadOnlyError):
+                await write()
+            target = new.port
+            await write()
+            await client.connection_pool.disconnect()
+        assert await client.get("by") == "pipeline"
+
+
+async def pipelined(client: Redis) -> None:
+    pipeline = client.pipeline(transaction=False)
+    for _ in range(3):
+        pipeline.set("by", "pipeline")
+    await pipeline.execute()
 
 
 async def test_absent_cluster__is_an_error_of_the_command_and_not_of_the_start(free_port: Callable[[], int]) -> None:
