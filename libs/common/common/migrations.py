@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from common.postgres import POSTGRES_ERRORS
+from common.postgres import POSTGRES_ERRORS, connect
 from common.service import StartError
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ async def _migrate(dsn: str, package: str, schema: str, revision: str) -> None:
 async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Not by SQLAlchemy, which refuses `?sslmode=` and the other options of a PostgreSQL URL."""
     try:
-        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+        return await connect(dsn, timeout=CONNECT_TIMEOUT_S)
     except POSTGRES_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {reason}") from error

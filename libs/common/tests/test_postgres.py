@@ -1,10 +1,11 @@
 """Pools that wait for their server, and migrations that run once however many start them."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -214,3 +215,47 @@ async def test_pool__never_opens_more_connections_than_its_size(database_url: st
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe-size'"
         counts = await asyncio.gather(*(pool.fetchval(query) for _ in range(20)))
     assert max(counts) == 2
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Where connections are taken and nothing is ever said, as by a host that was lost."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield silent.getsockname()[1]
+
+
+async def test_silent_host__leaves_time_for_the_next_one(database_url: str, silent_port: int) -> None:
+    url = database_url.replace("@", f"@127.0.0.1:{silent_port},")
+    async with create_pool(url, schema="probe", application="probe", timeout_s=1) as pool:
+        assert await first_answer(pool) == 1
+
+
+def test_migrate__passes_over_a_silent_host(database_url: str, silent_port: int, package: Callable[..., str]) -> None:
+    migrate(database_url.replace("@", f"@127.0.0.1:{silent_port},"), package=package(FIRST), schema="probe")
+    assert fetch(database_url, "SELECT count(*) FROM probe.thing") == [(0,)]
+
+
+async def test_server_that_takes_no_writes__is_passed_over(own_postgres: Callable[..., Postgres]) -> None:
+    standby, primary = own_postgres(default_transaction_read_only="on"), own_postgres()
+    await asyncio.to_thread(
+        standby.execute, f"BEGIN READ WRITE; ALTER USER postgres PASSWORD '{primary.password}'; COMMIT"
+    )
+    url = primary.url().replace(f":{primary.port}/", f":{standby.port}/")
+    async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            await pool.fetchval("SELECT 1")
+    url = primary.url().replace("@", f"@127.0.0.1:{standby.port},")
+    async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
+        assert await pool.fetchval("SELECT inet_server_port()") == primary.port
+    url += "?target_session_attrs=any"  # who says so may read there
+    async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
+        assert await pool.fetchval("SELECT inet_server_port()") == standby.port
+
+
+def test_migrate_where_no_writes_are_taken__is_one_line(
+    own_postgres: Callable[..., Postgres], package: Callable[..., str]
+) -> None:
+    url = own_postgres(default_transaction_read_only="on").url()
+    for each in (url, f"{url}?target_session_attrs=read-write"):
+        with pytest.raises(StartError, match="DATABASE_URL: PostgreSQL cannot be used: "):
+            migrate(each, package=package(FIRST), schema="probe")

@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
-from common.postgres import POSTGRES_ERRORS
+from common.postgres import POSTGRES_ERRORS, connect
 from edge_limiter.lane import Ask, StoreUnavailable, Verdict
 
 log = structlog.get_logger()
@@ -181,7 +181,7 @@ def _array(elements: Sequence[str]) -> str:
 
 async def _dial(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
     settings = {"application_name": "edge-limiter", "statement_timeout": _STATEMENT_TIMEOUT_MS}
-    return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
+    return await connect(dsn, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
 
 
 def _jittered_s(failures: int) -> float:
