@@ -6,7 +6,7 @@ TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; w
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -93,6 +93,20 @@ def database_url(cloned_url: Callable[[str], str]) -> str:
 def migrated_url(cloned_url: Callable[[str], str], databases: Databases) -> Callable[..., str]:
     """Call it with package names (`migrated_url("metrics")`) for a database on which their migrations ran."""
     return lambda *packages: cloned_url(databases.migrated(*packages))
+
+
+@pytest.fixture
+def demoted(postgres: Postgres) -> Callable[[str], AbstractContextManager[str]]:
+    """Enter it with the URL of a database for one whose connections, if opened before it ends, never take a write."""
+
+    @contextmanager
+    def read_only(url: str) -> Iterator[str]:
+        database = urlsplit(url).path.lstrip("/")
+        postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        yield f"{url}?target_session_attrs=any"
+        postgres.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only", "postgres")
+
+    return read_only
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,12 @@ def create_pool(
     )
 
 
+async def renew_after(error: Exception, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    """Have the pool dial anew when `error` says that its server, though alive, takes no writes any more."""
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        await pool.expire_connections()
+
+
 def migrate(dsn: str, *, package: str, schema: str) -> None:
     """Bring `schema` to the newest revision in `<package>/migrations`. Safe to call from many replicas at once.
 

@@ -6,14 +6,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from common.postgres import POSTGRES_ERRORS, create_pool, migrate
+from common.postgres import POSTGRES_ERRORS, create_pool, migrate, renew_after
 from common.service import StartError
 from launcher.postgres import Postgres
 
@@ -259,3 +259,16 @@ def test_migrate_where_no_writes_are_taken__is_one_line(
     for each in (url, f"{url}?target_session_attrs=read-write"):
         with pytest.raises(StartError, match="DATABASE_URL: PostgreSQL cannot be used: "):
             migrate(each, package=package(FIRST), schema="probe")
+
+
+async def test_pool_whose_server_ceased_to_take_writes__dials_anew(
+    database_url: str, demoted: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    with demoted(database_url) as url:
+        pool = await create_pool(url, schema="probe", application="probe", timeout_s=60)
+        await pool.execute("SELECT 1")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
+        await pool.execute("CREATE SCHEMA probe")
+    await renew_after(refused.value, pool)
+    await pool.execute("CREATE SCHEMA probe")
+    await pool.close()

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from analyst.report import Past, Report
 from common.ops import State
-from common.postgres import POSTGRES_ERRORS, create_pool
+from common.postgres import POSTGRES_ERRORS, create_pool, renew_after
 from common.tasks import running
 
 log = structlog.get_logger()
@@ -102,6 +102,7 @@ class Archive:
                 await self._pool.execute(_KEEP, report.report_id, report.generated_at, report.model_dump_json())
             except POSTGRES_ERRORS as error:
                 self._lost(error)
+                await renew_after(error, self._pool)
             else:
                 self._reachable = True
             finally:
@@ -114,6 +115,7 @@ class Archive:
                 await self._pool.execute(_PURGE, timedelta(days=self._limits.keep_days))
             except POSTGRES_ERRORS as error:
                 log.warning("old reports not deleted", error=type(error).__name__)
+                await renew_after(error, self._pool)
             await asyncio.sleep(PURGE_S)
 
     async def drain(self) -> None:

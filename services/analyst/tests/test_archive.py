@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -154,6 +155,22 @@ async def test_server_absent__loses_reports_and_says_so(
         assert await archive.state() == "degraded"
         with pytest.raises(ArchiveUnavailable):
             await archive.page(None, 1)
+
+
+async def test_server_that_ceased_to_take_writes__is_left(
+    url: str, lost: list[None], demoted: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    report = _report()
+    async with AsyncExitStack() as opened:
+        with demoted(url) as old:
+            archiving = open_archive(old, LIMITS, lambda: lost.append(None), asyncio.Event())
+            archive = await opened.enter_async_context(archiving)
+            archive.keep(_report())
+            await archive.drain()
+        archive.keep(report)
+        await archive.drain()
+        assert len(lost) == 1
+        assert await archive.get(report.report_id) == report
 
 
 def test_migrating_without_a_database__names_the_variable() -> None:

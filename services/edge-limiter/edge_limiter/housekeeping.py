@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from common.postgres import POSTGRES_ERRORS
+from common.postgres import POSTGRES_ERRORS, renew_after
 
 log = structlog.get_logger()
 
@@ -71,6 +71,7 @@ class Housekeeping:
                     await self.collect()
             except POSTGRES_ERRORS as error:
                 log.debug("housekeeping waits for the store", reason=type(error).__name__)
+                await renew_after(error, self._pool)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def beat(self) -> None:

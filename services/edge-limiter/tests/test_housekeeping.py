@@ -1,10 +1,14 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import TypeAlias
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from common.postgres import create_pool
+from common.tasks import end
 from edge_limiter.housekeeping import ALIVE_S, GRACE_S, PAGE, Housekeeping
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -35,6 +39,24 @@ async def test_process_that_stopped_beating__is_forgotten(pool: Pool) -> None:
     assert one.replicas == 1
     await one.beat()
     assert await pool.fetchval("SELECT count(*) FROM edge.replicas") == 1
+
+
+async def test_store_that_ceased_to_take_writes__is_left(
+    edge_database: str, demoted: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    with demoted(edge_database) as url:
+        pool = await create_pool(url, schema="edge", application="test", timeout_s=60)
+        await pool.execute("SELECT 1")
+    housekeeping = Housekeeping(pool, "one")
+    with capture_logs() as logs:
+        running = asyncio.create_task(housekeeping.run())
+        async with asyncio.timeout(60):
+            while not logs:
+                await asyncio.sleep(0.01)
+        await end(running)
+    assert logs[0]["reason"] == "ReadOnlySQLTransactionError"
+    await housekeeping.beat()
+    await pool.close()
 
 
 async def insert_rows(pool: Pool, prefix: str, rows: int, age_s: float) -> None:

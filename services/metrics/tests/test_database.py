@@ -1,5 +1,8 @@
 """What callers are told when PostgreSQL takes too long."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import asyncpg
 import pytest
 
@@ -23,3 +26,22 @@ async def test_connection_that_is_not_to_be_had__is_no_slow_statement(metrics_ur
                 async with Database(pool, 0.01).transaction():
                     pass
     assert not isinstance(caught.value, StoreTooSlow)
+
+
+async def test_server_that_ceased_to_take_writes__is_left(
+    metrics_url: str, demoted: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    with demoted(metrics_url) as url:
+        pool = await create_pool(url, schema="metrics", application="test", timeout_s=20)
+        database = Database(pool, 20)
+        async with database.transaction(), database.transaction():
+            pass  # two connections
+    with pytest.raises(StoreUnavailable, match="ReadOnlySQLTransactionError"):
+        await touch(database)
+    await touch(database)
+    await pool.close()
+
+
+async def touch(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute("UPDATE evaluation SET at = at")
