@@ -46,7 +46,7 @@ class Partitions:
     async def maintain(self) -> PartitionState:
         """Make what is missing and drop what is too old. Raises StoreUnavailable when not even that can be told."""
         now = datetime.fromtimestamp(self._now(), UTC)
-        oldest = (now - self._retention).date()
+        oldest = await self._oldest(now)
         ahead = {now.date() + _DAY * n for n in range(self._ahead_days + 1)}
         failed = 0
         for table in TABLES:
@@ -57,6 +57,12 @@ class Partitions:
             steps += [partial(self._drop, table, day) for day in sorted(existing | stray) if day < oldest]
             failed += [await _is_done(step, table) for step in steps].count(False)
         return (await self._state(now.date()))._replace(failed=failed)
+
+    async def _oldest(self, now: datetime) -> date:
+        """The first day to keep, by the slower of our clock and the database's: what a wrong one drops is gone."""
+        async with self._database.transaction() as connection:
+            told: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        return (min(now, told) - self._retention).date()
 
     async def _days(self, table: str) -> tuple[set[date], set[date]]:
         """Days that have a partition, and days of which the default partition has rows."""

@@ -119,6 +119,19 @@ async def test_days_past_retention__are_dropped_and_their_rollups_stay(
     assert await rows("SELECT sum(n)::int FROM rollup WHERE width_s = 86400") == [(2,)]
 
 
+async def test_clock_that_is_far_ahead__drops_nothing(
+    partitions: Partitions, database: Database, clock: Any, rows: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    [(now,)] = await rows("SELECT clock_timestamp()")
+    clock.now_s = now.timestamp()
+    await partitions.maintain()
+    await Ledger(database).write([prediction(at_us=int(clock.now_s * 1_000_000))])
+    clock.now_s += timedelta(days=400).total_seconds()
+    await partitions.maintain()
+    assert await rows("SELECT count(*) FROM prediction") == [(1,)]
+    assert await rows("SELECT count(*) FROM retention") == [(0,)]
+
+
 async def test_rows_past_retention_in_the_default__are_dropped_too(
     partitions: Partitions, database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
 ) -> None:
