@@ -90,6 +90,16 @@ async def save(connection: Connection, episode: Episode) -> None:
         )
 
 
+async def tell(connection: Connection, *, firing: bool) -> list[Episode]:
+    """Note as told, and return, what was resolved of what a receiver heard that it fires; with `firing`, what fires."""
+    records = await connection.fetch(
+        "UPDATE alert SET told = state WHERE state = 'resolved' AND told = 'firing' "
+        f"OR $1 AND state = 'firing' AND told IS NULL RETURNING {_COLUMNS}",
+        firing,
+    )
+    return [_episode(record) for record in records]
+
+
 async def forget(connection: Connection, episode: Episode) -> None:
     """Drop an episode that never fired."""
     await connection.execute(

@@ -23,7 +23,11 @@ HISTORY_S: Final = 90 * 86_400
 
 
 class Evaluator:
-    """What a tick decides, and the notifications of it, are one transaction."""
+    """What a tick decides, and the notifications of it, are one transaction.
+
+    While some replicas have a webhook and others not yet, or no more, any of them may judge: `notifies` is whether
+    this one tells what it finds firing. The end of what was told any of them tells.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Evaluator:
             rules = (await newest(connection)).document.rules
             readings = await stand(Snapshot(connection), rules, now_us)
             changed = await self._advance(connection, readings, now_us)
+            for episode in await alert_store.tell(connection, firing=self._notifies):
+                await outbox.put(connection, episode, now_us)
             await alert_store.forget_resolved(connection, now_us - HISTORY_S * SECOND)
         self._metrics.evaluations.inc()
         for episode in changed:
@@ -87,6 +93,4 @@ class Evaluator:
                 await alert_store.forget(connection, old)
             if episode is not None and (old is None or episode.state != old.state):
                 changed.append(episode)
-                if self._notifies and episode.state != "pending":
-                    await outbox.put(connection, episode, now_us)
         return changed

@@ -26,8 +26,8 @@ RULE = {
 @pytest.fixture
 def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
     """Call it for a replica's evaluator."""
-    return lambda interval_s=5: Evaluator(
-        database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=True, now=clock
+    return lambda interval_s=5, notifies=True: Evaluator(
+        database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=notifies, now=clock
     )
 
 
@@ -162,6 +162,31 @@ async def test_replicas__judge_each_tick_once_and_queue_one_notification(
         clock.now_s += 5
     assert await rows("SELECT count(*) FROM alert") == [(1,)]
     assert await rows("SELECT count(*) FROM notification") == [(1,)]
+
+
+async def test_alert_that_began_or_ended_where_no_webhook_is__is_told_all_the_same(
+    ruled: Callable[..., Any],
+    happened: Callable[..., Any],
+    evaluator: Callable[..., Evaluator],
+    rows: Callable[..., Any],
+    clock: Any,
+) -> None:
+    async def told(*, notifies: bool) -> list[str]:
+        clock.now_s += 5
+        assert await evaluator(notifies=notifies).evaluate()
+        return [word for (word,) in await rows("SELECT body::jsonb->>'status' FROM notification ORDER BY id")]
+
+    await ruled(RULE | {"for_s": 0, "keep_firing_for_s": 0})
+    await happened(*["error"] * 4)
+    assert await told(notifies=False) == []
+    assert await told(notifies=True) == ["firing"]
+    assert await told(notifies=True) == ["firing"]
+    await happened(*["ok"] * 30)
+    assert await told(notifies=False) == ["firing", "resolved"]
+    await happened(*["error"] * 100)
+    assert await told(notifies=False) == ["firing", "resolved"]
+    await ruled()
+    assert await told(notifies=True) == ["firing", "resolved"]  # nobody heard that it fired again
 
 
 @pytest.mark.parametrize("interval_s", [1, 60, 3_600])
