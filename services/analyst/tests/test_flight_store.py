@@ -524,3 +524,20 @@ async def _ignore(work: Awaitable[Served]) -> None:
         await work
     except (asyncio.CancelledError, TimeoutError, FlightFailed):
         return
+
+
+async def test_what_was_stored_before_the_clock_was_set_back__is_not_served_until_then(
+    store: RedisFlightStore, redis: Redis
+) -> None:
+    async def set_back(*fields: str) -> None:
+        for field in fields:
+            await redis.hincrby(ENTRY, field, 3_600_000)
+
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "report", LONG)
+    await set_back("stored_ms", "fresh_until_ms", "serve_until_ms")
+    assert await store.enter("key", "b", 30) == Entered("LEAD")
+    await store.fail("key", "b", "busy", 60)
+    assert await store.enter("key", "c", 30) == Entered("FAILED", failure="busy")
+    await set_back("failed_ms", "retry_at_ms")
+    assert await store.enter("key", "c", 30) == Entered("LEAD")

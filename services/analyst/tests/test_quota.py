@@ -101,6 +101,18 @@ async def test_a_lowered_limit__says_when_enough_slots_have_ended(redis: Redis) 
     assert -1e-5 < longer_s < passed_s + 1e-5
 
 
+async def test_slots_ahead_of_a_clock_that_was_set_back__count_from_then_on(redis: Redis) -> None:
+    quota = Quota(redis, 2)
+    for member in "ab":
+        await quota.take(member)
+    for member in "ab":
+        await redis.zincrby("analyst:{quota}:log", 3_600e6, member)
+    assert (await quota.look()).granted  # or nobody would try
+    refused = await quota.take("c")
+    assert (refused.granted, refused.wait_s) == (False, quota.window_s)
+    assert not (await quota.look()).granted
+
+
 @pytest.mark.parametrize(("limit", "spare"), [(1, 1), (2, 1), (7, 1), (10, 4), (12, 6), (60, 30)])
 async def test_spare_slots__leave_six_or_half_of_the_limit_and_are_one_at_least(
     redis: Redis, limit: int, spare: int

@@ -6,6 +6,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local limit, window, share = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - window))
+-- Slots ahead are of a clock that was set back since. They may just have been taken, so they count from now on.
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')) do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now), member)
+end
 local used = redis.call('ZCARD', KEYS[1])
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return {1, math.max(0, limit - used), 0, 'granted'} end
 
