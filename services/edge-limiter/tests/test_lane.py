@@ -145,6 +145,22 @@ async def test_only_gone_waiters__ask_nothing() -> None:
     assert [[a.key for a in batch] for batch in store.batches] == [[b"a"], [b"c"]]
 
 
+async def test_whole_batches_of_gone_waiters__do_not_keep_those_behind_them_waiting() -> None:
+    store = HeldStore()
+    async with running(store, batch_keys=1) as lane:
+        first = ask(lane, b"a")
+        await store.asked.acquire()
+        gone, stays = [ask(lane, b"b"), ask(lane, b"c")], ask(lane, b"d")
+        await asyncio.sleep(0)
+        for leaving in gone:
+            leaving.cancel()
+        await asyncio.wait(gone)
+        store.answer()
+        store.answer()
+        async with asyncio.timeout(60):
+            assert all(await asyncio.gather(first, stays))
+
+
 async def test_store_that_fails__fails_the_batch_and_serves_the_next() -> None:
     store = HeldStore()
     async with running(store) as lane:
@@ -154,6 +170,24 @@ async def test_store_that_fails__fails_the_batch_and_serves_the_next() -> None:
             await failing
         store.answer()
         assert await ask(lane, b"a")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_client_that_leaves_while_its_statement_runs__ends_no_lane(fails: bool) -> None:
+    store = HeldStore()
+    async with running(store) as lane:
+        gone, stays = ask(lane, b"a"), ask(lane, b"a")
+        await store.asked.acquire()
+        gone.cancel()
+        await asyncio.wait([gone])
+        if fails:
+            store.fail(StoreUnavailable())
+        else:
+            store.answer()
+        store.answer()
+        async with asyncio.timeout(60):
+            await asyncio.wait([stays])
+            assert await ask(lane, b"b")
 
 
 async def test_waiter_past_its_deadline__is_not_sent() -> None:
@@ -200,6 +234,23 @@ async def test_waiter_that_waited_for_half_its_time__neither_fails_nor_hurries_t
         assert await fresh
     assert [[a.key for a in batch] for batch in store.batches] == [[b"a"], [b"c"]]
     assert min(store.patience_s) >= 0.05
+
+
+async def test_statement__gets_the_time_that_its_most_hurried_waiter_has_left() -> None:
+    store, now = HeldStore(), [1_000.0]
+    async with running(store, now=lambda: now[0]) as lane:
+        first = ask(lane, b"a")
+        await store.asked.acquire()
+        tasks = [ask(lane, b"b")]
+        await asyncio.sleep(0)
+        now[0] += 0.03
+        tasks.append(ask(lane, b"c"))
+        await asyncio.sleep(0)
+        now[0] += 0.01
+        store.answer()
+        store.answer()
+        await asyncio.gather(first, *tasks)
+    assert store.patience_s == pytest.approx([0.1, 0.06])
 
 
 async def test_store_that_is_down__is_not_waited_for() -> None:
