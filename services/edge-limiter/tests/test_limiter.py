@@ -158,6 +158,13 @@ async def test_store_away_and_policy_open__everything_passes() -> None:
         assert (await w.decide(policy)).source == "open"
 
 
+async def test_what_passed_while_the_policy_was_open__counts_once_it_decides_locally() -> None:
+    async with world() as w:
+        w.store.is_failing = True
+        assert await w.admitted(3, Policy("predict", 5, 60, "open")) == 3
+        assert await w.admitted(5) == 2
+
+
 async def test_store_away_and_policy_closed__nothing_passes_and_nobody_is_blamed() -> None:
     async with world() as w:
         w.store.is_failing = True
