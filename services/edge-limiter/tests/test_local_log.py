@@ -19,6 +19,7 @@ def test_any_sequence__never_exceeds_the_limit_and_never_refuses_what_fits(steps
         assert verdict.allowed == (charged + cost <= LIMIT)
         if verdict.allowed:
             admitted.append((now, cost))
+        assert verdict.remaining == LIMIT - charged - (cost if verdict.allowed else 0)
 
 
 def test_refused__is_allowed_once_reset_has_passed_and_not_before() -> None:
@@ -42,7 +43,7 @@ def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept()
     log = LocalLog(100)
     for number in range(5 * MAX_LIMIT):
         log.record(b"k", 3, WINDOW_S, number / MAX_LIMIT)
-    assert len(log._logs[b"k"].charges) <= MAX_LIMIT
+    assert len(log._logs[b"k"].charges) == log.charges <= MAX_LIMIT
     refused = log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, 5.0)
     last_in_the_way = 5 * MAX_LIMIT - MAX_LIMIT // 3 - 1  # the 333 after it are 999 units
     fits_again_s = last_in_the_way / MAX_LIMIT + WINDOW_S
