@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from edge_limiter.lane import Ask, StoreUnavailable, Verdict
-from edge_limiter.store import DECIDE, PostgresLog, StoreState, columns
+from edge_limiter.store import DECIDE, PostgresLog, StoreState, _jittered_s, columns
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 
@@ -234,6 +234,19 @@ async def test_answer_that_lay_unread_while_the_loop_stood_still__is_not_late(ed
         for _ in range(10):
             await asyncio.sleep(0)
         assert log.is_up
+
+
+async def test_answer_in_time__is_not_called_late_afterwards(edge_database: str) -> None:
+    async with open_log(edge_database) as log:
+        await log.decide([Ask(b"k", 1, 1, LIMIT, WINDOW_S)], 60.0)
+        assert log._timer.cancelled()
+
+
+def test_waits_between_connections__double_to_a_second_and_begin_with_none() -> None:
+    assert _jittered_s(1) == 0.0
+    for failures in range(2, 20):
+        longest_s = min(1.0, 0.05 * 2**failures)
+        assert longest_s / 2 <= _jittered_s(failures) <= longest_s
 
 
 async def test_killed_connection__is_noticed_without_a_request_and_opened_again(
