@@ -90,6 +90,66 @@ async def test_closed_port__is_a_bad_gateway(connect: Connect, free_port: Callab
     assert upstream.in_flight == 0
 
 
+async def test_uploads_that_fail__leave_their_room_to_the_next(connect: Connect, free_port: Callable[[], int]) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    upstream = await connect(f"http://127.0.0.1:{free_port()}", limit=2)
+    for _ in range(3):
+        with pytest.raises(BadGateway):
+            await upstream("POST", "/x", [], pieces(), 60.0)
+    assert upstream.in_flight == 0
+
+
+@pytest.mark.parametrize(("method", "says_length"), [("POST", True), ("GET", False)])
+async def test_request_without_a_body__says_so_where_one_is_expected(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str, says_length: bool
+) -> None:
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    assert await call(await connect(await start_raw_upstream(serve)), method) == 200
+    assert (b"\r\nContent-Length: 0\r\n" in heads[0]) == says_length
+
+
+async def test_upstream_that_does_not_read__is_not_read_ahead_for(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    """Else a client's whole body would lie in our memory: here 64 MB, of which the sockets hold a few."""
+    taken, reads, size = 0, asyncio.Event(), 1 << 16
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(1_000):
+            taken += 1
+            await asyncio.sleep(0)
+            yield b"x" * size
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await reads.wait()
+        await reader.readexactly(1_000 * size)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    upstream = await connect(await start_raw_upstream(serve))
+    length = ("Content-Length", str(1_000 * size))
+    calling = asyncio.create_task(upstream("POST", "/x", [length], pieces(), 60.0))
+    while not taken:
+        await asyncio.sleep(0)
+    for _ in range(4_000):
+        await asyncio.sleep(0)
+    assert taken < 1_000
+    reads.set()
+    with await calling as answer:
+        assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     "answer",
     [
