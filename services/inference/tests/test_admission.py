@@ -34,6 +34,17 @@ def test_batches_of_one_length__still_predict_that_length() -> None:
     assert model.seconds(25) == pytest.approx(0.005)
 
 
+def test_costs_that_grow_faster_than_tokens__are_no_line_that_begins_below_nothing() -> None:
+    model = LatencyModel()
+    for tokens in (10, 100) * 50:
+        model.learn(tokens, 1e-5 * tokens**2)
+    assert model.line == pytest.approx((0.0, model.seconds_per_token))
+
+
+def test_nothing_learnt_yet__predicts_nothing() -> None:
+    assert LatencyModel().seconds(1000) == 0.0
+
+
 def test_faster_engine__is_noticed() -> None:
     model = LatencyModel()
     for seconds in [0.1] * 50 + [0.01] * 1500:
@@ -90,6 +101,23 @@ def test_queue_full_of_tokens__refuses_until_there_is_room() -> None:
         admission.admit([401], 10.0)
     admission.release(600)
     admission.admit([401], 10.0)
+
+
+def test_full_queue__is_told_to_come_back_when_all_workers_have_made_room() -> None:
+    admission = taught(workers=2, max_queue_tokens=1000)
+    admission.admit([600], 10.0)
+    with pytest.raises(Overloaded) as refused:
+        admission.admit([600], 10.0)
+    assert refused.value.retry_after_s == pytest.approx(200 * 0.0012 / 2, abs=0.01)
+
+
+def test_texts_of_a_list__are_predicted_one_after_the_other_by_as_many_workers_as_there_are() -> None:
+    admission = taught()
+    admission.admit([25], 10.0)  # 30 ms
+    with pytest.raises(Overloaded):
+        admission.admit([25, 25], 0.13)  # 60 ms more; two fifths of the time are kept
+    admission.workers = 2
+    admission.admit([25, 25], 0.13)
 
 
 def test_list_of_texts__is_refused_whole_when_its_last_would_be_late() -> None:
