@@ -98,6 +98,18 @@ async def test_text_whose_client_left__is_not_scored(start: Start, stage: Any) -
     assert ([len(text) for batch in stage.batches for text in batch], batcher.desk.tokens) == ([3, 4], 0)
 
 
+async def test_client_that_leaves_while_its_text_is_scored__costs_no_worker(start: Start, stage: Any) -> None:
+    batcher = await start()
+    stage.hold()
+    [left, stays] = submit(batcher, "left it", "stays")
+    await stage.entered()
+    left.future.cancel()
+    stage.release()
+    assert isinstance((await outcomes([stays]))[0], Scored)
+    assert isinstance((await outcomes(submit(batcher, "good")))[0], Scored)
+    assert not batcher.is_lost
+
+
 async def test_text_past_its_deadline__is_not_scored(start: Start, stage: Any) -> None:
     clock = [100.0]
     batcher = await start(now=lambda: clock[0])
