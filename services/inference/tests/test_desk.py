@@ -184,3 +184,13 @@ async def test_job_that_is_put_back__wakes_a_worker() -> None:
     await turns()
     desk.put_back([job])
     assert await worker == [job]
+
+
+async def test_oldest_age__is_that_of_the_job_that_waits_longest() -> None:
+    now = [100.0]
+    desk = Desk(Waiting(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: now[0])
+    assert desk.oldest_age_s == 0.0
+    for number in range(2):
+        desk.enter([Job(number, "", 1, now[0], 200.0, asyncio.get_running_loop().create_future())])
+        now[0] += 3.0
+    assert desk.oldest_age_s == 6.0
