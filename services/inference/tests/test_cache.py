@@ -84,3 +84,14 @@ async def test_job_past_its_deadline__is_not_joined() -> None:
     flights = Flights(lambda _job, _deadline_s: False)
     flights.board(b"k", flying())
     assert flights.join(b"k", 20.0) is None
+
+
+async def test_job_that_ended__does_not_take_the_next_of_its_text_with_it() -> None:
+    """One past its deadline is not joined, and another is on its way before it ends."""
+    flights = Flights(lambda _job, _deadline_s: True)
+    late, next_one = flying(), flying()
+    flights.board(b"k", late)
+    flights.board(b"k", next_one)
+    late.future.set_result(scored())
+    await asyncio.sleep(0)
+    assert flights.join(b"k", 5.0) is next_one

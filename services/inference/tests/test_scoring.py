@@ -56,6 +56,19 @@ async def test_text_scored_before__comes_from_the_cache(start: Start, stage: Any
     assert scored_texts(stage) == 1
 
 
+async def test_retry_after__is_for_what_needs_room_alone(start: Start, stage: Any) -> None:
+    scorer = await start(max_wait_s=1e-9)
+    await score(scorer, "known")
+    stage.hold()
+    scoring = score(scorer, "on its way")
+    await stage.entered()
+    deadline_s = time.monotonic() + 30.0
+    assert [scorer.retry_after_s(text, deadline_s) for text in ("known", "on its way")] == [None, None]
+    assert scorer.retry_after_s("new", deadline_s) is not None
+    stage.release()
+    await scoring
+
+
 async def test_no_cache__scores_every_text(start: Start, stage: Any) -> None:
     scorer = await start(cache_bytes=0)
     await asyncio.gather(score(scorer, "good", "good"), score(scorer, "good"))
