@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Final
 
 import pytest
@@ -64,6 +65,53 @@ async def test_engine_whose_making_panics__is_given_up_like_any_that_cannot_be_m
 
     events = await story_of_a_death(stage, lambda: ThreadHost.start(make), lambda: None)
     assert [event.what for event in events] == ["died", "cannot restart", "cannot restart", "gave up"]
+
+
+async def test_engine_that_cannot_be_made__is_tried_again_after_twice_as_long_each_time(stage: Any) -> None:
+    tries_s: list[float] = []
+
+    async def make() -> Host:
+        tries_s.append(time.monotonic())
+        if len(tries_s) > 1:
+            raise RuntimeError
+        return await stage.host()  # type: ignore[no-any-return]
+
+    gave_up = asyncio.Event()
+    restarts = Restarts(backoff_s=0.01, attempts=4)
+    batcher = Batcher(
+        make,
+        SIZES,
+        time.monotonic,
+        on_worker=lambda event: gave_up.set() if event.what == "gave up" else None,
+        restarts=restarts,
+    )
+    await batcher.start()
+    stage.break_scores = 2  # the text and the probe
+    batcher.submit(["good"], time.monotonic() + 60.0)
+    async with asyncio.timeout(60):
+        await gave_up.wait()
+    await batcher.close()
+    waited_s = [later - earlier for earlier, later in pairwise(tries_s[1:])]
+    assert all(waited >= 0.99 * 0.02 * 2**number for number, waited in enumerate(waited_s))
+    assert len(waited_s) == 3
+
+
+class HalfDeaf(Batcher):
+    """The lane that works ahead ends, as none ever should."""
+
+    async def take(self, *, ahead: bool) -> list[Job]:
+        if ahead:
+            raise asyncio.CancelledError
+        return await super().take(ahead=ahead)
+
+
+async def test_worker_of_which_a_lane_has_ended__is_lost(stage: Any) -> None:
+    batcher = HalfDeaf(stage.host, replace(SIZES, lanes=2), time.monotonic)
+    await batcher.start()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert batcher.is_lost
+    await batcher.close()
 
 
 async def test_time_that_a_restart_took__is_not_what_a_batch_costs(stage: Any) -> None:
