@@ -421,6 +421,43 @@ def test_disk_without_room_for_another_file__frees_shipped_segments_first_then_r
         assert shipped(journal) == [payload * 20 for payload in (b"b", b"c", b"d")]
 
 
+def test_disk_that_fails__is_named_and_frees_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_fd: int, _data: bytes) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tmp_path, segment_bytes=10) as journal:
+        for payload in (b"a", b"b"):
+            journal.append([payload * 20])  # a segment each
+        assert len(shipped(journal)) == 2
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "write", fail)
+            with pytest.raises(JournalFull, match="cannot be written: Input/output error"):
+                journal.append([b"x" * 20])
+        journal.rewind()
+        assert shipped(journal) == [b"a" * 20, b"b" * 20]
+
+
+def test_write_that_cannot_be_undone__stands_before_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really_write = os.write
+
+    def write_half(fd: int, data: bytes) -> int:
+        return really_write(fd, data[: len(data) // 2])
+
+    def fail(_fd: int, _length: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tmp_path) as journal:
+        journal.append([b"a" * 20])
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "write", write_half)
+            failing.setattr(os, "ftruncate", fail)
+            with pytest.raises(JournalFull):
+                journal.append([b"x" * 20])
+        journal.append([b"b" * 20])
+        assert shipped(journal) == [b"a" * 20, b"b" * 20]
+        assert journal.skipped_bytes == 0
+
+
 def python(program: str, folder: Path) -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-c", textwrap.dedent(program), str(folder)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
