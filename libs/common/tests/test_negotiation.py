@@ -17,6 +17,7 @@ JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
         ("text/csv;q=0.9, */*;q=0.1", CSV),
         ("text/csv, */*", CSV),
         ("text/*", CSV),
+        ("*/*, text/csv", CSV),
         ("application/json;q=0, */*", CSV),
         ("text/*;q=0, application/json;q=0.5, */*", NDJSON),
         ("text/csv, application/json", CSV),
