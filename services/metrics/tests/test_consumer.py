@@ -199,6 +199,25 @@ async def test_postgres_away__keeps_the_batch_and_reads_no_further(
     assert (await redis.xinfo_groups(STREAM))[0]["lag"] == 3
 
 
+async def test_postgres_away_for_long__is_tried_again_after_seconds_at_most(
+    group: None,
+    consumer: Callable[..., Any],
+    reader: Callable[..., Any],
+    database: Database,
+    send: Callable[..., Any],
+    counted: Callable[..., Any],
+    prediction: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seconds are a thousandth here: doubled thirty times they would still be a fortnight."""
+    monkeypatch.setattr("metrics.consumer._BACKOFF_MIN_S", 0.0001)
+    monkeypatch.setattr("metrics.consumer._BACKOFF_MAX_S", 0.005)
+    await send(prediction())
+    async with asyncio.timeout(60):
+        await consumer(reader(), AwayLedger(database, failures=30)).step()
+    assert await counted() == (1, [1, 1, 1])
+
+
 class SlowLedger(Ledger):
     """PostgreSQL takes some events in its time, and not one more."""
 
