@@ -153,6 +153,8 @@ async def test_no_server__is_a_named_error(free_port: object) -> None:
     assert callable(free_port)
     async with Redis(port=free_port(), retry=Retry(NoBackoff(), 0)) as client:
         with pytest.raises(QuotaUnavailable):
+            await Quota(client, 10).refund("a")
+        with pytest.raises(QuotaUnavailable):
             await Quota(client, 1).take("a")
 
 
