@@ -116,6 +116,29 @@ async def test_request_without_a_body__says_so_where_one_is_expected(
     assert (b"\r\nContent-Length: 0\r\n" in heads[0]) == says_length
 
 
+async def test_answer_that_nobody_reads__is_not_taken_from_its_upstream(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    """Else an answer to a slow client would lie in our memory: here 64 MB, of which the sockets hold a few."""
+    sent, size = 0, 1 << 16
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1_000 * size))
+        for _ in range(1_000):
+            writer.write(b"x" * size)
+            await writer.drain()
+            sent += 1
+
+    upstream = await connect(await start_raw_upstream(serve))
+    with await upstream("GET", "/x", [], b"", 60.0) as answer:
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+        assert sent < 1_000
+        assert sum([len(piece) async for piece in answer.chunks()]) == 1_000 * size
+
+
 async def test_upstream_that_does_not_read__is_not_read_ahead_for(
     connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
 ) -> None:
