@@ -103,12 +103,13 @@ def test_queue_full_of_tokens__refuses_until_there_is_room() -> None:
     admission.admit([401], 10.0)
 
 
-def test_full_queue__is_told_to_come_back_when_all_workers_have_made_room() -> None:
-    admission = taught(workers=2, max_queue_tokens=1000)
+@pytest.mark.parametrize(("workers", "at_once"), [(0, 1), (1, 1), (2, 2)])  # 0: while an engine is made anew
+def test_full_queue__is_told_to_come_back_when_all_workers_have_made_room(workers: int, at_once: int) -> None:
+    admission = taught(workers, max_queue_tokens=1000)
     admission.admit([600], 10.0)
     with pytest.raises(Overloaded) as refused:
         admission.admit([600], 10.0)
-    assert refused.value.retry_after_s == pytest.approx(200 * 0.0012 / 2, abs=0.01)
+    assert refused.value.retry_after_s == pytest.approx(200 * 0.0012 / at_once, abs=0.01)
 
 
 def test_texts_of_a_list__are_predicted_one_after_the_other_by_as_many_workers_as_there_are() -> None:
