@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from common.contracts import EVENT_FIELD, STREAM
 from common.journal import Journal
 from common.redis import REDIS_ERRORS, create_client
 from common.settings import RedisSettings
-from common.shipper import CHECK_S, Shipper
+from common.shipper import BACKOFF_MIN_S, CHECK_S, Shipper
 from common.tasks import end
 from launcher.valkey import Valkey
 
@@ -137,6 +138,7 @@ async def test_check__adopts_what_dead_processes_left_and_deletes_what_was_kept_
     dead.close()
     await rig.check_and_ship()
     assert await rig.stream() == [1]
+    assert rig.registry.get_sample_value("sluice_events_journal_bytes") == rig.journal.size_bytes > 0
     rig.clock.at_s += rig.journal.keep_s
     await rig.check_and_ship()
     assert rig.journal.size_bytes == 0
@@ -301,6 +303,33 @@ async def test_running_shipper__survives_a_server_that_goes_and_comes(
         await until(lambda: rig.journal.pending_bytes == 0)
         assert await rig.stream() == list(range(1, 61))
         assert rig.shipper.is_connected
+
+
+async def test_running_shipper_without_events__notices_each_time_what_the_server_forgot(rig: Rig) -> None:
+    rig.append(1, 5)
+    async with running(rig.shipper), asyncio.timeout(60):
+        for times in (1, 2):
+            await until(lambda: rig.journal.pending_bytes == 0)
+            await rig.redis.delete(STREAM)
+            rig.clock.at_s += CHECK_S
+            while rig.rewinds() != times:
+                await asyncio.sleep(0.01)
+        await until(lambda: rig.journal.pending_bytes == 0)
+    assert await rig.stream() == [1, 2, 3, 4, 5]
+
+
+async def test_failing_shipper__waits_twice_as_long_before_each_try(rig: Rig) -> None:
+    tries_s: list[float] = []
+
+    def count_try() -> float:
+        tries_s.append(asyncio.get_running_loop().time())
+        return rig.clock()
+
+    await rig.redis.set(STREAM, "a string")
+    async with running(Shipper(rig.journal, rig.redis, CollectorRegistry(), count_try)):
+        await until(lambda: len(tries_s) >= 4)
+    waited_s = [later - earlier for earlier, later in pairwise(tries_s)]
+    assert all(waited >= 0.99 * BACKOFF_MIN_S * 2**failures for failures, waited in enumerate(waited_s[:3]))
 
 
 async def test_running_shipper__survives_a_journal_folder_that_goes(rig: Rig, tmp_path: Path) -> None:
