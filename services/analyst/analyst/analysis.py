@@ -276,7 +276,7 @@ async def _checked_draft(drafter: Drafter, brief: Brief, budget: Budget) -> tupl
         draft = await drafter.draft(brief, budget)
     except DraftMalformed as error:
         return None, error.refusals
-    return draft, check_draft(draft, brief.facts, brief.status)
+    return draft, await asyncio.to_thread(check_draft, draft, brief.facts, brief.status)  # the longest takes a second
 
 
 def _read(payload: str, cache: CacheState) -> tuple[Report, bytes] | None:

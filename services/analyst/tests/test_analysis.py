@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -6,9 +7,10 @@ import pytest
 from fake_gemini import DRAFT
 
 from analyst.analysis import Analyst, Brief, Drafter, DraftFailed, Fetch, Measured, Parameters, cache_key
+from analyst.facts import Facts
 from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
-from analyst.grounding import Refusal
-from analyst.report import Draft, FallbackReason, Report
+from analyst.grounding import Refusal, check_draft
+from analyst.report import Draft, FallbackReason, Report, Status
 from analyst.writer import Budget
 from common.contracts import Aggregate, DriftReport
 
@@ -162,6 +164,22 @@ async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., 
     assert report.grounding.references == 1
     assert report.status == "critical"  # code decides, whatever the model thinks
     assert model.briefs[0].refusals == []
+
+
+async def test_draft_of_a_model__is_checked_while_others_are_served(
+    create_analyst: Callable[..., Analyst], fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def check_when_served(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
+        asyncio.run_coroutine_threadsafe(checked.wait(), loop).result(60)
+        return check_draft(draft, facts, status)
+
+    monkeypatch.setattr("analyst.analysis.check_draft", check_when_served)
+    asked = asyncio.create_task(create_analyst(Model(DRAFT)).report(HOUR, fetch))
+    loop.call_later(0.01, checked.set)
+    assert (await asked).report.source == "ai"
 
 
 async def test_refused_draft__gets_one_repair_that_knows_why(
