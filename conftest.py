@@ -4,6 +4,7 @@ TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; w
 """
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -12,6 +13,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from launcher import postgres as postgresql
@@ -156,6 +158,18 @@ def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callabl
             return stopped.enter_context(started(Valkey(tmp_path / f"valkey-{port}", port, settings=chosen)))
 
         yield start
+
+
+@pytest.fixture
+def own_logs() -> Iterator[None]:
+    """For a test that configures the logs: after it they are for all others what they were."""
+    loggers = [logging.getLogger(name) for name in (None, "sluice", "aiohttp.server")]
+    levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture
