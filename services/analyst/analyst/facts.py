@@ -183,7 +183,7 @@ def _labels(aggregate: Aggregate) -> Iterator[Fact]:
     n, previous_n = sum(now.values()), sum(before.values())
     names = _label_names(sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS])
     for label, name in names.items():
-        metric, shown = f"{LABEL_PREFIX}{name}", label if _WORD.fullmatch(label) else name
+        metric, shown = f"{LABEL_PREFIX}{name}", label if name == label.lower() else name
         shares = quotient(now[label], n), quotient(before[label], previous_n)
         yield Fact(metric, metric, f'share of "{shown}"', "share", 0, *shares, n=n, previous_n=previous_n, label=shown)
 

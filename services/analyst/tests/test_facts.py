@@ -179,7 +179,8 @@ def test_label_shares__are_facts_of_the_ten_most_frequent_labels(make_aggregate:
     [
         (["POSITIVE", "5 stars", "1 star"], [("positive", "POSITIVE"), *_ranked(2, 3)]),
         (["très positif", "negative", ""], [*_ranked(1), ("negative", "negative"), *_ranked(3)]),
-        (["Good", "good"], [("good", "Good"), ("good-", "good")]),
+        (["Good", "good"], [("good", "Good"), ("good-", "good-")]),
+        (["very good", "label-1"], [("label-1", "label-1"), ("label-1-", "label-1-")]),
         (["label-2", 'say "{e1}"', "x" * 65], [("label-2", "label-2"), ("label-2-", "label-2-"), *_ranked(3)]),
     ],
 )
