@@ -1,9 +1,12 @@
 """What becomes of a threshold rule over time: pending, firing, resolved; it knows neither clock nor storage."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from common.contracts import WINDOW_S, AlertState, ThresholdRule, ThresholdState
 from metrics.windows import SECOND
+
+MISSED: Final = 3  # evaluations that may fail in a row before it is silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +24,16 @@ class Episode:
     seen_us: int | None = None
 
 
-def advance(episode: Episode | None, reading: ThresholdState, now_us: int) -> Episode | None:
+def advance(
+    episode: Episode | None, reading: ThresholdState, now_us: int, *, interval_s: float = 0.0
+) -> Episode | None:
     """What `reading` makes of a rule's unresolved episode; None when there is none, or none any more.
 
     A reading without enough samples changes nothing: not to know is not to be well. But an episode that is pending is
-    over once nothing was known for longer than its rule's window: what comes then is another.
+    over once nothing was known for longer than its rule's window, and than three times the `interval_s` between two
+    evaluations: what comes then is another.
     """
-    if episode is not None and _is_forgotten(episode, now_us):
+    if episode is not None and _is_forgotten(episode, now_us, interval_s):
         episode = None
     if reading.breached is None or reading.current is None:
         return episode
@@ -70,10 +76,10 @@ def fingerprint(rule: ThresholdRule) -> str:
     return f"{value:016x}"
 
 
-def _is_forgotten(episode: Episode, now_us: int) -> bool:
+def _is_forgotten(episode: Episode, now_us: int, interval_s: float) -> bool:
     if episode.state != "pending" or episode.seen_us is None:
         return False
-    return now_us - episode.seen_us > WINDOW_S[episode.rule.window] * SECOND
+    return now_us - episode.seen_us > max(WINDOW_S[episode.rule.window], MISSED * interval_s) * SECOND
 
 
 def _cool(episode: Episode, value: float, now_us: int) -> Episode:

@@ -82,7 +82,10 @@ class Evaluator:
     async def _advance(self, connection: Connection, readings: Sequence[ThresholdState], now_us: int) -> list[Episode]:
         """Returns the episodes that came into another state."""
         before = await alert_store.unresolved(connection)
-        after = {fingerprint(one.rule): advance(before.get(fingerprint(one.rule)), one, now_us) for one in readings}
+        after = {
+            (key := fingerprint(one.rule)): advance(before.get(key), one, now_us, interval_s=self._interval_s)
+            for one in readings
+        }
         after |= {key: end(episode, now_us) for key, episode in before.items() if key not in after}
         changed = []
         for key, episode in after.items():

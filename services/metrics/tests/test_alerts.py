@@ -65,6 +65,13 @@ def test_silence__is_neither_health_nor_sickness() -> None:
     ]  # fmt: skip
 
 
+def test_evaluations_further_apart_than_the_window__are_no_silence() -> None:
+    pending = advance(None, reading(rule(for_s=600), 101), 0)
+    found = advance(pending, reading(rule(for_s=600), 101), 601 * SECOND, interval_s=600)
+    assert found is not None
+    assert found.state == "firing"
+
+
 def test_silence_longer_than_the_window__ends_a_wait_and_no_alert() -> None:
     pending = advance(None, reading(rule(for_s=600), 101), 0)
     firing = advance(None, reading(rule(for_s=0), 101), 0)

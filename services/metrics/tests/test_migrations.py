@@ -49,3 +49,19 @@ def test_rollups_of_arrays__become_equal_to_their_events(database_url: str) -> N
     asyncio.run(execute(database_url, EVENTS, ROLLUPS))
     migrate(database_url, package="metrics", schema="metrics")
     assert asyncio.run(are_equal(database_url))
+
+
+def test_alert_that_fires_meanwhile__counts_as_told(database_url: str) -> None:
+    migrate(database_url, package="metrics", schema="metrics", revision="0007")
+    columns = "(fingerprint, state, pending_at, rule)"
+    fires, waits = (f"INSERT INTO alert {columns} VALUES ('{s}', '{s}', now(), '{{}}')" for s in ("firing", "pending"))
+    asyncio.run(execute(database_url, fires, waits))
+    migrate(database_url, package="metrics", schema="metrics")
+
+    async def told() -> list[str]:
+        async with create_pool(database_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+            return [
+                row["fingerprint"] for row in await pool.fetch("SELECT fingerprint FROM alert WHERE told IS NOT NULL")
+            ]
+
+    assert asyncio.run(told()) == ["firing"]
