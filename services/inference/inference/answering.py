@@ -42,7 +42,7 @@ class Answering:
 
         Nothing is raised: in a flood that would cost more than all else here.
         """
-        retry_after_s = self._scorer.retry_after_s(text, deadline_s)
+        retry_after_s = self._scorer.retry_after_s([text], deadline_s)
         if retry_after_s is None or retry_after_s == math.inf:
             return None  # DeadlineExceeded: `answer` raises that
         self._overloaded(route, [text], is_hurried)
@@ -74,7 +74,7 @@ class Answering:
 
     def _overloaded(self, route: str, texts: Sequence[str], is_hurried: bool) -> None:
         """Whom more time would have helped, and who allowed less than usual, is late of their own making."""
-        if is_hurried and all(self._scorer.retry_after_s(text, math.inf) is None for text in texts):
+        if is_hurried and self._scorer.retry_after_s(texts, math.inf) is None:
             self._instruments.refused("deadline", len(texts))
         else:
             self._refused(route, "overloaded", len(texts))

@@ -121,9 +121,9 @@ class Batcher:
         self.desk.enter(jobs)
         return jobs
 
-    def retry_after_s(self, text: str, deadline_s: float) -> float | None:
+    def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Of the Overloaded that `submit` would raise; None if it would not, infinity if it would be late anyway."""
-        return self.desk.retry_after_s([self._estimate(text)], deadline_s - self._now())
+        return self.desk.retry_after_s([self._estimate(text) for text in texts], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:
         return estimate(text, self.card.max_tokens)

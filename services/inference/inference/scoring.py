@@ -75,12 +75,11 @@ class Scorer:
         """Refusals are near."""
         return self._batcher.desk.is_pressed
 
-    def retry_after_s(self, text: str, deadline_s: float) -> float | None:
+    def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Of the Overloaded that `score` would raise; None if it would not, infinity if it is late at any time."""
-        key = self._key(text)
-        if self.cache.get(key) is not None or key in self._flights:
-            return None
-        return self._batcher.retry_after_s(text, deadline_s)
+        keys = {self._key(text): text for text in texts}
+        new = [text for key, text in keys.items() if self.cache.get(key) is None and key not in self._flights]
+        return self._batcher.retry_after_s(new, deadline_s) if new else None
 
     def _places(self, texts: Sequence[str], deadline_s: float, held: list[Job]) -> list[_Place]:
         """Find or make each text's place. Every job is in `held` once, even if this raises."""

@@ -25,7 +25,7 @@ class BusyScorer:
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
 
-    def retry_after_s(self, _text: str, deadline_s: float) -> float | None:
+    def retry_after_s(self, _texts: Sequence[str], deadline_s: float) -> float | None:
         return 1.0 if deadline_s <= self._wait_s else None
 
     async def score(self, _texts: Sequence[str], _deadline_s: float) -> list[Answer]:
