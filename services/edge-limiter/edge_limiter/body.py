@@ -77,7 +77,7 @@ class BodyBuffer:
         self.is_complete = False
 
     def feed(self, piece: bytes) -> None:
-        if self._is_dropped:
+        if self._is_dropped or self.is_complete:  # complete while more comes: a stream that was ended
             return
         if not self._size:
             self._first = piece

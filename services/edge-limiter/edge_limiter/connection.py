@@ -359,6 +359,7 @@ class Connection(asyncio.Protocol):
         """What still comes is thrown away."""
         self._is_deaf, self._overhead, self._receiving = True, 0, None
         self._waiting.clear()
+        self._free_heads()
         self._is_behind = False
         while self._holds:
             self._release()

@@ -36,6 +36,14 @@ async def test_body_in_pieces_of_two_bytes__takes_little_more_memory_than_it_has
     assert await whole == b"".join(pieces)
 
 
+async def test_body_that_was_ended__takes_nothing_more() -> None:
+    body = BodyBuffer(lambda: None, lambda: None)
+    body.feed(b"what came")
+    body.finish()
+    body.feed(b"what comes faster than it is read")
+    assert [await body.piece(), await body.piece()] == [b"what came", b""]
+
+
 def buffer(room: Room) -> BodyBuffer:
     return BodyBuffer(lambda: None, lambda: None, room=room)
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from edge_limiter.app import DOOR
 from edge_limiter.body import UNBOUNDED, Room
-from edge_limiter.connection import Connection
+from edge_limiter.connection import Connection, Later
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
@@ -343,6 +343,29 @@ async def test_page_that_nobody_reads__counts_as_a_connection_and_is_ended(
     front.later(61)
     await until(lambda: not front.door.connections)
     assert page.heard == ["head", "pause", "lost"]
+    writer.close()
+
+
+async def test_page_that_waited_behind_a_request__takes_no_room_once_it_is_served(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    room, page = Room(1 << 20), Page()
+    front = await open_front(room=room)
+    wait = front.door.handle
+
+    def handle(request: Request, connection: Connection) -> Later | None:
+        if request.target == "/gate":
+            return wait(request, connection)
+        connection.hand_over(page, b"head")
+        return None
+
+    front.door.handle = handle
+    slow = HEAD.replace(b"/predict", b"/gate") + b"Content-Length: 0\r\n\r\n"
+    _, writer = await front.connect(slow + HEAD + b"Content-Length: 0\r\nX-Long: " + b"a" * 3_000 + b"\r\n\r\n")
+    await until(lambda: room.held_bytes > 3_000)
+    front.gate.set()
+    await until(lambda: page.heard)
+    assert (room.held_bytes, len(front.door.connections)) == (0, 1)
     writer.close()
 
 
