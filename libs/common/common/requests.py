@@ -52,6 +52,11 @@ class RequestContext(NamedTuple):
         return headers
 
 
+def is_timeout(asked: str) -> bool:
+    """Whether a value of X-Request-Timeout-Ms says anything."""
+    return _TIMEOUT.fullmatch(asked) is not None
+
+
 def read_context(headers: Mapping[str, str], now: float, *, default_s: float, maximum_s: float) -> RequestContext:
     """Take id, trace and deadline from `headers`; what is absent or malformed is made anew or defaulted.
 
@@ -62,7 +67,7 @@ def read_context(headers: Mapping[str, str], now: float, *, default_s: float, ma
         request_id = uuid7()
     trace = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
     asked = headers.get(TIMEOUT_MS, "")
-    budget_s = int(asked) / 1000 if _TIMEOUT.fullmatch(asked) else default_s
+    budget_s = int(asked) / 1000 if is_timeout(asked) else default_s
     return RequestContext(
         request_id=request_id,
         trace_id=trace.group(1) if trace else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.problems import CONTENT_TYPE, Problem, unavailable
-from common.requests import REQUEST_ID, RequestContext
+from common.requests import REQUEST_ID, RequestContext, is_timeout
 from edge_limiter.admin import Admin
 from edge_limiter.body import BodyTooLarge
 from edge_limiter.cost import cost_of
@@ -90,9 +90,9 @@ class Proxy:
 
     def _budget(self, passage: Passage, route: Route) -> None:
         """The door's deadline, or the service's own where the client named none; or a note that it named a shorter."""
-        budget_s, started_s = self.budgets_s.get(route.service, self.budget_s), passage.started_s
-        if "x-request-timeout-ms" in passage.request.fields:
-            if passage.ctx.deadline_s < started_s + budget_s:
+        budget_s = self.budgets_s.get(route.service, self.budget_s)
+        if is_timeout(passage.request.fields.get("x-request-timeout-ms", "")):
+            if passage.ctx.deadline_s < passage.started_s + budget_s:
                 passage.ctx = passage.ctx._replace(is_hurried=True)
         elif route.service in self.budgets_s:
             passage.ctx = passage.ctx._replace(deadline_s=time.monotonic() + budget_s)
