@@ -1,4 +1,4 @@
-# Every command of the project; `make` alone explains them. Needs only Python 3.11+ and make (GNU 3.81 or later).
+# Every command of the project; `make` alone explains them. Needs Python 3.11 or later and GNU make 3.81 or later.
 
 PYTHON ?=
 ARGS ?=
@@ -51,21 +51,21 @@ stop: ## stop what `make run` started, in order
 restart: ## restart one service: make restart SERVICE=metrics
 	@$(ASK) restart $(SERVICE)
 
-status: ## say what runs and whether it is ready
+status: ## show what is running and whether it is ready
 	@$(ASK) status
 
-logs: ## follow the logs, or those of one: make logs SERVICE=metrics
+logs: ## follow all logs, or one service's: make logs SERVICE=metrics
 	@$(ASK) logs --follow $(SERVICE) || [ $$? = 130 ]
 
-dev: ## like run, and restart a service when its source changes
+dev: ## like run, but restart a service when its source changes
 	$(call set_up,dev,.venv)
 	@$(LAUNCHER) dev
 
-infra: ## start the stores alone, and print the variables for running a service by hand
+infra: ## start only the stores, and print the variables for running a service by hand
 	$(call set_up,run,.venv)
 	@$(LAUNCHER) infra
 
-test: ## run every test but the torch engine's, on real PostgreSQL and Valkey; ARGS="-k limiter" picks
+test: ## run every test but the torch engine's, on real PostgreSQL and Valkey; some: make test ARGS="-k limiter"
 	$(call set_up,dev,.venv)
 	@mkdir -p .cache/tmp
 	@TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
@@ -77,21 +77,21 @@ check: ## ruff, mypy --strict and the import contracts
 	@for part in "$(SOURCES)" $(TESTS); do .venv/bin/python -m mypy --strict $$part || exit 1; done
 	@.venv/bin/lint-imports
 
-torch: ## make .venv-torch, with torch, transformers and peft beside everything else (large)
+torch: ## set up .venv-torch: all that .venv has, plus torch, transformers and peft (large)
 	$(call set_up,torch,.venv-torch)
 
 test-torch: torch ## run the tests of the torch engine
 	@mkdir -p .cache/tmp
 	@TMPDIR="$(CURDIR)/.cache/tmp" .venv-torch/bin/python -m pytest -q -m "$(TORCH_TESTS)" services/inference $(ARGS)
 
-model: torch ## build the bundled model anew: make model ARGS="--eval FILE.tsv"
+model: torch ## rebuild the bundled model: make model ARGS="--eval FILE.tsv"
 	@cd services/inference && ../../.venv-torch/bin/python -m training.build $(ARGS)
 
 # The labels of the images.
 images image-cuda up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' libs/common/pyproject.toml)
 images image-cuda up: export REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
-images: ## build the container images of the four services; TAG=0.2.0 names them so
+images: ## build the container images of the four services; TAG=0.2.0 tags them
 	@deploy/compose/make-secrets $(SECRETS)
 	@$(COMPOSE) build
 
@@ -99,7 +99,7 @@ image-cuda: ## build the image of inference with torch for NVIDIA GPUs, sluice/i
 	@docker build --file deploy/compose/Dockerfile --target cuda --build-arg SERVICE=inference \
 		--build-arg VERSION --build-arg REVISION --tag sluice/inference-cuda:$(or $(TAG),local) .
 
-up: ## start everything in containers, and wait until it is healthy
+up: ## start everything in containers, and wait until all is healthy
 	@deploy/compose/make-secrets $(SECRETS)
 	@$(COMPOSE) up --build --detach --wait
 
@@ -111,11 +111,11 @@ test-compose: ## build, start and break the system in containers; needs Docker
 	@mkdir -p .cache/tmp
 	@COMPOSE_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/compose $(ARGS)
 
-test-api: tools ## send thousands of generated requests through the edge; API_SEED=1 generates others
+test-api: tools ## send thousands of generated requests through the edge; API_SEED=1 generates others; needs Chromium
 	@mkdir -p .cache/tmp
 	@API_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/api $(ARGS)
 
-test-browser: ## try the dashboard in a headless Chromium, which must be installed (as must npm, for axe-core)
+test-browser: ## test the dashboard in a headless Chromium, which must be installed (as must npm, for axe-core)
 	$(call set_up,tools,.venv)
 	@mkdir -p .cache/tmp
 	@BROWSER_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q tests/browser $(ARGS)
@@ -124,55 +124,55 @@ smoke-gemini: ## try the real Gemini with your GEMINI_API_KEY
 	$(call set_up,dev,.venv)
 	@.venv/bin/python -m analyst.smoke
 
-bench-inference: ## inference beside its peers, in one run (installs them below .cache)
+bench-inference: ## compare inference with its peers, in one run (installs them below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_inference.py $(ARGS)
 
-bench-edge: ## the edge beside nginx, HAProxy and others, in one run (installs slowapi below .cache)
+bench-edge: ## compare the edge with nginx, HAProxy and others, in one run (installs slowapi below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_edge.py $(ARGS)
 
-bench-limiter: ## the limiter alone beside others, in one run (installs them below .cache)
+bench-limiter: ## compare the limiter alone with others, in one run (installs them below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_limiter.py $(ARGS)
 
-bench-metrics: ## ingestion, a minute of kills, aggregates over ten million rows (5 GB of disk; installs chdb below .cache)
+bench-metrics: ## measure ingestion, a minute of kills, aggregates over ten million rows (5 GB of disk; installs chdb below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_metrics.py $(ARGS)
 
-bench-analyst: ## single flight beside its peers, and the cache (installs them below .cache)
+bench-analyst: ## compare single flight with its peers, and measure the cache (installs them below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_analyst.py $(ARGS)
 
-bench-baseline: ## the whole system beside an afternoon's FastAPI service, in one run (installs it below .cache)
+bench-baseline: ## compare the whole system with an afternoon's FastAPI service, in one run (installs it below .cache)
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_baseline.py $(ARGS)
 
-load: ## two minutes of 1,000 clients on a system of its own, judged; prints an HTML report
+load: ## load a system of its own with 1,080 clients for two minutes and judge it; writes an HTML report
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/load.py $(ARGS)
 
-bench: ## every benchmark side by side, and their summary with plots in docs/benchmarks.md; goes on where it stopped
+bench: ## run every benchmark, and write the summary and plots into docs/benchmarks.md; resumes where it stopped
 	$(call set_up,tools,.venv)
 	@.venv/bin/python loadtests/bench.py $(ARGS)
 
-k8s-check: ## render the Kubernetes overlays, validate and cross-check them; needs kustomize or kubectl
+k8s-check: ## render, validate and cross-check the Kubernetes overlays; needs kustomize or kubectl
 	$(call set_up,tools,.venv)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
 	@PYTHONPATH=deploy/k8s .venv/bin/python -m k8s_check
 	@K8S_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests $(ARGS)
 
-test-topologies: ## run everything behind PgBouncer and on a Redis Cluster; needs the program pgbouncer
+test-topologies: ## test everything behind PgBouncer and on a Redis Cluster; needs the program pgbouncer
 	$(call set_up,dev,.venv)
 	@mkdir -p .cache/tmp
 	@TOPOLOGY_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n0 tests/topologies $(ARGS)
 
-test-pods: ## run the services' pods with podman, which must have their images; PODMAN_FLAGS="--runtime runc" where needed
+test-pods: ## test the services' pods with podman, which must have their images; if needed, PODMAN_FLAGS="--runtime runc"
 	$(call set_up,dev,.venv)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
 	@POD_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests/pods $(ARGS)
 
-bench-dashboard: ## the dashboard measured in a headless Chromium: bytes, first paint, long tasks, heap over ten minutes
+bench-dashboard: ## measure the dashboard in a headless Chromium: bytes, first paint, long tasks, heap over ten minutes
 	$(call set_up,tools,.venv)
 	@.venv/bin/python loadtests/bench_dashboard.py $(ARGS)
 
@@ -180,20 +180,20 @@ chaos: ## break everything for five minutes under load: make chaos ARGS="--seed 
 	$(call set_up,dev,.venv)
 	@PYTHONPATH=loadtests:services/analyst/tests .venv/bin/python -m chaos $(ARGS)
 
-soak: ## an hour of steady load; memory, descriptors, p99 and tables must stay flat: make soak ARGS="--minutes M"
+soak: ## load for an hour; memory, descriptors, p99 and tables must stay flat: make soak ARGS="--minutes M"
 	$(call set_up,dev,.venv)
 	@PYTHONPATH=loadtests .venv/bin/python -m chaos.soak $(ARGS)
 
-tools: ## add to .venv what browser tests, API fuzzing and the checks of manifests need
+tools: ## add to .venv what browser tests, API fuzzing and manifest checks need
 	$(call set_up,tools,.venv)
 
-lock: ## resolve constraints.txt anew, for Python 3.11 to 3.13 on Linux and macOS
+lock: ## re-resolve constraints.txt, for Python 3.11 to 3.13 on Linux and macOS
 	$(call set_up,dev,.venv)
 	@printf '%s\n' $(foreach one,$(LOCKED),'-e $(one)') '-r ./requirements-dev.txt' '-r ./requirements-tools.txt' \
 		| UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m uv pip compile --quiet --universal --generate-hashes \
 			--python-version 3.11 $(addprefix --no-emit-package ,$(DISTRIBUTIONS)) -o constraints.txt -
 
-clean: stop ## stop, and delete all stored data (.sluice) and caches; asks first, or FORCE=1
+clean: stop ## stop, and delete all stored data (.sluice) and caches; asks first, unless FORCE=1
 	@if [ -z "$(FORCE)" ]; then \
 		printf 'Delete all stored predictions, reports and keys in .sluice? [y/N] '; read -r answer; [ "$$answer" = y ]; \
 	fi
