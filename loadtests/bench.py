@@ -80,9 +80,9 @@ def _output(part: str) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--again", action="store_true", help="run parts that are done, too")
-    parser.add_argument("--only", default="", help="these parts, separated by commas")
-    parser.add_argument("--gather", action="store_true", help="run nothing, write the summary of what is there")
+    parser.add_argument("--again", action="store_true", help="also run parts that are done")
+    parser.add_argument("--only", default="", help="only these parts, separated by commas")
+    parser.add_argument("--gather", action="store_true", help="only write the summary of what is there")
     return parser.parse_args()
 
 

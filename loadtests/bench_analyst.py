@@ -242,7 +242,7 @@ def _percentile(ordered: list[float], share: float) -> float:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help="5 s of cached answers instead of 20")
-    parser.add_argument("--mix-s", type=float, default=60.0, help="seconds of the mix")
+    parser.add_argument("--mix-s", type=float, default=60.0, help="seconds of mixed load")
     return parser.parse_args()
 
 

@@ -205,9 +205,9 @@ def _print(measures: list[Measure], tasks: list[float], heap: list[Heap], second
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--visits", type=int, default=10, help="of which each loads everything")
-    parser.add_argument("--seconds", type=float, default=60, help="of live updates in which long tasks are counted")
-    parser.add_argument("--heap-minutes", type=float, default=10, help="0 leaves the heap out")
+    parser.add_argument("--visits", type=int, default=10, help="visits, each of which loads everything")
+    parser.add_argument("--seconds", type=float, default=60, help="seconds of live updates with long tasks counted")
+    parser.add_argument("--heap-minutes", type=float, default=10, help="minutes of watching the heap; 0: none")
     return parser.parse_args()
 
 

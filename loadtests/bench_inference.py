@@ -266,10 +266,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--texts", type=Path, help="real texts, one a line (default: generated ones)")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each measurement")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--invariance", type=int, default=256, help="texts for the check of batch invariance")
-    parser.add_argument("--requests", type=int, default=100_000, help="for the check of memory")
+    parser.add_argument("--invariance", type=int, default=256, help="texts in the batch invariance check")
+    parser.add_argument("--requests", type=int, default=100_000, help="requests in the memory check")
     return parser.parse_args()
 
 

@@ -75,11 +75,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(PARTS), help="these parts, separated by commas")
+    parser.add_argument("--only", default=",".join(PARTS), help="only these parts, separated by commas")
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--rounds", type=int, default=3, help="of ingestion")
-    parser.add_argument("--answers", type=int, default=40, help="to time over each history")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of ingestion")
+    parser.add_argument("--answers", type=int, default=40, help="answers to time over each history")
     return parser.parse_args()
 
 

@@ -53,9 +53,9 @@ def add_options(parser: ArgumentParser, **_: Any) -> None:
         "--address-header", default="X-Forwarded-For", help="header with a user's own address; empty: none is sent"
     )
     group.add_argument(
-        "--admin-token", default="", env_var="SLUICE_ADMIN_TOKEN", help="for threshold edits; without it they only read"
+        "--admin-token", default="", env_var="SLUICE_ADMIN_TOKEN", help="for threshold edits; without it none are made"
     )
-    group.add_argument("--answers", default="", help="folder for one line per answer, which exact limits are judged by")
+    group.add_argument("--answers", default="", help="folder for one line per answer, to judge exact limits")
 
 
 @events.init.add_listener

@@ -215,8 +215,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of the schedule (random)")
-    parser.add_argument("--minutes", type=at_least(1.0), default=5.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="seed of the schedule (random)")
+    parser.add_argument("--minutes", type=at_least(1.0), default=5.0, help="length of the run (5)")
     parser.add_argument(
         "--break", dest="breaks", choices=["drop-event", "over-limit"], help="break a promise on purpose"
     )

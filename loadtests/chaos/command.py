@@ -27,7 +27,7 @@ def at_least(smallest: float) -> Callable[[str], float]:
 
 def add_port_base(parser: argparse.ArgumentParser) -> None:
     default = int(os.environ.get("SLUICE_PORT_BASE") or DEFAULT_PORT_BASE)
-    parser.add_argument("--port-base", type=int, default=default, help=f"ports +0 to +3, +1000 to +1003 ({default})")
+    parser.add_argument("--port-base", type=int, default=default, help=f"uses +0 to +3, +1000 to +1003 ({default})")
 
 
 def new_folder(name: str) -> Path:

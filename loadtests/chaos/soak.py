@@ -190,8 +190,8 @@ def main() -> int:
         prog="make soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=at_least(2.0), default=60.0)
-    parser.add_argument("--rate", type=at_least(0.0), default=0.0, help="requests a second")
-    parser.add_argument("--share", type=at_least(0.01), default=0.7, help="of the peak")
+    parser.add_argument("--rate", type=at_least(0.0), default=0.0, help="requests a second (0: by --share)")
+    parser.add_argument("--share", type=at_least(0.01), default=0.7, help="share of the peak to send (0.7)")
     add_port_base(parser)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped

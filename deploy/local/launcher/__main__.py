@@ -129,7 +129,7 @@ def _happens(condition: Callable[[], bool], within_s: float) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launcher", description="Runs the whole system on this machine.")
-    parser.add_argument("--state", type=Path, default=STATE, help="the folder that keeps everything (.sluice)")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder of all state (.sluice)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace, System], int], text: str) -> argparse.ArgumentParser:
@@ -139,15 +139,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add("run", _run, "start stores, migrations and services; Ctrl-C stops them in order").set_defaults(reloads=False)
     add("dev", _run, "like run; a service restarts when its source changes").set_defaults(reloads=True)
-    add("infra", _infra, "start the stores alone and print the variables that lead to them")
+    add("infra", _infra, "start only the stores, and print the variables that point to them")
     add("stop", _stop, "stop what `run` started, in order")
     restart = add("restart", _restart, "restart one service and wait until it is ready")
     restart.add_argument("service", choices=NAMES)
-    add("status", _status, "say what runs and whether it is ready")
-    logs = add("logs", _logs, "print the last lines of the logs, and with --follow the next ones")
+    add("status", _status, "show what is running and whether it is ready")
+    logs = add("logs", _logs, "print the last lines of the logs; with --follow, new ones too")
     logs.add_argument("service", nargs="?", choices=[*NAMES, *_STORE_LOGS])
-    logs.add_argument("--follow", "-f", action="store_true", help="go on until Ctrl-C")
-    logs.add_argument("--last", "-n", type=int, default=20, metavar="N", help="how many lines of each (20)")
+    logs.add_argument("--follow", "-f", action="store_true", help="print new lines until Ctrl-C")
+    logs.add_argument("--last", "-n", type=int, default=20, metavar="N", help="lines to print from each log (20)")
     return parser
 
 

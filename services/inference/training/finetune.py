@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate (default: 1e-3)")
-    parser.add_argument("--rank", type=int, default=24, help="of the adapter's matrices (default: 24)")
+    parser.add_argument("--rank", type=int, default=24, help="rank of the adapter's matrices (default: 24)")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
