@@ -126,7 +126,7 @@ def error_table(retry_after_s: float) -> ErrorTable:
         FlightFailed: lambda error: _failed(error, retry_after_s),
         ArchiveUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
         ReportUnreadable: lambda _: Problem(
-            404, "The report is of another version of this service, which can read it."
+            404, "The report was written by another version of this service; this one cannot read it."
         ),
         FlightsFull: lambda _: unavailable("Too many different reports are being made.", 1),
         StoreUnavailable: lambda _: unavailable("The report cache is not reachable.", retry_after_s),
@@ -216,7 +216,7 @@ async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisReques
         error = FieldError(location="body", field="end", message="must not be in the future")
         raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=[error])
     if body.require_ai and not doorway.analyst.has_model:
-        raise Problem(503, "No GEMINI_API_KEY is set, so that no AI report can be made.")
+        raise Problem(503, "No GEMINI_API_KEY is set, so no AI report can be made.")
     parameters = body.parameters()
     query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
     report = doorway.analyst.report(parameters, lambda: doorway.measured(query, origin))
@@ -255,7 +255,7 @@ def _quota_headers(quota: Quota, slot: Slot | None, *, is_spare: bool) -> dict[s
 def _archive(doorway: Doorway) -> Archive:
     archive = doorway.archive()
     if archive is None:
-        raise Problem(503, "DATABASE_URL is not set, so that no reports are stored.")
+        raise Problem(503, "DATABASE_URL is not set, so no reports are stored.")
     return archive
 
 
@@ -278,7 +278,7 @@ def _response(report: Report, body: bytes, request: web.Request, headers: dict[s
 def _failed(error: FlightFailed, retry_after_s: float) -> Problem:
     if error.code == METRICS_BROKEN:
         headers = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-        return Problem(502, "The metrics service answered what its contract does not allow.", headers=headers)
+        return Problem(502, "The metrics service gave an answer that its contract does not allow.", headers=headers)
     details = {
         "timeout": "The report was not ready in time.",
         "metrics_unavailable": "The metrics service is not reachable, and no earlier report is kept.",

@@ -68,10 +68,10 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise Unacceptable(417, "The only expectation that can be met is 100-continue.")
     if not _JUDGED_BY.isdisjoint(named_by(fields.get("connection"))):
-        raise Unacceptable(400, "Connection names a header that is not for this connection alone.")
+        raise Unacceptable(400, "Connection names an end-to-end header.")
     for name in fields:
         if "_" in name and name.replace("_", "-") in _SHADOWED:
-            raise Unacceptable(400, "A header name with underscores stands for another header.")
+            raise Unacceptable(400, "A header name with underscores could pass for another header.")
 
 
 @memo(256)

@@ -32,11 +32,11 @@ ERRORS: Final[ErrorTable] = {
     ),
     TokenNotSet: lambda _: Problem(
         403,
-        "This needs an admin token, and other machines reach the edge, perhaps through a proxy: set EDGE_ADMIN_TOKEN.",
+        "No admin token is set, and other machines can reach the edge, perhaps through a proxy: set EDGE_ADMIN_TOKEN.",
     ),
     NotLocal: lambda _: Problem(
         403,
-        "Without an admin token this is for requests to localhost or 127.0.0.1 by name, and not through a proxy: "
+        "No admin token is set, so this takes only direct requests whose Host is localhost or 127.0.0.1: "
         "set EDGE_ADMIN_TOKEN.",
     ),
 }

@@ -21,7 +21,7 @@ MALFORMED: Final = (400, "The request is not well-formed HTTP/1.1.")
 LONG_TARGET: Final = (414, f"The request target is longer than {MAX_TARGET_BYTES} bytes.")
 LARGE_HEAD: Final = (431, f"The head is larger than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} fields.")
 LATE_HEAD: Final = (408, "The head of the request did not arrive in time.")
-NO_ROOM: Final = (503, "Too much of what clients send is on its way.")
+NO_ROOM: Final = (503, "Too many bytes of requests are waiting in memory.")
 SLOW_BODY: Final = (408, "The body did not arrive in time.")
 
 

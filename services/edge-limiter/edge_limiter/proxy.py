@@ -147,10 +147,10 @@ class Proxy:
         """Why the request can never go. Reading a list above the limit is charged as one: it must not be free."""
         policy = rule.policy
         counts = error.cost if error.cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
-        told = f"This request counts {counts} times; the limit is {policy.limit} in {policy.window_s} s"
+        told = f"This request costs {counts} units; the limit is {policy.limit} in {policy.window_s} s"
         if error.at_most < policy.limit:
-            return unavailable(f"{told}, of which {error.at_most} can be counted right now.", _STORE_RETRY_S)
-        problem = Problem(413, f"{told}: send fewer.")
+            return unavailable(f"{told}, of which only {error.at_most} are available right now.", _STORE_RETRY_S)
+        problem = Problem(413, f"{told}: send fewer texts at once.")
         with suppress(CostAboveLimit):
             decision = await self.limiter.decide(policy, passage.key, rule.cost)
             self.decided(policy.name, decision.allowed, decision.source)

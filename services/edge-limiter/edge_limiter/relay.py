@@ -29,7 +29,7 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
     except BodyTooLarge:
         raise too_large() from None
     except NoRoom:
-        raise unavailable("Too many large bodies are on their way.", _ROOM_RETRY_S) from None
+        raise unavailable("Too many bytes of request bodies are in memory.", _ROOM_RETRY_S) from None
     except TimeoutError:
         raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
 

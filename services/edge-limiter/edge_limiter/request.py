@@ -96,7 +96,7 @@ def read_head(
             if low not in fields:
                 fields[low] = value
             elif low in _ONCE:
-                raise Unacceptable(400, "A header that must be single is there twice.")
+                raise Unacceptable(400, "A header that may occur only once is repeated.")
             else:
                 fields[low] = f"{fields[low]},{value}"
         check_head(method, version, fields)

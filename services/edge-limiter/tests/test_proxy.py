@@ -230,7 +230,7 @@ async def test_list_above_this_replica_s_share_while_the_store_is_away__hears_th
     async with edge.http.post("/predict/batch", json={"texts": ["x"] * 6}) as response:
         problem = await response.json()
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
-    assert problem["detail"].endswith("the limit is 10 in 60 s, of which 5 can be counted right now.")
+    assert problem["detail"].endswith("the limit is 10 in 60 s, of which only 5 are available right now.")
     assert await edge.post("/predict/batch", json={"texts": ["x"] * 5}) == 200
 
 

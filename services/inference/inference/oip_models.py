@@ -114,7 +114,7 @@ INFER: Final[dict[str, Any]] = {
     "response": InferResponse,
     "media": {"application/octet-stream": "the answer's JSON, then the tensors' bytes"},
     "answers": {
-        400: ProtocolError(error="The shape of the input is not that of 2 texts."),
+        400: ProtocolError(error="The input's shape does not match its 2 texts."),
         413: ProtocolError(error="The body is larger than this service takes."),
         503: ProtocolError(error="More texts are waiting than can be scored in time."),
         504: ProtocolError(error="The text could not be scored before the request's deadline."),

@@ -84,7 +84,7 @@ def read(body: bytes, json_length: str | None) -> tuple[InferRequest, list[str]]
         wrong = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in _wrong(error))
         raise Problem(400, wrong) from None
     if math.prod(tensor.shape) != len(texts):
-        raise Problem(400, f"The shape of the input is not that of {len(texts)} texts.")
+        raise Problem(400, f"The input's shape does not match its {len(texts)} texts.")
     return asked, texts
 
 

@@ -180,10 +180,10 @@ ERRORS: Final[ErrorTable] = {
     StoreUnavailable: lambda error: _store_unavailable(error),
     InvalidField: lambda error: unanswerable(error, "body"),
     VersionConflict: lambda _: _precondition(412, "The thresholds changed since they were read; read them again."),
-    TooManyFollowers: lambda _: unavailable("As many clients follow as this service takes.", RETRY_AFTER_S),
+    TooManyFollowers: lambda _: unavailable("No more clients can follow the stream now.", RETRY_AFTER_S),
     TooManyOfOneClient: lambda _: Problem(
         429,
-        "From your address as many streams are open as one may have; close one, or ask POST /metrics/aggregated.",
+        "Your address has as many open streams as allowed; close one, or poll POST /metrics/aggregated.",
         headers={"Retry-After": str(round(RETRY_AFTER_S))},
     ),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),

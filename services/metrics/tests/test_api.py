@@ -411,7 +411,7 @@ async def test_stream__is_refused_to_who_has_a_share_open_and_to_nobody_else(set
             response = await client.get("/metrics/stream", headers={"X-Forwarded-For": address})
             if response.status == 429:
                 assert response.headers["Retry-After"] == "2"
-                assert "as many streams" in (await response.json(content_type="application/problem+json"))["detail"]
+                assert "many open streams" in (await response.json(content_type="application/problem+json"))["detail"]
             return response.status
 
         asked = ("203.0.113.9",) * 3 + (
