@@ -68,7 +68,7 @@ class Desk:
     def take_now(self) -> list[Job]:
         """The next batch; empty when nothing waits. Those past their deadline, or unwanted, are dropped on the way."""
         while True:
-            batch = self._waiting.take(self._now())
+            batch = self._waiting.take(self._now(), self._admission.workers)
             wanted = [job for job in batch if not job.future.done()]
             if wanted or not batch:
                 return wanted

@@ -45,23 +45,27 @@ class Waiting:
             if not same_length:
                 del self._by_length[job.tokens]
 
-    def take(self, now: float) -> list[Job]:
+    def take(self, now: float, workers: int = 1) -> list[Job]:
         """The next batch; it leaves, and so do the jobs found past their deadline on the way.
 
         It is empty only if no live job waits. A job that was put back goes alone. Padded, a batch holds at
-        most `max_batch_tokens`, or it is one job that is longer than that on its own.
+        most `max_batch_tokens`, or it is one job that is longer than that on its own. Of few jobs it is the
+        share of one of the `workers`: a text is answered with its batch, and the next worker may be free sooner.
         """
         while (first := self.oldest) is not None and first.deadline_s <= now:
             self.remove(first)
         if first is None:
             return []
+        share = -(-len(self) // max(1, workers))
         batch = [first]
         self.remove(first)
         if first.attempts:  # it may be what killed its worker: let it take nobody with it
             return batch
         longest = first.tokens
         for job in self._nearest(first.tokens):
-            if job.attempts or (len(batch) + 1) * max(longest, job.tokens) > self._max_batch_tokens:
+            if len(batch) == share or job.attempts:
+                break
+            if (len(batch) + 1) * max(longest, job.tokens) > self._max_batch_tokens:
                 break
             self.remove(job)
             if job.deadline_s > now:

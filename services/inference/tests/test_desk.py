@@ -178,6 +178,14 @@ async def test_worker_that_waits_for_many__gets_none_before_they_are_many() -> N
     assert await many == [jobs[1]]
 
 
+async def test_few_jobs__are_shared_among_the_ready_workers() -> None:
+    desk, _ = desk_and_jobs(0)
+    desk.admit([1, 1], 1.0, 2)
+    jobs = [Job(number, "", 1, 0.0, 1.0, asyncio.get_running_loop().create_future()) for number in range(2)]
+    desk.enter(jobs)
+    assert [desk.take_now(), desk.take_now()] == [[jobs[0]], [jobs[1]]]
+
+
 async def test_job_that_is_put_back__wakes_a_worker() -> None:
     desk, [job] = desk_and_jobs(1)
     worker = asyncio.create_task(desk.take())

@@ -29,6 +29,17 @@ def test_batch__takes_like_lengths_together_and_leaves_the_rest() -> None:
     assert room.take(0.0) == [jobs[1], jobs[4]]
 
 
+def test_few_jobs__are_shared_among_the_workers() -> None:
+    room, jobs = waiting(1000, [20, 20, 20, 20, 20])
+    assert room.take(0.0, workers=2) == jobs[:3]
+    assert [room.take(0.0, workers=2) for _ in range(2)] == [[jobs[3]], [jobs[4]]]
+
+
+def test_no_worker_is_ready__and_the_next_batch_is_whole() -> None:
+    room, jobs = waiting(1000, [20, 20])
+    assert room.take(0.0, workers=0) == jobs
+
+
 def test_text_longer_than_the_budget__goes_alone() -> None:
     room, jobs = waiting(64, [500, 500])
     assert room.take(0.0) == [jobs[0]]
@@ -60,12 +71,13 @@ def test_job_put_back_after_its_worker_died__is_next_and_alone() -> None:
     assert [room.take(0.0) for _ in range(3)] == [[jobs[0]], [jobs[1]], [jobs[2], jobs[3]]]
 
 
-@given(st.integers(1, 300), st.lists(st.integers(1, 120), max_size=60))
-def test_every_job__is_taken_exactly_once_within_the_budget(budget: int, lengths: list[int]) -> None:
+@given(st.integers(1, 300), st.lists(st.integers(1, 120), max_size=60), st.integers(1, 4))
+def test_every_job__is_taken_exactly_once_within_the_budget(budget: int, lengths: list[int], workers: int) -> None:
     room, jobs = waiting(budget, lengths)
     taken: list[Job] = []
-    while batch := room.take(0.0):
+    while batch := room.take(0.0, workers):
         longest = max(one.tokens for one in batch)
+        assert len(batch) * workers < len(jobs) - len(taken) + workers
         assert len(batch) == 1 or len(batch) * longest <= budget
         assert all(longest - one.tokens <= max(longest * 2 // 5, 16) for one in batch)
         taken += batch
