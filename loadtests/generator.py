@@ -9,13 +9,14 @@ however late the answers are; latency counts from the moment at which a request 
 
 import argparse
 import asyncio
+import functools
 import itertools
 import json
 import random
 import resource
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,12 +26,14 @@ PATIENCE_S: Final = 60.0
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection, one request at a time."""
+    """One kept-alive connection, one request at a time. `answered` is called with each status."""
 
-    def __init__(self) -> None:
+    answered: Callable[[int], None]
+
+    def __init__(self, failed: asyncio.Future[None]) -> None:
+        self._failed = failed
         self._received = b""
         self._whole = 0
-        self._answer: asyncio.Future[int]
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -44,20 +47,17 @@ class Connection(asyncio.Protocol):
         if self._whole and len(self._received) >= self._whole:
             status = int(self._received[9:12])
             self._received, self._whole = b"", 0
-            self._answer.set_result(status)
+            self.answered(status)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if hasattr(self, "_answer") and not self._answer.done():
-            self._answer.set_exception(error or ConnectionError("closed"))
+        if not self._failed.done():
+            self._failed.set_exception(error or ConnectionError("closed"))
 
-    async def ask(self, request: bytes) -> int:
-        """The status of the answer. Raises ConnectionError, also when the far end has closed since the last one."""
-        if self._transport.is_closing():
-            raise ConnectionError("closed between two requests")
-        self._answer = asyncio.get_running_loop().create_future()
+    def ask(self, request: bytes) -> None:
         self._transport.write(request)
-        async with asyncio.timeout(PATIENCE_S):
-            return await self._answer
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 def requests(options: argparse.Namespace) -> Iterator[bytes]:
@@ -74,59 +74,107 @@ def requests(options: argparse.Namespace) -> Iterator[bytes]:
     return itertools.cycle(made[options.skip % len(made) :] + made[: options.skip % len(made)])
 
 
-async def closed(connections: list[Connection], options: argparse.Namespace) -> dict[int, list[float]]:
-    source, seconds = requests(options), defaultdict[int, list[float]](list)
-    left = options.requests or 1 << 60
-    end = time.perf_counter() + options.seconds
+class Load:
+    """What both kinds of load share: where requests come from, and how long each status took."""
 
-    async def one_after_the_other(connection: Connection) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.seconds = defaultdict[int, list[float]](list)
+        self.under_way = 0
+        self.ended = asyncio.Event()
+        self._source = requests(options)
+
+    def ask(self, connection: Connection, due: float, then: Callable[[], None], *, counts: bool = True) -> None:
+        """Send the next request, which was due then; when it is answered, go on."""
+
+        def answered(status: int) -> None:
+            if counts:
+                self.seconds[status].append(time.perf_counter() - due)
+            self.under_way -= 1
+            then()
+
+        self.under_way += 1
+        connection.answered = answered
+        connection.ask(next(self._source))
+
+
+async def closed(connections: list[Connection], load: Load) -> None:
+    left = load.options.requests or 1 << 60
+    end = time.perf_counter() + load.options.seconds
+
+    def go_on(connection: Connection) -> None:
         nonlocal left
-        while time.perf_counter() < end and left > 0:
+        if (now := time.perf_counter()) < end and left > 0:
             left -= 1
-            started = time.perf_counter()
-            status = await connection.ask(next(source))
-            seconds[status].append(time.perf_counter() - started)
+            load.ask(connection, now, functools.partial(go_on, connection))
+        elif not load.under_way:
+            load.ended.set()
 
-    await asyncio.gather(*map(one_after_the_other, connections))
-    return seconds
-
-
-async def opened(connections: list[Connection], options: argparse.Namespace) -> dict[int, list[float]]:
-    source, seconds, chance = requests(options), defaultdict[int, list[float]](list), random.Random(options.skip)
-    free: asyncio.Queue[Connection] = asyncio.Queue()
     for connection in connections:
-        free.put_nowait(connection)
+        go_on(connection)
+    await load.ended.wait()
 
-    async def one(due: float) -> None:
-        connection = await free.get()
-        status = await connection.ask(next(source))
-        if due >= counted_from:
-            seconds[status].append(time.perf_counter() - due)
-        free.put_nowait(connection)
 
-    async with asyncio.TaskGroup() as group:
-        due = time.perf_counter()
-        counted_from = due + options.settle
-        end = counted_from + options.seconds
-        while (due := due + chance.expovariate(options.rate)) < end:
-            if (early_s := due - time.perf_counter()) > 0:
-                await asyncio.sleep(early_s)
-            group.create_task(one(due))
-    return seconds
+async def opened(connections: list[Connection], load: Load) -> None:
+    """A request that is due while every connection is busy waits for the first that is free."""
+    free, waiting = deque(connections), deque[float]()
+    begin = time.perf_counter()
+    counted_from = begin + load.options.settle
+    end = counted_from + load.options.seconds
+
+    def go_on(connection: Connection) -> None:
+        if waiting:
+            ask(connection, waiting.popleft())
+        else:
+            free.append(connection)
+            if not load.under_way:
+                load.ended.set()
+
+    def ask(connection: Connection, due: float) -> None:
+        load.ask(connection, due, functools.partial(go_on, connection), counts=due >= counted_from)
+
+    for due in arrivals(load.options, begin, end):
+        if (early_s := due - time.perf_counter()) > 0:
+            await asyncio.sleep(early_s)
+        if free:
+            ask(free.popleft(), due)
+        else:
+            waiting.append(due)
+    load.ended.clear()
+    if load.under_way:
+        await load.ended.wait()
+
+
+def arrivals(options: argparse.Namespace, begin: float, end: float) -> Iterator[float]:
+    """Random moments, as those of many clients who know nothing of each other."""
+    chance, due = random.Random(options.skip), begin
+    while (due := due + chance.expovariate(options.rate)) < end:
+        yield due
 
 
 async def run(options: argparse.Namespace) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
+    loop, load = asyncio.get_running_loop(), Load(options)
+    failed: asyncio.Future[None] = loop.create_future()
     connections = [
-        (await loop.create_connection(Connection, "127.0.0.1", options.port))[1] for _ in range(options.connections)
+        (await loop.create_connection(lambda: Connection(failed), "127.0.0.1", options.port))[1]
+        for _ in range(options.connections)
     ]
     cpu_s, started = _cpu_s(), time.perf_counter() + options.settle
-    seconds = await (opened if options.rate else closed)(connections, options)
+    whole: asyncio.Future[None] = asyncio.ensure_future((opened if options.rate else closed)(connections, load))
+    try:
+        async with asyncio.timeout(options.settle + options.seconds + PATIENCE_S):
+            await asyncio.wait([whole, failed], return_when=asyncio.FIRST_COMPLETED)
+        (failed if failed.done() else whole).result()
+    finally:
+        for future in (whole, failed):
+            future.cancel()
+        for connection in connections:
+            connection.close()
     elapsed_s = options.seconds if options.rate else time.perf_counter() - started
     return {
         "seconds": elapsed_s,
         "cpu": (_cpu_s() - cpu_s) / (elapsed_s + options.settle),
-        "statuses": {status: _summary(values) for status, values in sorted(seconds.items())},
+        "statuses": {status: _summary(values) for status, values in sorted(load.seconds.items())},
     }
 
 
@@ -141,7 +189,7 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _options() -> argparse.Namespace:
+def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--path", required=True)
@@ -155,9 +203,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--settle", type=float, default=0.0, help="open: seconds before counting starts")
     parser.add_argument("--requests", type=int, default=0, help="stop after this many requests")
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: as fast as answers come")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(run(_options()))))
+        print(json.dumps(runner.run(run(options()))))

@@ -1,16 +1,19 @@
-"""What load tests and benchmarks share: addresses that nobody else has, connections that tell when they are closed."""
+"""What load tests and benchmarks share: addresses that nobody else has, the generator, a look at processes."""
 
 import asyncio
 import itertools
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import generator
 import psutil
 import pytest
 import results
 import watch
-from generator import Connection
 from system import System
 from traffic.addresses import Addresses
 
@@ -32,28 +35,52 @@ def test_user_or_worker_too_many__is_refused() -> None:
         Addresses(2, 2)
 
 
-async def test_connection_closed_between_two_requests__is_heard_of() -> None:
-    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
+@asynccontextmanager
+async def answering(*, times: int) -> AsyncIterator[int]:
+    """The port of a server that answers so many requests on each connection and then closes it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(times):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
 
-    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
-        closed = asyncio.Event()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
 
-        class Watched(Connection):
-            def connection_lost(self, error: Exception | None) -> None:
-                super().connection_lost(error)
-                closed.set()
 
-        port = server.sockets[0].getsockname()[1]
-        _, connection = await asyncio.get_running_loop().create_connection(Watched, "127.0.0.1", port)
-        assert await connection.ask(b"GET / HTTP/1.1\r\n\r\n") == 200
-        async with asyncio.timeout(30):
-            await closed.wait()
-            with pytest.raises(ConnectionError):
-                await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Any]:
+    """Call it for the generator's options."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo", encoding="utf-8")
+
+    def options(port: int, **given: Any) -> list[str]:
+        chosen = {"port": port, "path": "/", "body": '{"text": @}', "texts": texts, "connections": 3, **given}
+        return [part for name, value in chosen.items() for part in (f"--{name}", str(value))]
+
+    return lambda port, **given: generator.options(options(port, **given))
+
+
+async def test_generator_that_waits_for_answers__sends_as_many_as_asked(load: Callable[..., Any]) -> None:
+    async with answering(times=100) as port:
+        found = await generator.run(load(port, requests=50, seconds=60))
+    assert found["statuses"][200]["count"] == 50
+
+
+async def test_generator_that_does_not_wait__sends_at_its_rate_and_counts_none_before_it_settled(
+    load: Callable[..., Any],
+) -> None:
+    async with answering(times=1_000) as port:
+        found = await generator.run(load(port, rate=400, seconds=0.5, settle=0.25))
+    assert 100 < found["statuses"][200]["count"] < 300
+
+
+async def test_connection_that_the_server_closed__is_heard_of(load: Callable[..., Any]) -> None:
+    async with answering(times=1) as port:
+        with pytest.raises(ConnectionError):
+            await generator.run(load(port, seconds=60))
 
 
 def test_process_that_ends_meanwhile__is_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
