@@ -2,11 +2,15 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Final, Literal, TextIO
 
 import structlog
 
 LogFormat = Literal["auto", "console", "json"]
+
+LINES_A_SECOND: Final = 100
 
 _OURS: Final = "sluice"
 _LOGGER: Final = logging.getLogger(_OURS)
@@ -18,7 +22,8 @@ def configure(
     """Send every log line of this process, ours and the libraries', to `stream` (stdout) in one format.
 
     `level` is for ours; libraries speak from `info` up. Context bound with `structlog.contextvars` (request id,
-    trace id) appears in every line written under it. Local variables never do: they hold user text.
+    trace id) appears in every line written under it. Local variables never do: they hold user text. Of one event
+    at most LINES_A_SECOND are written: neither a flood of bad requests nor a store that is away fills a disk.
     """
     out = stream or sys.stdout
     console = log_format == "console" or (log_format == "auto" and out.isatty())
@@ -30,7 +35,7 @@ def configure(
         _service_name(service),
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[ration(LINES_A_SECOND), *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_names: _LOGGER,
         cache_logger_on_first_use=False,
@@ -48,6 +53,32 @@ def configure(
 def is_verbose() -> bool:
     """Whether what is fine gets a line, too: asked before one is put together for each request."""
     return _LOGGER.isEnabledFor(logging.DEBUG)
+
+
+def ration(lines_a_second: int, now: Callable[[], float] = time.monotonic) -> structlog.typing.Processor:
+    """Leaves out what is more of one event, and says in its next line how many those were. Debugging is not rationed.
+
+    An event is a constant of the code, so what is remembered of each is bounded.
+    """
+    begun_s: dict[str, float] = {}
+    written: dict[str, int] = {}
+
+    def limit(_logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if method == "debug":
+            return event
+        name, now_s = event["event"], now()
+        if now_s - begun_s.get(name, -1.0) >= 1.0:
+            left_out = written.get(name, 0) - lines_a_second
+            begun_s[name], written[name] = now_s, 1
+            if left_out > 0:
+                event["left_out"] = left_out
+            return event
+        written[name] += 1
+        if written[name] > lines_a_second:
+            raise structlog.DropEvent
+        return event
+
+    return limit
 
 
 def _service_name(service: str) -> structlog.typing.Processor:

@@ -44,6 +44,35 @@ def test_line__carries_service_level_time_and_what_is_bound() -> None:
     assert ours["timestamp"].endswith("Z")
 
 
+def test_flood_of_one_event__is_a_hundred_lines_a_second_and_leaves_others_alone() -> None:
+    stream = configured()
+    log = structlog.get_logger()
+    for _ in range(5 * logs.LINES_A_SECOND):
+        log.info("refused")
+    log.warning("another")
+    events = [line["event"] for line in lines(stream)]
+    assert logs.LINES_A_SECOND <= events.count("refused") <= 2 * logs.LINES_A_SECOND  # it may take two seconds
+    assert events[-1] == "another"
+
+
+def test_first_line_after_a_flood__says_how_many_were_left_out() -> None:
+    now_s = 10.0
+    limit = logs.ration(3, lambda: now_s)
+
+    def write(method: str = "info") -> Any:
+        try:
+            return limit(None, method, {"event": "refused"})
+        except structlog.DropEvent:
+            return None
+
+    assert [write() is not None for _ in range(5)] == [True, True, True, False, False]
+    assert write("debug") is not None
+    now_s += 1.0
+    assert write() == {"event": "refused", "left_out": 2}
+    now_s += 1.0
+    assert write() == {"event": "refused"}
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_exception__shows_no_local_variables(log_format: logs.LogFormat) -> None:
     stream = configured(log_format=log_format)
