@@ -1,4 +1,4 @@
-"""Partitions of raw events, one a day: made ahead, filled from the default partition, dropped when too old."""
+"""What is kept how long: partitions of raw events, one a day, made ahead and dropped when too old, and fine rollups."""
 
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +10,7 @@ import structlog
 
 from metrics.database import Connection, Database
 from metrics.errors import RowRefused, StoreUnavailable
-from metrics.windows import day_bounds
+from metrics.windows import FINE_S, day_bounds
 
 log = structlog.get_logger()
 
@@ -19,6 +19,7 @@ _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-partitions")
 _LOCK_TIMEOUT: Final = "2s"  # all others queue up behind a waiting exclusive lock: better to try again later
 _STATEMENT_S: Final = 600.0  # the default partition may hold what came in days
 _DAY: Final = timedelta(days=1)
+_FINE: Final = timedelta(hours=3)  # the last hour and the one before it, with time to spare
 
 
 class PartitionState(NamedTuple):
@@ -46,7 +47,8 @@ class Partitions:
     async def maintain(self) -> PartitionState:
         """Make what is missing and drop what is too old. Raises StoreUnavailable when not even that can be told."""
         now = datetime.fromtimestamp(self._now(), UTC)
-        oldest = await self._oldest(now)
+        slower = await self._slower(now)
+        oldest = (slower - self._retention).date()
         ahead = {now.date() + _DAY * n for n in range(self._ahead_days + 1)}
         failed = 0
         for table in TABLES:
@@ -56,13 +58,14 @@ class Partitions:
             steps += [partial(self._move, table, day) for day in sorted(stray - existing) if day >= oldest]
             steps += [partial(self._drop, table, day) for day in sorted(existing | stray) if day < oldest]
             failed += [await _is_done(step, table) for step in steps].count(False)
+        failed += not await _is_done(partial(self._drop_fine, slower - _FINE), "rollup")
         return (await self._state(now.date()))._replace(failed=failed)
 
-    async def _oldest(self, now: datetime) -> date:
-        """The first day to keep, by the slower of our clock and the database's: what a wrong one drops is gone."""
+    async def _slower(self, now: datetime) -> datetime:
+        """Of our clock and the database's: what a wrong one drops is gone."""
         async with self._database.transaction() as connection:
             told: datetime = await connection.fetchval("SELECT clock_timestamp()")
-        return (min(now, told) - self._retention).date()
+        return min(now, told)
 
     async def _days(self, table: str) -> tuple[set[date], set[date]]:
         """Days that have a partition, and days of which the default partition has rows."""
@@ -120,6 +123,16 @@ class Partitions:
                 after,
             )
         log.info("day dropped", table=table, day=str(day))
+
+    async def _drop_fine(self, before: datetime) -> None:
+        """Those of whole minutes: of part of a minute they would be of no use."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "DELETE FROM rollup WHERE width_s = $1 AND at < date_bin('1 minute', $2, 'epoch')",
+                FINE_S,
+                before,
+                timeout=_STATEMENT_S,
+            )
 
     async def _state(self, today: date) -> PartitionState:
         async with self._database.transaction() as connection:

@@ -21,9 +21,9 @@ from common.postgres import create_pool
 from common.settings import SettingsError, load
 from metrics.database import Connection, Database
 from metrics.errors import StoreUnavailable
-from metrics.rollup_sql import CELLS_BY_WIDTH, COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS
+from metrics.rollup_sql import COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, rolled_up
 from metrics.settings import MetricsSettings
-from metrics.windows import day_bounds
+from metrics.windows import WIDTHS_S, day_bounds
 
 log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ _RECOMPUTED: Final = f"""
     event AS (
         SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2
         UNION ALL SELECT {FACTS_OF_COUNTERS} FROM counter_event WHERE at >= $1 AND at < $2
-    ), {CELLS_BY_WIDTH}
+    ), {rolled_up(WIDTHS_S)}
 """
 _STORED: Final = f"SELECT {COLUMNS} FROM rollup WHERE width_s IN (60, 3600, 86400) AND at >= $1 AND at < $2"
 _COMPARE: Final = f"""
@@ -93,7 +93,7 @@ async def replace(database: Database, day: date) -> Comparison | None:
 
 
 async def recompute(connection: Connection, day: date) -> None:
-    """Put what the events of `day` add up to in place of its rollups."""
+    """Put what the events of `day` add up to in place of its rollups, the fine ones left out: events do for them."""
     await connection.execute("DELETE FROM rollup WHERE at >= $1 AND at < $2", *day_bounds(day))
     await connection.execute(_REPLACE, *day_bounds(day))
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from metrics.windows import FINE_S, WIDTHS_S
+
 _KEY: Final = "at, model, route, outcome, label"
 _FACTS: Final = "at, model, route, outcome, label, latency_us, score, margin, characters"
 _BINS: Final = "bins_of(latency_us, score, margin, characters)"
@@ -56,19 +58,21 @@ def cells(histograms: Sequence[str]) -> str:
 """
 
 
-# Rolls `event` up to minutes, and those to hours and days: few rows by then.
-CELLS_BY_WIDTH: Final = f"""
+def rolled_up(widths_s: Sequence[int]) -> str:
+    """Rolls `event` up to the narrowest of `widths_s`, and that to the others: few rows by then."""
+    return f"""
     fact AS (
-        SELECT 60 AS width_s, date_bin('1 minute', at, 'epoch'::timestamptz) AS at, model, route, outcome, label, n,
-               latency_us, score, characters, bins
+        SELECT {min(widths_s)} AS width_s, date_bin('{min(widths_s)} seconds', at, 'epoch'::timestamptz) AS at,
+               model, route, outcome, label, n, latency_us, score, characters, bins
         FROM event
     ), {cells(_HISTOGRAMS)}, rolled AS (
         SELECT width.width_s, date_bin(make_interval(secs => width.width_s), at, 'epoch'::timestamptz) AS at,
                model, route, outcome, label, {_ADDED_UP}
-        FROM cell CROSS JOIN unnest('{{60,3600,86400}}'::integer[]) AS width (width_s)
+        FROM cell CROSS JOIN unnest('{{{",".join(map(str, widths_s))}}}'::integer[]) AS width (width_s)
         GROUP BY 1, 2, 3, 4, 5, 6
     )
 """
+
 
 COLUMNS: Final = f"width_s, {_KEY}, {_FIGURES}"
 
@@ -89,7 +93,7 @@ WITH new_prediction AS (
     INSERT INTO counter_event SELECT * FROM arrived_counter_event ORDER BY event_id ON CONFLICT DO NOTHING RETURNING *
 ), event AS (
     SELECT {FACTS_OF_PREDICTIONS} FROM new_prediction UNION ALL SELECT {FACTS_OF_COUNTERS} FROM new_counter
-), {CELLS_BY_WIDTH}, octave AS (
+), {rolled_up((FINE_S, *WIDTHS_S))}, octave AS (
     SELECT (bins[1] + 31) / 32 AS bin, count(*) AS n FROM event WHERE outcome = 'ok' AND bins <> '{{}}' GROUP BY 1
 ), merged AS ({MERGE})
 SELECT (SELECT count(*) FROM new_prediction), (SELECT count(*) FROM new_counter),

@@ -11,7 +11,7 @@ from metrics.database import Connection, Database
 from metrics.histogram import read
 from metrics.rollup_sql import FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, cells
 from metrics.tally import Row, Source
-from metrics.windows import RAW, Piece, Range, as_time, as_us
+from metrics.windows import FINE_S, RAW, Piece, Range, as_time, as_us, minutes, refine
 
 _HISTOGRAMS: Final = ("latency_bins", "score_bins", "character_bins")  # in the order of `metrics.histogram`
 
@@ -53,6 +53,17 @@ FROM unnest($7::integer[], $8::bigint[]) AS shared (slot, place) JOIN cell ON wi
 GROUP BY 1, 2, 3, 4, 5
 """
 
+# They may be gone, or written by a release without them: those of a minute count only if they lack none of its events.
+_FINE_MINUTES: Final = f"""
+SELECT minute
+FROM unnest($1::timestamptz[]) AS minute
+CROSS JOIN LATERAL (
+    SELECT sum(n) FILTER (WHERE width_s = 60) AS n, sum(n) FILTER (WHERE width_s = {FINE_S}) AS fine
+    FROM rollup WHERE width_s IN (60, {FINE_S}) AND at >= minute AND at < minute + interval '1 minute'
+) AS stored
+WHERE n = fine
+"""
+
 _LATENCIES: Final = """
 SELECT slot, at, latency_us, model, route, outcome, coalesce(label, '')
 FROM unnest($1::integer[], $2::timestamptz[], $3::timestamptz[]) AS piece (slot, first, after)
@@ -87,6 +98,8 @@ class Snapshot:
 
         Only answered predictions have histograms. Rows are read as they are taken: thousands take long.
         """
+        fine = await self._fine_minutes(pieces)
+        pieces = [part for piece in pieces for part in refine(piece, fine)]
         rolled = [piece for piece in pieces if piece.width_s != RAW]
         single = [piece for piece in pieces if piece.width_s == RAW]
         edges = list(dict.fromkeys(map(_range, single)))  # many ranges end now
@@ -102,6 +115,11 @@ class Snapshot:
             "route" in details,
         )
         return map(_row, records)
+
+    async def _fine_minutes(self, pieces: Sequence[Piece]) -> set[int]:
+        """Of the minutes that would be read from single events."""
+        asked = [as_time(minute) for minute in sorted(minutes(piece for piece in pieces if piece.width_s == RAW))]
+        return {as_us(minute) for (minute,) in await self.connection.fetch(_FINE_MINUTES, asked)} if asked else set()
 
     async def answered(self, ranges: Mapping[int, Range]) -> Iterable[Answered]:
         """Every answered prediction in each of the ranges: ask only when they are few."""

@@ -1,6 +1,6 @@
 """Time ranges in integer microseconds: what a request asks for, its buckets, and the rollups that cover a range."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -9,6 +9,7 @@ from metrics.errors import InvalidField
 
 SECOND: Final = 1_000_000
 WIDTHS_S: Final = (86_400, 3_600, 60)  # of the rollups, widest first
+FINE_S: Final = 5  # the width of more rollups, of the last hours: for the ragged edges of ranges that end about now
 RAW: Final = 0  # the width of no rollup: single events
 BUCKETS_S: Final[dict[Bucket, int]] = {"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "6h": 21_600, "1d": 86_400}
 
@@ -124,6 +125,20 @@ def slots(asked: Range, bucket_s: int) -> list[Range]:
     width = bucket_s * SECOND
     starts = [asked.start, *range((asked.start // width + 1) * width, asked.end, width)]
     return [Range(start, end) for start, end in zip(starts, [*starts[1:], asked.end], strict=True)]
+
+
+def minutes(pieces: Iterable[Piece]) -> set[int]:
+    """The start of every minute that any of `pieces` touches."""
+    width = 60 * SECOND
+    return {at for piece in pieces for at in range(piece.start // width * width, piece.end, width)}
+
+
+def refine(piece: Piece, fine: Set[int]) -> Iterator[Piece]:
+    """Fine rollups in the place of single events, where all minutes of `piece` are among those that have them."""
+    if piece.width_s == RAW and minutes([piece]) <= fine:
+        yield from cover(piece.slot, Range(piece.start, piece.end), [FINE_S])
+    else:
+        yield piece
 
 
 def cover(slot: int, wanted: Range, widths_s: Sequence[int] = WIDTHS_S) -> Iterator[Piece]:

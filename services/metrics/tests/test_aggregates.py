@@ -106,7 +106,15 @@ per_example = settings(max_examples=60, deadline=None, suppress_health_check=[He
 
 
 @per_example
-@given(events_of, edges, edges, st.sampled_from([None, "m1"]), st.sampled_from([None, "1h", "6h", "1d"]), st.booleans())
+@given(
+    events_of,
+    edges,
+    edges,
+    st.sampled_from([None, "m1"]),
+    st.sampled_from([None, "1h", "6h", "1d"]),
+    st.booleans(),
+    st.sampled_from(["false", "true", "extract(second FROM at) < 30"]),
+)
 async def test_any_ragged_range__equals_brute_force_over_its_events(
     aggregates: Callable[..., Any],
     database: Database,
@@ -119,6 +127,7 @@ async def test_any_ragged_range__equals_brute_force_over_its_events(
     model: str | None,
     bucket: Bucket | None,
     is_exact: bool,
+    lost: str,
 ) -> None:
     await rows("TRUNCATE prediction, counter_event, rollup")
     events = [
@@ -128,6 +137,7 @@ async def test_any_ragged_range__equals_brute_force_over_its_events(
         for at, m, outcome, label, score, latency_us in some
     ]
     await Ledger(database).write(events)
+    await rows(f"DELETE FROM rollup WHERE width_s = 5 AND {lost}")
     start, end = AT_US + min(one, other), AT_US + max(one, other) + 1
     request = AggregateRequest(
         start=as_time(start), end=as_time(end), filters=Filters(model=model), bucket=bucket, group_by=["model", "label"]
@@ -186,6 +196,16 @@ async def test_range_older_than_single_events__is_answered_to_the_minute(
     assert answer.range.start.second == answer.range.end.second == 0
     assert answer.latency_ms.method == "sketch"
     assert answer.latency_ms.p50 == pytest.approx(10.0, rel=SKETCH_RELATIVE_ERROR)
+
+
+async def test_ragged_edge_of_a_recent_range__is_read_from_fine_rollups(
+    aggregates: Callable[..., Any], database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    minute = AT_US // (60 * SECOND_US) * (60 * SECOND_US)
+    await Ledger(database).write(prediction(at_us=minute + second * SECOND_US) for second in (11, 12, 19, 21))
+    await rows("DELETE FROM prediction WHERE extract(second FROM at) BETWEEN 15 AND 20")
+    request = AggregateRequest(start=as_time(minute + 12 * SECOND_US), end=as_time(minute + 22 * SECOND_US))
+    assert (await aggregates(0).answer(request)).predictions == 3
 
 
 async def test_thresholds__are_judged_up_to_now_whatever_was_asked(

@@ -81,6 +81,7 @@ async def test_writers_of_the_same_events_at_once__neither_deadlock_nor_count_tw
         written = [group.create_task(ledger.write(batch)) for batch in batches]
     assert sum(task.result().predictions for task in written) == 400
     assert await rows("SELECT width_s, sum(n)::int FROM rollup GROUP BY 1 ORDER BY 1") == [
+        (5, 400),
         (60, 400),
         (3_600, 400),
         (86_400, 400),
@@ -96,7 +97,7 @@ def recomputed(events: list[Any]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     groups = defaultdict(list)
     for event in {event.id: event for event in events}.values():
         model, label = ("", "") if isinstance(event, CounterEvent) else (event.model, event.label or "")
-        for width_s in (60, 3_600, 86_400):
+        for width_s in (5, 60, 3_600, 86_400):
             at = datetime.fromtimestamp(event.at_us // 1_000_000 // width_s * width_s, UTC)
             groups[width_s, at, model, event.route, event.outcome, label].append(event)
     return {key: summed(group) for key, group in groups.items()}

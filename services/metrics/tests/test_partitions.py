@@ -83,6 +83,18 @@ async def test_days_that_came_before_their_partition__are_moved_out_of_the_defau
     assert state.default_rows == 0
 
 
+async def test_fine_rollups__are_kept_for_three_hours_and_the_others_for_good(
+    partitions: Partitions, database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    minute_us = AT_US // 60_000_000 * 60_000_000
+    await Ledger(database).write(prediction(at_us=minute_us - n * 3_600_000_000) for n in (0, 2, 3, 4))
+    await partitions.maintain()
+    assert await rows("SELECT width_s, count(*)::int FROM rollup WHERE width_s < 3600 GROUP BY 1 ORDER BY 1") == [
+        (5, 3),
+        (60, 4),
+    ]
+
+
 async def test_event_moved_out_of_the_default__is_still_known(
     partitions: Partitions, database: Database, prediction: Callable[..., Any]
 ) -> None:

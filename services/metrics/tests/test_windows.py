@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from common.contracts import AggregateRequest, Window
 from metrics.errors import InvalidField
-from metrics.windows import RAW, SECOND, Range, as_time, as_us, asked_bucket, asked_range, cover, slots
+from metrics.windows import (
+    RAW,
+    SECOND,
+    Range,
+    as_time,
+    as_us,
+    asked_bucket,
+    asked_range,
+    cover,
+    minutes,
+    refine,
+    slots,
+)
 
 NOW_US = 1_790_000_012_345_678
 DAY_US = 86_400 * SECOND
@@ -107,3 +119,16 @@ def test_range_before_single_events_were_kept__is_widened_to_minutes() -> None:
     assert ragged.aligned_before(0) == ragged
     assert ragged.aligned_before(ragged.start + 1) == Range(ragged.start - minute // 2, ragged.end)
     assert ragged.aligned_before(ragged.end + 1) == Range(ragged.start - minute // 2, ragged.end + minute // 2)
+
+
+@given(ranges, st.booleans())
+def test_refined_cover__reads_single_events_for_less_than_five_seconds_where_it_may(wanted: Range, may: bool) -> None:
+    pieces = list(cover(7, wanted))
+    fine = minutes(pieces) if may else set[int]()
+    parts = [part for piece in pieces for part in refine(piece, fine)]
+    assert all(left.end == right.start for left, right in itertools.pairwise(parts))
+    assert (parts[0].start, parts[-1].end) == (wanted.start, wanted.end)
+    if may:
+        assert all(part.end - part.start < 10 * SECOND for part in parts if part.width_s == RAW)
+    else:
+        assert parts == pieces
