@@ -13,7 +13,9 @@ from metrics.aggregates import Aggregates
 from metrics.database import Database
 from metrics.partitions import Partitions
 from metrics.rebuild import recompute
+from metrics.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
 from metrics.rollups import Rollups
+from metrics.windows import FINE_S
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)
@@ -30,6 +32,10 @@ FROM generate_series(0, $2::bigint - 1) AS i
 _RAW: Final = """
 SELECT count(*), percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY latency_us)
 FROM prediction WHERE at >= $1 AND at < $2 AND outcome = 'ok'
+"""
+_FINE: Final = f"""
+WITH event AS (SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2), {rolled_up([FINE_S])}
+INSERT INTO rollup ({COLUMNS}) SELECT {COLUMNS} FROM rolled
 """
 _TIMEOUT_S: Final = 600.0
 
@@ -65,7 +71,7 @@ class History:
         return time.perf_counter() - started
 
     async def fill_busy(self, per_s: int, minutes: int) -> None:
-        """Make `per_s` predictions for each second of the last `minutes`, and their rollups."""
+        """Make `per_s` predictions for each second of the last `minutes`, and their rollups, fine ones as well."""
         first = self.now - timedelta(minutes=minutes)
         async with self.pool() as pool:
             database = Database(pool, _TIMEOUT_S)
@@ -73,6 +79,7 @@ class History:
             await pool.execute(_ROWS, first, per_s * minutes * 60, minutes * 60.0)
             for day in {first.date(), self.now.date()}:
                 await self._roll_up(database, datetime(day.year, day.month, day.day, tzinfo=UTC))
+            await pool.execute(_FINE, first, self.now)
             await pool.execute("VACUUM (ANALYZE) prediction")
 
     async def _roll_up(self, database: Database, day: datetime) -> None:
