@@ -9,7 +9,7 @@ import pytest
 from made_up import prediction
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError
 from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 
 from analyst.flight import Lifetime
@@ -21,7 +21,7 @@ from common.redis import create_client, require_writes
 from common.settings import RedisSettings
 from common.shipper import Shipper
 from common.tasks import end
-from launcher.valkey import Valkey
+from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 from metrics.events import DeadLetter
 from metrics.stream import StreamReader, StreamUpkeep
 
@@ -157,6 +157,24 @@ async def test_each_service__works_under_a_user_of_its_own(server: Server, tmp_p
         await ingest(redis)
     async with server.client("analyst") as redis:
         await report(redis)
+
+
+async def test_stranger_to_a_server_with_this_file__opens_nothing(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Of whom a file says nothing, `default`, Redis lets in without a password."""
+    state, users = tmp_path / "valkey", tmp_path / "users.acl"
+    state.mkdir(mode=0o700)
+    (state / "password").write_text(PASSWORD)
+    users.write_text(f"user default on >{PASSWORD} ~* &* +@all\n")
+    server = Valkey(state, free_port(), settings=SETTINGS_FOR_TESTS | {"aclfile": str(users)})
+    try:
+        server.start()
+        users.write_text(USERS.replace("PASSWORD", PASSWORD))
+        assert server.execute("ACL", "LOAD") == "+OK"
+        async with Redis(host=server.host, port=server.port) as stranger:
+            with pytest.raises(AuthenticationError):
+                await stranger.xlen(STREAM)
+    finally:
+        server.kill()
 
 
 PREDICTIONS = ("XRANGE {predictions} - +", "XREAD STREAMS {predictions} 0", "DEL {predictions}", "XLEN {predictions}")
