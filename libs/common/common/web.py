@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from common.logs import is_verbose
+from common.loopback import names_this_machine
 from common.problems import Problem
 from common.requests import REQUEST_ID, RequestContext, read_context
 from common.telemetry import HttpMetrics
@@ -31,13 +32,18 @@ _STARTED: Final = web.RequestKey("started", bool)
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How requests enter: size limit, time budget, error table, metrics and the clock."""
+    """How requests enter: size limit, time budget, error table, metrics and the clock.
+
+    `is_local`: only this machine reaches the service, and only requests that name it so are taken. A page in somebody's
+    browser here, whose name was made to lead here, would else read whatever has no guard but that.
+    """
 
     metrics: HttpMetrics
     errors: ErrorTable = field(default_factory=dict)
     max_body_bytes: int = 1 << 20
     default_timeout_s: float = 10.0
     maximum_timeout_s: float = 120.0
+    is_local: bool = False
     now: Callable[[], float] = time.monotonic
 
 
@@ -107,6 +113,8 @@ def _boundary(door: Door) -> Middleware:
 async def _answer(door: Door, request: web.Request, handler: Handler) -> tuple[web.StreamResponse, Exception | None]:
     """The handler's answer, or the problem that its error becomes and the error. Redirections are raised."""
     try:
+        if door.is_local and not names_this_machine(request.headers.get(hdrs.HOST, "")):
+            raise Problem(403, "Other machines do not reach this service: ask for it as localhost or 127.0.0.1.")
         return await handler(request), None
     except Exception as error:
         is_redirection = isinstance(error, web.HTTPException) and error.status < 400

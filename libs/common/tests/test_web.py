@@ -157,6 +157,22 @@ async def test_every_kind_of_answer__carries_the_request_id(client: Client, path
         assert response.headers["X-Request-ID"] == "mine-1"
 
 
+@pytest.mark.parametrize("path", ["/echo", "/nowhere"])
+async def test_page_whose_name_was_made_to_lead_here__reads_nothing_of_a_local_service(
+    path: str, lines: list[Any]
+) -> None:
+    app = create_app(Door(HttpMetrics(CollectorRegistry()), is_local=True))
+    app.router.add_get("/echo", echo)
+    async with TestClient(TestServer(app)) as client:
+        for host in ("rebound.example:8002", ""):
+            async with client.get(path, headers={"Host": host}) as response:
+                assert (await problem(response))["status"] == 403
+        for host in ("localhost:8002", "127.0.0.1", "[::1]:8002"):
+            async with client.get(path, headers={"Host": host}) as response:
+                assert response.status == (200 if path == "/echo" else 404)
+    assert [line["status"] for line in lines[:2]] == [403, 403]
+
+
 async def test_unknown_route__is_404(client: Client, lines: list[Any]) -> None:
     async with client.get(f"/{SECRET}") as response:
         assert (await problem(response))["title"] == "Not Found"

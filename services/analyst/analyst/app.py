@@ -30,6 +30,7 @@ from analyst.settings import AnalystSettings
 from analyst.telemetry import AnalystMetrics
 from analyst.writer import Budget
 from common import postgres
+from common.loopback import is_loopback
 from common.ops import Check, Readiness, State
 from common.redis import REDIS_ERRORS, create_client
 from common.requests import uuid7
@@ -122,6 +123,7 @@ def _door(settings: AnalystSettings, metrics: HttpMetrics) -> Door:
         max_body_bytes=MAX_BODY_BYTES,
         default_timeout_s=settings.analyst_timeout_s,
         maximum_timeout_s=settings.analyst_timeout_s,
+        is_local=is_loopback(settings.analyst_host),
     )
 
 

@@ -55,6 +55,15 @@ async def _report(response: ClientResponse) -> Report:
     return Report.model_validate_json(await response.read())
 
 
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 403), ("0.0.0.0", 200)])
+async def test_page_whose_name_was_made_to_lead_here__drops_no_reports(
+    host: str, status: int, open_client: OpenClient
+) -> None:
+    client = await open_client(ANALYST_HOST=host)
+    assert (await client.delete("/analyze/cache", headers={"Host": "rebound.example:8003"})).status == status
+    assert (await client.delete("/analyze/cache")).status == 200
+
+
 # ---- reports
 
 

@@ -1,10 +1,11 @@
 """Who may write and read single rows: holders of the admin token; without one, callers on this machine."""
 
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from common.loopback import names_this_machine
 
 SCHEME: Final = "bearer"
 OF_PROXIES: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
@@ -35,17 +36,13 @@ class Admin:
     is_loopback: bool
 
     def check(self, fields: Mapping[str, str]) -> None:
-        """Let a request with these headers pass if it is an administrator's. Raises NoAdmin, by the kinds above.
-
-        A browser lets a page of any name read the answers to that name, and who owns it may have it lead here; but it
-        always says the name.
-        """
+        """Let a request with these headers pass if it is an administrator's. Raises NoAdmin, by the kinds above."""
         if self.token:
             if not self.holds(fields.get("authorization")):
                 raise TokenRequired
         elif not self.is_loopback:
             raise TokenNotSet
-        elif not is_loopback(_without_port(fields.get("host", "")).lower()) or not OF_PROXIES.isdisjoint(fields):
+        elif not names_this_machine(fields.get("host", "")) or not OF_PROXIES.isdisjoint(fields):
             raise NotLocal
 
     def holds(self, authorization: str | None) -> bool:
@@ -55,17 +52,3 @@ class Admin:
         scheme, _, token = authorization.partition(" ")
         sent = token.strip().encode("latin-1", "surrogateescape")  # the bytes that came
         return scheme.lower() == SCHEME and hmac.compare_digest(sent, self.token.encode())
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listener on `host` is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _without_port(host: str) -> str:
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

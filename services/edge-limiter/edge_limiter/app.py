@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from common.contracts import STREAM, AnalystHealth
 from common.events import EventPipe, open_event_pipe
 from common.journal import Journal
+from common.loopback import is_loopback
 from common.ops import Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.problems import Problem
@@ -26,7 +27,7 @@ from common.tasks import running
 from common.telemetry import HttpMetrics, create_registry
 from common.web import Door as PagesDoor
 from common.web import create_app
-from edge_limiter.admin import Admin, is_loopback
+from edge_limiter.admin import Admin
 from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
 from edge_limiter.documents import Documents
 from edge_limiter.door import Door

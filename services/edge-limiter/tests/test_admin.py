@@ -1,6 +1,6 @@
 import pytest
 
-from edge_limiter.admin import Admin, NotLocal, TokenNotSet, TokenRequired, is_loopback
+from edge_limiter.admin import Admin, NotLocal, TokenNotSet, TokenRequired
 
 WITH_TOKEN = Admin("s3cret", is_loopback=False)
 
@@ -47,11 +47,3 @@ def test_no_token_on_loopback__is_refused_through_a_proxy(name: str) -> None:
 def test_no_token_on_a_public_address__is_refused_even_with_an_empty_bearer() -> None:
     with pytest.raises(TokenNotSet):
         Admin("", is_loopback=False).check({"authorization": "Bearer ", "host": "127.0.0.1"})
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("edge", False)],
-)
-def test_loopback__is_recognised(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback

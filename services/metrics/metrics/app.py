@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from common import postgres
 from common.client import create_session
+from common.loopback import is_loopback
 from common.ops import Check, Readiness, State
 from common.postgres import create_pool
 from common.redis import create_client
@@ -58,7 +59,14 @@ def create_service(settings: MetricsSettings) -> Service:
     """The service, ready to listen; it starts with PostgreSQL and Redis absent."""
     registry = create_registry()
     readiness, broken = Readiness({"start": _not_started}), asyncio.Event()
-    app = create_app(Door(HttpMetrics(registry), errors=ERRORS, default_timeout_s=settings.metrics_request_timeout_s))
+    app = create_app(
+        Door(
+            HttpMetrics(registry),
+            errors=ERRORS,
+            default_timeout_s=settings.metrics_request_timeout_s,
+            is_local=is_loopback(settings.metrics_host),
+        )
+    )
     app.add_routes(routes())
     add_specification(
         app,

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp.test_utils import TestServer
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 from common.ops import Readiness
 from launcher.valkey import Valkey
@@ -15,6 +16,26 @@ from metrics.settings import MetricsSettings
 async def test_service_before_its_start__is_not_ready() -> None:
     readiness: Readiness = create_service(MetricsSettings(database_url="postgresql://127.0.0.1/x")).readiness
     assert (await readiness.report())[0] == "failed"
+
+
+@pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 403), ("localhost", 403), ("0.0.0.0", 200)])
+async def test_page_whose_name_was_made_to_lead_here__reads_no_predictions(
+    host: str, status: int, metrics_url: str, redis_settings: dict[str, Any]
+) -> None:
+    service = create_service(
+        MetricsSettings(
+            database_url=metrics_url,
+            redis_host=redis_settings["host"],
+            redis_port=redis_settings["port"],
+            redis_password=redis_settings["password"],
+            metrics_host=host,
+        )
+    )
+    async with TestClient(TestServer(service.app)) as client:
+        async with client.get("/metrics/predictions", headers={"Host": "rebound.example:8002"}) as response:
+            assert response.status == status
+        async with client.get("/metrics/predictions") as response:
+            assert response.status == 200
 
 
 async def test_service_before_its_migrations__is_not_ready(database_url: str, redis_settings: dict[str, Any]) -> None:

@@ -1,0 +1,25 @@
+import pytest
+
+from common.loopback import is_loopback, names_this_machine
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("edge", False)],
+)
+def test_loopback__is_recognised(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:8002", "127.8.9.10:80", "[::1]", "[::1]:8002", "localhost", "LocalHost:8002"]
+)
+def test_this_machine__has_these_names(host: str) -> None:
+    assert names_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "rebound.example", "rebound.example:8002", "127.0.0.1.rebound.example", "localhost.rebound.example:80"]
+)
+def test_this_machine__has_no_other_names(host: str) -> None:
+    assert not names_this_machine(host)
