@@ -16,7 +16,6 @@ from redis.asyncio import Redis
 from common.contracts import STREAM, AnalystHealth
 from common.events import EventPipe, open_event_pipe
 from common.journal import Journal
-from common.loopback import is_loopback
 from common.ops import Readiness, State
 from common.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.problems import Problem
@@ -244,7 +243,7 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
         ),
         admin=Admin(
             settings.edge_admin_token.get_secret_value(),
-            is_loopback=is_loopback(settings.edge_host) and not settings.edge_trusted_proxies,
+            is_loopback=settings.is_local,
         ),
         upstreams=upstreams,
         budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),

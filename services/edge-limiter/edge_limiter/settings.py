@@ -95,12 +95,17 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     @model_validator(mode="after")
     def _token_cannot_be_guessed(self) -> Self:
         length = len(self.edge_admin_token.get_secret_value())
-        if 0 < length < SHORTEST_PUBLIC_TOKEN and not is_loopback(self.edge_host):
+        if 0 < length < SHORTEST_PUBLIC_TOKEN and not self.is_local:
             raise ValueError(
-                f"EDGE_ADMIN_TOKEN needs at least {SHORTEST_PUBLIC_TOKEN} characters where EDGE_HOST is not loopback, "
-                "such as those of `openssl rand -hex 24`"
+                f"EDGE_ADMIN_TOKEN needs at least {SHORTEST_PUBLIC_TOKEN} characters where EDGE_HOST is not loopback "
+                "or EDGE_TRUSTED_PROXIES is set, such as those of `openssl rand -hex 24`"
             )
         return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the edge: neither directly nor through a proxy here does another."""
+        return is_loopback(self.edge_host) and not self.edge_trusted_proxies
 
     def listen(self) -> Listen:
         """Service 0 of the system."""

@@ -300,7 +300,7 @@ async def test_writes_and_single_rows__need_the_admin_token(
 
 
 async def test_refused_administrator__is_logged_by_the_hash_of_the_client_alone(start_edge: StartEdge) -> None:
-    edge = await start_edge(EDGE_ADMIN_TOKEN="s3cret", EVENTS_HASH_KEY="key", EDGE_TRUSTED_PROXIES="127.0.0.1")
+    edge = await start_edge(EDGE_ADMIN_TOKEN="s3cret" * 3, EVENTS_HASH_KEY="key", EDGE_TRUSTED_PROXIES="127.0.0.1")
     sent = {"Authorization": "Bearer guessed", "X-Forwarded-For": "192.0.2.1"}
     with capture_logs() as logs:
         async with edge.http.put("/metrics/thresholds", headers=sent) as response:

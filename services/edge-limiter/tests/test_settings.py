@@ -57,6 +57,12 @@ def test_token_that_others_could_guess__stops_a_public_edge_with_the_cure(host: 
     assert "fifteen" not in str(raised.value)
 
 
+def test_token_that_others_could_guess__stops_an_edge_behind_a_proxy_of_its_machine() -> None:
+    chosen = {"EDGE_HOST": "127.0.0.1", "EDGE_TRUSTED_PROXIES": "127.0.0.1", "EDGE_ADMIN_TOKEN": "fifteen letters"}
+    with pytest.raises(SettingsError, match=r"^EDGE_ADMIN_TOKEN needs at least 16 .* EDGE_TRUSTED_PROXIES is set"):
+        load(EdgeSettings, MINIMUM | chosen)
+
+
 @pytest.mark.parametrize(
     ("host", "token"), [("127.0.0.1", "s"), ("::1", "s"), ("localhost", "s"), ("0.0.0.0", ""), ("0.0.0.0", "0" * 16)]
 )
