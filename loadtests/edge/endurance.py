@@ -75,6 +75,7 @@ def main() -> None:
             "DATABASE_URL": server.url(),
             "REDIS_HOST": "127.0.0.1",
             "REDIS_PORT": str(next(ports)),
+            "EVENTS_HASH_KEY": "key",
             "EVENTS_JOURNAL_DIR": str(folder / "journal"),
             "EDGE_PORT": str(port),
             "EDGE_OPS_PORT": str(ops_port),

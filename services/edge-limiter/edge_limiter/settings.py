@@ -102,6 +102,15 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _addresses_are_hidden(self) -> Self:
+        if not self.events_hash_key.get_secret_value() and not self.is_local:
+            raise ValueError(
+                "EVENTS_HASH_KEY is not set: without it the rows of limits tell whoever reads them every client's "
+                "address; set it to what `openssl rand -hex 24` makes, the same on every replica"
+            )
+        return self
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the edge: neither directly nor through a proxy here does another."""

@@ -128,6 +128,7 @@ async def start_edge(
                 "DATABASE_URL": edge_database,
                 "REDIS_HOST": "127.0.0.1",
                 "REDIS_PORT": str(free_port()),
+                "EVENTS_HASH_KEY": "key",
                 "EVENTS_JOURNAL_DIR": str(tmp_path / "journal"),
                 "EDGE_LIMIT_TIMEOUT_MS": "10000",
                 "REDIS_TIMEOUT_S": "60",

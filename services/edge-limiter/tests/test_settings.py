@@ -3,7 +3,7 @@ import pytest
 from common.settings import SettingsError, load
 from edge_limiter.settings import EdgeSettings
 
-MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db"}
+MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db", "EVENTS_HASH_KEY": "key"}
 
 
 def test_defaults__are_sixty_a_minute_on_loopback() -> None:
@@ -69,6 +69,19 @@ def test_token_that_others_could_guess__stops_an_edge_behind_a_proxy_of_its_mach
 def test_token__may_be_short_on_loopback_and_missing_anywhere(host: str, token: str) -> None:
     settings = load(EdgeSettings, {**MINIMUM, "EDGE_HOST": host, "EDGE_ADMIN_TOKEN": token})
     assert settings.edge_admin_token.get_secret_value() == token
+
+
+@pytest.mark.parametrize("others", [{"EDGE_HOST": "0.0.0.0"}, {"EDGE_TRUSTED_PROXIES": "127.0.0.1"}])
+def test_edge_that_others_reach__does_not_start_without_the_key_that_hides_their_addresses(
+    others: dict[str, str],
+) -> None:
+    load(EdgeSettings, MINIMUM | others)
+    with pytest.raises(SettingsError, match=r"^EVENTS_HASH_KEY is not set"):
+        load(EdgeSettings, MINIMUM | others | {"EVENTS_HASH_KEY": ""})
+
+
+def test_edge_of_this_machine_alone__may_do_without_that_key() -> None:
+    assert not load(EdgeSettings, MINIMUM | {"EVENTS_HASH_KEY": ""}).events_hash_key.get_secret_value()
 
 
 def test_connections_to_postgres__are_the_lanes_and_two_more() -> None:
