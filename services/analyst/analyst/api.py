@@ -31,6 +31,7 @@ from common.web import ErrorTable, context
 
 MARKDOWN: Final = "text/markdown"
 JSON: Final = "application/json"
+NO_STORE: Final = "no-store"
 ALIGNMENT_S: Final = 300
 LONGEST: Final = timedelta(days=7)
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -172,12 +173,14 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         tag="analyst",
         examples=[Page(reports=[examples.PAST], next_cursor=None)],
     )
-    async def list_reports(request: web.Request, query: PageRequest) -> Page:
+    async def list_reports(request: web.Request, query: PageRequest) -> web.Response:
         """List past reports, the newest first."""
         page = _archive(doorway).page(query.cursor, query.limit + 1)
         found = await _within(doorway, context(request), page)
         reports = found[: query.limit]
-        return Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
+        listed = Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
+        headers = {hdrs.CACHE_CONTROL: NO_STORE}
+        return web.Response(body=listed.model_dump_json().encode(), content_type=JSON, headers=headers)
 
     @operation(
         path=ReportPath,
@@ -269,7 +272,7 @@ async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any,
 
 
 def _response(report: Report, body: bytes, request: web.Request, headers: dict[str, str]) -> web.Response:
-    headers |= {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
+    headers |= {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: NO_STORE}
     if preferred(request.headers.getall(hdrs.ACCEPT, ()), (JSON, MARKDOWN)) == MARKDOWN:
         return web.Response(text=to_markdown(report), content_type=MARKDOWN, charset="utf-8", headers=headers)
     return web.Response(body=body, content_type=JSON, headers=headers)

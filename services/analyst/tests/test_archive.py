@@ -82,6 +82,7 @@ async def archive(url: str, lost: list[None]) -> AsyncIterator[Archive]:
 async def _listed(client: Client, **query: Any) -> dict[str, Any]:
     response = await client.get("/analyze/reports", params=query)
     assert response.status == 200, await response.text()
+    assert response.headers["Cache-Control"] == "no-store"
     page: dict[str, Any] = await response.json()
     return page
 

@@ -85,10 +85,10 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         limit = query.limit if wanted == _JSON else EXPORT_ROWS
         async with deadline(request):
             page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor)
-    varies = {hdrs.VARY: hdrs.ACCEPT}
+    said = {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
     if wanted == _JSON:
-        return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=varies)
-    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"} | varies)
+        return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=said)
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"} | said)
     await response.prepare(request)
     if request.method == hdrs.METH_HEAD:  # what is written now would pass for the next answer on the connection
         return response

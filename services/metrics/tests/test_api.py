@@ -308,7 +308,7 @@ async def test_export__holds_every_matching_row(
 async def test_export__is_the_one_that_the_client_prefers(client: Client, accept: str, media: str) -> None:
     response = await client.get("/metrics/predictions", headers={"Accept": accept})
     assert (response.status, response.content_type) == (200, media)
-    assert response.headers["Vary"] == "Accept"
+    assert (response.headers["Vary"], response.headers["Cache-Control"]) == ("Accept", "no-store")
 
 
 @pytest.mark.parametrize("media", ["text/csv", "application/x-ndjson"])
