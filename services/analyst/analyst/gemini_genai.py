@@ -35,6 +35,7 @@ class GenaiWriter:
                 api_version=API_VERSION,
                 retry_options=types.HttpRetryOptions(attempts=1),
                 aiohttp_client=self._session,
+                async_client_args={"allow_redirects": False},  # the key would go along, to whatever host
             ),
         )
 

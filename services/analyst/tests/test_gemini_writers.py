@@ -87,6 +87,24 @@ async def test_an_answer_without_an_end__is_cut_off(status: int) -> None:
         await writer.close()
 
 
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirection__takes_neither_the_key_nor_the_facts_elsewhere(status: int) -> None:
+    script = Script()
+    async with rest(script) as elsewhere:
+
+        async def redirect(request: web.Request) -> web.Response:
+            return web.Response(status=status, headers={"Location": f"{elsewhere}{request.rel_url}"})
+
+        app = web.Application()
+        app.router.add_post("/{version}/models/{model}", redirect)
+        async with TestServer(app) as server:
+            writer = _create(GenaiWriter, str(server.make_url("")))
+            with pytest.raises(Fatal):
+                await writer.write(PROMPT, 60)
+            await writer.close()
+    assert not script.received
+
+
 async def test_429__says_when_to_come_back(sdk: Sdk) -> None:
     sdk.script.steps = [429]
     with pytest.raises(RateLimited) as caught:
