@@ -121,7 +121,10 @@ class Postgres(Server):
             # A zombie or a stranger may have this pid by now, and PostgreSQL would refuse to start. Its parent's pid
             # it passes over; the rest of the file it needs, to wait for children that a killed server left.
             status[0] = str(os.getpid())
-            (self.data / "postmaster.pid").write_text("".join(f"{line}\n" for line in status))
+            # It is no link: root would write where PostgreSQL's user likes.
+            opened = os.open(self.data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            with open(opened, "w") as file:
+                file.write("".join(f"{line}\n" for line in status))
 
     def _pid_file(self) -> list[str]:
         try:
@@ -138,13 +141,14 @@ class Postgres(Server):
 
     def _initialise(self, identity: Identity) -> None:
         begun = self.state / "initdb.running"
-        if begun.exists():
+        if is_begun := begun.exists():
             shutil.rmtree(self.data, ignore_errors=True)
         if self.data.exists():
             give(self.data, identity)
             self._check_version()
             return
-        begun.touch()
+        if not is_begun:
+            begun.touch(exist_ok=False)
         self._initdb(identity)
         begun.unlink()
 

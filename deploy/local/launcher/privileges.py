@@ -49,13 +49,17 @@ def unprivileged(folder: Path, program: Path) -> Identity:
 
 
 def give(path: Path, identity: Identity) -> None:
-    """Hand a file, or a folder with all in it, to the identity's uid; only root has a reason and the right to."""
-    if os.geteuid() != 0 or path.stat().st_uid == identity.uid:
+    """Hand a file, or a folder with all in it, to the identity's uid; only root has a reason and the right to.
+
+    No link is followed, nor is a folder that was put in another's place: the identity owns what is around them, and
+    would be given whatever it likes.
+    """
+    if os.geteuid() != 0 or path.lstat().st_uid == identity.uid:
         return
-    os.chown(path, identity.uid, identity.gid)
-    for folder, folders, files in os.walk(path):
+    os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
+    for _, folders, files, opened in os.fwalk(path):
         for name in (*folders, *files):
-            os.chown(os.path.join(folder, name), identity.uid, identity.gid, follow_symlinks=False)
+            os.chown(name, identity.uid, identity.gid, dir_fd=opened, follow_symlinks=False)
 
 
 def _candidates() -> Iterator[Identity]:

@@ -50,6 +50,19 @@ def test_pid_file_of_a_stranger__does_not_keep_it_from_starting(server: Postgres
     assert server.execute("SELECT answer FROM kept") == "42"
 
 
+@pytest.mark.parametrize("name", ["data/postmaster.pid", "initdb.running"])
+def test_link_where_root_writes__leads_it_nowhere(server: Postgres, tmp_path: Path, name: str) -> None:
+    link, elsewhere = server.state / name, tmp_path / "elsewhere"
+    link.parent.mkdir(parents=True)
+    if name == "data/postmaster.pid":
+        elsewhere.write_text("99999999\n")
+    link.symlink_to(elsewhere)
+    before = elsewhere.exists() and elsewhere.read_text()
+    with pytest.raises(OSError):
+        server.start()
+    assert (elsewhere.exists() and elsewhere.read_text()) == before
+
+
 def test_second_server_on_the_same_folder__ends_the_first_in_order(server: Postgres) -> None:
     server.start()
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")

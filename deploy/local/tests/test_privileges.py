@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.privileges import NoIdentityError, give, unprivileged
+from launcher.privileges import Identity, NoIdentityError, give, unprivileged
 
 ID = Path("/usr/bin/id")
 
@@ -34,6 +34,17 @@ def test_identity__is_not_root_and_writes_even_below_a_closed_folder(tmp_path: P
 def test_program_that_cannot_be_run__is_named_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(NoIdentityError, match="set DATABASE_URL"):
         unprivileged(tmp_path, tmp_path / "missing")
+
+
+def test_give__follows_no_link_to_what_is_not_the_identitys(tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "file").touch()
+    (tmp_path / "state").mkdir()
+    identity = Identity((), 65_534, 65_534, switches=True)
+    for name, target in (("data", "ours"), ("password", "ours/file")):
+        (tmp_path / "state" / name).symlink_to(tmp_path / target)
+        give(tmp_path / "state" / name, identity)
+    assert {path.stat().st_uid for path in (tmp_path / "ours", tmp_path / "ours" / "file")} == {os.geteuid()}
 
 
 def test_give__hands_over_all_below(tmp_path: Path) -> None:
