@@ -1,4 +1,4 @@
-"""What a serving process sets for itself: how many files it may open, and how often it looks for cycles."""
+"""What a serving process sets for itself: how many files it may open, how often it looks for cycles, no core files."""
 
 import gc
 import resource
@@ -17,6 +17,12 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+
+
+def leave_no_core() -> None:
+    """A crash, its children's too, writes no memory to a disk: texts, addresses and keys lie in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def allow_open_files() -> None:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from common import logs, tasks
 from common.ops import Readiness, create_ops_app
-from common.process import allow_open_files, calm_collector
+from common.process import allow_open_files, calm_collector, leave_no_core
 from common.runner import Front, Handler, Runner
 from common.settings import SecretFiles, Settings, SettingsError, load
 
@@ -80,6 +80,7 @@ def command_line(
 ) -> int:
     """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
     arguments = _parser(name, settings, migrate is not None).parse_args()
+    leave_no_core()
     secrets = SecretFiles(settings, os.environ)
     try:
         config = load(settings)

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -429,6 +430,21 @@ def test_second_signal__exits_at_once(probe: Probe, running: "subprocess.Popen[s
     assert running.wait(60) == 1
     asking.join(60)
     assert isinstance(asking.answer, Exception)
+
+
+def test_crash__leaves_no_core_file(probe: Probe) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        process = probe.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    wait_for(process, "listening")
+    process.send_signal(signal.SIGABRT)
+    _, status = os.waitpid(process.pid, 0)
+    process.communicate(timeout=60)
+    assert os.WIFSIGNALED(status)
+    assert not os.WCOREDUMP(status)
 
 
 @pytest.mark.parametrize("name", ["PROBE_PORT", "PROBE_OPS_PORT"])
