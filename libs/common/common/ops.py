@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from common.loopback import names_this_machine
 
 log = structlog.get_logger()
 
@@ -55,8 +58,11 @@ async def _bounded(name: str, check: Check) -> State:
         return "degraded"
 
 
-def create_ops_app(readiness: Readiness, registry: CollectorRegistry) -> web.Application:
-    """`/livez` touches no dependency; `/readyz` answers 503 only on a failed check; `/metrics` heeds Accept."""
+def create_ops_app(readiness: Readiness, registry: CollectorRegistry, *, is_local: bool = False) -> web.Application:
+    """`/livez` touches no dependency; `/readyz` answers 503 only on a failed check; `/metrics` heeds Accept.
+
+    `is_local`: as `common.web.Door` has it.
+    """
 
     async def livez(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -69,8 +75,15 @@ def create_ops_app(readiness: Readiness, registry: CollectorRegistry) -> web.App
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
-    app = web.Application()
+    app = web.Application(middlewares=[_by_name] if is_local else ())
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     return app
+
+
+@web.middleware
+async def _by_name(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if not names_this_machine(request.headers.get(hdrs.HOST, "")):
+        raise web.HTTPForbidden
+    return await handler(request)

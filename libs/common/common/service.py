@@ -17,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
 from common import logs, tasks
+from common.loopback import is_loopback
 from common.ops import Readiness, create_ops_app
 from common.process import allow_open_files, calm_collector, leave_no_core
 from common.runner import Front, Handler, Runner
@@ -143,7 +144,7 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
     _count_tasks(service.registry)
     if secrets is not None:
         _count_changed(service.registry, secrets)
-    ops_app = create_ops_app(service.readiness, service.registry)
+    ops_app = create_ops_app(service.readiness, service.registry, is_local=is_loopback(service.listen.ops_host))
     if service.ops is not None:
         service.ops(ops_app)
     ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S, lingering_time=0)  # it takes no bodies

@@ -432,6 +432,14 @@ def test_second_signal__exits_at_once(probe: Probe, running: "subprocess.Popen[s
     assert isinstance(asking.answer, Exception)
 
 
+@pytest.mark.usefixtures("running")
+def test_page_whose_name_was_made_to_lead_here__reads_nothing_of_the_ops_port(probe: Probe) -> None:
+    for host, status in (("rebound.example:9000", 403), ("localhost:9000", 200)):
+        with closing(http.client.HTTPConnection("127.0.0.1", probe.ops_port, timeout=60)) as connection:
+            connection.request("GET", "/metrics", headers={"Host": host})
+            assert connection.getresponse().status == status
+
+
 def test_crash__leaves_no_core_file(probe: Probe) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
