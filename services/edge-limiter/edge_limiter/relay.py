@@ -15,6 +15,9 @@ WHOLE_BYTES: Final = 64 << 10
 
 _ROOM_RETRY_S: Final = 1.0
 
+_CODINGS: Final = frozenset({"identity", "gzip", "deflate"})
+"""What every service unpacks. Of others it answers some before its app has them, and takes the rest for plain bytes."""
+
 TOO_LARGE: Final = "The body is larger than this service takes."
 
 
@@ -35,7 +38,10 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
 
 
 async def request_body(request: Request, max_bytes: int, timeout_s: float) -> tuple[Body, Headers]:
-    """The body to send on, and the header that frames it where the client itself cannot."""
+    """The body to send on, and the header that frames it where the client itself cannot. Raises Problem, as above, and
+    415 for a coding that not every service unpacks.
+    """
+    _refuse_coding(request)
     length = request.length
     if request.body.is_complete or (length is not None and length <= WHOLE_BYTES):
         return await read_whole(request, max_bytes, timeout_s), []
@@ -56,6 +62,12 @@ def refuse_length(request: Request, max_bytes: int) -> None:
     """Raise Problem 413 when the head says already that the body is too large."""
     if request.length is not None and request.length > max_bytes:
         raise too_large()
+
+
+def _refuse_coding(request: Request) -> None:
+    coding = request.fields.get("content-encoding")
+    if coding is not None and coding.lower() not in _CODINGS:
+        raise Problem(415, "Content-Encoding can be gzip or deflate; leave it out of what is not packed.")
 
 
 def too_large() -> Problem:

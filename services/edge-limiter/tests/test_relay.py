@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,6 +37,38 @@ async def test_encoded_answer__passes_untouched(start_edge: StartEdge, start_ups
             assert (await response.read(), response.headers["Content-Encoding"]) == (packed, "gzip")
             assert response.headers.getall("Set-Cookie") == ["a=1", "b=2"]
             assert "X-Hop" not in response.headers
+
+
+@pytest.mark.parametrize("coding", ["zstd", "br", "x-gzip", "gzip, gzip", "utf-8"])
+async def test_body_in_a_coding_that_no_service_unpacks__is_415(
+    start_edge: StartEdge, start_upstream: StartUpstream, coding: str
+) -> None:
+    """aiohttp answered `zstd` in plain text, with advice for whoever runs it, and took `x-gzip` for plain bytes."""
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo))
+    headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+    async with edge.http.post("/predict", data=b'{"text": "a"}', headers=headers) as response:
+        assert (response.status, response.content_type) == (415, "application/problem+json")
+        assert "gzip or deflate" in (await response.json())["detail"]
+        assert response.headers["X-RateLimit-Remaining"]
+    async with edge.http.get("/models", headers=headers) as response:  # a service reads the header without a body, too
+        assert response.status == 415
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("gzip", gzip.compress(b"x" * 99, mtime=0)),
+        ("GZIP", gzip.compress(b"x" * 99, mtime=0)),
+        ("deflate", zlib.compress(b"x" * 99)),
+        ("identity", b"x" * 99),
+    ],
+)
+async def test_body_in_a_coding_that_services_unpack__passes(
+    start_edge: StartEdge, start_upstream: StartUpstream, coding: str, body: bytes
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo))
+    async with edge.http.post("/predict", data=body, headers={"Content-Encoding": coding}) as response:
+        assert (await response.json())["size"] == 99
 
 
 @pytest.mark.parametrize("status", [204, 304])
