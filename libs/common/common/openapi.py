@@ -9,7 +9,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from common.problems import FieldError, Problem, invalid, is_not_json
+from common.problems import FieldError, Problem, invalid, not_json
 
 Model = type[BaseModel]
 Handler = Callable[..., Awaitable[web.StreamResponse | BaseModel]]
@@ -127,8 +127,8 @@ async def _arguments(
         try:
             arguments["body"] = body.model_validate_json(await _json_bytes(request), strict=True)
         except ValidationError as error:
-            if is_not_json(error):
-                raise Problem(400, "The body is not valid JSON.") from None
+            if (problem := not_json(error)) is not None:
+                raise problem from None
             errors += invalid(error, "body")
     if errors:
         raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=errors)

@@ -97,9 +97,14 @@ def invalid(error: ValidationError, location: Literal["body", "query", "path", "
     ]
 
 
-def is_not_json(error: ValidationError) -> bool:
-    """Whether what was validated was no JSON at all; that is always the only error."""
-    return error.error_count() == 1 and error.errors(include_url=False)[0]["type"] == "json_invalid"
+def not_json(error: ValidationError) -> Problem | None:
+    """400 with the parser's reason, which repeats nothing, if what was validated was no JSON: then the only error."""
+    if error.error_count() != 1:
+        return None
+    [found] = error.errors(include_url=False, include_input=False)
+    if found["type"] != "json_invalid":
+        return None
+    return Problem(400, f"The body is not valid JSON: {found['ctx']['error']}.")
 
 
 def _name(part: int | str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -142,9 +143,28 @@ async def test_json_content_type__is_taken_in_all_its_spellings(client: Client, 
         "{'text': 'hi'}",
     ],
 )
-async def test_body_that_is_not_json__is_400(client: Client, body: bytes | str) -> None:
+async def test_body_that_is_not_json__is_400_and_hears_where(client: Client, body: bytes | str) -> None:
     status, document = await put(client, body)
-    assert (status, document["detail"]) == (400, "The body is not valid JSON.")
+    assert status == 400
+    assert re.fullmatch(r"The body is not valid JSON: .+ at line \d+ column \d+\.", document["detail"])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (f'{{"text": "{SECRET}\\ud83d"}}', "unexpected end of hex escape at line 1 column 30"),
+        (f'{{"text": "{SECRET}é"}}'.encode("latin-1"), "invalid unicode code point at line 1 column 24"),
+        (f'{{"text": "{SECRET}",}}', "trailing comma at line 1 column 26"),
+        (f'{{"text": {SECRET}}}', "expected value at line 1 column 10"),
+    ],
+    ids=["cut within an emoji", "latin-1", "comma", "no quotes"],
+)
+async def test_reason_why_a_body_is_not_json__repeats_nothing_of_it(
+    client: Client, body: bytes | str, reason: str
+) -> None:
+    """A text that JavaScript cut within an emoji is JSON to whoever sends it: they must hear what is wrong with it."""
+    _, document = await put(client, body)
+    assert document["detail"] == f"The body is not valid JSON: {reason}."
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.problems import Problem, invalid, is_not_json
+from common.problems import Problem, invalid, not_json
 from inference.calls import MAX_TEXTS, Text
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
@@ -124,8 +124,8 @@ def _json_length(body: bytes, header: str | None) -> int:
 
 
 def _wrong(error: ValidationError) -> list[Any]:
-    if is_not_json(error):
-        raise Problem(400, "The body is not valid JSON.") from None
+    if (problem := not_json(error)) is not None:
+        raise problem from None
     return invalid(error, "body")
 
 
