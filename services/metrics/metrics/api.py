@@ -28,6 +28,10 @@ RETRY_AFTER_S: Final = 2.0  # about what a restart of PostgreSQL takes
 
 
 ETAG: Final = Header("ETag", "The version of the thresholds.", '"7"')
+_NO_VERSION: Final = (
+    'If-Match names no version: send the ETag with its quotes, such as "7". A weak one (W/"7") never matches; a proxy '
+    "that packs answers makes them so."
+)
 IF_MATCH: Final = Header("If-Match", "The ETag that was read, or `*` for any version.", "*")
 
 
@@ -112,9 +116,11 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
         try:
             return _document(await request.app[RESOURCES].thresholds.replace(body, expected=expected))
         except VersionConflict:
-            if hdrs.IF_MATCH in request.headers:
-                raise
-            raise _precondition(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
+            if hdrs.IF_MATCH not in request.headers:
+                raise _precondition(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
+            if not expected:
+                raise _precondition(412, _NO_VERSION) from None
+            raise
 
 
 class HistoryQuery(Body):
@@ -202,7 +208,7 @@ def _precondition(status: int, message: str) -> Problem:
 
 def _expected(request: web.Request) -> frozenset[int] | None:
     """Versions that the caller is willing to replace; None means any."""
-    tags = [tag.strip() for tag in request.headers.get(hdrs.IF_MATCH, '"0"').split(",")]
+    tags = [tag.strip() for tag in ",".join(request.headers.getall(hdrs.IF_MATCH, ('"0"',))).split(",")]
     if "*" in tags:
         return None
     return frozenset(int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[0-9]{1,18}"', tag, re.ASCII))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDict
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
@@ -183,6 +184,23 @@ async def test_second_write__needs_the_version_it_replaces(client: Client, if_ma
         ]
     rules = (await (await client.get("/metrics/thresholds")).json())["rules"]
     assert len(rules) == (0 if status == 200 else 1)
+
+
+@pytest.mark.parametrize("if_match", ["1", 'W/"1"', "", '"one"'])
+async def test_if_match_that_names_no_version__is_not_told_that_the_thresholds_changed(
+    client: Client, if_match: str
+) -> None:
+    """Reading them again, as it was told, would give the same tag for ever."""
+    await client.put("/metrics/thresholds", json={"rules": [RULE]})
+    response = await client.put("/metrics/thresholds", json={"rules": []}, headers={"If-Match": if_match})
+    assert response.status == 412
+    assert (await response.json())["detail"].startswith("If-Match names no version: ")
+
+
+async def test_if_match_on_two_lines__is_one_list(client: Client) -> None:
+    await client.put("/metrics/thresholds", json={"rules": [RULE]})
+    headers = CIMultiDict([("If-Match", '"0"'), ("If-Match", '"1"')])
+    assert (await client.put("/metrics/thresholds", json={"rules": []}, headers=headers)).status == 200
 
 
 async def test_threshold_in_force__is_judged_in_every_aggregate(
