@@ -49,7 +49,8 @@ Text classification behind exact limits.
 how long you will wait; what cannot be done by then is refused with 504. **Every answer** carries `X-Request-ID`.
 
 **Every error** is a problem document (RFC 9457, `application/problem+json`); those of the Open Inference Protocol's
-routes under `/v2/` have that protocol's shape where the service itself answers.
+routes under `/v2/` have that protocol's shape where the service itself answers, and its `error` beside the rest where
+the edge refuses.
 
 **Limits** count per client address. Answers of limited routes carry `RateLimit-Policy` and `RateLimit`, and the older
 `X-RateLimit-Limit`, `-Remaining` and `-Reset`; 429 says in `Retry-After` when to try again.

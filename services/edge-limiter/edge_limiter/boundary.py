@@ -108,7 +108,8 @@ class Boundary:
         if passage.out.has_begun:
             passage.out.cut()
         else:
-            send_problem(passage.out, problem, passage.ctx.request_id)
+            is_oip = passage.route is not None and passage.route.is_oip
+            send_problem(passage.out, problem, passage.ctx.request_id, is_oip=is_oip)
 
     def _record(self, passage: Passage) -> None:
         status, method = passage.status, passage.request.method
@@ -123,9 +124,13 @@ class Boundary:
             record_request(route, method, status, seconds, passage.cause, **told)
 
 
-def send_problem(out: Outgoing, problem: Problem, request_id: str) -> None:
-    """Render as `application/problem+json`; a problem that says `Connection: close` ends the connection."""
-    document = problem.document.model_copy(update={"request_id": request_id})
+def send_problem(out: Outgoing, problem: Problem, request_id: str, *, is_oip: bool = False) -> None:
+    """Render as `application/problem+json`; a problem that says `Connection: close` ends the connection.
+
+    With `is_oip` it has the member `error`, too, for those who look for nothing else.
+    """
+    told_besides = {"error": str(problem)} if is_oip else {}
+    document = problem.document.model_copy(update={"request_id": request_id, **told_besides})
     told = {name: value for name, value in problem.headers.items() if name != hdrs.CONNECTION}
     headers = [
         ("Content-Type", CONTENT_TYPE),

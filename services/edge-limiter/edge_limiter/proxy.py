@@ -113,7 +113,7 @@ class Proxy:
             ("Retry-After", retry_after(decision)),
             *passage.limits,
         ]
-        passage.out.send(429, headers, refusal(policy, decision, passage.ctx.request_id))
+        passage.out.send(429, headers, refusal(policy, decision, passage.ctx.request_id, is_oip=route.is_oip))
         return True
 
     async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:

@@ -8,6 +8,8 @@ from edge_limiter.policy import Policy
 
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
+_HEAD: Final = f'{{"type":"{QUOTA_EXCEEDED}","title":"Quota exceeded","status":429,'
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -34,14 +36,16 @@ def retry_after(decision: Decision) -> str:
     return str(max(1, whole_seconds(decision.reset_s)))
 
 
-def refusal(policy: Policy, decision: Decision, request_id: str) -> bytes:
-    """The 429 problem document, built from text: a flood must not pay for a model.
+def refusal(policy: Policy, decision: Decision, request_id: str, *, is_oip: bool = False) -> bytes:
+    """The 429 problem document, built from text: a flood must not pay for a model. With `is_oip` it has `error`, too.
 
     Request ids and policy names are checked where they come in: neither holds what JSON would escape.
     """
+    detail = f"{_limit(policy)}Try again in {retry_after(decision)} s."
+    error = f',"error":"{detail}"' if is_oip else ""
     return (
-        f'{_refusal_head(policy)}Try again in {retry_after(decision)} s.",'
-        f'"request_id":"{request_id}","errors":[],"violated-policies":["{policy.name}"]}}'
+        f'{_HEAD}"detail":"{detail}",'
+        f'"request_id":"{request_id}","errors":[],"violated-policies":["{policy.name}"]{error}}}'
     ).encode()
 
 
@@ -51,8 +55,5 @@ def _constant(policy: Policy) -> tuple[str, str]:
 
 
 @functools.lru_cache(256)
-def _refusal_head(policy: Policy) -> str:
-    return (
-        f'{{"type":"{QUOTA_EXCEEDED}","title":"Quota exceeded","status":429,'
-        f'"detail":"At most {policy.limit} in any {policy.window_s} s. '
-    )
+def _limit(policy: Policy) -> str:
+    return f"At most {policy.limit} in any {policy.window_s} s. "

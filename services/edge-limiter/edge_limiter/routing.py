@@ -50,6 +50,11 @@ class Route:
     cost: Cost = "one"
     needs_admin: bool = False
 
+    @property
+    def is_oip(self) -> bool:
+        """Whether its clients look for an error where the Open Inference Protocol has it: in the member `error`."""
+        return self.pattern.startswith("/v2")
+
 
 def parse_target(raw: str) -> Target:
     """Normalise the target of a request line. Raises BadTarget."""

@@ -218,6 +218,20 @@ async def test_list_above_the_whole_limit__is_refused_and_its_reading_costs_one(
     assert await batch(4) == (429, "0")
 
 
+async def test_refusal__has_the_member_that_clients_of_the_open_inference_protocol_read(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    """Triton's client told of a document that it could not decode in place of the limit."""
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="1")
+    infer, found = "/v2/models/bundled/infer", []
+    for path, size in ((infer, 2), (infer, 1), ("/predict", 1)):
+        async with edge.http.post(path, json={"inputs": [{"shape": [size]}]}) as response:
+            problem = await response.json()
+            assert response.content_type == "application/problem+json"
+            found.append((response.status, problem.get("error") == problem["detail"]))
+    assert found == [(413, True), (429, True), (429, False)]
+
+
 async def test_list_above_this_replica_s_share_while_the_store_is_away__hears_that(
     start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
 ) -> None:

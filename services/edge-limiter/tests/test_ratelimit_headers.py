@@ -35,3 +35,4 @@ def test_refusal__is_a_problem_document() -> None:
     assert (document.type, document.status, document.request_id) == (QUOTA_EXCEEDED, 429, "id-1")
     assert body["violated-policies"] == ["predict"]
     assert body["detail"] == "At most 60 in any 60 s. Try again in 7 s."
+    assert json.loads(refusal(POLICY, decision(), "id-1", is_oip=True)) == body | {"error": body["detail"]}
