@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -165,6 +166,14 @@ async def test_reason_why_a_body_is_not_json__repeats_nothing_of_it(
     """A text that JavaScript cut within an emoji is JSON to whoever sends it: they must hear what is wrong with it."""
     _, document = await put(client, body)
     assert document["detail"] == f"The body is not valid JSON: {reason}."
+
+
+async def test_invalid_body__is_answered_as_the_documents_show(client: Client) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+    shown = json.loads(page.split("```json")[1].split("```")[0])
+    status, document = await put(client, "{}")
+    assert status == shown["status"]
+    assert document == shown | {"request_id": document["request_id"]}
 
 
 @pytest.mark.parametrize(
