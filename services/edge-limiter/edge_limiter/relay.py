@@ -15,8 +15,9 @@ WHOLE_BYTES: Final = 64 << 10
 
 _ROOM_RETRY_S: Final = 1.0
 
-_CODINGS: Final = frozenset({"identity", "gzip", "deflate"})
-"""What every service unpacks. Of others it answers some before its app has them, and takes the rest for plain bytes."""
+_CODINGS: Final = frozenset({"identity", "gzip"})
+"""What aiohttp unpacks well. Of others it answers some before the app has them, and takes the rest for plain bytes; of
+a `deflate` that breaks off it tells nobody, and the service waits for its end until the deadline."""
 
 TOO_LARGE: Final = "The body is larger than this service takes."
 
@@ -39,7 +40,7 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
 
 async def request_body(request: Request, max_bytes: int, timeout_s: float) -> tuple[Body, Headers]:
     """The body to send on, and the header that frames it where the client itself cannot. Raises Problem, as above, and
-    415 for a coding that not every service unpacks.
+    415 for a coding that services do not unpack.
     """
     _refuse_coding(request)
     length = request.length
@@ -67,7 +68,7 @@ def refuse_length(request: Request, max_bytes: int) -> None:
 def _refuse_coding(request: Request) -> None:
     coding = request.fields.get("content-encoding")
     if coding is not None and coding.lower() not in _CODINGS:
-        raise Problem(415, "Content-Encoding can be gzip or deflate; leave it out of what is not packed.")
+        raise Problem(415, "Content-Encoding can be gzip; leave it out of what is not packed.")
 
 
 def too_large() -> Problem:

@@ -48,10 +48,19 @@ async def test_body_in_a_coding_that_no_service_unpacks__is_415(
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     async with edge.http.post("/predict", data=b'{"text": "a"}', headers=headers) as response:
         assert (response.status, response.content_type) == (415, "application/problem+json")
-        assert "gzip or deflate" in (await response.json())["detail"]
+        assert "can be gzip" in (await response.json())["detail"]
         assert response.headers["X-RateLimit-Remaining"]
     async with edge.http.get("/models", headers=headers) as response:  # a service reads the header without a body, too
         assert response.status == 415
+
+
+async def test_deflate__is_415_also_where_it_breaks_off(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
+    """A service waited for the rest until the deadline: a place of its upstream was held, and the 504 was ours."""
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo))
+    headers = {"Content-Encoding": "deflate", "X-Request-Timeout-Ms": "1000"}
+    for body in (zlib.compress(b'{"text": "a"}'), zlib.compress(b'{"text": "a"}')[:-6]):
+        async with edge.http.post("/predict", data=body, headers=headers) as response:
+            assert response.status == 415
 
 
 @pytest.mark.parametrize(
@@ -59,7 +68,6 @@ async def test_body_in_a_coding_that_no_service_unpacks__is_415(
     [
         ("gzip", gzip.compress(b"x" * 99, mtime=0)),
         ("GZIP", gzip.compress(b"x" * 99, mtime=0)),
-        ("deflate", zlib.compress(b"x" * 99)),
         ("identity", b"x" * 99),
     ],
 )
