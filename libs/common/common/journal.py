@@ -228,9 +228,9 @@ class Journal:
 
     def _seal(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1  # also where closing fails the number is free, and soon another file's
             self.segments[-1].sealed = True
+            os.close(fd)
 
     def _free_one_shipped(self) -> bool:
         """Delete the oldest segment that is kept only in case the store forgets; False when there is none."""

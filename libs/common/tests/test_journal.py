@@ -458,6 +458,28 @@ def test_write_that_cannot_be_undone__stands_before_no_other(tmp_path: Path, mon
         assert journal.skipped_bytes == 0
 
 
+def test_file_whose_closing_fails__is_never_written_to_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk behind a network may say only then that it is full; the number of the file is free all the same."""
+    really_close = os.close
+
+    def fail(fd: int) -> None:
+        really_close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    clock = Clock()
+    with opened(tmp_path, segment_s=10, now=clock) as journal:
+        journal.append([b"a" * 20])
+        clock.at_s += 11
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "close", fail)
+            with pytest.raises(OSError, match="Input/output error"):
+                journal.collect()
+        with (tmp_path / "of another").open("wb") as other:  # has the number now
+            journal.append([b"b" * 20])
+            assert os.fstat(other.fileno()).st_size == 0
+        assert shipped(journal) == [b"a" * 20, b"b" * 20]
+
+
 def python(program: str, folder: Path) -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-c", textwrap.dedent(program), str(folder)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
