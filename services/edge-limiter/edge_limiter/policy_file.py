@@ -190,6 +190,8 @@ class PolicyWatch:
             if str(error) != self._complaint:
                 log.error("the policy file is wrong: the policies before it stay", reason=str(error))
             self._complaint = str(error)
+            if isinstance(error.__cause__, OSError):
+                self._seen = ()  # the file need not change for being read after all
             return
         self._complaint = ""
         log.info("policies replaced", policies=[rule.policy.name for rule in rules])

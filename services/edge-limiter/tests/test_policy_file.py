@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,30 @@ async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tm
     ]
     assert policies.rules[0].policy.limit == 5
     path.write_text(POLICY % (7, ""))
+    await watch.look()
+    assert policies.rules[0].policy.limit == 7
+
+
+async def test_changed_file_that_cannot_be_read__is_tried_again_though_it_changes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who grants the right to read it later changes neither its content nor its time."""
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    path = tmp_path / "policies.yaml"
+    path.write_text(POLICY % (5, ""))
+    policies = PolicySet({}, parse_policies(path.read_bytes()))
+    watch = PolicyWatch(path, policies)
+    await watch.look()
+    path.write_text(POLICY % (7, ""))
+    with capture_logs() as logs, monkeypatch.context() as refusing:
+        refusing.setattr(Path, "read_bytes", refuse)
+        await watch.look()
+        await watch.look()
+    assert [entry["reason"] for entry in logs] == ["cannot be read: Permission denied"]
+    assert policies.rules[0].policy.limit == 5
     await watch.look()
     assert policies.rules[0].policy.limit == 7
 
