@@ -1,6 +1,7 @@
 """Log set-up: structlog events as JSON lines, or a console when a person watches; never user text, never secrets."""
 
 import logging
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ LogFormat = Literal["auto", "console", "json"]
 LINES_A_SECOND: Final = 100
 
 _OURS: Final = "sluice"
+_PIECE: Final = select.PIPE_BUF // 4  # characters that a pipe takes at once, whatever they are
 _LOGGER: Final = logging.getLogger(_OURS)
 
 
@@ -40,7 +42,7 @@ def configure(
         logger_factory=lambda *_names: _LOGGER,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
+    handler = _Unheld(out)
     handler.setFormatter(_formatter(console, out.isatty(), shared))
     _LOGGER.setLevel(threshold)
     root = logging.getLogger()
@@ -48,6 +50,35 @@ def configure(
     root.setLevel(max(threshold, logging.INFO))
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a client's bad bytes are not our error
+
+
+class _Unheld(logging.StreamHandler[TextIO]):
+    """Never waits for who reads: a collector that stands still would, with the pipe before it full, hold up the event
+    loop and with it the service. Lines that find no room are left out, and counted in a line once there is some.
+    """
+
+    _left_out = 0
+    _is_cut = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._left_out and _takes(self.stream):
+                left_out, self._left_out = self._left_out, 0
+                structlog.get_logger().warning("log lines were left out while nobody read", lines=left_out)
+            self._write(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def _write(self, line: str) -> None:
+        text = self.terminator + line if self._is_cut else line
+        for start in range(0, len(text), _PIECE):
+            if not _takes(self.stream):
+                self._left_out += 1
+                self._is_cut = self._is_cut or start > 0
+                return
+            self.stream.write(text[start : start + _PIECE])
+            self.stream.flush()
+        self._is_cut = False
 
 
 def is_verbose() -> bool:
@@ -79,6 +110,16 @@ def ration(lines_a_second: int, now: Callable[[], float] = time.monotonic) -> st
         return event
 
     return limit
+
+
+def _takes(stream: TextIO) -> bool:
+    """Whether it can be written to without waiting."""
+    try:
+        waiting = select.poll()
+        waiting.register(stream, select.POLLOUT)
+    except OSError:  # no file: it is in memory
+        return True
+    return bool(waiting.poll(0))
 
 
 def _service_name(service: str) -> structlog.typing.Processor:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -116,6 +117,43 @@ def test_level_error__silences_libraries_too() -> None:
     structlog.get_logger().warning("ours")
     structlog.get_logger().error("bad")
     assert [line["event"] for line in lines(stream)] == ["bad"]
+
+
+def test_pipe_that_nobody_reads__holds_up_nobody_and_what_was_left_out_is_told() -> None:
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as read, open(into, "w") as stream:
+        logs.configure("probe", log_format="json", stream=stream)
+        log = structlog.get_logger()
+        for number in range(1_000):
+            log.info("one of many", number=number, text="é" * 100)  # seven times what a pipe holds
+        log.info("long", text="x" * 100_000)
+        log.info("no room")
+        taken = read.read(1 << 20)
+        log.info("read again")
+        taken += read.read(1 << 20)
+    *told, left_out, last = [line for line in taken.splitlines() if line.endswith(b"}")]
+    written = len(told)
+    assert [json.loads(line)["number"] for line in told] == list(range(written))
+    assert json.loads(left_out)["event"] == "log lines were left out while nobody read"
+    assert json.loads(left_out)["lines"] == 1_002 - written
+    assert json.loads(last)["event"] == "read again"
+
+
+def test_long_line_that_a_full_pipe_cuts__spoils_none_after_it() -> None:
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as read, open(into, "w") as stream:
+        logs.configure("probe", log_format="json", stream=stream)
+        structlog.get_logger().info("long", text="x" * 1_000_000)
+        cut = read.read(1 << 20)
+        structlog.get_logger().info("short")
+        structlog.get_logger().info("shorter")
+        after = read.read(1 << 20)
+    assert cut.count(b"\n") == 0
+    assert [json.loads(line)["event"] for line in after.split(b"\n") if line] == [
+        "log lines were left out while nobody read",
+        "short",
+        "shorter",
+    ]
 
 
 def test_console_away_from_a_terminal__has_no_colours() -> None:
