@@ -108,7 +108,7 @@ async def _open(
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
     live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
     await opened.enter_async_context(running(live.watch(), "live aggregates", broken))
-    await _start_alerting(opened, settings, reading, registry, broken)
+    await _start_alerting(opened, settings, writing, registry, broken)
     checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
@@ -191,7 +191,7 @@ async def _start_alerting(
     await opened.enter_async_context(running(evaluator.watch(), "evaluator", broken))
     if url:
         notifier = Notifier(
-            Outbox(database, lease_s=settings.metrics_webhook_timeout_s + settings.metrics_database_timeout_s),
+            Outbox(database, lease_s=settings.metrics_webhook_timeout_s + settings.metrics_ingest_timeout_s),
             await opened.enter_async_context(create_session(connections=2)),
             metrics,
             url=url,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from common.ops import Readiness
 from launcher.valkey import Valkey
 from metrics.app import create_service
+from metrics.resources import RESOURCES
 from metrics.settings import MetricsSettings
 
 
@@ -67,3 +69,29 @@ async def test_service_whose_redis_takes_no_writes__is_degraded(
         server.execute("CONFIG", "SET", "maxmemory", "1")
         while (await service.readiness.report())[0] != "degraded":
             pass
+
+
+async def test_rules__are_judged_while_readers_hold_every_connection_of_theirs(
+    metrics_url: str, redis_settings: dict[str, Any]
+) -> None:
+    """Anybody may read, and a crowd of slow readers must not silence the alarm."""
+    service = create_service(
+        MetricsSettings(
+            database_url=metrics_url,
+            redis_host=redis_settings["host"],
+            redis_port=redis_settings["port"],
+            redis_password=redis_settings["password"],
+            metrics_connections=2,
+            metrics_evaluate_s=1,
+        )
+    )
+
+    def judged() -> float:
+        return service.registry.get_sample_value("sluice_metrics_evaluations_total") or 0.0
+
+    async with TestServer(service.app), asyncio.timeout(30), AsyncExitStack() as readers:
+        for _ in range(2):
+            await readers.enter_async_context(service.app[RESOURCES].rollups.snapshot())
+        before = judged()
+        while judged() < before + 2:
+            await asyncio.sleep(0.01)
