@@ -47,13 +47,17 @@ class Upkeep:
         return not state.failed
 
     async def watch_stream(self) -> NoReturn:
-        """Measure the lag and trim the stream, every second; no error ends it."""
+        """Measure the lag and trim the stream, every second; no error ends it, and one that lasts is logged once."""
+        is_refused = False
         while True:
             try:
                 if await self._age_s() is not None:
                     await self._stream.tidy()
+                    is_refused = False
             except StreamUnavailable as error:
-                log.warning("stream not trimmed", reason=str(error))
+                if not is_refused:
+                    log.warning("stream not trimmed", reason=str(error))
+                is_refused = True
             except Exception:
                 log.exception("stream not trimmed")
             await asyncio.sleep(_STREAM_S)

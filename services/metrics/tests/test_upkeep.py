@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from common import tasks
 from common.postgres import create_pool
@@ -86,6 +87,36 @@ async def test_lag_of_a_stream_that_takes_no_writes__is_unknown_and_what_it_hold
             await tasks.end(watching)
         await redis.config_set("maxmemory", 0)
         assert await told(upkeep) >= 0
+
+
+async def test_stream_that_takes_no_writes_for_long__is_logged_once(
+    own_valkey: Callable[..., Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    """Such as one whose disk is full: it answers what it is asked, and refuses to be trimmed."""
+    rounds: asyncio.Queue[None] = asyncio.Queue()
+
+    class Tidied(StreamUpkeep):
+        async def tidy(self) -> None:
+            try:
+                await super().tidy()
+            finally:
+                rounds.put_nowait(None)
+
+    server = own_valkey()
+    settings = RedisSettings(redis_host=server.host, redis_port=server.port, redis_password=server.password)
+    async with create_client(settings, timeout_s=30) as redis:
+        await redis.xgroup_create("{predictions}", "metrics", mkstream=True)
+        partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
+        with capture_logs() as logs:
+            watching = asyncio.create_task(Upkeep(Tidied(redis), partitions, UpkeepMetrics(registry)).watch_stream())
+            try:
+                async with asyncio.timeout(60):
+                    for replicas in (1, 1, 1, 0, 0, 1, 1):
+                        await rounds.get()
+                        await redis.config_set("min-replicas-to-write", replicas)
+            finally:
+                await tasks.end(watching)
+    assert [entry["event"] for entry in logs] == ["stream not trimmed"] * 2
 
 
 async def test_partitions__are_maintained_and_exported(upkeep: Upkeep, registry: CollectorRegistry) -> None:
