@@ -1,6 +1,8 @@
 """What runs beside ingestion, now and then: the stream's tidying, its lag, and the partitions."""
 
 import asyncio
+import math
+import time
 from typing import Final, NoReturn
 
 import structlog
@@ -24,12 +26,23 @@ class Upkeep:
         self._stream = stream
         self._partitions = partitions
         self._metrics = metrics
+        self._asking = asyncio.Lock()
+        self._asked_s = -math.inf
+        self._lag_s: float | None = None
 
     async def lag_s(self) -> float | None:
         """Seconds by which ingestion is behind; None while the stream can't be asked, or takes no writes: what waits
-        in journals then is not known here."""
-        age_s, takes_writes = await asyncio.gather(self._age_s(), self._takes_writes())
-        return age_s if takes_writes else None
+        in journals then is not known here.
+
+        Of those who want to know at once one asks for all: a crowd has not as many connections to Redis.
+        """
+        wanted_s = time.monotonic()
+        async with self._asking:
+            if self._asked_s < wanted_s:
+                asked_s = time.monotonic()
+                age_s, takes_writes = await asyncio.gather(self._age_s(), self._takes_writes())
+                self._asked_s, self._lag_s = asked_s, age_s if takes_writes else None
+            return self._lag_s
 
     async def maintain(self) -> bool:
         """One round over the partitions; returns whether all of it could be done. No error ends it."""

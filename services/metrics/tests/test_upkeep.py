@@ -48,6 +48,20 @@ async def test_lag__is_measured_and_exported(upkeep: Upkeep, registry: Collector
     assert registry.get_sample_value("sluice_metrics_lag_entries") == 1
 
 
+async def test_lag__is_known_to_each_of_a_crowd(
+    redis_settings: dict[str, Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
+) -> None:
+    """More of them than there are connections to Redis."""
+    settings = RedisSettings.model_validate(
+        {f"redis_{name}": value for name, value in redis_settings.items()} | {"redis_timeout_s": 30}
+    )
+    async with create_client(settings) as redis, asyncio.timeout(30):
+        partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
+        upkeep = Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
+        while None in await asyncio.gather(*(upkeep.lag_s() for _ in range(200))):
+            pass  # it has half a second, for which a busy machine may stand still
+
+
 async def test_lag_without_redis__is_unknown(
     own_valkey: Callable[..., Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
 ) -> None:
