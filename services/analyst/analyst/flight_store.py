@@ -13,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from analyst.flight import Entered, Lifetime, StoreUnavailable
 from analyst.scripts import Script, heed_cancellation, load_all, load_script
@@ -133,7 +134,13 @@ async def _messages(channel: PubSub) -> AsyncIterator[dict[str, Any]]:
     pinged = False
     while True:
         heed_cancellation()
-        message = await channel.get_message(timeout=_IDLE_S)
+        try:
+            message = await channel.get_message(timeout=_IDLE_S)
+        except ResponseError:  # a server that takes no writes because its disk failed refuses even a ping
+            if not pinged:
+                raise
+            pinged = False
+            continue
         if message is not None:
             pinged = False
             yield message

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
+from structlog.testing import capture_logs
 
 from analyst.flight import Computed, Entered, FlightFailed, Flights, Lifetime, Limits, Served, StoreUnavailable
 from analyst.flight_store import CHANNEL, ENDED, Listener, RedisFlightStore, listen
@@ -409,6 +410,28 @@ async def test_message_that_nobody_understands__does_not_end_the_subscription(re
             assert await told.get() == "key"
     finally:
         await _end(listening)
+
+
+async def test_server_that_cannot_save__stays_subscribed_to(
+    own_valkey: Callable[..., Valkey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes no writes and refuses even to be pinged, which is an answer."""
+    monkeypatch.setattr("analyst.flight_store._IDLE_S", 0.05)
+    server = own_valkey(save="3600 1")
+    (server.state / "dump.rdb").mkdir()
+    subscribed: asyncio.Queue[None] = asyncio.Queue()
+    listener = Listener(lambda key, ended: None, lambda key: None, lambda: subscribed.put_nowait(None))
+    async with _client(server) as redis, asyncio.timeout(60):
+        with capture_logs() as logs:
+            listening = asyncio.create_task(listen(redis, listener, min))
+            try:
+                await subscribed.get()
+                await redis.bgsave()
+                while (await redis.info("commandstats")).get("cmdstat_ping", {}).get("rejected_calls", 0) < 5:
+                    await asyncio.sleep(0.01)
+            finally:
+                await _end(listening)
+    assert subscribed.empty() and logs == []
 
 
 @pytest.mark.parametrize("turns", range(0, 60, 3))
