@@ -6,9 +6,11 @@ Migrations are `common.migrations`, loaded only by those who migrate.
 import asyncio
 from contextlib import suppress
 from typing import Any, Final, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import asyncpg
+
+from common.names import look_up
 
 POSTGRES_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What a PostgreSQL that is down, slow or restarting raises; TimeoutError is an OSError.
@@ -87,6 +89,7 @@ def run_env() -> None:
 
 async def _dial(url: str, timeout_s: float, options: dict[str, Any]) -> "asyncpg.Connection[asyncpg.Record]":
     async with asyncio.timeout(timeout_s):
+        await look_up(_name(url))
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, timeout=timeout_s, **options)
         try:
             if "target_session_attrs=" not in url and await connection.fetchval("SHOW transaction_read_only") == "on":
@@ -95,6 +98,12 @@ async def _dial(url: str, timeout_s: float, options: dict[str, Any]) -> "asyncpg
             connection.terminate()
             raise
     return connection
+
+
+def _name(url: str) -> str:
+    """Of its only host; none where that is a folder with a socket."""
+    host = unquote(urlsplit(url).hostname or "")
+    return "" if "/" in host else host
 
 
 def _each_host(dsn: str) -> list[str]:

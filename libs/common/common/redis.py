@@ -1,5 +1,6 @@
 """The Redis client: one place for its address, its time limits, and no hidden retries."""
 
+import asyncio
 from typing import Any, Self, cast
 
 from redis.asyncio import Redis
@@ -10,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
+from common.names import look_up
 from common.settings import RedisSettings
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
@@ -20,6 +22,11 @@ class _ToMaster(Connection):
     """Is closed after it refused to write, and the next command dials anew: a master that became a replica keeps its
     clients and answers their pings, while its address may long lead to the new one. In a cluster it answers MOVED.
     """
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self.socket_connect_timeout):
+            await look_up(self.host)
+        await super()._connect()  # type: ignore[no-untyped-call]  # the library gives it no types
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -1,0 +1,63 @@
+"""A name server that hangs is asked once at a time for a name, whoever dials it and however often."""
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+
+from common.names import look_up
+from common.postgres import POSTGRES_ERRORS, connect
+from common.redis import REDIS_ERRORS, create_client
+from common.settings import RedisSettings
+
+
+@pytest.fixture
+async def questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that were asked for; no answer comes."""
+    asked: list[str] = []
+
+    async def hang(host: str, *_: Any, **__: Any) -> None:
+        asked.append(host)
+        await asyncio.shield(asyncio.get_running_loop().create_future())  # no thread is given back
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hang)
+    return asked
+
+
+async def test_postgres_whose_name_hangs__is_one_question(questions: list[str]) -> None:
+    async def dial() -> None:
+        with pytest.raises(POSTGRES_ERRORS):
+            await connect("postgresql://u:p@db.example/x", timeout=0.05)
+
+    await asyncio.gather(dial(), dial())
+    await dial()
+    assert questions == ["db.example"]
+
+
+async def test_redis_whose_name_hangs__is_one_question(questions: list[str]) -> None:
+    async with create_client(RedisSettings(redis_host="redis.example", redis_timeout_s=0.1)) as redis:
+        for _ in range(3):
+            with pytest.raises(REDIS_ERRORS):
+                await redis.ping()
+    assert questions == ["redis.example"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", ""])
+async def test_address__is_not_asked_for(questions: list[str], host: str) -> None:
+    await look_up(host)
+    assert questions == []
+
+
+async def test_name_that_does_not_exist__is_an_error_and_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def deny(host: str, *_: Any) -> None:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", deny)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no such name"):
+            await look_up("nowhere.example")
+    assert len(asked) == 2
