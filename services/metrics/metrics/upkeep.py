@@ -76,10 +76,16 @@ class Upkeep:
             await asyncio.sleep(_STREAM_S)
 
     async def watch_partitions(self, interval_s: float) -> NoReturn:
-        """Maintain the partitions every `interval_s`, or soon again where that failed."""
+        """Maintain the partitions every `interval_s`, or soon again where that failed; ever later while it does, for
+        with each try writers wait for a lock that a backup may hold for hours."""
+        retry_s = _RETRY_S
         while True:
-            done = await self.maintain()
-            await asyncio.sleep(interval_s if done else min(_RETRY_S, interval_s))
+            if await self.maintain():
+                retry_s = _RETRY_S
+                await asyncio.sleep(interval_s)
+            else:
+                await asyncio.sleep(min(retry_s, interval_s))
+                retry_s *= 2
 
     async def _age_s(self) -> float | None:
         """Of the oldest event in the stream, exported with their number; None while it can't be asked."""

@@ -15,6 +15,7 @@ from common.postgres import create_pool
 from common.redis import create_client
 from common.settings import RedisSettings
 from metrics.database import Database
+from metrics.errors import StoreUnavailable
 from metrics.partitions import Partitions, PartitionState
 from metrics.stream import Backlog, StreamUpkeep
 from metrics.telemetry import UpkeepMetrics
@@ -146,6 +147,32 @@ async def test_partitions_without_tables__are_tried_again(
     async with create_pool(database_url, schema="metrics", application="test") as pool:
         partitions = Partitions(Database(pool, 5), retention_days=3, ahead_days=2, now=clock)
         assert await Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry)).maintain() is False
+
+
+async def test_partitions_that_stay_locked__are_tried_ever_later(
+    redis: Redis, database: Database, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for two seconds with each try, and whoever makes a backup has its locks for hours."""
+    monkeypatch.setattr("metrics.upkeep._RETRY_S", 0.05)
+    tries: asyncio.Queue[float] = asyncio.Queue()
+
+    class Locked(Partitions):
+        async def maintain(self) -> PartitionState:
+            tries.put_nowait(asyncio.get_running_loop().time())
+            raise StoreUnavailable("LockNotAvailableError")
+
+    partitions = Locked(database, retention_days=3, ahead_days=2, now=lambda: 0.0)
+    watching = asyncio.create_task(
+        Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry)).watch_partitions(60)
+    )
+    try:
+        async with asyncio.timeout(60):
+            times = [await tries.get() for _ in range(5)]
+    finally:
+        await tasks.end(watching)
+    assert all(
+        after - before >= wait_s for before, after, wait_s in zip(times, times[1:], (0.05, 0.1, 0.2, 0.4), strict=False)
+    )
 
 
 async def test_unexpected_errors__do_not_end_upkeep(
