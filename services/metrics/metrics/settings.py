@@ -45,7 +45,7 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_stream_clients: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     def writing_connections(self) -> int:
-        """One for each consumer, and one for upkeep."""
+        """One for each consumer, and one for upkeep and alerts, which readers must not hold up."""
         return self.metrics_consumers + 1
 
     def postgres_connections(self) -> int:
