@@ -1,14 +1,16 @@
 """What callers are told when PostgreSQL takes too long."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 import asyncpg
 import pytest
 
 from common.postgres import create_pool
-from metrics.database import Database
+from metrics.database import Connection, Database
 from metrics.errors import StoreTooSlow, StoreUnavailable
+
+Begin = Callable[[Database], AbstractAsyncContextManager[Connection]]
 
 
 @pytest.mark.parametrize("limit", ["", "SET LOCAL statement_timeout = 1; "])
@@ -26,6 +28,23 @@ async def test_connection_that_is_not_to_be_had__is_no_slow_statement(metrics_ur
                 async with Database(pool, 0.01).transaction():
                     pass
     assert not isinstance(caught.value, StoreTooSlow)
+
+
+@pytest.mark.parametrize("begin", [Database.transaction, Database.snapshot])
+async def test_process_that_stands_still_in_a_transaction__keeps_its_locks_for_a_moment_only(
+    metrics_url: str, database: Database, begin: Begin
+) -> None:
+    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+        paused, is_locked = Database(pool, 20, idle_s=0.1), False
+        with pytest.raises(StoreUnavailable):
+            async with begin(paused) as connection:
+                await connection.execute("SELECT FROM evaluation")
+                async with database.transaction() as other:
+                    await other.execute("LOCK TABLE evaluation IN ACCESS EXCLUSIVE MODE")
+                    is_locked = True
+                await connection.execute("SELECT FROM evaluation")
+        assert is_locked
+        await touch(paused)  # which has another session by now
 
 
 async def test_server_that_ceased_to_take_writes__is_left(
