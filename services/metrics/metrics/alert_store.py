@@ -44,13 +44,18 @@ class AlertStore:
         )
 
 
+async def is_alone(connection: Connection) -> bool:
+    """Whether nobody else judges the rules until this transaction ends. Look at the clock for `take_turn` after that:
+    who stood still in between would take what others judged meanwhile for the work of a wrong clock.
+    """
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY))
+
+
 async def take_turn(connection: Connection, tick_us: int, now_us: int) -> bool:
     """Whether this transaction is the one that judges the rules in the tick since `tick_us`; if it fails, another may.
 
     Moments are compared, not numbers of ticks, so that replicas may have different intervals.
     """
-    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY):
-        return False
     done = await connection.execute(
         "UPDATE evaluation SET at = $2 WHERE at < $1 OR at > $3",
         as_time(tick_us),

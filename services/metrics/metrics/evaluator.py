@@ -63,8 +63,10 @@ class Evaluator:
 
     async def evaluate(self) -> bool:
         """Judge every rule, unless another replica did in this tick; returns whether this one did."""
-        now_us, interval_us = int(self._now() * SECOND), int(self._interval_s * SECOND)
         async with self._database.transaction() as connection:
+            if not await alert_store.is_alone(connection):
+                return False
+            now_us, interval_us = int(self._now() * SECOND), int(self._interval_s * SECOND)
             if not await alert_store.take_turn(connection, now_us // interval_us * interval_us, now_us):
                 return False
             rules = (await newest(connection)).document.rules

@@ -1,7 +1,8 @@
 """Rules judged over real rows under a clock that is moved: alerts change at the right seconds, by one replica."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from common import tasks
 from common.contracts import Alert, ThresholdRule
 from metrics.alert_store import GRACE_S, AlertStore
-from metrics.database import Database
+from metrics.database import Connection, Database
 from metrics.evaluator import HISTORY_S, Evaluator
 from metrics.ledger import Ledger
 from metrics.telemetry import AlertMetrics
@@ -187,6 +188,39 @@ async def test_alert_that_began_or_ended_where_no_webhook_is__is_told_all_the_sa
     assert await told(notifies=False) == ["firing", "resolved"]
     await ruled()
     assert await told(notifies=True) == ["firing", "resolved"]  # nobody heard that it fired again
+
+
+async def test_replica_that_stood_still__judges_nothing_by_the_time_before(
+    ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any], database: Database, clock: Any
+) -> None:
+    async def meanwhile() -> None:
+        await happened(*["ok"] * 20)
+        assert await at(20) == []
+        await happened(*["error"] * 40)
+        assert await at(80) == ["pending"]
+
+    await ruled(RULE)
+    await happened(*["error"] * 4)
+    assert await at(10) == ["pending"]
+    metrics = AlertMetrics(CollectorRegistry())
+    late = Evaluator(Late(database, meanwhile), metrics, interval_s=5, notifies=True, now=clock)  # type: ignore[arg-type]
+    assert not await late.evaluate()
+    assert await at(85) == ["pending"]
+    assert await at(140) == ["firing"]
+
+
+class Late:
+    """A database whose transactions begin only after a while, as one does that a process was stopped in."""
+
+    def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._meanwhile = meanwhile
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        await self._meanwhile()
+        async with self._database.transaction() as connection:
+            yield connection
 
 
 @pytest.mark.parametrize("interval_s", [1, 60, 3_600])
