@@ -29,11 +29,15 @@ class PartitionState(NamedTuple):
     days_ahead: int
     default_rows: int
     failed: int = 0
-    """Steps that could not be done now: a lock was not to be had, or PostgreSQL refused."""
+    """Steps that could not be done now: another replica is at it, a lock was not to be had, or PostgreSQL refused."""
+
+
+class _OthersTurn(Exception):
+    """Another replica changes partitions; what is left to do is known once it is done."""
 
 
 class Partitions:
-    """Each step is a transaction of its own, taken by one replica at a time; the others skip it.
+    """Each step is a transaction of its own, taken by one replica at a time; to the others it has failed for now.
 
     No step keeps another from being done: days ahead come first, and need none of the rows that came before their day.
     """
@@ -78,8 +82,7 @@ class Partitions:
     async def _create(self, table: str, days: Sequence[date]) -> None:
         """Make partitions of days of which there are no rows, all of them under one lock."""
         async with self._database.transaction() as connection:
-            if not await _turn(connection):
-                return
+            await _take_turn(connection)
             await _hold_writers(connection, table)
             existing = await _partitioned(connection, table)
             for day in days:
@@ -92,7 +95,8 @@ class Partitions:
         """Make the partition of a day whose rows came before it; writers wait meanwhile, readers don't."""
         name = _name(table, day)
         async with self._database.transaction() as connection:
-            if not await _turn(connection) or day in await _partitioned(connection, table):
+            await _take_turn(connection)
+            if day in await _partitioned(connection, table):
                 return
             await _hold_writers(connection, table)
             await connection.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)")
@@ -108,8 +112,7 @@ class Partitions:
     async def _drop(self, table: str, day: date) -> None:
         name, (first, after) = _name(table, day), day_bounds(day)
         async with self._database.transaction() as connection:
-            if not await _turn(connection):
-                return
+            await _take_turn(connection)
             if await connection.fetchval("SELECT to_regclass($1)", name):
                 await connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name}")
                 await connection.execute(f"DROP TABLE {name}")
@@ -149,6 +152,8 @@ class Partitions:
 async def _is_done(step: Callable[[], Awaitable[None]], table: str) -> bool:
     try:
         await step()
+    except _OthersTurn:
+        return False
     except (StoreUnavailable, RowRefused) as error:  # refused: the day got its first rows since it was looked at
         log.warning("partitions not maintained", table=table, reason=str(error))
         return False
@@ -169,10 +174,11 @@ async def _attach(connection: Connection, table: str, day: date) -> None:
     )
 
 
-async def _turn(connection: Connection) -> bool:
-    """Whether this transaction may change partitions now."""
+async def _take_turn(connection: Connection) -> None:
+    """Let this transaction alone change partitions until it ends. Raises _OthersTurn."""
     await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY))
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY):
+        raise _OthersTurn
 
 
 async def _partitioned(connection: Connection, table: str) -> set[date]:

@@ -227,6 +227,22 @@ async def test_day_that_is_moved__can_be_read_meanwhile(
     assert moving.result().failed == 0
 
 
+async def test_replica_that_finds_another_at_work__says_that_it_has_not_done_all(
+    partitions: Partitions, database: Database, prediction: Callable[..., Any], rows: Callable[..., Any]
+) -> None:
+    await Ledger(database).write([prediction()])
+    async with database.transaction() as connection:
+        await connection.execute(WAITS)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        moving = tasks.create_task(partitions.maintain())
+        while not await rows(MOVING):
+            pass
+        assert (await partitions.maintain()).failed == 2  # moving this day's rows, and the days of the other table
+        await rows("INSERT INTO freed DEFAULT VALUES")
+    assert moving.result().failed == 0
+    assert (await partitions.maintain()).failed == 0
+
+
 async def test_day_that_gets_its_first_rows_while_its_partition_is_made__is_made_at_the_next_upkeep(
     partitions: Partitions, database: Database, days: Callable[..., Any], rows: Callable[..., Any]
 ) -> None:
