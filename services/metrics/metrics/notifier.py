@@ -64,7 +64,8 @@ class Notifier:
             log.error("notifications dropped after a day", count=given_up)
         due_us = int(self._now() * SECOND)
         while waiting := await self._outbox.take(due_us, now_us=int(self._now() * SECOND)):
-            taken += await self._deliver(waiting)
+            if self._now() * SECOND < waiting.due_us:  # else we stood still: others may have told of the end since
+                taken += await self._deliver(waiting)
         self._metrics.outbox.set(await self._outbox.size())
         return taken
 

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Connection, Database
 from metrics.notices import notice
-from metrics.windows import SECOND, as_time
+from metrics.windows import SECOND, as_time, as_us
 
 _TAKE: Final = """
 UPDATE notification SET attempts = attempts + 1, due_at = $2
@@ -16,16 +16,17 @@ WHERE id = (
     )
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING id, body, attempts
+RETURNING id, body, attempts, due_at
 """
 
 
 class Waiting(NamedTuple):
-    """A notification that this process is to send now."""
+    """A notification that this process is to send now, and others from `due_us` on."""
 
     id: int
     body: str
     attempts: int
+    due_us: int
 
 
 class Outbox:
@@ -39,7 +40,10 @@ class Outbox:
         """One that was due at `due_us`; nobody else gets it until the lease is over, which begins now."""
         async with self._database.transaction() as connection:
             record = await connection.fetchrow(_TAKE, as_time(due_us), as_time(now_us + self._lease_us))
-        return Waiting(*record) if record else None
+        if record is None:
+            return None
+        id, body, attempts, due_at = record
+        return Waiting(id, body, attempts, as_us(due_at))
 
     async def sent(self, waiting: Waiting) -> None:
         """A receiver took it."""

@@ -15,7 +15,7 @@ from metrics import outbox
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Database
 from metrics.notifier import KEEP_S, Notifier
-from metrics.outbox import Outbox
+from metrics.outbox import Outbox, Waiting
 from metrics.telemetry import AlertMetrics
 from metrics.windows import SECOND
 
@@ -55,10 +55,10 @@ async def url(receiver: Receiver) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def notifier(database: Database, clock: Any, url: str) -> AsyncIterator[Callable[..., Notifier]]:
-    """Call it, with another address perhaps, for a replica's notifier."""
+    """Call it, with another address or outbox perhaps, for a replica's notifier."""
     async with create_session() as session:
-        yield lambda to=url: Notifier(
-            Outbox(database, lease_s=10),
+        yield lambda to=url, outbox=None: Notifier(
+            outbox or Outbox(database, lease_s=10),
             session,
             AlertMetrics(CollectorRegistry()),
             url=to,
@@ -143,6 +143,21 @@ async def test_notification_of_who_died_while_sending__is_sent_after_the_lease(
     assert await notifier().send_due() == 0
     clock.now_s += 11
     assert await notifier().send_due() == 1
+
+
+async def test_replica_that_stood_still__does_not_send_what_another_has_sent_since(
+    database: Database, notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, clock: Any
+) -> None:
+    class StandsStill(Outbox):
+        async def take(self, due_us: int, *, now_us: int) -> Waiting | None:
+            waiting = await super().take(due_us, now_us=now_us)
+            clock.now_s += 11
+            await notifier().send_due()
+            return waiting
+
+    await queued("firing", "resolved")
+    await notifier(outbox=StandsStill(database, lease_s=10)).send_due()
+    assert [body["status"] for body in receiver.taken] == ["firing", "resolved"]
 
 
 async def test_notification_that_nobody_takes__is_dropped_after_a_day(
