@@ -76,11 +76,11 @@ class Consumer:
         now_us = int(self._now() * 1_000_000)
         arrivals, dead = sort_entries(entries, now_us=now_us, oldest_us=now_us - self._retention_us)
         dead += await self._store(arrivals)
-        await self._stream.settle(entries, dead)
-        for letter in dead:
+        filed = await self._stream.settle(entries, dead)
+        for letter in filed:
             self._metrics.dead_letters[letter.reason].inc()
-        if dead:
-            log.warning("events set aside", count=len(dead), reasons=sorted({letter.reason for letter in dead}))
+        if filed:
+            log.warning("events set aside", count=len(filed), reasons=sorted({letter.reason for letter in filed}))
 
     async def _store(self, arrivals: Sequence[Arrival]) -> list[DeadLetter]:
         """Store all that PostgreSQL takes; a batch that it refuses or can't finish in time is halved."""

@@ -85,13 +85,18 @@ class StreamReader:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
 
-    async def settle(self, entries: Sequence[Entry], dead: Iterable[DeadLetter] = ()) -> None:
-        """File the dead and acknowledge `entries`, all of which are stored or among the dead, in a full server too."""
+    async def settle(self, entries: Sequence[Entry], dead: Sequence[DeadLetter] = ()) -> list[DeadLetter]:
+        """File the dead and acknowledge `entries`, all of which are stored or among the dead, in a full server too.
+
+        Returns the letters that were filed; of the rest another had the entry in hand as well, and was first.
+        """
+        filed: list[int] = []
         letters = [part for one in dead for part in (one.entry.payload or b"", one.reason, one.entry.id)]
         async with _translated():
             if letters:
-                await self._bury(keys=[STREAM, DEAD_LETTERS], args=[GROUP, self._dead_letters_max, *letters])
+                filed = await self._bury(keys=[STREAM, DEAD_LETTERS], args=[GROUP, self._dead_letters_max, *letters])
             await self._redis.xack(STREAM, GROUP, *(entry.id for entry in entries))
+        return [letter for letter, is_filed in zip(dead, filed, strict=True) if is_filed]
 
     async def _abandoned(self) -> list[Entry]:
         if self._now() < self._claim_at_s:

@@ -127,6 +127,19 @@ async def test_settled_entries__are_neither_pending_nor_read_again(
     assert (await redis.xpending(STREAM, GROUP))["pending"] == 0
 
 
+async def test_dead_letter_that_two_consumers_have_in_hand__is_filed_once(
+    reader: Callable[..., StreamReader], send: Callable[..., Any], dead: Callable[..., Any]
+) -> None:
+    await send("not an event", "nor this")
+    slow, heir = reader("slow"), reader("heir")
+    entries = await read(slow)
+    assert await read(heir) == entries  # idle for long enough, for PostgreSQL lets all of them wait
+    letters = [DeadLetter(entry, "malformed") for entry in entries]
+    assert await heir.settle(entries[:1], letters[:1]) == letters[:1]
+    assert await slow.settle(entries, letters) == letters[1:]
+    assert await dead() == ["malformed"] * 2
+
+
 async def test_dead_letter__keeps_payload_reason_and_id(
     redis: Redis, reader: Callable[..., Any], send: Callable[..., Any]
 ) -> None:
