@@ -62,7 +62,8 @@ class ThresholdStore:
             if expected is not None and version not in expected:
                 raise VersionConflict
             await connection.execute(
-                "INSERT INTO threshold_document (version, document) VALUES ($1, $2)",
+                # now() is when the transaction began: of one that waited for the lock, before the version in force
+                "INSERT INTO threshold_document (version, created_at, document) VALUES ($1, clock_timestamp(), $2)",
                 version + 1,
                 document.model_dump_json(exclude_none=True),
             )

@@ -12,6 +12,8 @@ from metrics.errors import VersionConflict
 from metrics.threshold_store import ThresholdStore, Versioned
 from metrics.thresholds import DEFAULT, Thresholds
 
+WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
 
 @pytest.fixture
 def store(database: Database) -> ThresholdStore:
@@ -54,3 +56,19 @@ async def test_of_many_writers_at_once__one_wins(store: ThresholdStore) -> None:
 async def test_writers_who_accept_any_version__all_get_one(store: ThresholdStore) -> None:
     results = await asyncio.gather(*(store.replace(document(n), expected=None) for n in range(8)))
     assert sorted(result.version for result in results) == list(range(1, 9))
+
+
+async def test_writer_who_waited_for_another__is_in_force_from_after_the_other_on(
+    store: ThresholdStore, database: Database, rows: Callable[..., Any]
+) -> None:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks, database.transaction() as other:
+        await other.execute("LOCK TABLE threshold_document IN SHARE ROW EXCLUSIVE MODE")
+        writing = tasks.create_task(store.replace(document(2), expected=None))
+        while not await rows(WAITING):
+            pass
+        await other.execute(
+            "INSERT INTO threshold_document VALUES (1, clock_timestamp(), $1)", document(1).model_dump_json()
+        )
+    assert writing.result().version == 2
+    newest, oldest = (await store.history(limit=2, before=None)).versions
+    assert newest.at > oldest.at
