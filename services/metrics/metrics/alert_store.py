@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -9,13 +10,23 @@ import asyncpg
 from common.contracts import Alert, Alerts, ThresholdRule
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Connection, Database
-from metrics.windows import SECOND, as_time, as_us
+from metrics.windows import as_time, as_us
 
 HISTORY_MAX: Final = 200
-SKEW_S: Final = 60  # clocks of replicas differ by less: what was judged later than that was judged by a wrong clock
+SKEW_S: Final = 60
+"""Clocks of replicas differ by less: what was judged later than that was judged by a wrong clock. So is ours where it
+differs from PostgreSQL's by more, and we leave the rules to others as long as one judges by that: by windows that are
+minutes off each tick would undo what theirs began.
+"""
 GRACE_S: Final = 5.0  # a busy machine, or a replica's clock
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
 _COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at, seen_at"
+_TURN: Final = """
+UPDATE evaluation SET at = $1 WHERE (at < $2 OR at > $1::timestamptz + $3::interval) AND (
+    $1 BETWEEN clock_timestamp() - $3 AND clock_timestamp() + $3
+    OR at NOT BETWEEN clock_timestamp() - $3 - $4::interval AND clock_timestamp() + $3
+)
+"""
 
 
 class AlertStore:
@@ -51,16 +62,17 @@ async def is_alone(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY))
 
 
-async def take_turn(connection: Connection, tick_us: int, now_us: int) -> bool:
-    """Whether this transaction is the one that judges the rules in the tick since `tick_us`; if it fails, another may.
+async def take_turn(connection: Connection, interval_us: int, now_us: int) -> bool:
+    """Whether this transaction is the one that judges the rules in the tick that it is now; if it fails, another may.
 
     Moments are compared, not numbers of ticks, so that replicas may have different intervals.
     """
     done = await connection.execute(
-        "UPDATE evaluation SET at = $2 WHERE at < $1 OR at > $3",
-        as_time(tick_us),
+        _TURN,
         as_time(now_us),
-        as_time(now_us + SKEW_S * SECOND),
+        as_time(now_us // interval_us * interval_us),
+        timedelta(seconds=SKEW_S),
+        timedelta(microseconds=interval_us),
     )
     return bool(done == "UPDATE 1")
 

@@ -67,7 +67,7 @@ class Evaluator:
             if not await alert_store.is_alone(connection):
                 return False
             now_us, interval_us = int(self._now() * SECOND), int(self._interval_s * SECOND)
-            if not await alert_store.take_turn(connection, now_us // interval_us * interval_us, now_us):
+            if not await alert_store.take_turn(connection, interval_us, now_us):
                 return False
             rules = (await newest(connection)).document.rules
             readings = await stand(Snapshot(connection), rules, now_us)

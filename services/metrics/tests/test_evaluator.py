@@ -1,6 +1,7 @@
 """Rules judged over real rows under a clock that is moved: alerts change at the right seconds, by one replica."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -246,6 +247,26 @@ async def test_clock_that_is_set_back__judges_on(
     await happened(*["error"] * 4)
     assert await at(5) == ["pending"]
     assert await at(65) == ["firing"]
+
+
+@pytest.mark.parametrize("off_s", [-600, 600])
+async def test_replica_whose_clock_is_off_by_minutes__does_not_undo_what_others_judge(
+    ruled: Callable[..., Any],
+    happened: Callable[..., Any],
+    at: Callable[..., Any],
+    evaluator: Callable[..., Evaluator],
+    clock: Any,
+    off_s: int,
+) -> None:
+    now = time.time() - clock()  # PostgreSQL's clock is right
+    await ruled(RULE)
+    for seconds, outcomes in ((now - 600, ["ok"] * 20), (600, ["error"] * 4)):
+        clock.now_s += seconds
+        await happened(*outcomes)
+    for seconds, states in ((0, ["pending"]), (30, ["pending"]), (60, ["firing"])):
+        assert await at(now + seconds) == states
+        clock.now_s += off_s
+        assert not await evaluator().evaluate()
 
 
 async def test_clock_of_another_replica_that_is_a_little_slow__judges_no_tick_again(
