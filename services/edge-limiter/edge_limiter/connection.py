@@ -357,7 +357,7 @@ class Connection(asyncio.Protocol):
 
     def _stop_reading(self) -> None:
         """What still comes is thrown away."""
-        self._is_deaf, self._overhead, self._receiving = True, 0, None
+        self._is_deaf, self._is_in_head, self._overhead, self._receiving = True, False, 0, None
         self._waiting.clear()
         self._free_heads()
         self._is_behind = False

@@ -369,6 +369,20 @@ async def test_page_that_waited_behind_a_request__takes_no_room_once_it_is_serve
     writer.close()
 
 
+async def test_head_that_has_begun_behind_a_page__takes_no_room(open_front: Callable[..., Awaitable[Front]]) -> None:
+    room, page = Room(1 << 20), Page()
+    front = await open_front(room=room)
+
+    def handle(_request: Request, connection: Connection) -> None:
+        connection.hand_over(page, b"head")
+
+    front.door.handle = handle
+    _, writer = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n" + HEAD + b"X-Long: " + b"a" * 3_000)
+    await until(lambda: page.heard)
+    assert (room.held_bytes, len(front.door.connections)) == (0, 1)
+    writer.close()
+
+
 async def test_page_that_is_read__is_sent_whole(open_front: Callable[..., Awaitable[Front]]) -> None:
     front = await open_front()
     front.page = page = Page()
