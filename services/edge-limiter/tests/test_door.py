@@ -261,7 +261,7 @@ async def test_trailers__are_not_kept(open_front: Callable[..., Awaitable[Front]
     async with asyncio.timeout(20):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     [connection] = front.door.connections
-    assert connection._lines == []
+    assert connection._incoming._lines == []
     writer.close()
 
 
