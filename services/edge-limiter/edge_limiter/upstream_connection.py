@@ -104,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = self._heard_bytes = self._interims = 0
         self._body: BodyBuffer | None = None
         self._withheld = None
-        self._is_until_close = self._is_done = self._keeps_alive = self._has_heard = False
+        self._is_until_close = self._is_done = self._keeps_alive = False
 
     def _sender_end(self) -> None:
         if self._patience is not None:
@@ -153,7 +153,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self._answered is None or self._is_done:
             self.abort()  # nobody asked for this
             return
-        self._has_heard = True
         self._heard_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -175,7 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_until_close and error is None and self._body is not None:
             self._is_done = True
             self._body.finish()
-        elif self._answered is not None and not self._has_heard:
+        elif self._answered is not None and not self._heard_bytes:
             self._fail(Stale())
         else:
             self._fail(BadGateway("the connection broke off"))
