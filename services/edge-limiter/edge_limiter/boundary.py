@@ -85,7 +85,8 @@ class Boundary:
         passage.request.body.free_room()
         if not passage.is_elsewhere:
             self._record(passage)
-        passage.cause = None  # its traceback holds the passage: a circle that only the collector could undo
+        if (cause := passage.cause) is not None:  # each holds the other: a circle that only the collector could undo
+            cause.__traceback__ = passage.cause = None
 
     def _context(self, request: Request, now: float) -> RequestContext:
         fields = request.fields

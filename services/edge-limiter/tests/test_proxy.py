@@ -125,6 +125,16 @@ async def test_error__leaves_nothing_to_the_collector(
     assert circles("edge_limiter") == []
 
 
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X" * 9_000])
+async def test_head_that_is_refused__leaves_nothing_to_the_collector(
+    start_edge: StartEdge, circles: Callable[[str], list[str]], name: str
+) -> None:
+    edge = await start_edge()
+    async with edge.http.post("/predict", json={"text": "a"}, headers={name: "a" * 30_000}) as response:
+        assert response.status in (400, 431)
+    assert circles("edge_limiter") == []
+
+
 async def test_deadline_of_the_client__is_504(start_edge: StartEdge, start_upstream: StartUpstream) -> None:
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.Event().wait()
