@@ -38,8 +38,6 @@ def advance(
     if reading.breached is None or reading.current is None:
         return episode
     if episode is None:
-        if not reading.breached:
-            return None
         episode = Episode(reading.rule, "pending", reading.current, now_us)
     pending_us = min(episode.pending_us, now_us)  # later: the clock was set back since
     episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)

@@ -85,6 +85,39 @@ def test_silence_longer_than_the_window__ends_a_wait_and_no_alert() -> None:
     assert advance(firing, reading(rule(for_s=0), None), 36_000 * SECOND) == firing
 
 
+@pytest.mark.parametrize(("silence_s", "waited_s"), [(600, 600), (601, 0)])
+def test_silence__is_three_evaluations_that_failed_where_these_are_far_apart(silence_s: int, waited_s: int) -> None:
+    now_us = 1_790_000_000 * SECOND
+    pending = advance(None, reading(rule(for_s=6000), 101), now_us, interval_s=200)
+    now_us += silence_s * SECOND
+    found = advance(pending, reading(rule(for_s=6000), 101), now_us, interval_s=200)
+    assert found is not None
+    assert (found.state, found.pending_us) == ("pending", now_us - waited_s * SECOND)
+
+
+def test_wait_stored_before_its_last_reading_was_kept__goes_on() -> None:
+    stored = Episode(rule(for_s=600), "pending", 101.0, 0)
+    found = advance(stored, reading(rule(for_s=600), 101), 600 * SECOND)
+    assert found is not None
+    assert (found.state, found.seen_us) == ("firing", 600 * SECOND)
+
+
+def test_limit_that_is_changed__holds_for_an_alert_that_fires() -> None:
+    firing = advance(None, reading(rule(for_s=0), 101), 0)
+    eased = rule(for_s=0, above=200.0, resolve_at=150.0)
+    found = advance(firing, reading(eased, 120), 10 * SECOND)
+    assert found is not None
+    assert (found.state, found.rule) == ("resolved", eased)
+
+
+@pytest.mark.parametrize(
+    ("limits", "values"),
+    [({}, (101, 101, 100)), ({"metric": "confidence.mean", "above": None, "below": 0.6}, (0.5, 0.59, 0.6))],
+)
+def test_rule_without_resolve_at__resolves_at_its_limit(limits: dict[str, Any], values: tuple[float, ...]) -> None:
+    assert states(rule(for_s=0, resolve_at=None, **limits), *values) == ["firing", "firing", "resolved"]
+
+
 def test_limit_below__is_the_other_way_round() -> None:
     sure = rule(metric="confidence.mean", above=None, below=0.6, resolve_at=0.65, for_s=0)
     assert states(sure, 0.6, 0.59, 0.64, 0.65) == [None, "firing", "firing", "resolved"]
