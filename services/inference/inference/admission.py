@@ -59,8 +59,6 @@ class LatencyModel:
     @property
     def line(self) -> tuple[float, float]:
         """`(a, b)`, neither below 0; batches of one length alone say only what a token costs."""
-        if self._tokens <= 0:
-            return 0.0, 0.0
         slope = self._covariance / self._variance if self._variance > 1e-9 else self.seconds_per_token
         slope = min(max(slope, 0.0), self.seconds_per_token)
         return self._seconds - slope * self._tokens, slope
