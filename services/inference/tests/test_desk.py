@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -202,3 +203,13 @@ async def test_oldest_age__is_that_of_the_job_that_waits_longest() -> None:
         desk.enter([Job(number, "", 1, now[0], 200.0, asyncio.get_running_loop().create_future())])
         now[0] += 3.0
     assert desk.oldest_age_s == 6.0
+
+
+def test_texts__are_admitted_by_how_many_workers_there_are_now() -> None:
+    desk = Desk(Waiting(BUDGET), Admission(Limits(ROOM, max_wait_s=1.5)), lambda: 0.0)
+    desk.learn(10, 1.0)
+    for _ in range(2):
+        desk.admit([10], 60.0, 1)
+    with pytest.raises(Overloaded):  # two seconds of work
+        desk.admit([10], 60.0, 1)
+    desk.admit([10], 60.0, 2)
