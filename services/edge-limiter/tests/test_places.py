@@ -38,10 +38,29 @@ def test_client_that_leaves__makes_room_for_itself() -> None:
     assert some.take("crowd")
 
 
+def test_place_that_is_given_back__is_one_of_all_and_of_its_clients_share() -> None:
+    some = places()
+    for _ in range(16):
+        assert some.take("proxy")
+    for _ in range(3):
+        assert [some.take("a"), some.take("a"), some.take("a")] == [True, True, False]
+        some.leave("a")
+        assert [some.take("a"), some.take("a")] == [True, False]
+        for _ in range(2):
+            some.leave("a")
+    assert [some.take("proxy") for _ in range(5)] == [True] * 4 + [False]
+    some.leave("proxy")
+    assert [some.take("proxy"), some.take("proxy")] == [True, False]
+    assert not some._held  # an address that was here once costs nothing
+
+
 def test_refusals__are_told_once_until_there_is_room_again() -> None:
     some = places()
     with capture_logs() as logs:
         for _ in range(15):
+            some.take("crowd")
+        some.leave("crowd")
+        for _ in range(2):
             some.take("crowd")
         assert [line["because"] for line in logs] == ["share"]
         for _ in range(2):
