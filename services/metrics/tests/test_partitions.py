@@ -152,6 +152,18 @@ async def test_rows_past_retention_in_the_default__are_dropped_too(
     assert await rows("SELECT count(*) FROM prediction") == [(0,)]
 
 
+async def test_straggler_of_a_day_long_dropped__does_not_make_later_days_whole_again(
+    partitions: Partitions, database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    kept = []
+    for days_ago in (5, 10):
+        await Ledger(database).write([prediction(at_us=AT_US - days_ago * DAY_US)])
+        await partitions.maintain()
+        kept += await rows("SELECT kept_from FROM retention WHERE relation = 'prediction'")
+    midnight = datetime.combine(TODAY, datetime.min.time(), UTC)
+    assert kept == [(midnight - timedelta(days=4),)] * 2
+
+
 async def test_replicas_at_once__make_each_partition_once(
     database: Database, clock: Any, days: Callable[..., Any]
 ) -> None:
