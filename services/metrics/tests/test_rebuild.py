@@ -40,7 +40,7 @@ class Interrupted(Database):
 
 @pytest.fixture
 async def filled(database: Database, prediction: Callable[..., Any], counter: Callable[..., Any]) -> None:
-    """Three days of events, written in batches that merge."""
+    """Three days of events, written in batches that merge, and one of refusals alone."""
     for batch in range(4):
         await Ledger(database).write(
             [
@@ -55,6 +55,7 @@ async def filled(database: Database, prediction: Callable[..., Any], counter: Ca
                     for n in range(60)
                 ),
                 counter(n=1 + batch),
+                counter(n=1, at_us=AT_US - 2 * DAY_US),
             ]
         )
 
@@ -62,7 +63,7 @@ async def filled(database: Database, prediction: Callable[..., Any], counter: Ca
 async def test_rollups_as_written__are_equal(filled: None, database: Database, rows: Callable[..., Any]) -> None:
     before = await rows(ALL)
     assert await rebuild(database, check_only=True) is True
-    assert len(await complete_days(database)) == 3
+    assert len(await complete_days(database)) == 4
     assert await rows(ALL) == before
 
 
@@ -90,6 +91,7 @@ async def test_days_of_which_events_were_dropped__keep_their_rollups(
     filled: None, database: Database, clock: Any, rows: Callable[..., Any]
 ) -> None:
     before = await rows(ALL)
+    await rows("INSERT INTO retention VALUES ('counter_event', $1)", datetime.fromtimestamp(0, UTC))
     clock.now_s += 86_400
     await Partitions(database, retention_days=1, ahead_days=1, now=clock).maintain()
     assert min(await complete_days(database)) == TODAY
@@ -152,13 +154,42 @@ async def test_comparison_beside_ingestion__is_of_one_moment(
     await writing
 
 
-@pytest.mark.parametrize(("damaged", "status"), [(False, 0), (True, 1)])
-async def test_command__exits_by_what_it_found(
-    filled: None, metrics_url: str, rows: Callable[..., Any], damaged: bool, status: int
+@pytest.mark.parametrize(
+    ("arguments", "damaged", "status", "changes"),
+    [(["--check"], False, 0, False), (["--check"], True, 1, False), ([], True, 0, True)],
+)
+async def test_command__exits_by_what_it_found_and_changes_nothing_when_it_only_checks(
+    filled: None,
+    metrics_url: str,
+    rows: Callable[..., Any],
+    arguments: list[str],
+    damaged: bool,
+    status: int,
+    changes: bool,
 ) -> None:
     if damaged:
         await rows("UPDATE rollup SET n = n + 1")
+    before = await rows(ALL)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "metrics.rebuild", "--check", env={"DATABASE_URL": metrics_url}
+        sys.executable, "-m", "metrics.rebuild", *arguments, env={"DATABASE_URL": metrics_url}
     )
     assert await process.wait() == status
+    assert (await rows(ALL) != before) is changes
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "status"), [("LOG_LEVEL", "loud", 2), ("DATABASE_URL", "postgresql://u@127.0.0.1:{}/d", 1)]
+)
+async def test_command_that_cannot_look__says_so_in_a_line(
+    metrics_url: str, free_port: Callable[[], int], variable: str, value: str, status: int
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "metrics.rebuild",
+        env={"DATABASE_URL": metrics_url, variable: value.format(free_port())},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert (process.returncode, output.count(b"\n")) == (status, 1)
