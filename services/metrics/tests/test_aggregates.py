@@ -189,7 +189,8 @@ async def test_range_older_than_single_events__is_answered_to_the_minute(
 ) -> None:
     await Ledger(database).write([prediction(at_us=AT_US)])
     await rows("TRUNCATE prediction")
-    await rows("INSERT INTO retention VALUES ('prediction', $1)", as_time(AT_US + 86_400 * SECOND_US))
+    for relation, days in (("prediction", 1), ("counter_event", -1)):
+        await rows("INSERT INTO retention VALUES ($1, $2)", relation, as_time(AT_US + days * 86_400 * SECOND_US))
     request = AggregateRequest(start=as_time(AT_US + SECOND_US), end=as_time(AT_US + 2 * SECOND_US))
     answer = await aggregates().answer(request)
     assert answer.predictions == 1
