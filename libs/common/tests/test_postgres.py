@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -235,6 +236,26 @@ def test_migrate__passes_over_a_silent_host(database_url: str, silent_port: int,
     assert fetch(database_url, "SELECT count(*) FROM probe.thing") == [(0,)]
 
 
+async def starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a PostgreSQL says that recovers what a crash left."""
+    while asked := await reader.read(1 << 10):
+        if asked == struct.pack("!ii", 8, 80_877_103):  # may it be TLS?
+            writer.write(b"N")
+        else:
+            told = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0"
+            writer.write(b"E" + struct.pack("!i", 4 + len(told)) + told)
+            break
+    writer.close()
+
+
+async def test_server_that_is_just_starting__is_passed_over(database_url: str) -> None:
+    async with await asyncio.start_server(starting_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = database_url.replace("@", f"@127.0.0.1:{port},")
+        async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
+            assert await pool.fetchval("SELECT 1") == 1
+
+
 async def test_server_that_takes_no_writes__is_passed_over(own_postgres: Callable[..., Postgres]) -> None:
     standby, primary = own_postgres(default_transaction_read_only="on"), own_postgres()
     await asyncio.to_thread(
@@ -246,6 +267,10 @@ async def test_server_that_takes_no_writes__is_passed_over(own_postgres: Callabl
             await pool.fetchval("SELECT 1")
     url = primary.url().replace("@", f"@127.0.0.1:{standby.port},")
     async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
+        assert await pool.fetchval("SELECT inet_server_port()") == primary.port
+    async with create_pool(
+        f"{url}?target_session_attrs=read-write", schema="probe", application="probe", timeout_s=60
+    ) as pool:
         assert await pool.fetchval("SELECT inet_server_port()") == primary.port
     url += "?target_session_attrs=any"  # who says so may read there
     async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
