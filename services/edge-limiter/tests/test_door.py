@@ -15,7 +15,7 @@ from edge_limiter.app import DOOR
 from edge_limiter.body import UNBOUNDED, Room
 from edge_limiter.connection import Connection, Later
 from edge_limiter.door import Door
-from edge_limiter.limits import Patience
+from edge_limiter.limits import LINGER_BYTES, Patience
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
 from edge_limiter.request import Request
@@ -251,6 +251,56 @@ class Transport(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+
+async def test_client_that_sends_on_and_on_once_it_was_refused__is_cut_off(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front = await open_front()
+    reader, writer = await front.connect(b"no HTTP\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(60):
+            for _ in range(8):
+                writer.write(bytes(LINGER_BYTES))
+                await writer.drain()
+    writer.close()
+
+
+class Unsent(Transport):
+    """Closes only once the client has read the last of an answer, which it never does."""
+
+    is_closed = is_aborted = False
+
+    def write(self, data: object) -> None:
+        pass
+
+    def writelines(self, list_of_data: object) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_client_that_never_reads_the_end_of_its_last_answer__is_cut_off(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    front, transport = await open_front(), Unsent()
+    connection = front.door()
+    connection.connection_made(transport)
+    connection.data_received(b"GET / HTTP/1.0\r\n\r\n")
+    await until(transport.is_closing)
+    front.later(59)
+    assert not transport.is_aborted
+    front.later(61)
+    assert transport.is_aborted
+    connection.connection_lost(None)
 
 
 async def test_trailers__are_not_kept(open_front: Callable[..., Awaitable[Front]]) -> None:
