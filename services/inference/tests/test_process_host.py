@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,41 @@ async def test_closed_host__leaves_no_process(bundled: Bundle) -> None:
     host = await ProcessHost.start(bundled)
     await host.close()
     assert not psutil.pid_exists(host.pid)
+
+
+@pytest.mark.parametrize("is_called_off", [False, True])
+async def test_process_that_hangs_when_its_host_is_closed__is_killed(
+    bundled: Bundle, monkeypatch: pytest.MonkeyPatch, is_called_off: bool
+) -> None:
+    monkeypatch.setattr("inference.process_host._END_S", 600.0 if is_called_off else 0.1)
+    host = await ProcessHost.start(bundled)
+    scoring = psutil.Process(host.pid)
+    os.kill(host.pid, signal.SIGSTOP)
+    closing = asyncio.create_task(host.close())
+    await asyncio.sleep(0)
+    if is_called_off:
+        closing.cancel()
+    async with asyncio.timeout(60):
+        with pytest.raises(asyncio.CancelledError) if is_called_off else nullcontext():
+            await closing
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [scoring], timeout=20)
+    assert not alive
+
+
+async def test_start_that_is_called_off__leaves_no_process(bundled: Bundle) -> None:
+    before = set(psutil.Process().children())
+    starting = asyncio.create_task(ProcessHost.start(bundled))
+    async with asyncio.timeout(60):
+        while not (started := set(psutil.Process().children()) - before):
+            await asyncio.sleep(0)
+        os.kill(started.copy().pop().pid, signal.SIGSTOP)  # it never says that it is ready
+        for _ in range(100):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    _, alive = await asyncio.to_thread(psutil.wait_procs, list(started), timeout=20)
+    assert not alive
 
 
 async def test_signals_for_the_service__do_not_end_the_process(host: ProcessHost) -> None:
