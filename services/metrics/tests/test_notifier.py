@@ -109,6 +109,20 @@ async def test_replicas__send_each_notification_once(
     assert len(receiver.taken) == 3
 
 
+async def test_notification_that_another_replica_is_just_taking__is_passed_over(
+    database: Database, queued: Callable[..., Any], clock: Any
+) -> None:
+    await queued("firing")
+    await queued("firing", rule=RULE.model_copy(update={"name": "other"}))
+    now_us = int(clock() * SECOND)
+    async with asyncio.timeout(60), database.transaction() as another:
+        taken = await another.fetchval("SELECT id FROM notification ORDER BY id LIMIT 1 FOR UPDATE")
+        waiting = await Outbox(database, lease_s=10).take(now_us, now_us=now_us)
+        assert waiting is not None
+        assert waiting.id == taken + 1
+        assert await Outbox(database, lease_s=10).take(now_us, now_us=now_us) is None
+
+
 @pytest.mark.parametrize("status", [302, 404, 500])
 async def test_receiver_that_is_down_for_a_minute__gets_it_once_it_is_back(
     notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, clock: Any, status: int
