@@ -59,6 +59,19 @@ def test_another_window__is_shown_kept_in_the_address_and_followed(system: Syste
     expect(page.locator("#scope")).to_contain_text("in the last 7 days")
 
 
+def test_going_back__shows_the_window_that_the_address_names(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    page.get_by_role("link", name="Report").click()
+    page.get_by_text("24h", exact=True).click()
+    expect(page.locator("#scope")).to_contain_text("in the last 24 hours")
+    page.go_back()
+    assert page.url.endswith("?window=1h")
+    expect(page.get_by_label("1h")).to_be_checked()
+    expect(page.locator("#scope")).to_contain_text("in the last hour")
+
+
 def test_a_window_that_there_is_not__is_the_usual_one(system: System, visit: Open) -> None:
     visited = visit(system, window="<script>")
     visited.live()

@@ -45,6 +45,7 @@ const refreshDrift = every(DRIFT_MS, loadDrift);
 const refreshAggregate = every(ASK_MS, () => (live.isLive ? null : loadAggregate()));
 startWindows(byId("windows"));
 choose(fromAddress());
+addEventListener("popstate", () => fromAddress() !== state.window && choose(fromAddress())); // an entry keeps its window
 for (const start of [every(ALERTS_MS, loadAlerts), every(HEALTH_MS, loadHealth), every(MODEL_MS, loadModel)]) start();
 
 function startWindows(place) {
