@@ -148,3 +148,24 @@ def test_a_dialog__gives_the_focus_back_to_a_row_that_changed_meanwhile(system: 
     page.get_by_role("button", name="Delete").click()
     expect(edit).to_have_count(0)
     expect(page.locator("#thresholds")).to_be_focused()
+
+
+def test_a_button_that_is_at_work__keeps_the_focus(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(FIRING)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    predict = page.get_by_role("button", name="Predict")
+    predict.press("Enter")
+    expect(page.locator("#prediction .answer")).to_be_visible()
+    expect(predict).to_be_focused()
+    page.get_by_role("button", name="Write report").press("Enter")
+    expect(page.locator("#report .lead")).to_be_visible()
+    expect(page.get_by_role("button", name="Write again")).to_be_focused()
+    page.get_by_role("button", name="Edit always").click()
+    page.route("**/metrics/thresholds", away)
+    save = page.get_by_role("button", name="Save")
+    save.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
+    expect(save).to_be_focused()

@@ -38,6 +38,13 @@ export function renderOnce(element, key, make) {
   update(element, ...[make()].flat().filter(Boolean));
 }
 
+/** Whether it takes presses; unlike a disabled one it keeps the focus, so whoever acts must ask `isOff`. */
+export function setOff(button, isOff) {
+  button.setAttribute("aria-disabled", isOff);
+}
+
+export const isOff = (button) => button.getAttribute("aria-disabled") === "true";
+
 /** Bring an element into view and give it the focus. */
 export function goTo(element) {
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -1,7 +1,7 @@
 // A text to try: the answer with its scores, or how long to wait when the limit is reached.
 
 import { Trouble, ask } from "./api.js";
-import { h, notice, panelHead } from "./dom.js";
+import { h, isOff, notice, panelHead, setOff } from "./dom.js";
 import { clock, ms, percent } from "./format.js";
 
 const EXAMPLE = "A thoughtful, moving film.";
@@ -22,7 +22,8 @@ export class Predict {
   }
 
   async send() {
-    this.button.disabled = true;
+    if (isOff(this.button)) return;
+    setOff(this.button, true);
     try {
       const { body, headers } = await ask("POST", "/predict", { body: { text: this.text.value || EXAMPLE } });
       this.tellLeft(headers);
@@ -35,7 +36,7 @@ export class Predict {
         return;
       }
     }
-    this.button.disabled = false;
+    setOff(this.button, false);
   }
 
   tellLeft(headers) {
@@ -49,7 +50,7 @@ export class Predict {
     this.left.textContent = "0 left";
     const tick = () => {
       const left = Math.ceil((until - Date.now()) / 1000);
-      this.button.disabled = left > 0;
+      setOff(this.button, left > 0);
       this.button.textContent = left > 0 ? `Wait ${left} s` : "Predict";
       if (left > 0) setTimeout(tick, 250);
       else this.left.textContent = "";

@@ -1,7 +1,7 @@
 // The performance report: what it says, who wrote it, and each figure it rests on, linked to the plot that shows it.
 
 import { Trouble, ask } from "./api.js";
-import { h, notice, panelHead } from "./dom.js";
+import { h, isOff, notice, panelHead, setOff } from "./dom.js";
 import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
 
 const LONGEST = "7d"; // what the analyst takes
@@ -33,9 +33,10 @@ export class ReportPanel {
   }
 
   async load() {
+    if (isOff(this.button)) return;
     const asked = this.window();
     const window = asked === "30d" ? LONGEST : asked;
-    this.button.disabled = true;
+    setOff(this.button, true);
     this.body.setAttribute("aria-busy", "true");
     this.body.replaceChildren(h("p", { class: "muted" }, "Writing…"), h("div", { class: "skeleton" }), h("div", { class: "skeleton" }));
     try {
@@ -47,7 +48,7 @@ export class ReportPanel {
       this.body.replaceChildren(notice("bad", trouble.title, `${trouble.detail ?? ""}${wait}`));
     }
     this.body.removeAttribute("aria-busy");
-    this.button.disabled = false;
+    setOff(this.button, false);
     this.button.textContent = "Write again";
   }
 

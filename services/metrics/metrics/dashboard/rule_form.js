@@ -1,6 +1,6 @@
 // The form of one threshold rule, in a dialog; what the server finds wrong is said beside the field it names.
 
-import { h } from "./dom.js";
+import { h, isOff, setOff } from "./dom.js";
 import { RULE_METRICS, WINDOWS, metricName } from "./format.js";
 import { side } from "./rules.js";
 
@@ -50,11 +50,12 @@ export function editRule(rule, save) {
     const dialog = h("dialog", { "aria-labelledby": "rule-title", onclose: () => (dialog.remove(), resolve()) }, form);
 
     async function send({ rule: entered, errors }) {
+      if (isOff(submit)) return;
       mark(inputs, summary, errors);
       if (errors.length) return;
-      submit.disabled = true;
+      setOff(submit, true);
       const answer = await save(entered);
-      submit.disabled = false;
+      setOff(submit, false);
       if (answer.done) dialog.close();
       else mark(inputs, summary, answer.errors, answer.detail);
     }
