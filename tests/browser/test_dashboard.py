@@ -232,3 +232,11 @@ def test_the_address__works_with_and_without_a_slash(system: System, visit: Open
     visited = visit(system)
     visited.page.goto(system.url + path)
     visited.live()
+
+
+def test_a_text_that_is_too_long__is_refused_and_not_cut(system: System, visit: Open) -> None:
+    page = visit(system).page
+    page.get_by_label("Text").focus()
+    page.keyboard.insert_text("x" * 10_001)
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#prediction .notice")).to_contain_text("text:")

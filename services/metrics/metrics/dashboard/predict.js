@@ -8,7 +8,7 @@ const EXAMPLE = "A thoughtful, moving film.";
 
 export class Predict {
   constructor(place) {
-    this.text = h("textarea", { id: "text", rows: "3", maxlength: "10000", placeholder: EXAMPLE, "aria-describedby": "left" });
+    this.text = h("textarea", { id: "text", rows: "3", placeholder: EXAMPLE, "aria-describedby": "left" });
     this.button = h("button", { class: "primary" }, "Predict");
     this.left = h("span", { class: "muted", id: "left" });
     this.result = h("div", { id: "prediction", "aria-live": "polite" }, h("p", { class: "empty" }, "The answer appears here, and in the plots a moment later."));
