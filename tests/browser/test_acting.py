@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from browser.conftest import Api, Visit
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from system import System
 
 Open = Callable[..., Visit]
@@ -209,3 +209,40 @@ def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, 
     expect(firing).to_have_count(0)
     expect(page.locator("h1")).to_have_text("All within limits")
     expect(page).to_have_title("Sluice")
+
+
+def test_thresholds_that_are_read_slowly__open_one_dialog(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(CALM, SLOW)
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    held: list[Route] = []
+    page.route("**/metrics/thresholds", lambda route: held.append(route))
+    page.get_by_role("button", name="Edit error-rate").click()
+    expect(page.locator("#thresholds [role=status]")).to_have_text("Reading the thresholds…")
+    page.get_by_role("button", name="Edit latency-p95").click()
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("dialog")).to_have_count(1)
+    assert len(held) == 1
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_change_that_is_refused_after_its_dialog_was_closed__is_said_to_be_so(
+    system: System, api: Api, visit: Open
+) -> None:
+    api.set_rules(CALM)
+    visited = visit(system)
+    page = visited.page
+    page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
+    visited.live()
+    edit(page, "error-rate")
+    held: list[Route] = []
+    page.route("**/metrics/thresholds", lambda route: held.append(route))
+    with page.expect_request(lambda request: request.method == "PUT"):
+        page.get_by_role("button", name="Save").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    held[0].fulfill(status=503, content_type="text/plain", body="away")
+    expect(page.locator("#thresholds .notice")).to_contain_text("The last change was not saved.")

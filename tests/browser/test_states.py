@@ -90,8 +90,14 @@ def test_thresholds_that_cannot_be_read__are_said_to_be_so(system: System, visit
     page = visited.page
     visited.live()
     page.route("**/metrics/thresholds", refuse)
-    page.get_by_role("button", name="Add").click()
+    add = page.get_by_role("button", name="Add")
+    add.click()
     expect(page.locator("#thresholds .notice")).to_contain_text("The thresholds cannot be read now.")
+    with page.expect_response("**/metrics/alerts"):
+        pass  # figures came meanwhile
+    expect(page.locator("#thresholds .notice")).to_be_visible()
+    expect(page.locator("[data-rule]").first).to_be_visible()
+    expect(add).to_be_focused()
 
 
 def test_a_report__may_take_as_long_as_the_edge_lets_it(system: System, visit: Open) -> None:

@@ -25,9 +25,10 @@ const FIELDS = [
 
 /**
  * Edit `rule` (null: a new one). `save(rule)` is called with what was entered, or with null to delete; it answers
- * `{done, errors, detail}`, the errors' fields being relative to the rule. Resolves when the dialog is closed.
+ * `{done, errors, detail}`, the errors' fields being relative to the rule. Resolves when the dialog is closed; `late(answer)`
+ * is called with a refusal that comes only then.
  */
-export function editRule(rule, save) {
+export function editRule(rule, save, late) {
   return new Promise((resolve) => {
     const inputs = new Map(FIELDS.map((field) => [field.name, control(field, valuesOf(rule ?? NEW)[field.name])]));
     const summary = h("p", { class: "error", role: "alert", hidden: true });
@@ -57,7 +58,8 @@ export function editRule(rule, save) {
       const answer = await save(entered);
       setOff(submit, false);
       if (answer.done) dialog.close();
-      else mark(inputs, summary, answer.errors, answer.detail);
+      else if (dialog.open) mark(inputs, summary, answer.errors, answer.detail);
+      else late(answer);
     }
 
     document.body.append(dialog);

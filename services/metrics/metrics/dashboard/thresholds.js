@@ -2,7 +2,7 @@
 
 import { Trouble, ask, askAsAdmin } from "./api.js";
 import { resolveConflict } from "./conflict.js";
-import { h, notice, panelHead, renderOnce, setText } from "./dom.js";
+import { h, notice, panelHead, renderOnce } from "./dom.js";
 import { metricValue } from "./format.js";
 import { editRule } from "./rule_form.js";
 import { sentence, withRule } from "./rules.js";
@@ -14,7 +14,7 @@ export class Thresholds {
   constructor(place, onSaved) {
     this.onSaved = onSaved;
     this.list = h("div", { "data-list": true }, h("p", { class: "muted" }, "Loading…"));
-    this.said = h("p", { class: "muted", role: "status" });
+    this.said = h("div", { class: "muted", role: "status" });
     const forget = h("button", { type: "button", class: "quiet", onclick: forgetToken, hidden: !keptToken() }, "Forget token");
     onToken((isKept) => (forget.hidden = !isKept));
     const add = h("button", { type: "button", class: "quiet", onclick: () => this.edit(null) }, "Add");
@@ -43,19 +43,33 @@ export class Thresholds {
   }
 
   async edit(name) {
+    let read = await this.readToEdit();
+    if (read === null) return;
+    const rule = name === null ? null : (read.rules.find((one) => one.name === name) ?? null);
+    const save = async (entered) => {
+      if (isTaken(read.rules, entered, name)) return { done: false, errors: [{ field: "name", message: "There is a rule of this name already." }] };
+      const answer = await this.save(read, name ?? entered.name, entered);
+      read = answer.read ?? read;
+      return answer;
+    };
+    await editRule(rule, save, ({ errors, detail }) => this.say(notice("bad", "The last change was not saved.", errors.map(({ message }) => message).join(" ") || detail)));
+  }
+
+  /** The version to edit; null while one is being read already, and when it cannot be read, which is said. */
+  async readToEdit() {
+    if (this.isReading) return null;
+    this.isReading = true;
+    this.say("Reading the thresholds…");
     try {
-      let read = await this.read();
-      const rule = name === null ? null : (read.rules.find((one) => one.name === name) ?? null);
-      await editRule(rule, async (entered) => {
-        if (isTaken(read.rules, entered, name)) return { done: false, errors: [{ field: "name", message: "There is a rule of this name already." }] };
-        const answer = await this.save(read, name ?? entered.name, entered);
-        read = answer.read ?? read;
-        return answer;
-      });
+      const read = await this.read();
+      this.say("");
+      return read;
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;
-      this.list.renderedKey = null;
-      this.list.replaceChildren(notice("bad", "The thresholds cannot be read now.", trouble.detail));
+      this.say(notice("bad", "The thresholds cannot be read now.", trouble.detail));
+      return null;
+    } finally {
+      this.isReading = false;
     }
   }
 
@@ -96,8 +110,13 @@ export class Thresholds {
     return { done: false, errors: [], detail: `Not saved: somebody else saved version ${version} meanwhile.` };
   }
 
+  /** What became of the last press stands here until the next. */
+  say(said) {
+    this.said.replaceChildren(said);
+  }
+
   end(said) {
-    setText(this.said, said);
+    this.say(said);
     this.onSaved();
     return { done: true };
   }
