@@ -240,3 +240,19 @@ def test_a_text_that_is_too_long__is_refused_and_not_cut(system: System, visit: 
     page.keyboard.insert_text("x" * 10_001)
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#prediction .notice")).to_contain_text("text:")
+
+
+def test_times__tell_their_zone_their_day_and_the_hour_that_comes_twice(system: System, visit: Open) -> None:
+    visited = visit(system, window="7d", timezone_id="Asia/Kathmandu")
+    page = visited.page
+    visited.live()
+    expect(page.locator("#zone")).to_have_text(re.compile(r"^Times are in Asia/Kath?mandu, UTC\+05:45$"))
+    page.locator("#plot-latency .u-over").hover()
+    expect(page.locator("#plot-latency .legend-at")).to_have_text(re.compile(r"^\d{1,2} \w+, \d\d:\d\d:\d\d"))
+    page = visit(system, timezone_id="Europe/Berlin").page
+    shown = page.evaluate(
+        """() => import("/dashboard/any/format.js").then(({ dateTime }) =>
+          ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"].map(dateTime))"""
+    )
+    assert [text.startswith("25 Oct, 02:30:00") for text in shown] == [True, True]
+    assert shown[0] != shown[1]

@@ -3,7 +3,7 @@
 import { Alerts, verdictOf } from "./alerts.js";
 import { Trouble, ask } from "./api.js";
 import { byId, h, notice, setText } from "./dom.js";
-import { WINDOWS, clock, count, duration } from "./format.js";
+import { WINDOWS, clock, count, duration, zone } from "./format.js";
 import { Live } from "./live.js";
 import { Plots } from "./plots.js";
 import { Predict } from "./predict.js";
@@ -99,6 +99,7 @@ function showAggregate(window, aggregate) {
   thresholds.show(aggregate.thresholds);
   showVerdict();
   const lag = aggregate.lag_s;
+  setText(byId("zone"), `Times are in ${zone()}`);
   setText(byId("lag"), lag === null ? "How far ingestion is behind is not known" : lag > LAGGING_S ? `Ingestion is ${duration(lag)} behind` : "Ingestion is up to date");
 }
 

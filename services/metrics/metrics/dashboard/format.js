@@ -21,11 +21,23 @@ export const score = known((value) => digits(value, 3));
 /** Without the zeros that only keep columns straight: for limits and axes. */
 export const trimmed = (text) => text.replace(/\.(\d*?)0+(?!\d)/, (_, kept) => (kept ? `.${kept}` : ""));
 
-/** hh:mm:ss where the reader is. */
-export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
+/** hh:mm:ss where the reader is; of another day than today, with its date. */
+export const clock = (time) => (new Date(time).toDateString() === new Date().toDateString() ? new Date(time).toLocaleTimeString("en-GB") : dateTime(time));
 
-export const dateTime = (time) =>
-  new Date(time).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+/** A time from the other side of a change of the clocks names its zone: there an hour comes twice. */
+export function dateTime(time) {
+  const at = new Date(time);
+  const timeZoneName = at.getTimezoneOffset() === new Date().getTimezoneOffset() ? undefined : "short";
+  return at.toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName });
+}
+
+/** The zone in which times are shown: "Asia/Kathmandu, UTC+05:45". */
+export function zone() {
+  const format = new Intl.DateTimeFormat("en-GB", { timeZoneName: "longOffset" });
+  const offset = format.formatToParts().find(({ type }) => type === "timeZoneName").value.replace("GMT", "UTC");
+  const { timeZone } = format.resolvedOptions();
+  return timeZone === "UTC" ? timeZone : `${timeZone}, ${offset}`;
+}
 
 export function duration(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
