@@ -169,3 +169,17 @@ def test_a_button_that_is_at_work__keeps_the_focus(system: System, api: Api, vis
     save.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
     expect(save).to_be_focused()
+
+
+def test_what_fires_still__is_shaded_up_to_now_by_the_servers_clock(system: System, api: Api, visit: Open) -> None:
+    aggregate, _ = api.ask("POST", "/metrics/aggregated", {"window": "1h"})
+    shaded = """async (aggregate) => {
+      const { Plots } = await import("/dashboard/any/plots.js");
+      const plots = new Plots(document.createElement("div"));
+      Date.now = () => Date.parse(aggregate.range.start); // an hour behind
+      const firing = { rule: { metric: "latency_ms.p95" }, firing_at: aggregate.series[50].at, resolved_at: null };
+      plots.show(aggregate, [firing]);
+      const [[from, to]] = plots.timed[1].spans;
+      return to - from;
+    }"""
+    assert visit(system).page.evaluate(shaded, aggregate) > 60

@@ -65,7 +65,7 @@ export class Plots {
     const columns = columnsOf(aggregate);
     for (const plot of this.timed) {
       const { times, columns: lines } = columns[plot.spec.id];
-      plot.show(times, lines, { limits: limitsOf(aggregate, plot.spec.id), spans: spansOf(alerts, plot.spec.id) });
+      plot.show(times, lines, { limits: limitsOf(aggregate, plot.spec.id), spans: spansOf(alerts, plot.spec.id, aggregate.range.end) });
     }
     const [labels, confidence] = this.shares;
     labels.show(aggregate);
@@ -101,8 +101,9 @@ function limitsOf(aggregate, id) {
   return rules.filter((rule) => plotOf(rule.metric) === id && shown.includes(rule.metric)).map((rule) => [rule.above ?? rule.below, rule.name]);
 }
 
-function spansOf(alerts, id) {
+/** What still fires does so up to `end`, by the server's clock: the browser's may be minutes off. */
+function spansOf(alerts, id, end) {
   return alerts
     .filter((alert) => alert.firing_at && plotOf(alert.rule.metric) === id)
-    .map((alert) => [Date.parse(alert.firing_at) / 1000, alert.resolved_at ? Date.parse(alert.resolved_at) / 1000 : Date.now() / 1000]);
+    .map((alert) => [Date.parse(alert.firing_at) / 1000, Date.parse(alert.resolved_at ?? end) / 1000]);
 }
