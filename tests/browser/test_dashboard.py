@@ -256,3 +256,18 @@ def test_times__tell_their_zone_their_day_and_the_hour_that_comes_twice(system: 
     )
     assert [text.startswith("25 Oct, 02:30:00") for text in shown] == [True, True]
     assert shown[0] != shown[1]
+
+
+def test_a_limit__is_told_as_it_was_set(system: System, visit: Open) -> None:
+    told = {
+        ("latency_ms.p95", 512.5, 90): "p95 latency above 512.5 ms over 5 minutes, for 90 s",
+        ("latency_ms.p95", 15_250, 3600): "p95 latency above 15.25 s over 5 minutes, for 1 h",
+        ("error_rate", 0.00125, 150): "Error rate above 0.125 % over 5 minutes, for 150 s",
+        ("error_rate", 0.07, 120): "Error rate above 7 % over 5 minutes, for 2 min",
+        ("confidence.mean", 0.9995, 0): "Mean confidence above 0.9995 over 5 minutes",
+        ("throughput_per_s", 0.125, 0): "Throughput above 0.125 /s over 5 minutes",
+        ("requests", 10_000, 0): "Requests above 10,000 over 5 minutes",
+    }
+    sentences = """rules => import("/dashboard/any/rules.js").then(({ sentence }) =>
+      rules.map(([metric, above, for_s]) => sentence({ metric, above, for_s, window: "5m" })))"""
+    assert visit(system).page.evaluate(sentences, [*map(list, told)]) == [*told.values()]

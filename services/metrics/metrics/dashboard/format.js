@@ -18,7 +18,7 @@ export const percent = known((value) => {
 });
 export const score = known((value) => digits(value, 3));
 
-/** Without the zeros that only keep columns straight: for limits and axes. */
+/** Without the zeros that only keep columns straight: for axes. */
 export const trimmed = (text) => text.replace(/\.(\d*?)0+(?!\d)/, (_, kept) => (kept ? `.${kept}` : ""));
 
 /** hh:mm:ss where the reader is; of another day than today, with its date. */
@@ -56,10 +56,12 @@ export const WINDOWS = {
   "30d": "30 days",
 };
 
+const perSecond = (value) => `${rate(value)} /s`;
+
 const METRICS = {
   requests: ["Requests", count],
   predictions: ["Answered predictions", count],
-  throughput_per_s: ["Throughput", (value) => `${rate(value)} /s`],
+  throughput_per_s: ["Throughput", perSecond],
   error_rate: ["Error rate", percent],
   limited_rate: ["Limited rate", percent],
   "latency_ms.mean": ["Mean latency", ms],
@@ -85,6 +87,22 @@ export function metricName(metric) {
 }
 
 export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(value);
+
+const exact = (value) => value.toLocaleString("en", { maximumSignificantDigits: 15 }); // more are no decimal's own
+const EXACT = new Map([
+  [ms, (value) => (value >= 10_000 ? `${exact(value / 1000)} s` : `${exact(value)} ms`)],
+  [percent, (value) => `${exact(value * 100)} %`],
+  [perSecond, (value) => `${exact(value)} /s`],
+]);
+
+/** A limit as it was set: rounded, it would be another. */
+export const limitValue = (metric, value) => (EXACT.get(METRICS[metric]?.[1]) ?? exact)(value);
+
+/** A length of time as it was set: "90 s", "5 min". */
+export function exactDuration(seconds) {
+  const [length, unit] = seconds % 3600 === 0 ? [3600, "h"] : seconds % 60 === 0 ? [60, "min"] : [1, "s"];
+  return `${exact(seconds / length)} ${unit}`;
+}
 
 /** A figure of a report, by its unit; a change has its sign, and that of a share is in percentage points. */
 export function figureValue({ value, unit, window }) {

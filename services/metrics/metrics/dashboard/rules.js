@@ -1,11 +1,11 @@
 // Threshold rules in words, and where two documents of rules differ.
 
-import { NONE, duration, WINDOWS, metricName, metricValue, trimmed } from "./format.js";
+import { NONE, WINDOWS, exactDuration, limitValue, metricName } from "./format.js";
 
 /** "p95 latency above 500 ms over 5 minutes, for 2 min" */
 export function sentence(rule) {
-  const limit = trimmed(metricValue(rule.metric, rule.above ?? rule.below));
-  const held = rule.for_s ? `, for ${duration(rule.for_s)}` : "";
+  const limit = limitValue(rule.metric, rule.above ?? rule.below);
+  const held = rule.for_s ? `, for ${exactDuration(rule.for_s)}` : "";
   const window = rule.window === "1h" ? "1 hour" : WINDOWS[rule.window];
   return `${metricName(rule.metric)} ${side(rule)} ${limit} over ${window}${held}`;
 }

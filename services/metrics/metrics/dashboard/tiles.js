@@ -1,7 +1,7 @@
 // The key figures: now, against the window of equal length before, and whether a rule of theirs is broken.
 
 import { h, setText } from "./dom.js";
-import { NONE, count, metricValue, ms, percent, rate, score, trimmed } from "./format.js";
+import { NONE, count, limitValue, metricValue, ms, percent, rate, score } from "./format.js";
 
 const STEADY = 0.005; // a smaller relative change is called none
 const NOTABLE = 0.1; // a smaller one is neither better nor worse
@@ -47,7 +47,7 @@ export class Tiles {
 
 function breachText({ rule, current }) {
   const limit = rule.above ?? rule.below;
-  return `${metricValue(rule.metric, current)} over ${rule.window}, limit ${trimmed(metricValue(rule.metric, limit))}`;
+  return `${metricValue(rule.metric, current)} over ${rule.window}, limit ${limitValue(rule.metric, limit)}`;
 }
 
 function changeOf(now, before, better) {
