@@ -41,6 +41,8 @@ def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
         expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE with [0-9.]+ %$"))
         expect(page.locator("#left")).to_have_text(f"{60 - n} of 60 left")
         expect(predictions).to_have_text(str(n))
+        counted = "1 request and 1 answered prediction" if n == 1 else "2 requests and 2 answered predictions"
+        expect(page.locator("#scope")).to_have_text(f"{counted} in the last 5 minutes")
         expect(page.locator("#plot-labels").get_by_role("row", name=f"NEGATIVE 100.0 % {n}")).to_be_visible()
     expect(page.locator("#plot-throughput")).to_have_attribute("data-state", "ready")
     page.locator("#plot-throughput summary").click()

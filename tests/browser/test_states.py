@@ -21,7 +21,7 @@ def refuse(route: Route) -> None:
 
 
 def test_before_the_first_answers__every_part_says_that_it_loads(system: System, visit: Open) -> None:
-    visited = visit(system)
+    visited = visit(system, window="6h")
     page = visited.page
     held: list[Route] = []
     is_held = True
@@ -38,6 +38,7 @@ def test_before_the_first_answers__every_part_says_that_it_loads(system: System,
     expect(page.locator("#plots figure[data-state=loading]")).to_have_count(6)
     expect(page.locator("#tiles [data-state=loading]")).to_have_count(8)
     expect(page.locator("h1")).to_have_text("Looking…")
+    expect(page.locator("#scope")).to_have_text("Loading the last 6 hours.")
     expect(page.locator("#live")).to_have_text("Connecting…")
     for panel in ("alerts", "thresholds", "model", "system"):
         expect(page.locator(f"#{panel}")).to_contain_text("Loading…")

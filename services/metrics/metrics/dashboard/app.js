@@ -72,6 +72,7 @@ function choose(name) {
   address.searchParams.set("window", name);
   history.replaceState(null, "", address);
   document.body.dataset.loading = "";
+  if (!state.shown) setText(byId("scope"), `Loading the last ${WINDOWS[name]}.`);
   live.follow(name);
   refreshAggregate();
   refreshDrift();
@@ -109,9 +110,11 @@ function showVerdict() {
   const { state: kind, text } = verdictOf(aggregate, judgedNow(), "stale" in document.body.dataset);
   setText(byId("verdict"), text);
   byId("verdict").dataset.state = kind;
-  setText(byId("scope"), `${count(aggregate.requests)} requests and ${count(aggregate.predictions)} answered predictions in the last ${WINDOWS[window]}`);
+  setText(byId("scope"), `${counted(aggregate.requests, "request")} and ${counted(aggregate.predictions, "answered prediction")} in the last ${WINDOWS[window]}`);
   document.title = kind === "critical" || kind === "warning" ? `● ${text} – Sluice` : "Sluice";
 }
+
+const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 /** Alerts as they stand: empty while they are being asked for the first time, null when they are not known. */
 function judgedNow() {
