@@ -38,6 +38,7 @@ def test_a_stream_that_never_comes__figures_are_asked_for_and_old_ones_are_calle
     first = page.locator("#live").inner_text()
     expect(page.locator("#live")).not_to_have_text(first)  # and asked for again
     expect(page.locator("#live")).to_have_text(re.compile("^As of"))
+    expect(page.locator("#live [role=status]")).to_have_text("As of")  # no time is read out every few seconds
     page.route("**/metrics/aggregated", away)
     expect(page.locator("#live")).to_have_text(re.compile("^Stale since"))
     expect(page.locator("body")).to_have_attribute("data-stale", "")

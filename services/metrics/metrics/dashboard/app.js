@@ -136,8 +136,9 @@ function showLive({ name, since }) {
   const place = byId("live");
   place.dataset.state = name;
   document.body.toggleAttribute("data-stale", name === "stale");
-  const time = since === null ? "" : clock(since);
-  setText(place, { live: "Live", connecting: "Connecting…", asked: `As of ${time}`, stale: `Stale since ${time}` }[name]);
+  const [told, time] = place.children; // what changes with each answer is shown, and not read out
+  setText(told, { live: "Live", connecting: "Connecting…", asked: "As of", stale: "Stale since" }[name]);
+  setText(time, name === "asked" || name === "stale" ? ` ${clock(since)}` : "");
   showVerdict();
 }
 
