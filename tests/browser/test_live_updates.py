@@ -17,6 +17,8 @@ LOOK = """state => {
   Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
+MINUTES_FLY = """const wait = window.setTimeout;
+window.setTimeout = (work, ms, ...rest) => wait(work, ms === 60_000 ? 200 : ms, ...rest);"""
 
 
 def away(route: Route) -> None:
@@ -184,3 +186,15 @@ def test_what_fires_still__is_shaded_up_to_now_by_the_servers_clock(system: Syst
       return to - from;
     }"""
     assert visit(system).page.evaluate(shaded, aggregate) > 60
+
+
+def test_the_title_of_a_hidden_page__follows_what_fires(system: System, api: Api, visit: Open) -> None:
+    api.set_rules(FIRING)
+    visited = visit(system, script=MINUTES_FLY)
+    page = visited.page
+    expect(page).to_have_title("● Firing: always – Sluice")
+    page.evaluate(LOOK, "hidden")
+    api.set_rules()
+    expect(page).to_have_title("Sluice")
+    api.set_rules(FIRING)
+    expect(page).to_have_title("● Firing: always – Sluice")

@@ -17,6 +17,7 @@ import { update } from "./update.js";
 const ALERTS_MS = 5_000;
 const KNOWN_MS = 4 * ALERTS_MS; // older, what was judged says nothing about now
 const ASK_MS = 5_000; // for figures, while the stream brings none
+const TITLE_MS = 60_000; // for alerts while only the title is seen, which names what fires
 const HEALTH_MS = 10_000;
 const DRIFT_MS = 15_000;
 const MODEL_MS = 60_000;
@@ -46,7 +47,7 @@ const refreshAggregate = every(ASK_MS, () => (live.isLive ? null : loadAggregate
 startWindows(byId("windows"));
 choose(fromAddress());
 addEventListener("popstate", () => fromAddress() !== state.window && choose(fromAddress())); // an entry keeps its window
-for (const start of [every(ALERTS_MS, loadAlerts), every(HEALTH_MS, loadHealth), every(MODEL_MS, loadModel)]) start();
+for (const start of [every(ALERTS_MS, loadAlerts, TITLE_MS), every(HEALTH_MS, loadHealth), every(MODEL_MS, loadModel)]) start();
 
 function startWindows(place) {
   const option = (name) =>
@@ -193,15 +194,16 @@ async function attempt(work, onTrouble) {
   }
 }
 
-/** Call the returned function to run it now, and again after each interval while the page is looked at. */
-function every(intervalMs, run) {
+/** Call the returned function to run it now, and again after each interval: one for while the page is looked at, one for else. */
+function every(intervalMs, run, hiddenMs = null) {
   let timer = null;
   let turn = 0;
   const again = async () => {
     const mine = ++turn;
     clearTimeout(timer);
-    if (document.visibilityState === "visible") await run();
-    if (mine === turn) timer = setTimeout(again, intervalMs);
+    const isSeen = () => document.visibilityState === "visible";
+    if (isSeen() || hiddenMs !== null) await run();
+    if (mine === turn) timer = setTimeout(again, isSeen() ? intervalMs : (hiddenMs ?? intervalMs));
   };
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && again());
   return again;
