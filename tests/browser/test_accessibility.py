@@ -101,3 +101,28 @@ def test_the_keyboard_alone__reaches_the_content_and_comes_back_from_a_dialog(
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(opener).to_be_focused()
+
+
+def test_the_readers_own_colours__leave_the_chosen_window_and_all_that_is_drawn(system: System, visit: Open) -> None:
+    visited = visit(system, forced_colors="active", color_scheme="dark")
+    page = visited.page
+    visited.live()
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    ground = """selector => {
+      const { backgroundColor, backgroundImage } = getComputedStyle(document.querySelector(selector));
+      return backgroundImage === "none" ? backgroundColor : backgroundImage;
+    }"""
+    panel = page.evaluate(ground, ".panel")
+    drawn = (
+        ".segments input:checked + span",
+        ".swatch",
+        ".swatch[data-dash]",
+        ".swatch.block",
+        ".bar-now",
+        ".column-now",
+    )
+    assert [selector for selector in drawn if page.evaluate(ground, selector) == panel] == []
+    halo, ink = page.evaluate(
+        """() => import("/dashboard/any/theme.js").then(({ colour }) => ["--surface", "--bad"].map(colour))"""
+    )
+    assert halo != ink  # around a limit's name, and of it
