@@ -271,3 +271,25 @@ def test_a_limit__is_told_as_it_was_set(system: System, visit: Open) -> None:
     sentences = """rules => import("/dashboard/any/rules.js").then(({ sentence }) =>
       rules.map(([metric, above, for_s]) => sentence({ metric, above, for_s, window: "5m" })))"""
     assert visit(system).page.evaluate(sentences, [*map(list, told)]) == [*told.values()]
+
+
+def test_on_paper__it_is_light_whatever_is_chosen_and_no_plot_is_cut(system: System, visit: Open) -> None:
+    visited = visit(system, color_scheme="dark", script="localStorage.setItem('sluice-theme', 'dark')")
+    page = visited.page
+    visited.live()
+    look = """name => {
+      dispatchEvent(new Event(name));
+      return getComputedStyle(document.querySelector("h1")).color;
+    }"""
+    dark = page.evaluate("getComputedStyle(document.querySelector('h1')).color")
+    page.emulate_media(media="print")
+    assert page.evaluate(look, "beforeprint") == "rgb(22, 35, 42)"
+    expect(page.get_by_role("button", name="Write report")).to_be_hidden()
+    fits = """() => {
+      const place = document.querySelector("#plot-latency .canvas");
+      place.style.width = "150px"; // paper is narrower than the screen that it was drawn for
+      return place.querySelector("canvas").getBoundingClientRect().width;
+    }"""
+    assert page.evaluate(fits) == 150
+    page.emulate_media(media="screen")
+    assert page.evaluate(look, "afterprint") == dark

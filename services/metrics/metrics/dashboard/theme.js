@@ -13,17 +13,17 @@ export function startTheme(button) {
   };
   button.addEventListener("click", () => {
     name = NAMES[(NAMES.indexOf(name) + 1) % NAMES.length];
-    if (name === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = name;
+    wear(name);
     try {
       localStorage.setItem(KEY, name);
     } catch {
       // it lasts as long as the page
     }
     show();
-    changed();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+  addEventListener("beforeprint", () => wear("light")); // paper is
+  addEventListener("afterprint", () => wear(name));
   show();
 }
 
@@ -42,6 +42,12 @@ export function colour(name) {
     probe.remove();
   }
   return colours.get(name);
+}
+
+function wear(name) {
+  if (name === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  changed();
 }
 
 function changed() {
