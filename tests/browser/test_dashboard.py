@@ -293,3 +293,17 @@ def test_on_paper__it_is_light_whatever_is_chosen_and_no_plot_is_cut(system: Sys
     assert page.evaluate(fits) == 150
     page.emulate_media(media="screen")
     assert page.evaluate(look, "afterprint") == dark
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_no_figure_is_cut_or_broken_by_a_narrow_panel(system: System, visit: Open, width: int) -> None:
+    visited = visit(system, width=width)
+    page = visited.page
+    visited.live()
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#system tr")).to_have_count(7)
+    cut = """() => [...document.querySelectorAll(".shares .scroll, #system .scroll, .panel-head > div")]
+      .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"""
+    assert page.evaluate(cut) == []
+    heights = "() => [...document.querySelectorAll('#system tr, .shares tr')].map((one) => one.offsetHeight)"
+    assert max(page.evaluate(heights)) < 90
