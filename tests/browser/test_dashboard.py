@@ -1,11 +1,13 @@
 """Looking: figures that move by themselves, windows, themes, phones, tables, and what the page weighs."""
 
+import json
 import re
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 from browser.conftest import Api, Visit
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import CDPSession, Page, Route, expect
 from system import System
 
 Open = Callable[..., Visit]
@@ -307,3 +309,44 @@ def test_no_figure_is_cut_or_broken_by_a_narrow_panel(system: System, visit: Ope
     assert page.evaluate(cut) == []
     heights = "() => [...document.querySelectorAll('#system tr, .shares tr')].map((one) => one.offsetHeight)"
     assert max(page.evaluate(heights)) < 90
+
+
+LONG: Final = "l" * 200
+RIGHT_TO_LEFT: Final = "\u0625\u064a\u062c\u0627\u0628\u064a"
+
+
+def test_labels_that_are_many_long_or_run_from_the_right__leave_the_page_its_shape(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    lines = "() => document.querySelector('#plot-labels tbody tr').offsetHeight"
+    assert page.evaluate(lines) < 45  # of ordinary names, one
+
+    def renamed(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        body["scores"] = {RIGHT_TO_LEFT: 0.9, LONG: 0.1}
+        route.fulfill(response=answer, body=json.dumps(body))
+
+    page.route("**/predict", renamed)
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("rowheader", name=LONG)).to_be_visible()
+    assert page.evaluate(OVERFLOW) == 0
+    drawn = page.evaluate(
+        """async ([long, aside]) => {
+          const { Labels } = await import("/dashboard/any/shares.js");
+          const labels = new Labels();
+          document.getElementById("plot-labels").replaceWith(labels.figure);
+          const names = [long, aside, ...Array.from({ length: 26 }, (_, i) => `label ${i}`)];
+          labels.show({ labels: names.map((label) => ({ label, share: 1 / 28, count: 1 })), previous: { labels: [] } });
+          const region = labels.figure.querySelector(".scroll");
+          return [region.scrollWidth - region.clientWidth, labels.figure.offsetHeight];
+        }""",
+        [LONG, RIGHT_TO_LEFT],
+    )
+    assert drawn[0] == 0
+    assert drawn[1] < 500
+    page.get_by_role("button", name="Write report").click()
+    apart = "getComputedStyle(document.querySelector('#report .chip > .muted')).unicodeBidi"
+    expect(page.locator("#report .chip").first).to_be_visible()
+    assert page.evaluate(apart) == "isolate"

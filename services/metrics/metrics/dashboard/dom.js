@@ -52,6 +52,9 @@ export function goTo(element) {
   element.focus({ preventScroll: true });
 }
 
+/** The head of a label's row; a model names its labels as it likes, so a long name is broken. */
+export const labelHead = (label) => h("th", { scope: "row", class: label.length > 16 ? "long" : null }, label);
+
 /** A heading row: the title, an optional note, and what belongs at its end. */
 export function panelHead(id, title, note, ...end) {
   return h(

@@ -1,7 +1,7 @@
 // A text to try: the answer with its scores, or how long to wait when the limit is reached.
 
 import { Trouble, ask } from "./api.js";
-import { h, isOff, notice, panelHead, setOff } from "./dom.js";
+import { h, isOff, labelHead, notice, panelHead, setOff } from "./dom.js";
 import { clock, ms, percent } from "./format.js";
 
 const EXAMPLE = "A thoughtful, moving film.";
@@ -64,7 +64,7 @@ function answer({ label, score, scores, cached, truncated, model, request_id: id
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, name),
+      labelHead(name),
       h("td", { class: "wide", "aria-hidden": "true" }, h("div", { class: "meter", vars: { "--share": value } }, h("span", { class: "bar-now" }))),
       h("td", {}, percent(value)),
     );

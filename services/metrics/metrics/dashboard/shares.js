@@ -1,6 +1,6 @@
 // What is no line over time: the label mix, confidence and drift, each beside the window before. The tables are the plots.
 
-import { h, renderOnce } from "./dom.js";
+import { h, labelHead, renderOnce } from "./dom.js";
 import { NONE, count, percent, score } from "./format.js";
 
 const BORDER = 0.1; // from here on a distribution has drifted
@@ -45,7 +45,7 @@ export class Labels extends Shares {
       h(
         "tr",
         { key: label },
-        h("th", { scope: "row" }, label),
+        labelHead(label),
         h("td", { class: "wide", "aria-hidden": "true" }, bar(share, before.get(label) ?? null)),
         h("td", {}, percent(share)),
         h("td", {}, count(n)),
