@@ -350,3 +350,22 @@ def test_labels_that_are_many_long_or_run_from_the_right__leave_the_page_its_sha
     apart = "getComputedStyle(document.querySelector('#report .chip > .muted')).unicodeBidi"
     expect(page.locator("#report .chip").first).to_be_visible()
     assert page.evaluate(apart) == "isolate"
+
+
+def test_ten_million__fit_their_tile(system: System, visit: Open) -> None:
+    visited = visit(system, width=1280)
+    page = visited.page
+    visited.live()
+    page.route("**/metrics/stream*", lambda route: route.abort())
+
+    def crowded(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=json.dumps({**answer.json(), "predictions": 12_345_678}))
+
+    page.route("**/metrics/aggregated", crowded)
+    page.reload()
+    value = page.locator("[data-tile=predictions] .tile-value")
+    expect(value).to_have_text("12.35M")
+    expect(page.locator("#scope")).to_contain_text("12,345,678 answered predictions")
+    inside = "one => one.getBoundingClientRect().right <= one.closest('.tile').getBoundingClientRect().right"
+    assert value.evaluate(inside)

@@ -10,6 +10,8 @@ const usual = (value) => digits(value, Math.abs(value) < 10 ? 2 : Math.abs(value
 const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // what its places would show as nothing
 
 export const count = known((value) => value.toLocaleString("en"));
+/** For where there is room for six digits: 12,345,678 is 12.35M. */
+export const shortCount = known((value) => (value < 1_000_000 ? count(value) : value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 4 })));
 export const rate = known((value) => (value === 0 ? "0" : isBelow(value, 0.01) ? fine(value) : usual(value)));
 export const ms = known((value) => (Math.abs(value) >= 10_000 ? `${digits(value / 1000, 1)} s` : `${usual(value)} ms`));
 export const percent = known((value) => {

@@ -1,14 +1,14 @@
 // The key figures: now, against the window of equal length before, and whether a rule of theirs is broken.
 
 import { h, setText } from "./dom.js";
-import { NONE, count, limitValue, metricValue, ms, percent, rate, score } from "./format.js";
+import { NONE, limitValue, metricValue, ms, percent, rate, score, shortCount } from "./format.js";
 
 const STEADY = 0.005; // a smaller relative change is called none
 const NOTABLE = 0.1; // a smaller one is neither better nor worse
 
 const TILES = [
   { id: "throughput_per_s", label: "Throughput", unit: "/s", format: rate, read: (s) => s.throughput_per_s, better: 0 },
-  { id: "predictions", label: "Predictions", format: count, read: (s) => s.predictions, better: 0 },
+  { id: "predictions", label: "Predictions", format: shortCount, read: (s) => s.predictions, better: 0 },
   { id: "latency_ms.p50", label: "p50 latency", format: ms, read: (s) => s.latency_ms.p50, better: -1 },
   { id: "latency_ms.p95", label: "p95 latency", format: ms, read: (s) => s.latency_ms.p95, better: -1 },
   { id: "latency_ms.p99", label: "p99 latency", format: ms, read: (s) => s.latency_ms.p99, better: -1 },
