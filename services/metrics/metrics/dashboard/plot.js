@@ -163,9 +163,10 @@ export class Plot {
     ctx.fillStyle = colour("--bad");
     ctx.font = `${11 * devicePixelRatio}px ${FAMILY}`;
     ctx.textAlign = "right";
+    ctx.textBaseline = "bottom"; // what it was after the axes is not said
     for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max)) {
       const y = Math.round(valToPos(limit, "y", true)) + 0.5;
-      const label = [name, bbox.left + bbox.width, y - 4 * devicePixelRatio];
+      const label = [name, bbox.left + bbox.width, y - 2 * devicePixelRatio];
       ctx.save();
       ctx.strokeStyle = colour("--surface");
       ctx.lineWidth = 4 * devicePixelRatio;
