@@ -20,6 +20,10 @@ IDLE_S: Final = 5.0
 """A process may stand still for so long between two statements of a transaction. Then PostgreSQL ends its session: it
 would keep its locks as long as it is paused, and for hours where its machine is gone, and all replicas wait for them.
 """
+READER_IDLE_S: Final = 120.0
+"""The same of a snapshot: between two reads a long answer is added up, beside others. No request is given longer, and
+only who drops a partition waits for a reader.
+"""
 _SCHEMA: Final = "SET LOCAL search_path TO metrics"
 # A plan for the values at hand looks at every partition first, and compiling one pays for hours of work only: either
 # takes longer than most of the reads.
@@ -29,23 +33,31 @@ _QUICK_PLANS: Final = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL
 class Database:
     """A pool whose callers see StoreUnavailable (StoreTooSlow where a statement took too long) and RowRefused only."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_s: float, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        timeout_s: float,
+        *,
+        idle_s: float = IDLE_S,
+        reader_idle_s: float = READER_IDLE_S,
+    ) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
-        self._own = f"{_SCHEMA}; SET LOCAL idle_in_transaction_session_timeout = {round(idle_s * 1000)}"
+        self._writing = f"{_SCHEMA}; {_idle_for(idle_s)}"
+        self._reading = f"{_SCHEMA}; {_QUICK_PLANS}; {_idle_for(reader_idle_s)}"
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction that commits unless the block raises."""
         async with self._begun() as connection:
-            await connection.execute(self._own)
+            await connection.execute(self._writing)
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
         """A read-only connection whose statements all see the same moment."""
         async with self._begun(isolation="repeatable_read", readonly=True) as connection:
-            await connection.execute(f"{self._own}; {_QUICK_PLANS}")
+            await connection.execute(self._reading)
             yield connection
 
     @asynccontextmanager
@@ -60,6 +72,10 @@ class Database:
         except POSTGRES_ERRORS as error:
             await renew_after(error, self._pool)
             raise StoreUnavailable(type(error).__name__) from error
+
+
+def _idle_for(limit_s: float) -> str:
+    return f"SET LOCAL idle_in_transaction_session_timeout = {round(limit_s * 1000)}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What callers are told when PostgreSQL takes too long."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
@@ -35,7 +36,7 @@ async def test_process_that_stands_still_in_a_transaction__keeps_its_locks_for_a
     metrics_url: str, database: Database, begin: Begin
 ) -> None:
     async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
-        paused, is_locked = Database(pool, 20, idle_s=0.1), False
+        paused, is_locked = Database(pool, 20, idle_s=0.1, reader_idle_s=0.1), False
         with pytest.raises(StoreUnavailable):
             async with begin(paused) as connection:
                 await connection.execute("SELECT FROM evaluation")
@@ -45,6 +46,14 @@ async def test_process_that_stands_still_in_a_transaction__keeps_its_locks_for_a
                 await connection.execute("SELECT FROM evaluation")
         assert is_locked
         await touch(paused)  # which has another session by now
+
+
+async def test_answer_that_takes_long_to_add_up__keeps_its_snapshot(metrics_url: str) -> None:
+    async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+        async with Database(pool, 20, idle_s=0.001).snapshot() as connection:
+            for _ in range(3):
+                time.sleep(0.01)  # noqa: ASYNC251  # it adds up
+                await connection.execute("SELECT FROM evaluation")
 
 
 async def test_server_that_ceased_to_take_writes__is_left(
