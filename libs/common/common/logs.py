@@ -14,7 +14,7 @@ LogFormat = Literal["auto", "console", "json"]
 LINES_A_SECOND: Final = 100
 
 _OURS: Final = "sluice"
-_PIECE: Final = select.PIPE_BUF // 4  # characters that a pipe takes at once, whatever they are
+_AT_ONCE: Final = select.PIPE_BUF  # bytes that a pipe takes whole, without those of another process among them
 _LOGGER: Final = logging.getLogger(_OURS)
 
 
@@ -71,12 +71,13 @@ class _Unheld(logging.StreamHandler[TextIO]):
 
     def _write(self, line: str) -> None:
         text = self.terminator + line if self._is_cut else line
-        for start in range(0, len(text), _PIECE):
+        piece = _AT_ONCE if text.isascii() else _AT_ONCE // 4  # UTF-8 has no longer ones
+        for start in range(0, len(text), piece):
             if not _takes(self.stream):
                 self._left_out += 1
-                self._is_cut = self._is_cut or start > 0
                 return
-            self.stream.write(text[start : start + _PIECE])
+            self._is_cut = True  # a disk may be full, and this be written once it is not
+            self.stream.write(text[start : start + piece])
             self.stream.flush()
         self._is_cut = False
 
@@ -100,7 +101,7 @@ def ration(lines_a_second: int, now: Callable[[], float] = time.monotonic) -> st
         name, now_s = event["event"], now()
         if now_s - begun_s.get(name, -1.0) >= 1.0:
             left_out = written.get(name, 0) - lines_a_second
-            begun_s[name], written[name] = now_s, 1
+            written[name], begun_s[name] = 1, now_s  # in this order: another thread counts what has begun
             if left_out > 0:
                 event["left_out"] = left_out
             return event

@@ -1,9 +1,11 @@
 """Every line of a process is one JSON object with its service, request and trace; it never holds local variables."""
 
+import errno
 import io
 import json
 import logging
 import os
+import select
 from typing import Any
 
 import pytest
@@ -154,6 +156,45 @@ def test_long_line_that_a_full_pipe_cuts__spoils_none_after_it() -> None:
         "short",
         "shorter",
     ]
+
+
+def test_line_that_a_full_disk_cuts__spoils_none_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    class Disk(io.StringIO):
+        pieces = 1
+
+        def write(self, text: str) -> int:
+            self.pieces -= 1
+            if self.pieces < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    logs.configure("probe", log_format="json", stream=disk)
+    log = structlog.get_logger()
+    log.info("long", text="x" * 10_000)
+    log.info("no room")
+    disk.pieces = 100
+    log.info("room again")
+    log.info("and again")
+    assert [json.loads(line)["event"] for line in disk.getvalue().splitlines()[1:]] == ["room again", "and again"]
+    assert "No space left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("log_format", "text"), [("json", "x" * 3_500), ("json", "é" * 500), ("console", "é" * 3_500)])
+def test_line_that_a_pipe_takes_whole__is_given_whole_and_none_is_more_than_it_takes(
+    log_format: logs.LogFormat, text: str
+) -> None:
+    sizes: list[int] = []
+
+    class Pieces(io.StringIO):
+        def write(self, text: str) -> int:
+            sizes.append(len(text.encode()))
+            return super().write(text)
+
+    logs.configure("probe", log_format=log_format, stream=Pieces())
+    structlog.get_logger().info("long", text=text)
+    assert max(sizes) <= select.PIPE_BUF
+    assert len(sizes) == 1 or sum(sizes) > select.PIPE_BUF
 
 
 def test_console_away_from_a_terminal__has_no_colours() -> None:
