@@ -95,6 +95,24 @@ async def test_fine_rollups__are_kept_for_three_hours_and_the_others_for_good(
     ]
 
 
+async def test_late_events_of_minutes_whose_fine_rollups_go__and_upkeep__never_wait_for_each_other(
+    partitions: Partitions, database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
+) -> None:
+    late_us = AT_US - 4 * 3_600_000_000
+    for label in "BA":  # where they lie is not where their keys are
+        await Ledger(database).write([prediction(at_us=late_us, label=label)])
+    touched = "UPDATE rollup SET n = n WHERE width_s = 5 AND label = $1"
+    await rows("ANALYZE rollup")
+    async with database.transaction() as writing:
+        await writing.execute(touched, "A")
+        upkeep = asyncio.create_task(partitions.maintain())
+        while not await rows(WAITING):
+            await asyncio.sleep(0.01)
+        await writing.execute(touched, "B")
+    assert not (await upkeep).failed
+    assert await rows("SELECT FROM rollup WHERE width_s = 5") == []
+
+
 async def test_event_moved_out_of_the_default__is_still_known(
     partitions: Partitions, database: Database, prediction: Callable[..., Any]
 ) -> None:
