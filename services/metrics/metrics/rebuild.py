@@ -19,6 +19,7 @@ import structlog
 from common import logs
 from common.postgres import create_pool
 from common.settings import SettingsError, load
+from metrics.alert_store import wait_until_alone
 from metrics.database import Connection, Database
 from metrics.errors import StoreUnavailable
 from metrics.rollup_sql import COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, rolled_up
@@ -89,7 +90,9 @@ async def replace(database: Database, day: date) -> Comparison | None:
             return None
         await connection.execute("LOCK TABLE rollup IN SHARE ROW EXCLUSIVE MODE")
         await recompute(connection, day)
-        return await _compare(connection, day)
+        found = await _compare(connection, day)
+        await wait_until_alone(connection)
+        return found
 
 
 async def recompute(connection: Connection, day: date) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from metrics.alert_store import is_alone
 from metrics.database import Connection, Database
 from metrics.ledger import Ledger
 from metrics.partitions import Partitions
@@ -114,6 +115,21 @@ async def test_day_that_is_dropped_meanwhile__keeps_its_rollups(
     assert await rebuild(interrupted, check_only=False) is not damaged
     assert await rows(ALL) == stored
     assert min(await complete_days(database)) == TODAY
+
+
+async def test_day_that_is_replaced_while_rules_are_judged__counts_once_they_are(
+    filled: None, database: Database, rows: Callable[..., Any]
+) -> None:
+    fine = f"SELECT FROM rollup WHERE width_s = 5 AND at::date = '{TODAY}'"
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        async with database.transaction() as judging:
+            assert await is_alone(judging)
+            replacing = tasks.create_task(replace(database, TODAY))
+            while not (replacing.done() or await rows(WAITING)):
+                pass
+            found = await rows(fine)
+    assert found
+    assert await rows(fine) == []
 
 
 @pytest.mark.parametrize("partitioned", [False, True])
