@@ -1,6 +1,7 @@
 """Log set-up: structlog events as JSON lines, or a console when a person watches; never user text, never secrets."""
 
 import logging
+import math
 import select
 import sys
 import time
@@ -54,16 +55,19 @@ def configure(
 
 class _Unheld(logging.StreamHandler[TextIO]):
     """Never waits for who reads: a collector that stands still would, with the pipe before it full, hold up the event
-    loop and with it the service. Lines that find no room are left out, and counted in a line once there is some.
+    loop and with it the service. Lines that find no room are left out, and counted in a line once there is some; in
+    one a second, or a slow reader would be sent little else.
     """
 
     _left_out = 0
+    _told_s = -math.inf
     _is_cut = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if self._left_out and _takes(self.stream):
-                left_out, self._left_out = self._left_out, 0
+            now_s = time.monotonic()
+            if self._left_out and now_s - self._told_s >= 1.0 and _takes(self.stream):
+                left_out, self._left_out, self._told_s = self._left_out, 0, now_s
                 structlog.get_logger().warning("log lines were left out while nobody read", lines=left_out)
             self._write(self.format(record) + self.terminator)
         except Exception:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import select
+import time
 from typing import Any
 
 import pytest
@@ -139,6 +140,25 @@ def test_pipe_that_nobody_reads__holds_up_nobody_and_what_was_left_out_is_told()
     assert json.loads(left_out)["event"] == "log lines were left out while nobody read"
     assert json.loads(left_out)["lines"] == 1_002 - written
     assert json.loads(last)["event"] == "read again"
+
+
+def test_reader_that_is_slow__is_told_once_a_second_of_all_that_it_missed() -> None:
+    out, into = os.pipe()
+    with open(out, "rb", buffering=0) as read, open(into, "w") as stream:
+        logs.configure("probe", log_format="json", stream=stream)
+        log, taken, begun_s = structlog.get_logger(), b"", time.monotonic()
+        for number in range(1_000):
+            log.info(str(number), text="x" * 3_000)
+            if number % 4 == 0:
+                taken += read.read(select.PIPE_BUF)
+        taken += read.read(1 << 20)
+        took_s = time.monotonic() - begun_s
+    [handler] = logging.getLogger().handlers
+    assert isinstance(handler, logs._Unheld)
+    told = [json.loads(line) for line in taken.splitlines()]
+    missed = [line["lines"] for line in told if "lines" in line]
+    assert 1 <= len(missed) <= 1 + took_s
+    assert len(told) - len(missed) + sum(missed) + handler._left_out == 1_000
 
 
 def test_long_line_that_a_full_pipe_cuts__spoils_none_after_it() -> None:
