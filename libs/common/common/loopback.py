@@ -5,7 +5,7 @@ import ipaddress
 
 def is_loopback(host: str) -> bool:
     """Whether a listener on `host` is reachable from this machine only."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -20,4 +20,4 @@ def names_this_machine(host: str) -> bool:
     always says the name.
     """
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return is_loopback(name.lower())
+    return is_loopback(name)

@@ -5,7 +5,7 @@ from common.loopback import is_loopback, names_this_machine
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("edge", False)],
+    [("127.0.0.1", True), ("::1", True), ("LocalHost", True), ("0.0.0.0", False), ("::", False), ("edge", False)],
 )
 def test_loopback__is_recognised(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
