@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self.out.resume()
+        self.out.forget()
         self._incoming.forget()
         if self._active is not None:
             self._active.body.drop()

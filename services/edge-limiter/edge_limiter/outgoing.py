@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from edge_limiter.body import ClientGone
 from edge_limiter.exchange import Headers
 from edge_limiter.request import Request
 from edge_limiter.wire import CONTINUE, LAST_CHUNK, chunk, response_head
@@ -21,6 +22,7 @@ class Outgoing:
         self._is_head = self._is_1_0 = self._is_chunked = False
         self.has_begun = self.has_ended = self.closes = False
         self._finish: Callable[[], None] | None = None
+        self._is_for_nobody = False
         self.bytes = 0
 
     def start(self, request: Request) -> None:
@@ -70,7 +72,9 @@ class Outgoing:
             self._finish()
 
     async def write(self, piece: bytes) -> None:
-        """Returns when the client has taken enough of what was written before."""
+        """Returns when the client has taken enough of what was written before. Raises ClientGone."""
+        if self._is_for_nobody:
+            raise ClientGone
         self._write(chunk(piece) if self._is_chunked else piece)
         if self._writable is not None:
             await self._writable
@@ -93,6 +97,13 @@ class Outgoing:
             self._writable.set_result(None)
         self._writable = None
 
+    def forget(self) -> None:
+        """The client has gone: what is still written is for nobody, and uvloop would raise RuntimeError for it."""
+        self._is_for_nobody = True
+        self.resume()
+
     def _write(self, data: bytes) -> None:
+        if self._is_for_nobody:
+            return
         self.bytes += len(data)
         self._transport.write(data)

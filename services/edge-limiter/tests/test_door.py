@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
+import uvloop
 from aiohttp import web
 from structlog.testing import capture_logs
 
 from edge_limiter.app import DOOR
-from edge_limiter.body import UNBOUNDED, Room
+from edge_limiter.body import UNBOUNDED, ClientGone, Room
 from edge_limiter.connection import Connection, Later
 from edge_limiter.door import Door
 from edge_limiter.limits import LINGER_BYTES, Patience
@@ -336,6 +337,33 @@ async def test_body_of_a_client_that_left__is_freed_without_the_collector(
         tracemalloc.stop()
         gc.enable()
     assert kept_bytes < 900_000
+
+
+def test_client_that_leaves_before_it_read_its_answer__is_no_error() -> None:
+    """On uvloop, as in service: its transports raise what those of asyncio pass over."""
+    ends: list[Exception] = []
+
+    async def answer(connection: Connection) -> None:
+        try:
+            connection.out.begin(200, [], None)
+            while True:
+                await connection.out.write(b"x" * (1 << 20))
+        except Exception as error:
+            ends.append(error)
+
+    async def leave() -> None:
+        door = Door(lambda _, connection: partial(answer, connection), Patience(), Pages(), Places(10, lambda _: None))
+        server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(HEAD + b"Content-Length: 0\r\n\r\n")
+        await until(lambda: door.bytes[1] > 1 << 20)
+        writer.transport.abort()
+        await until(lambda: not door.connections and ends)
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(leave())
+    assert [type(end) for end in ends] == [ClientGone]
 
 
 async def test_client_that_leaves_with_a_second_request_waiting__ends_the_first(
