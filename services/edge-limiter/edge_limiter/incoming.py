@@ -119,15 +119,15 @@ class Incoming:
         self.free_room()
 
     def forget(self) -> None:
-        """The client has gone. Let go of what it sent: we and the parser hold each other until the collector comes."""
+        """The client has gone. Let go of what it sent, and of all that holds us: else it waits for the collector."""
         if self._receiving is not None:
             self._receiving.body.fail(ClientGone())
         for request in self.requests:
             request.body.drop()
             request.body.free_room()
         self.stop()
-        self._lines = []
-        del self._parser
+        self._url, self._lines = b"", []
+        del self._parser, self._hold, self._release, self._go_on
 
     def take_room(self) -> bool:
         """Heads that are not whole and requests whose turn has not come take room, as bodies do. False without any."""

@@ -100,6 +100,7 @@ class Outgoing:
     def forget(self) -> None:
         """The client has gone: what is still written is for nobody, and uvloop would raise RuntimeError for it."""
         self._is_for_nobody = True
+        self._may_keep = _never
         self.resume()
 
     def _write(self, data: bytes) -> None:
@@ -107,3 +108,7 @@ class Outgoing:
             return
         self.bytes += len(data)
         self._transport.write(data)
+
+
+def _never() -> bool:
+    return False

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -364,6 +365,20 @@ def test_client_that_leaves_before_it_read_its_answer__is_no_error() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(leave())
     assert [type(end) for end in ends] == [ClientGone]
+
+
+async def test_closed_connection__is_freed_without_the_collector(open_front: Callable[..., Awaitable[Front]]) -> None:
+    front = await open_front()
+    gc.disable()
+    try:
+        _, writer = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n" + HEAD)
+        await until(lambda: len(front.seen) == 1)
+        [connection] = [weakref.ref(each) for each in front.door.connections]
+        writer.transport.abort()
+        front.seen.clear()
+        await until(lambda: connection() is None)
+    finally:
+        gc.enable()
 
 
 async def test_client_that_leaves_with_a_second_request_waiting__ends_the_first(
