@@ -19,12 +19,11 @@ TOKEN: Final = "adminToken"
 
 _REF: Final = '"#/components/schemas/'
 _DOOR: Final = (400, 408, 414, 417, 431, 500, 501, 505)
-_PROXY: Final = (*_DOOR, 403, 429, 502, 503, 504)
+_PROXY: Final = (*_DOOR, 403, 415, 429, 502, 503, 504)
 _BODY: Final = (413,)
-_COUNTED_BODY: Final = (413, 415)
 _ADMIN: Final = (401,)
 _COMPONENTS: Final[Document] = {
-    **components({*_PROXY, *_BODY, *_COUNTED_BODY, *_ADMIN}),
+    **components({*_PROXY, *_BODY, *_ADMIN}),
     "securitySchemes": {
         TOKEN: {"type": "http", "scheme": "bearer", "description": "EDGE_ADMIN_TOKEN; `make run` makes and shows one."}
     },
@@ -96,8 +95,7 @@ def _public(operation: Document, name: str, route: Route, merged: Document) -> D
                 answer["headers"] = answer.get("headers", {}) | limits
     if route.needs_admin:
         public["security"] = [{TOKEN: []}]
-    counted = _COUNTED_BODY if route.cost != "one" else _BODY
-    codes = (*_PROXY, *(counted if "requestBody" in operation else ()), *(_ADMIN if route.needs_admin else ()))
+    codes = (*_PROXY, *(_BODY if "requestBody" in operation else ()), *(_ADMIN if route.needs_admin else ()))
     _add_problems(public, codes, merged)
     return public
 

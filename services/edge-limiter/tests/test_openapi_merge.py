@@ -60,7 +60,7 @@ def test_operation_that_the_edge_sends_elsewhere__is_left_out() -> None:
 
 def test_refusals_of_the_edge__are_in_every_operation_of_a_service() -> None:
     responses = merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]["responses"]
-    refusals = {"400", "403", "408", "414", "417", "429", "431", "500", "501", "502", "503", "504", "505"}
+    refusals = {"400", "403", "408", "414", "415", "417", "429", "431", "500", "501", "502", "503", "504", "505"}
     assert set(responses) == refusals | {"200"}
     assert responses["502"] == {"$ref": "#/components/responses/Problem502"}
 
@@ -70,12 +70,11 @@ def test_own_page__has_the_refusals_of_the_door_alone() -> None:
     assert set(responses) == {"200", "400", "408", "414", "417", "431", "500", "501", "505"}
 
 
-def test_body__adds_the_refusals_of_bodies() -> None:
+def test_body__adds_the_refusal_of_large_ones() -> None:
     body: Json = {"content": {"application/json": {"schema": {"type": "object"}}}}
     put = merged(metrics=document("/metrics", method="put", requestBody=body))["paths"]["/metrics"]["put"]
-    post = merged(inference=document("/predict", method="post", requestBody=body))["paths"]["/predict"]["post"]
-    assert "413" in put["responses"] and "415" not in put["responses"]
-    assert {"413", "415"} <= set(post["responses"])
+    assert "413" in put["responses"]
+    assert "413" not in merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]["responses"]
 
 
 def test_route_of_administrators__asks_for_the_token() -> None:
