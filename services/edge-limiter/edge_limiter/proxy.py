@@ -28,7 +28,7 @@ from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import MAX_LIMIT
 from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
 from edge_limiter.refusals import Refusals
-from edge_limiter.relay import read_whole, request_body, send_answer, too_large
+from edge_limiter.relay import not_in, read_whole, request_body, send_answer, too_large
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
 from edge_limiter.wire import date
@@ -160,7 +160,7 @@ class Proxy:
     async def _countable(self, request: Request, ctx: RequestContext) -> bytes:
         """The whole body, which is read a second time when it is sent on."""
         if request.fields.get("content-encoding", "identity").lower() != "identity":
-            raise Problem(415, "A list of texts is counted, so send it without Content-Encoding.")
+            raise not_in("identity", "A list of texts is counted, so send it without Content-Encoding.")
         body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(time.monotonic()))
         request.body.put_back(body)
         return body

@@ -68,7 +68,12 @@ def refuse_length(request: Request, max_bytes: int) -> None:
 def _refuse_coding(request: Request) -> None:
     coding = request.fields.get("content-encoding")
     if coding is not None and coding.lower() not in _CODINGS:
-        raise Problem(415, "Content-Encoding can be gzip; leave it out of what is not packed.")
+        raise not_in("gzip", "Content-Encoding can be gzip; leave it out of what is not packed.")
+
+
+def not_in(coding: str, detail: str) -> Problem:
+    """415 that says, as RFC 9110 has it in 12.5.3, which coding is taken: without that it is about the media type."""
+    return Problem(415, detail, headers={"Accept-Encoding": coding})
 
 
 def too_large() -> Problem:
