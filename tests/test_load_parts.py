@@ -5,7 +5,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,24 @@ def test_user_or_worker_too_many__is_refused() -> None:
 async def answering(*, times: int) -> AsyncIterator[int]:
     """The port of a server that answers so many requests on each connection and then closes it."""
 
+    tasks: set[asyncio.Task[Any] | None] = set()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for _ in range(times):
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        tasks.add(asyncio.current_task())
+        with suppress(asyncio.IncompleteReadError):  # the client is through
+            for _ in range(times):
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(30):
+            while unfinished := {task for task in tasks if task and not task.done()}:
+                await asyncio.wait(unfinished)
 
 
 @pytest.fixture
