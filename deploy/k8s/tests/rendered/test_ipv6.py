@@ -39,7 +39,8 @@ def start(environments: dict[str, dict[str, str]], tmp_path: Path, free_port: Ca
         port, ops_port = free_port(), free_port()
         environment = {key: value for key, value in environments[name].items() if not key.endswith("_FILE")}
         environment |= {f"{name.upper()}_PORT": str(port), f"{name.upper()}_OPS_PORT": str(ops_port)}
-        environment |= nowhere | {"EDGE_ADMIN_TOKEN": "0" * 48, "EVENTS_JOURNAL_DIR": str(tmp_path)}
+        environment |= nowhere | {"EVENTS_JOURNAL_DIR": str(tmp_path)}
+        environment |= {"EDGE_ADMIN_TOKEN": "0" * 48, "EVENTS_HASH_KEY": "0" * 48}
         command = [sys.executable, "-m", PROGRAMS[name]]
         running.append(subprocess.Popen(command, env={"PATH": os.environ["PATH"], **environment}))
         return running[-1], port, ops_port
