@@ -8,7 +8,7 @@ import aiohttp
 from system import System
 
 LIMIT, ASKED = 60, 80
-TOKEN = {"EDGE_ADMIN_TOKEN": "secret"}
+TOKEN = {"EDGE_ADMIN_TOKEN": "0" * 48}
 
 
 async def walk(system: System) -> None:
