@@ -15,6 +15,11 @@ from metrics.resources import RESOURCES
 from metrics.settings import MetricsSettings
 
 
+def settings(database_url: str, redis: dict[str, Any], **given: Any) -> MetricsSettings:
+    where = {f"redis_{name}": redis[name] for name in ("host", "port", "password")}
+    return MetricsSettings(database_url=database_url, **where, **given)
+
+
 async def test_service_before_its_start__is_not_ready() -> None:
     readiness: Readiness = create_service(MetricsSettings(database_url="postgresql://127.0.0.1/x")).readiness
     assert (await readiness.report())[0] == "failed"
@@ -24,15 +29,7 @@ async def test_service_before_its_start__is_not_ready() -> None:
 async def test_page_whose_name_was_made_to_lead_here__reads_no_predictions(
     host: str, status: int, metrics_url: str, redis_settings: dict[str, Any]
 ) -> None:
-    service = create_service(
-        MetricsSettings(
-            database_url=metrics_url,
-            redis_host=redis_settings["host"],
-            redis_port=redis_settings["port"],
-            redis_password=redis_settings["password"],
-            metrics_host=host,
-        )
-    )
+    service = create_service(settings(metrics_url, redis_settings, metrics_host=host))
     async with TestClient(TestServer(service.app)) as client:
         async with client.get("/metrics/predictions", headers={"Host": "rebound.example:8002"}) as response:
             assert response.status == status
@@ -41,14 +38,7 @@ async def test_page_whose_name_was_made_to_lead_here__reads_no_predictions(
 
 
 async def test_service_before_its_migrations__is_not_ready(database_url: str, redis_settings: dict[str, Any]) -> None:
-    service = create_service(
-        MetricsSettings(
-            database_url=database_url,
-            redis_host=redis_settings["host"],
-            redis_port=redis_settings["port"],
-            redis_password=redis_settings["password"],
-        )
-    )
+    service = create_service(settings(database_url, redis_settings))
     async with TestServer(service.app), asyncio.timeout(30):
         while (state := (await service.readiness.report())[1]["database"]) == "degraded":
             pass  # a busy machine did not answer within a check's second
@@ -59,10 +49,8 @@ async def test_service_whose_redis_takes_no_writes__is_degraded(
     metrics_url: str, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
-    settings = MetricsSettings(
-        database_url=metrics_url, redis_host=server.host, redis_port=server.port, redis_password=server.password
-    )
-    service = create_service(settings)
+    redis = {"host": server.host, "port": server.port, "password": server.password}
+    service = create_service(settings(metrics_url, redis))
     async with TestServer(service.app), asyncio.timeout(30):
         while (await service.readiness.report())[1]["redis"] != "ok":
             pass
@@ -75,16 +63,7 @@ async def test_rules__are_judged_while_readers_hold_every_connection_of_theirs(
     metrics_url: str, redis_settings: dict[str, Any]
 ) -> None:
     """Anybody may read, and a crowd of slow readers must not silence the alarm."""
-    service = create_service(
-        MetricsSettings(
-            database_url=metrics_url,
-            redis_host=redis_settings["host"],
-            redis_port=redis_settings["port"],
-            redis_password=redis_settings["password"],
-            metrics_connections=2,
-            metrics_evaluate_s=1,
-        )
-    )
+    service = create_service(settings(metrics_url, redis_settings, metrics_connections=2, metrics_evaluate_s=1))
 
     def judged() -> float:
         return service.registry.get_sample_value("sluice_metrics_evaluations_total") or 0.0
