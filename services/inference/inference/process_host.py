@@ -81,12 +81,11 @@ class ProcessHost(asyncio.Protocol):
     async def close(self) -> None:
         self._transport.close()
         try:
-            async with asyncio.timeout(_END_S):
-                await self._process.wait()
-        except BaseException as error:  # also when this is called off: the process must not stay
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_S):
+                    await self._process.wait()
+        finally:  # also when this is called off: the process must not stay
             self._kill()
-            if not isinstance(error, TimeoutError):
-                raise
             await self._process.wait()
 
     # what asyncio calls
