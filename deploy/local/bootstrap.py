@@ -228,7 +228,7 @@ def reason_to_rebuild(venv: Path) -> str | None:
         return "an earlier set-up was interrupted"
     said = (venv / "pyvenv.cfg").read_text().splitlines()
     made = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in said)}
-    if not made.get("command", str(venv)).endswith(str(venv)):
+    if not f" {made.get('command', venv)}".endswith(f" {venv}"):
         return "its folder was moved"
     version = ".".join(str(part) for part in sys.version_info[:2])
     if not f"{made.get('version', version)}.".startswith(f"{version}."):

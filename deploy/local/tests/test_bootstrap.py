@@ -20,7 +20,7 @@ def venv(tmp_path: Path) -> Path:
     return venv
 
 
-def configure(venv: Path, version: str, path: Path | None = None) -> None:
+def configure(venv: Path, version: str, path: Path | str | None = None) -> None:
     (venv / "pyvenv.cfg").write_text(f"version = {version}.1\ncommand = python -m venv {path or venv}\n")
 
 
@@ -38,8 +38,9 @@ def test_interrupted_set_up__starts_over(venv: Path) -> None:
 
 
 def test_moved_folder__is_made_anew(venv: Path, tmp_path: Path) -> None:
-    configure(venv, VERSION, tmp_path / "elsewhere" / ".venv")
-    assert reason_to_rebuild(venv) == "its folder was moved"
+    for earlier in (tmp_path / "elsewhere" / ".venv", f"/mnt{venv}"):
+        configure(venv, VERSION, earlier)
+        assert reason_to_rebuild(venv) == "its folder was moved"
 
 
 def test_other_python__is_named(venv: Path) -> None:
