@@ -78,6 +78,9 @@ def main(arguments: Sequence[str]) -> int:
     except (SetUpError, StateError) as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # a disk that is full or read-only, files of another user
+        print(f"set-up: {f'{error.strerror}: {error.filename}' if error.filename else error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nset-up: interrupted; the next start begins it anew", file=sys.stderr)
         return 130
@@ -95,7 +98,8 @@ def set_up(purpose: str, venv: Path) -> None:
 
 def _make(purpose: str, venv: Path) -> None:
     missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
-    check_machine(purpose, missing, free_mb=shutil.disk_usage(ROOT).free / 1e6)
+    may_execute = not os.statvfs(ROOT).f_flag & getattr(os, "ST_NOEXEC", 0)
+    check_machine(purpose, missing, shutil.disk_usage(ROOT).free / 1e6, may_execute)
     started, progress = time.monotonic(), Progress()
     progress.phase(f"installing into {venv.name} (the next start skips this)")
     locked, ours = entries(LOCK.read_text()), distributions()
@@ -126,7 +130,10 @@ def _make_anew(venv: Path, reason: str, progress: Progress) -> None:
         shutil.rmtree(venv)
     venv.mkdir()
     _mark(venv).touch()  # before there is anything that would pass for an environment
-    subprocess.run([BASE_PYTHON, "-m", "venv", str(venv)], check=True)
+    command = [BASE_PYTHON, "-m", "venv", str(venv)]
+    made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if made.returncode:
+        raise SetUpError(f"{BASE_PYTHON} makes no virtual environment; it ended with:\n{made.stdout}")
 
 
 def _exchange(venv: Path, lacking: Sequence[Entry], progress: Progress) -> None:
@@ -252,7 +259,7 @@ def _fingerprint() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
 
 
-def check_machine(purpose: str, missing: Sequence[str], free_mb: float) -> None:
+def check_machine(purpose: str, missing: Sequence[str], free_mb: float, may_execute: bool = True) -> None:
     """SetUpError, with the cure, when this machine lacks something; `missing` are modules of Python."""
     if sys.platform not in {"linux", "darwin"}:
         raise SetUpError("this needs Linux or macOS; on Windows use WSL2, or Docker with deploy/compose.")
@@ -262,6 +269,8 @@ def check_machine(purpose: str, missing: Sequence[str], free_mb: float) -> None:
             f"Python {version} at {BASE_PYTHON} lacks {' and '.join(missing)}. "
             f"On Debian and Ubuntu: apt install python3-venv (or python{version}-venv)."
         )
+    if not may_execute:
+        raise SetUpError(f"{ROOT} is mounted noexec, so that nothing starts there. Move the clone to another disk.")
     if free_mb < NEEDED_MB[purpose]:
         raise SetUpError(f"{NEEDED_MB[purpose]} MB of free disk are needed at {ROOT}; there are {free_mb:.0f}.")
 

@@ -1,12 +1,11 @@
 """Set-up's judgement: what still fits, what is made anew, what pip has said. Installing itself is CI's to prove."""
 
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from bootstrap import Progress, SetUpError, check_machine, installed, reason_to_rebuild, run_pip, set_up
+from bootstrap import Progress, SetUpError, check_machine, installed, main, reason_to_rebuild, run_pip, set_up
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,6 +61,22 @@ def test_full_disk__is_told_before_anything_is_fetched() -> None:
     with pytest.raises(SetUpError, match=r"1500 MB of free disk are needed at /.+; there are 1400\."):
         check_machine("run", [], free_mb=1400)
     check_machine("run", [], free_mb=1500)
+
+
+def test_disk_that_nothing_may_start_from__is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(SetUpError, match=r"^/.+ is mounted noexec, .*Move the clone"):
+        check_machine("run", [], free_mb=99_999, may_execute=False)
+
+
+def test_folder_that_cannot_be_written__is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a read-only disk."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("bootstrap.STATE", tmp_path / "file" / "state")
+    monkeypatch.setattr("bootstrap._fits", lambda *_: False)
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err == f"set-up: Not a directory: {tmp_path}/file/state\n"
 
 
 def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None:
@@ -156,7 +171,7 @@ def test_pip_that_does_not_work__has_the_environment_made_anew(
 ) -> None:
     (pip.ends / "freeze").touch()
     monkeypatch.setattr("bootstrap.BASE_PYTHON", "false")
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(SetUpError, match="false makes no virtual environment"):
         set_up("run", venv)
     assert not (venv / "bin").exists()
 
@@ -170,11 +185,12 @@ def test_interrupt_while_the_environment_is_made__starts_over(
 mkdir "$3/bin"
 touch "$3/pyvenv.cfg"
 ln -s /bin/sh "$3/bin/python"
+echo "no space left" >&2
 exit 1
 """)
     python.chmod(0o755)
     monkeypatch.setattr("bootstrap.BASE_PYTHON", str(python))
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(SetUpError, match="it ended with:\nno space left"):
         set_up("run", tmp_path / ".venv-new")
     assert (tmp_path / ".venv-new" / "bin" / "python").exists()
     assert reason_to_rebuild(tmp_path / ".venv-new") == "an earlier set-up was interrupted"
