@@ -35,7 +35,8 @@ class GenaiWriter:
                 api_version=API_VERSION,
                 retry_options=types.HttpRetryOptions(attempts=1),
                 aiohttp_client=self._session,
-                async_client_args={"allow_redirects": False},  # the key would go along, to whatever host
+                client_args={"trust_env": False},  # of clients that nobody asks: they refuse a SOCKS proxy by raising
+                async_client_args={"trust_env": False, "allow_redirects": False},  # the key would go along, anywhere
             ),
         )
 

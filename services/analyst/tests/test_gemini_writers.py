@@ -53,6 +53,15 @@ async def test_a_good_answer__is_its_text(sdk: Sdk) -> None:
     assert "The facts." in sent and "You report." in sent and "application/json" in sent and "summary" in sent
 
 
+async def test_a_socks_proxy_of_the_shell__does_not_stop_genai(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    script = Script()
+    async with rest(script) as endpoint:
+        writer = _create(GenaiWriter, endpoint)
+        assert await writer.write(PROMPT, 60) == script.text
+        await writer.close()
+
+
 @pytest.mark.parametrize("status", [500, 503])
 async def test_a_server_error__is_retryable_and_sent_once(sdk: Sdk, status: int) -> None:
     sdk.script.steps = [status]
