@@ -31,9 +31,10 @@ settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
-    """Forget what drivers of PostgreSQL read beside its URL (PGSSLMODE and so on): it was set for another server."""
-    for name in [name for name in os.environ if name.startswith("PG") and name != "PG_BINDIR"]:
-        del os.environ[name]
+    """Forget what drivers of PostgreSQL read beside its URL (PGSSLMODE and so on), and proxies: for other servers."""
+    for name in [*os.environ]:
+        if (name.startswith("PG") and name != "PG_BINDIR") or name.lower().endswith("_proxy"):
+            del os.environ[name]
 
 
 def _given(variable: str, state: Path) -> int | None:
