@@ -12,6 +12,9 @@ CONTENT_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS: Final = 20
 _MANY_ERRORS: Final = 1000  # the validator tells of all or of none, and a megabyte of unknown fields is 100,000
 
+_CODINGS: Final = frozenset({"identity", "gzip"})
+"""What aiohttp unpacks well. Of others it answers some before the app has them, and takes the rest for plain bytes; of
+a `deflate` that breaks off it tells nobody, and who reads it waits for its end until the deadline."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _ECHOING: Final = {  # messages of the validator that would hold the input
     "union_tag_invalid": "The tag is not one of those expected",
@@ -80,6 +83,17 @@ class Problem(Exception):
 def unavailable(detail: str, retry_after_s: float) -> Problem:
     """503: we are full, or a store that this needs is down. `Retry-After` is rounded up, at least 1 s."""
     return Problem(503, detail, headers={"Retry-After": str(max(1, -int(-retry_after_s // 1)))})
+
+
+def not_in(coding: str, detail: str) -> Problem:
+    """415 that says, as RFC 9110 has it in 12.5.3, which coding is taken: without that it is about the media type."""
+    return Problem(415, detail, headers={"Accept-Encoding": coding})
+
+
+def refuse_coding(coding: str | None) -> None:
+    """Raise Problem 415 for a Content-Encoding that no service unpacks."""
+    if coding is not None and coding.lower() not in _CODINGS:
+        raise not_in("gzip", "Content-Encoding can be gzip; leave it out of what is not packed.")
 
 
 def invalid(error: ValidationError, location: Literal["body", "query", "path", "header"]) -> list[FieldError]:

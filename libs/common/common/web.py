@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from common.logs import is_verbose
 from common.loopback import names_this_machine
-from common.problems import Problem
+from common.problems import Problem, refuse_coding
 from common.requests import REQUEST_ID, RequestContext, read_context
 from common.telemetry import HttpMetrics
 
@@ -115,6 +115,7 @@ async def _answer(door: Door, request: web.Request, handler: Handler) -> tuple[w
     try:
         if door.is_local and not names_this_machine(request.headers.get(hdrs.HOST, "")):
             raise Problem(403, "Other machines do not reach this service: ask for it as localhost or 127.0.0.1.")
+        refuse_coding(request.headers.get(hdrs.CONTENT_ENCODING))
         return await handler(request), None
     except Exception as error:
         is_redirection = isinstance(error, web.HTTPException) and error.status < 400

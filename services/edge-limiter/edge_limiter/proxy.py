@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from common.problems import CONTENT_TYPE, Problem, unavailable
+from common.problems import CONTENT_TYPE, Problem, not_in, unavailable
 from common.requests import REQUEST_ID, RequestContext, is_timeout
 from edge_limiter.admin import Admin
 from edge_limiter.body import BodyTooLarge
@@ -28,7 +28,7 @@ from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import MAX_LIMIT
 from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
 from edge_limiter.refusals import Refusals
-from edge_limiter.relay import not_in, read_whole, request_body, send_answer, too_large
+from edge_limiter.relay import read_whole, request_body, send_answer, too_large
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
 from edge_limiter.wire import date

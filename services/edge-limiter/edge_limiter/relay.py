@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from common.problems import Problem, unavailable
+from common.problems import Problem, refuse_coding, unavailable
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.exchange import Answer, Body, ExchangeError, Headers
 from edge_limiter.outgoing import Outgoing
@@ -14,10 +14,6 @@ WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are sent on: one write, and no half-used upstream connection."""
 
 _ROOM_RETRY_S: Final = 1.0
-
-_CODINGS: Final = frozenset({"identity", "gzip"})
-"""What aiohttp unpacks well. Of others it answers some before the app has them, and takes the rest for plain bytes; of
-a `deflate` that breaks off it tells nobody, and the service waits for its end until the deadline."""
 
 TOO_LARGE: Final = "The body is larger than this service takes."
 
@@ -42,7 +38,7 @@ async def request_body(request: Request, max_bytes: int, timeout_s: float) -> tu
     """The body to send on, and the header that frames it where the client itself cannot. Raises Problem, as above, and
     415 for a coding that services do not unpack.
     """
-    _refuse_coding(request)
+    refuse_coding(request.fields.get("content-encoding"))
     length = request.length
     if request.body.is_complete or (length is not None and length <= WHOLE_BYTES):
         return await read_whole(request, max_bytes, timeout_s), []
@@ -63,17 +59,6 @@ def refuse_length(request: Request, max_bytes: int) -> None:
     """Raise Problem 413 when the head says already that the body is too large."""
     if request.length is not None and request.length > max_bytes:
         raise too_large()
-
-
-def _refuse_coding(request: Request) -> None:
-    coding = request.fields.get("content-encoding")
-    if coding is not None and coding.lower() not in _CODINGS:
-        raise not_in("gzip", "Content-Encoding can be gzip; leave it out of what is not packed.")
-
-
-def not_in(coding: str, detail: str) -> Problem:
-    """415 that says, as RFC 9110 has it in 12.5.3, which coding is taken: without that it is about the media type."""
-    return Problem(415, detail, headers={"Accept-Encoding": coding})
 
 
 def too_large() -> Problem:
