@@ -13,7 +13,7 @@ HURRIED = "X-Request-Hurried"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
-_TIMEOUT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_TIMEOUT = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
 def uuid7(now_ns: Callable[[], int] = time.time_ns) -> str:

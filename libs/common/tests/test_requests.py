@@ -79,7 +79,9 @@ def test_malformed_traceparent__is_dropped(parent: str) -> None:
         ("0", 0.0),
         ("60001", 60.0),
         ("999999999", 60.0),
-        ("9999999999", 10.0),
+        ("2147483647", 60.0),  # what some clients mean by no limit
+        (str(2**64 - 1), 60.0),
+        ("1" * 21, 10.0),
         ("", 10.0),
         ("-1", 10.0),
         ("1e3", 10.0),
