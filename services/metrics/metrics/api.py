@@ -144,7 +144,8 @@ async def read_history(request: web.Request, *, query: HistoryQuery) -> Threshol
 async def read_alerts(request: web.Request) -> Alerts:
     """List alerts: firing, pending, and the last that were resolved.
 
-    Without enough samples in its window an alert stays as it is.
+    Without enough samples in its window an alert stays as it is; so does one of a count that could be past or within
+    its limit only because events are late.
     """
     async with deadline(request):
         return await request.app[RESOURCES].alerts.alerts()

@@ -108,7 +108,7 @@ async def _open(
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
     live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
     await opened.enter_async_context(running(live.watch(), "live aggregates", broken))
-    await _start_alerting(opened, settings, writing, registry, broken)
+    await _start_alerting(opened, settings, writing, upkeep, registry, broken)
     checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
@@ -177,6 +177,7 @@ async def _start_alerting(
     opened: AsyncExitStack,
     settings: MetricsSettings,
     database: Database,
+    upkeep: Upkeep,
     registry: CollectorRegistry,
     broken: asyncio.Event,
 ) -> None:
@@ -186,6 +187,7 @@ async def _start_alerting(
         metrics,
         interval_s=settings.metrics_evaluate_s,
         notifies=bool(url),
+        lag_s=upkeep.lag_s,
         now=time.time,
     )
     await opened.enter_async_context(running(evaluator.watch(), "evaluator", broken))

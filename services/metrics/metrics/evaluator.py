@@ -1,7 +1,7 @@
 """Judges the threshold rules on a timer, one replica a tick, and keeps what becomes of their alerts."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
 import structlog
@@ -15,6 +15,7 @@ from metrics.rollups import Snapshot
 from metrics.standing import stand
 from metrics.telemetry import AlertMetrics
 from metrics.threshold_store import newest
+from metrics.thresholds import while_late
 from metrics.windows import SECOND
 
 log = structlog.get_logger()
@@ -36,12 +37,14 @@ class Evaluator:
         *,
         interval_s: float,
         notifies: bool,
+        lag_s: Callable[[], Awaitable[float | None]],
         now: Callable[[], float],
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._interval_s = interval_s
         self._notifies = notifies
+        self._lag_s = lag_s
         self._now = now
 
     async def watch(self) -> NoReturn:
@@ -63,6 +66,7 @@ class Evaluator:
 
     async def evaluate(self) -> bool:
         """Judge every rule, unless another replica did in this tick; returns whether this one did."""
+        lag_s = await self._lag_s()
         async with self._database.transaction() as connection:
             if not await alert_store.is_alone(connection):
                 return False
@@ -70,7 +74,7 @@ class Evaluator:
             if not await alert_store.take_turn(connection, interval_us, now_us):
                 return False
             rules = (await newest(connection)).document.rules
-            readings = await stand(Snapshot(connection), rules, now_us)
+            readings = [while_late(one, lag_s) for one in await stand(Snapshot(connection), rules, now_us)]
             changed = await self._advance(connection, readings, now_us)
             for episode in await alert_store.tell(connection, firing=self._notifies):
                 await outbox.put(connection, episode, now_us)

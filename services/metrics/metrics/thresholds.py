@@ -7,6 +7,9 @@ from pydantic import AwareDatetime, Field, field_validator
 from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
 
+LATE_S: Final = 10.0  # ingestion takes a second or two
+COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
+
 
 class Thresholds(Body):
     """All rules at once; a PUT replaces them all."""
@@ -66,6 +69,15 @@ def judge(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -
             rule.below is not None and current < rule.below
         )
     return ThresholdState(rule=rule, current=current, breached=breached)
+
+
+def while_late(state: ThresholdState, lag_s: float | None) -> ThresholdState:
+    """What is known of it while events are on their way, or nobody can tell: a count is at least so much."""
+    is_late = lag_s is None or lag_s > LATE_S
+    is_past = state.breached is (state.rule.above is not None)
+    if not is_late or is_past or state.rule.metric not in COUNTS:
+        return state
+    return state.model_copy(update={"breached": None})
 
 
 def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:

@@ -25,11 +25,15 @@ RULE = {
 }  # fmt: skip
 
 
+async def no_lag() -> float | None:
+    return 0.0
+
+
 @pytest.fixture
 def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
     """Call it for a replica's evaluator."""
-    return lambda interval_s=5, notifies=True: Evaluator(
-        database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=notifies, now=clock
+    return lambda interval_s=5, notifies=True, lag_s=no_lag: Evaluator(
+        database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=notifies, lag_s=lag_s, now=clock
     )
 
 
@@ -113,6 +117,29 @@ async def test_window_that_ran_empty__keeps_the_alert(
     assert await at(1_005) == ["firing"]  # too few samples to call it well
     await happened("ok")
     assert await at(1_010) == ["resolved"]
+
+
+async def test_count_of_what_is_late__neither_fires_nor_resolves(
+    ruled: Callable[..., Any],
+    happened: Callable[..., Any],
+    at: Callable[..., Any],
+    evaluator: Callable[..., Evaluator],
+    store: AlertStore,
+    clock: Any,
+) -> None:
+    """Without Redis no events arrive, whatever is answered meanwhile."""
+
+    async def unknown() -> None:
+        return None
+
+    count = {"metric": "requests", "window": "5m"}
+    await ruled(count | {"name": "idle", "below": 2}, count | {"name": "busy", "above": 2})
+    await happened("ok", "ok", "ok")
+    assert await at(1) == ["firing"]  # busy
+    clock.now_s += 1_000
+    assert await evaluator(lag_s=unknown).evaluate()
+    assert [(one.rule.name, one.state) for one in (await store.alerts()).alerts] == [("busy", "firing")]
+    assert sorted(await at(1_010)) == ["firing", "resolved"]
 
 
 async def test_rule_that_is_taken_away__resolves_its_alert_and_forgets_a_pending_one(
@@ -204,7 +231,8 @@ async def test_replica_that_stood_still__judges_nothing_by_the_time_before(
     await happened(*["error"] * 4)
     assert await at(10) == ["pending"]
     metrics = AlertMetrics(CollectorRegistry())
-    late = Evaluator(Late(database, meanwhile), metrics, interval_s=5, notifies=True, now=clock)  # type: ignore[arg-type]
+    behind: Any = Late(database, meanwhile)
+    late = Evaluator(behind, metrics, interval_s=5, notifies=True, lag_s=no_lag, now=clock)
     assert not await late.evaluate()
     assert await at(85) == ["pending"]
     assert await at(140) == ["firing"]
@@ -283,7 +311,7 @@ async def test_error_that_nobody_expected__does_not_end_the_watch(
     await rows("INSERT INTO threshold_document (version, document) VALUES (1, '{}')")
     await happened(*["error"] * 4)
     registry = CollectorRegistry()
-    evaluator = Evaluator(database, AlertMetrics(registry), interval_s=0.01, notifies=True, now=clock)
+    evaluator = Evaluator(database, AlertMetrics(registry), interval_s=0.01, notifies=True, lag_s=no_lag, now=clock)
     watching = asyncio.create_task(evaluator.watch())
     try:
         async with asyncio.timeout(20):

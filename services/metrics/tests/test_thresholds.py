@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from common.contracts import Outcome, Summary, ThresholdRule
 from metrics.histogram import BIN_BITS
 from metrics.tally import Row, Source, Tally
-from metrics.thresholds import DEFAULT, Thresholds, judge
+from metrics.thresholds import DEFAULT, LATE_S, Thresholds, judge, while_late
 from metrics.windows import Range
 
 MINUTE = Range(0, 60_000_000)
@@ -59,6 +59,23 @@ def test_rule__is_breached_past_its_limit_once_there_are_samples(
 @pytest.mark.parametrize("metric", ["requests", "predictions", "throughput_per_s"])
 def test_count_of_nothing__is_known(metric: str) -> None:
     assert judge(ThresholdRule(name="r", metric=metric, below=1, min_samples=20), summary()).breached is True
+
+
+@pytest.mark.parametrize(
+    ("rule", "breached"),
+    [
+        ({"metric": "requests", "above": 99}, True),
+        ({"metric": "requests", "above": 100}, None),
+        ({"metric": "predictions", "below": 60}, False),
+        ({"metric": "throughput_per_s", "below": 2}, None),
+        ({"metric": "error_rate", "above": 0.25}, False),
+        ({"metric": "error_rate", "above": 0.1, "min_samples": 81}, None),
+    ],
+)
+def test_count_while_events_are_late__is_at_least_so_much(rule: dict[str, Any], breached: bool | None) -> None:
+    state = judge(ThresholdRule(name="r", **rule), summary(ok=60, error=20, limited=20))
+    assert while_late(state, LATE_S) == state
+    assert while_late(state, None).breached is while_late(state, LATE_S + 1).breached is breached
 
 
 @pytest.mark.parametrize("metric", ["error_rate", "limited_rate", "latency_ms.p95", "confidence.mean"])
