@@ -29,7 +29,6 @@ class PartitionState(NamedTuple):
     """As of the last upkeep."""
 
     partitions: int
-    days_ahead: int
     default_rows: int
     failed: int = 0
     """Steps that could not be done now: another replica is at it, a lock was not to be had, or PostgreSQL refused."""
@@ -50,6 +49,11 @@ class Partitions:
         self._retention = timedelta(days=retention_days)
         self._ahead_days = ahead_days
         self._now = now
+        self._last_day = date.min
+
+    def days_ahead(self) -> int:
+        """Days from today that have a partition, as far as is known: with each day in which upkeep fails one less."""
+        return max(0, (self._last_day - self._today()).days)
 
     async def maintain(self) -> PartitionState:
         """Make what is missing and drop what is too old. Raises StoreUnavailable when not even that can be told."""
@@ -66,7 +70,10 @@ class Partitions:
             steps += [partial(self._drop, table, day) for day in sorted(existing | stray) if day < oldest]
             failed += [await _is_done(step, table) for step in steps].count(False)
         failed += not await _is_done(partial(self._drop_fine, slower - _FINE), "rollup")
-        return (await self._state(now.date()))._replace(failed=failed)
+        return (await self._state())._replace(failed=failed)
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._now(), UTC).date()
 
     async def _slower(self, now: datetime) -> datetime:
         """Of our clock and the database's: what a wrong one drops is gone."""
@@ -141,16 +148,16 @@ class Partitions:
                 timeout=_STATEMENT_S,
             )
 
-    async def _state(self, today: date) -> PartitionState:
+    async def _state(self) -> PartitionState:
         async with self._database.transaction() as connection:
             days = [await _partitioned(connection, table) for table in TABLES]
+            self._last_day = self._today()
+            while all(self._last_day + _DAY in existing for existing in days):
+                self._last_day += _DAY
             default_rows = 0
             for table in TABLES:
                 default_rows += await connection.fetchval(f"SELECT count(*) FROM {table}_default", timeout=_STATEMENT_S)
-        ahead = 0
-        while all(today + _DAY * (ahead + 1) in existing for existing in days):
-            ahead += 1
-        return PartitionState(sum(map(len, days)), ahead, default_rows)
+        return PartitionState(sum(map(len, days)), default_rows)
 
 
 async def _is_done(step: Callable[[], Awaitable[None]], table: str) -> bool:

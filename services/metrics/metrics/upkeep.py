@@ -26,6 +26,7 @@ class Upkeep:
         self._stream = stream
         self._partitions = partitions
         self._metrics = metrics
+        metrics.days_ahead.set_function(partitions.days_ahead)
         self._asking = asyncio.Lock()
         self._asked_s = -math.inf
         self._lag_s: float | None = None
@@ -55,7 +56,6 @@ class Upkeep:
             log.exception("partitions not maintained")
             return False
         self._metrics.partitions.set(state.partitions)
-        self._metrics.days_ahead.set(state.days_ahead)
         self._metrics.default_rows.set(state.default_rows)
         return not state.failed
 

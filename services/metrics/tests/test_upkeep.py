@@ -141,6 +141,27 @@ async def test_partitions__are_maintained_and_exported(upkeep: Upkeep, registry:
     assert registry.get_sample_value("sluice_metrics_default_partition_rows") == 0
 
 
+async def test_partitions_that_are_not_maintained__run_out_day_by_day(
+    redis: Redis, metrics_url: str, clock: Any, registry: CollectorRegistry
+) -> None:
+    """Such as under a role whose `statement_timeout` ends each round: what was found last was told for ever."""
+
+    def ahead() -> float | None:
+        return registry.get_sample_value("sluice_metrics_partitions_ahead")
+
+    async with create_pool(metrics_url, schema="metrics", application="test", timeout_s=20) as pool:
+        partitions = Partitions(Database(pool, 20), retention_days=3, ahead_days=2, now=clock)
+        upkeep = Upkeep(StreamUpkeep(redis), partitions, UpkeepMetrics(registry))
+        assert ahead() == 0
+        assert await upkeep.maintain() is True
+        assert ahead() == 2
+        await pool.execute("DROP SCHEMA metrics CASCADE")
+        for days in (1, 0, 0):
+            clock.now_s += 86_400
+            assert await upkeep.maintain() is False
+            assert ahead() == days
+
+
 async def test_partitions_without_tables__are_tried_again(
     redis: Redis, database_url: str, clock: Callable[[], float], registry: CollectorRegistry
 ) -> None:
