@@ -46,6 +46,24 @@ def test_a_limit__is_told_as_it_was_set(system: System, visit: Open) -> None:
     assert visit(system).page.evaluate(sentences, [*map(list, told)]) == [*told.values()]
 
 
+def test_names_of_limits_that_are_close__stand_beside_each_other(system: System, visit: Open) -> None:
+    drawn = """async () => {
+      const { Plot } = await import("/dashboard/any/plot.js");
+      const plot = new Plot({ id: "x", title: "x", series: [] });
+      plot.limits = [[500, "critical"], [400, "warning"], [490, "page"], [800, "far"]];
+      const ctx = document.createElement("canvas").getContext("2d");
+      const found = {};
+      ctx.fillText = (name, right, y) => (found[name] = [right - ctx.measureText(name).width, right, y]);
+      const [bbox, scales] = [{ left: 0, top: 0, width: 500, height: 100 }, { y: { max: 1000 } }];
+      plot.drawLimits({ ctx, bbox, scales, valToPos: (value) => (1000 - value) / 10 });
+      return found;
+    }"""
+    names = visit(system).page.evaluate(drawn)
+    assert names["warning"][1] == names["far"][1] == 500
+    assert names["page"][1] < names["warning"][0]
+    assert names["critical"][1] < names["page"][0]
+
+
 def test_on_paper__it_is_light_whatever_is_chosen_and_no_plot_is_cut(system: System, visit: Open) -> None:
     visited = visit(system, color_scheme="dark", script="localStorage.setItem('sluice-theme', 'dark')")
     page = visited.page

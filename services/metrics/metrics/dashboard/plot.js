@@ -164,9 +164,13 @@ export class Plot {
     ctx.font = `${11 * devicePixelRatio}px ${FAMILY}`;
     ctx.textAlign = "right";
     ctx.textBaseline = "bottom"; // what it was after the axes is not said
-    for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max)) {
+    const end = bbox.left + bbox.width;
+    let last = { y: Infinity, left: end };
+    for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max).sort(([a], [b]) => a - b)) {
       const y = Math.round(valToPos(limit, "y", true)) + 0.5;
-      const label = [name, bbox.left + bbox.width, y - 2 * devicePixelRatio];
+      const right = last.y - y < 14 * devicePixelRatio ? last.left - 8 * devicePixelRatio : end; // beside a name that is close below
+      last = { y, left: right - ctx.measureText(name).width };
+      const label = [name, right, y - 2 * devicePixelRatio];
       ctx.save();
       ctx.strokeStyle = colour("--surface");
       ctx.lineWidth = 4 * devicePixelRatio;
@@ -176,7 +180,7 @@ export class Plot {
       ctx.fillText(...label);
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
-      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.lineTo(end, y);
       ctx.stroke();
     }
     ctx.restore();
