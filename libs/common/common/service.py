@@ -80,7 +80,7 @@ def command_line(
     name: str, settings: type[S], create: Callable[[S], Service], *, migrate: Migrate[S] | None = None
 ) -> int:
     """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
-    arguments = _parser(name, settings, migrate is not None).parse_args()
+    arguments = _parser(name, migrate is not None).parse_args()
     leave_no_core()
     secrets = SecretFiles(settings, os.environ)
     try:
@@ -107,7 +107,7 @@ def command_line(
     return 0
 
 
-def _parser(name: str, settings: type[Settings], migrates: bool) -> argparse.ArgumentParser:
+def _parser(name: str, migrates: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {name.replace('-', '_')}",
         description=f"The {name} service of Sluice. Settings come from the environment; see .env.example.",

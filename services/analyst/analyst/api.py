@@ -164,7 +164,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
         """Drop all cached reports; what is being computed now is not kept."""
-        return Invalidated(deleted=await _within(doorway, context(request), doorway.invalidate()))
+        return Invalidated(deleted=await _within(context(request), doorway.invalidate()))
 
     @operation(
         query=PageRequest,
@@ -176,7 +176,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     async def list_reports(request: web.Request, query: PageRequest) -> web.Response:
         """List past reports, the newest first."""
         page = _archive(doorway).page(query.cursor, query.limit + 1)
-        found = await _within(doorway, context(request), page)
+        found = await _within(context(request), page)
         reports = found[: query.limit]
         listed = Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
         headers = {hdrs.CACHE_CONTROL: NO_STORE}
@@ -192,7 +192,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     )
     async def get_report(request: web.Request, path: ReportPath) -> web.StreamResponse:
         """Get a past report as it was made."""
-        report = await _within(doorway, context(request), _archive(doorway).get(path.report_id))
+        report = await _within(context(request), _archive(doorway).get(path.report_id))
         if report is None:
             raise Problem(404, "No such report is kept.")
         return _response(report, report.model_dump_json().encode(), request, {})
@@ -223,7 +223,7 @@ async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisReques
     parameters = body.parameters()
     query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
     report = doorway.analyst.report(parameters, lambda: doorway.measured(query, origin))
-    answer = await _within(doorway, origin, report)
+    answer = await _within(origin, report)
     if body.require_ai and answer.report.source != "ai":
         raise await _no_ai(doorway, answer.report.fallback_reason, is_spare=parameters.are_absolute)
     return answer
@@ -262,7 +262,7 @@ def _archive(doorway: Doorway) -> Archive:
     return archive
 
 
-async def _within(doorway: Doorway, origin: RequestContext, work: Coroutine[Any, Any, T]) -> T:
+async def _within(origin: RequestContext, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, or 504 at the client's deadline."""
     try:
         async with asyncio.timeout(max(0.0, origin.remaining_s(time.monotonic()))):

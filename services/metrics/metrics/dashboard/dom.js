@@ -19,7 +19,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /** Custom properties through the object model, which a strict policy allows. */
-export function setVars(element, vars) {
+function setVars(element, vars) {
   for (const [name, value] of Object.entries(vars)) element.style.setProperty(name, value);
 }
 

@@ -86,7 +86,7 @@ export class Plots {
 }
 
 /** The id of the plot that shows a metric of a report or a rule. */
-export function plotOf(metric) {
+function plotOf(metric) {
   if (/^(requests|predictions|throughput_per_s)$/.test(metric)) return "throughput";
   if (metric.startsWith("latency_ms.")) return "latency";
   if (/^(error_rate|limited_rate)$|^errors\./.test(metric)) return "rates";
