@@ -7,7 +7,7 @@ from pydantic import AwareDatetime, Field, field_validator
 from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
 
-LATE_S: Final = 10.0  # ingestion takes a second or two
+LATE_S: Final = 60.0  # as IngestLags has it: clocks may differ by less
 COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
 
 
