@@ -1,4 +1,4 @@
-# Every command of the project; `make` alone explains them. Needs Python 3.11 or later and GNU make 3.81 or later.
+# Every command of the project; `make` alone explains them. Needs Python 3.11 to 3.14 and GNU make 3.81 or later.
 
 PYTHON ?=
 ARGS ?=
@@ -22,7 +22,7 @@ export PIP_USER := 0
 
 # $(call set_up,PURPOSE,VENV): the environment, made by the Python it already has, or by the first that is new enough.
 define set_up
-@for python in $(or $(PYTHON),$(2)/bin/python python3.13 python3.12 python3.11 python3); do \
+@for python in $(or $(PYTHON),$(2)/bin/python python3.13 python3.14 python3.12 python3.11 python3); do \
 	if "$$python" -E -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then \
 		exec "$$python" deploy/local/bootstrap.py $(1); \
 	fi; \
@@ -32,7 +32,7 @@ echo "Python 3.11 or later is needed$(if $(PYTHON),; $(PYTHON) is not). On Debia
 endef
 
 # Whoever asks about the system, or ends it, needs no package: another Python does where .venv is gone or not made yet.
-ASK = PYTHONPATH=deploy/local "$(or $(shell for python in .venv/bin/python $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+ASK = PYTHONPATH=deploy/local "$(or $(shell for python in .venv/bin/python $(PYTHON) python3.13 python3.14 python3.12 python3.11 python3; do \
 	"$$python" -E -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo "$$python" && break; done),$(error Python 3.11 or later is needed))" -m launcher
 
 .DEFAULT_GOAL := help
@@ -187,7 +187,7 @@ soak: ## load for an hour; memory, descriptors, p99 and tables must stay flat: m
 tools: ## add to .venv what browser tests, API fuzzing and manifest checks need
 	$(call set_up,tools,.venv)
 
-lock: ## re-resolve constraints.txt, for Python 3.11 to 3.13 on Linux and macOS
+lock: ## re-resolve constraints.txt, for Python 3.11 to 3.14 on Linux and macOS
 	$(call set_up,dev,.venv)
 	@printf '%s\n' $(foreach one,$(LOCKED),'-e $(one)') '-r ./requirements-dev.txt' '-r ./requirements-tools.txt' \
 		| UV_CUSTOM_COMPILE_COMMAND="make lock" .venv/bin/python -m uv pip compile --quiet --universal --generate-hashes \

