@@ -14,6 +14,7 @@ from edge_limiter.hangup import has_hung_up
 from edge_limiter.incoming import Incoming
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request
+from edge_limiter.unread import HIGH_WATER_BYTES, Unread
 
 Later = Callable[[], Coroutine[Any, Any, None]]
 """What is still to be done for a request, and has to be waited for."""
@@ -27,6 +28,7 @@ class Keeper(Protocol):
 
     patience: limits.Patience
     room: Room
+    unread: Unread
     is_draining: bool
     handle: Handle
 
@@ -105,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
+        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
         self.out = Outgoing(self._transport, self._may_keep)
         room, now = self._keeper.room, self._loop.time()
         self._incoming = Incoming(self.peer, room, now, self._hold, self._release, self.out.go_on)
@@ -129,6 +132,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._keeper.unread.remove(self)
         self.out.forget()
         self._incoming.forget()
         if self._active is not None:
@@ -142,13 +146,16 @@ class Connection(asyncio.Protocol):
         self._keeper.closed(self)
 
     def pause_writing(self) -> None:
+        assert self._transport is not None
         self._stalled_since = self._loop.time()
+        self._keeper.unread.add(self, self._transport.get_write_buffer_size())
         self.out.pause()
         if self._page is not None:
             self._page.pause_writing()
 
     def resume_writing(self) -> None:
         self._stalled_since = None
+        self._keeper.unread.remove(self)
         self.out.resume()
         if self._page is not None:
             self._incoming.since = self._loop.time()

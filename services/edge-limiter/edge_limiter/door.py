@@ -11,6 +11,7 @@ from edge_limiter.connection import Connection, Handle
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
+from edge_limiter.unread import Unread
 
 SWEEP_S: Final = 0.5
 
@@ -19,11 +20,18 @@ class Door:
     """Makes the protocols of a server. `run` must be running: it is what ends slow clients."""
 
     def __init__(
-        self, handle: Handle, patience: Patience, pages: Pages, places: Places, room: Room = UNBOUNDED
+        self,
+        handle: Handle,
+        patience: Patience,
+        pages: Pages,
+        places: Places,
+        room: Room = UNBOUNDED,
+        unread: Unread | None = None,
     ) -> None:
         self.handle = handle
         self.patience = patience
         self.room = room
+        self.unread = unread or Unread()
         self.is_draining = False
         self._pages = pages
         self._pages_server: web.Server | None = None

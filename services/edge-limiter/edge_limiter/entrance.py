@@ -14,6 +14,7 @@ from edge_limiter.places import Places
 from edge_limiter.proxy import Proxy
 from edge_limiter.settings import EdgeSettings
 from edge_limiter.telemetry import EdgeMetrics
+from edge_limiter.unread import Unread
 
 log = structlog.get_logger()
 
@@ -43,7 +44,8 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, metrics: EdgeMetrics,
         hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
     )
     places = Places(settings.edge_max_connections, client_of, metrics.connection_refused)
-    return Door(boundary.handle, patience, pages, places, Room(settings.edge_body_memory_bytes))
+    room, unread = Room(settings.edge_body_memory_bytes), Unread(on_cut=metrics.connection_refused)
+    return Door(boundary.handle, patience, pages, places, room, unread)
 
 
 def warn_of_undeclared_proxy(_peer: str) -> None:

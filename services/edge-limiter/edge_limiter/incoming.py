@@ -132,7 +132,8 @@ class Incoming:
     def take_room(self) -> bool:
         """Heads that are not whole and requests whose turn has not come take room, as bodies do. False without any."""
         fields = len(self._lines) + sum(len(request.headers) for request in self.requests)
-        self._hold_bytes(self.bytes_in - self._head_from + limits.FIELD_BYTES * fields)
+        objects_bytes = limits.REQUEST_BYTES * len(self.requests) + limits.FIELD_BYTES * fields
+        self._hold_bytes(self.bytes_in - self._head_from + objects_bytes)
         return self._room.held_bytes <= self._room.limit_bytes
 
     def free_room(self) -> None:

@@ -9,6 +9,8 @@ MAX_HEADERS: Final = 100
 MAX_PIPELINED: Final = 32
 FIELD_BYTES: Final = 256
 """About what a header takes in memory beside its own bytes: a hundred short ones take fifty times those."""
+REQUEST_BYTES: Final = 512
+"""The same of a whole request."""
 OVERHEAD_BYTES: Final = 64 << 10
 """Chunk heads, extensions and trailers of one body may take so much, and eight times the body itself; so much and no
 more may come in a row without a byte of the body, for the parser adds to a line piece by piece."""

@@ -20,7 +20,10 @@ class EdgeMetrics:
         self._registry = registry
         self._decisions = Counts("sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry)
         self._refused = Counts(
-            "sluice_edge_connections_refused", "Connections closed at once: full, or a share.", ["reason"], registry
+            "sluice_edge_connections_refused",
+            "Connections closed at once (full, or a share), or with answers that were not read (unread).",
+            ["reason"],
+            registry,
         )
         batch = Spreads("sluice_edge_batch_keys", "Keys decided by one statement.", BATCH_BUCKETS, registry)
         statement = Spreads(

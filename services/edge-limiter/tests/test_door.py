@@ -21,6 +21,7 @@ from edge_limiter.limits import LINGER_BYTES, Patience
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
 from edge_limiter.request import Request
+from edge_limiter.unread import Unread
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
@@ -55,6 +56,7 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
             max_connections: int = 10,
             whose: Callable[[str], bytes | None] = lambda _peer: None,
             room: Room = UNBOUNDED,
+            unread: Unread | None = None,
         ) -> Front:
             async def handle(request: Request, connection: Connection) -> None:
                 front.seen.append(request)
@@ -72,9 +74,8 @@ async def open_front() -> AsyncIterator[Callable[..., Awaitable[Front]]]:
                 except Exception as error:
                     connection.out.send(getattr(error, "status", 500), [], b"", close=True)
 
-            door = Door(
-                lambda *asked: partial(handle, *asked), Patience(), Pages(), Places(max_connections, whose), room
-            )
+            places = Places(max_connections, whose)
+            door = Door(lambda *asked: partial(handle, *asked), Patience(), Pages(), places, room, unread)
             server = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
             front = Front(door, server.sockets[0].getsockname()[1])
             stack.push_async_callback(door.shutdown, 1)
@@ -253,6 +254,8 @@ class Transport(asyncio.Transport):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
 async def test_client_that_sends_on_and_on_once_it_was_refused__is_cut_off(
@@ -439,6 +442,25 @@ async def test_page_that_nobody_reads__counts_as_a_connection_and_is_ended(
     writer.close()
 
 
+async def test_client_that_does_not_read__is_cut_off_for_the_next_when_both_answers_take_too_much(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    unread = Unread(40 << 20)
+    front = await open_front(unread=unread)
+    front.padding = b"x" * (32 << 20)  # the system takes less than a third of it
+    slow, first = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    await until(lambda: unread.held_bytes)
+    reader, second = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    await until(lambda: len(front.seen) == 2 and len(front.door.connections) == 1)
+    async with asyncio.timeout(20):
+        assert len(await reader.readexactly(32 << 20)) == 32 << 20
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await slow.readexactly(32 << 20)
+    await until(lambda: not unread.held_bytes)
+    for writer in (first, second):
+        writer.close()
+
+
 async def test_page_that_waited_behind_a_request__takes_no_room_once_it_is_served(
     open_front: Callable[..., Awaitable[Front]],
 ) -> None:
@@ -557,6 +579,19 @@ async def test_requests_whose_turn_has_not_come__take_room(open_front: Callable[
     assert room.held_bytes == 0
     for one in (writer, cut):
         one.close()
+
+
+async def test_many_short_requests_whose_turn_has_not_come__take_the_room_that_they_take_in_memory(
+    open_front: Callable[..., Awaitable[Front]],
+) -> None:
+    room = Room(1 << 20)
+    front = await open_front(room=room)
+    _, writer = await front.connect(
+        HEAD.replace(b"/predict", b"/gate") + b"\r\n" + b"GET / HTTP/1.1\r\nHost:a\r\n\r\n" * 30
+    )
+    await until(lambda: room.held_bytes > 30 * 700)
+    front.gate.set()
+    writer.close()
 
 
 async def test_full_door__says_so_once_until_there_is_room_again(open_front: Callable[..., Awaitable[Front]]) -> None:
