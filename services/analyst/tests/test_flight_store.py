@@ -121,6 +121,12 @@ class Computation:
         return Computed(self.payload, is_fallback=not may_spend)
 
 
+class Failing(Computation):
+    async def __call__(self, may_spend: bool) -> Computed:
+        await super().__call__(may_spend)
+        raise FlightFailed("metrics_unavailable")
+
+
 async def _asked(redis: Redis, calls: int) -> None:
     """Until the server has run that many scripts."""
     while await _calls(redis, "evalsha") < calls:
@@ -139,7 +145,7 @@ async def test_first_to_enter__leads_and_the_next_waits(store: RedisFlightStore,
     assert (await store.enter("key", "a", 30)).state == "LEAD"
     waiting = await store.enter("key", "b", 30)
     assert (waiting.state, waiting.owner) == ("WAIT", "a")
-    assert await redis.pttl(LEASE) / 1000 <= waiting.lease_s <= 30
+    assert 10 < await redis.pttl(LEASE) / 1000 <= waiting.lease_s <= 30
 
 
 async def test_enter__accepts_its_own_token(store: RedisFlightStore) -> None:
@@ -170,6 +176,25 @@ async def test_result_past_its_time__comes_with_the_lead_only(store: RedisFlight
     lead, wait = await store.enter("key", "b", 30), await store.enter("key", "c", 30)
     assert (lead.state, lead.payload) == ("LEAD", "old")
     assert (wait.state, wait.payload) == ("WAIT", None)
+
+
+async def test_result__is_fresh_then_refreshed_then_only_kept_and_comes_with_its_age(
+    store: RedisFlightStore, redis: Redis
+) -> None:
+    await store.enter("key", "a", 30)
+    await store.commit("key", "a", "report", LONG)
+    seen = []
+    for passed_s, age_s in ((40, 40), (40, 80), (60, 140)):
+        for field in ("stored_ms", "fresh_until_ms", "serve_until_ms"):
+            await redis.hincrby(ENTRY, field, -1000 * passed_s)
+        first, second = await store.enter("key", "b", 30), await store.enter("key", "c", 30)
+        await store.fail("key", "b", "timeout", 30)
+        third = await store.enter("key", "c", 30)
+        await redis.hdel(ENTRY, "retry_at_ms")
+        seen.append([entered.state for entered in (first, second, third)])
+        for entered in (first, second, third):
+            assert entered.state == "WAIT" or age_s <= entered.age_s < age_s + PATIENCE_S
+    assert seen == [["HIT", "HIT", "HIT"], ["REFRESH", "STALE", "STALE"], ["LEAD", "WAIT", "STALE"]]
 
 
 async def test_commit_without_the_lease__stores_nothing(store: RedisFlightStore, redis: Redis) -> None:
@@ -205,6 +230,8 @@ async def test_failure_with_a_kept_copy__serves_it_and_keeps_it(store: RedisFlig
     stale = await store.enter("key", "c", 30)
     assert (stale.state, stale.payload) == ("STALE", "old")
     assert await redis.pttl(ENTRY) > 3_590_000
+    await redis.hincrby(ENTRY, "retry_at_ms", -5000)
+    assert (await store.enter("key", "c", 30)).state == "LEAD"
 
 
 async def test_failure_of_a_lost_lease__is_not_recorded(store: RedisFlightStore, redis: Redis) -> None:
@@ -233,6 +260,8 @@ async def test_invalidation__drops_results_and_revokes_leases(store: RedisFlight
         await store.enter(f"k{number}", "a", 30)
         await store.commit(f"k{number}", "a", "report", LONG)
     await store.enter("in the air", "a", 30)
+    await store.enter("failed", "a", 30)
+    await store.fail("failed", "a", "timeout", 60)
     await redis.set("somebody else's", "1")
     assert await store.invalidate_all() == 1200
     assert not await store.commit("in the air", "a", "report", LONG)
@@ -296,27 +325,47 @@ async def test_fifty_requests_at_each_of_three_replicas__compute_once(open_fligh
 async def test_waiter__is_woken_by_the_message_not_by_the_timer(open_flights: OpenFlights, redis: Redis) -> None:
     leader, waiter = await open_flights(), await open_flights()
     computation = Computation()
+    await redis.config_resetstat()
     first = asyncio.create_task(leader.get("key", computation))
     await computation.started.wait()
     second = asyncio.create_task(waiter.get("key", computation))
+    await _asked(redis, 2)  # it waits
     computation.finish.set()
     async with asyncio.timeout(PATIENCE_S):  # the lease is 30 s
         assert (await first).cache == "miss"
         assert (await second).payload == "report"
 
 
-async def test_leading_replica_stops__a_waiter_leads_at_once(open_flights: OpenFlights) -> None:
+async def test_leading_replica_stops__a_waiter_leads_at_once(open_flights: OpenFlights, redis: Redis) -> None:
     leader, waiter = await open_flights(), await open_flights()
     lost, computation = Computation(), Computation()
+    await redis.config_resetstat()
     first = asyncio.create_task(_ignore(leader.get("key", lost)))
     await lost.started.wait()
     asked = asyncio.create_task(waiter.get("key", computation))
+    await _asked(redis, 2)  # it waits
     await leader.close()
     computation.finish.set()
     async with asyncio.timeout(PATIENCE_S):
         assert await asked == Served("report", "miss")
         await first
     assert (lost.runs, computation.runs) == (1, 1)
+
+
+async def test_computation_that_fails__is_told_to_other_replicas_at_once(
+    open_flights: OpenFlights, redis: Redis
+) -> None:
+    leader, waiter = await open_flights(), await open_flights()
+    computation = Failing()
+    await redis.config_resetstat()
+    asked = [asyncio.create_task(flights.get("key", computation)) for flights in (leader, waiter)]
+    await _asked(redis, 2)
+    computation.finish.set()
+    async with asyncio.timeout(PATIENCE_S):  # the lease is 30 s
+        for each in asked:
+            with pytest.raises(FlightFailed, match="metrics_unavailable"):
+                await each
+    assert computation.runs == 1
 
 
 async def test_computation_longer_than_the_lease__keeps_it(open_flights: OpenFlights, redis: Redis) -> None:
