@@ -23,6 +23,8 @@ from edge_limiter.routing import Cost
         ("tensor", {"inputs": [{"shape": [3, 2], "data": ["a"]}]}, 6),
         ("tensor", {"inputs": [{"data": [["a", "b"], ["c"]]}, {"data": ["d"]}]}, 4),
         ("tensor", {"inputs": [None, {"shape": ["x"]}]}, 2),
+        ("tensor", {"inputs": "abc"}, 1),
+        ("tensor", {"inputs": 3}, 1),
     ],
 )
 def test_list__costs_one_per_text(kind: Cost, document: object, cost: int) -> None:
@@ -32,6 +34,10 @@ def test_list__costs_one_per_text(kind: Cost, document: object, cost: int) -> No
 def test_binary_tensor__is_counted_by_the_json_before_it() -> None:
     head = json.dumps({"inputs": [{"shape": [3]}]}).encode()
     assert cost_of("tensor", head + b"\x01\x00\x00\x00a" * 3, str(len(head))) == 3
+
+
+def test_length_of_a_tensors_json__cuts_nothing_off_a_list_of_texts() -> None:
+    assert cost_of("texts", b'{"texts": ["a", "b", "c"]}', "1") == 3
 
 
 @pytest.mark.parametrize("length", ["", "-1", "1e3", "９", "9" * 10])
