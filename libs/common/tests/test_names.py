@@ -1,6 +1,7 @@
 """A name server that hangs is asked once at a time for a name, whoever dials it and however often."""
 
 import asyncio
+import gc
 import socket
 from typing import Any
 
@@ -61,3 +62,23 @@ async def test_name_that_does_not_exist__is_an_error_and_asked_for_again(monkeyp
         with pytest.raises(OSError, match="no such name"):
             await look_up("nowhere.example")
     assert len(asked) == 2
+
+
+async def test_error_that_comes_when_all_have_given_up__is_told_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[None] = loop.create_future()
+    told: list[dict[str, Any]] = []
+
+    async def answered_late(*_: Any) -> None:
+        await answer
+
+    monkeypatch.setattr(loop, "getaddrinfo", answered_late)
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(look_up("late.example"), 0.01)
+    answer.set_exception(socket.gaierror(socket.EAI_NONAME, "no such name"))
+    await asyncio.sleep(0)
+    with pytest.raises(OSError, match="no such name"):
+        await look_up("late.example")  # in place of the first
+    gc.collect()
+    assert told == []
