@@ -208,6 +208,17 @@ def test_unshipped_segments__are_never_collected(tmp_path: Path) -> None:
         assert shipped(journal) == [b"a"]
 
 
+def test_segment_that_is_written_to__is_never_collected(tmp_path: Path) -> None:
+    clock = Clock()
+    with opened(tmp_path, now=clock, segment_s=600, keep_s=60) as journal:
+        journal.append([b"a"])
+        shipped(journal)
+        clock.at_s += 61
+        journal.collect()
+        journal.append([b"b"])
+        assert shipped(journal) == [b"b"]
+
+
 def test_chunk__is_bounded_whatever_the_backlog(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         for _ in range(40):
