@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from analyst.attempts import QuotaUnavailable
+from analyst.attempts import QuotaUnavailable, Slot
 from analyst.quota import Quota
 from launcher.valkey import Valkey
 
@@ -74,11 +74,17 @@ async def _now_s(redis: Redis) -> float:
 
 async def test_the_same_member__is_the_same_slot(redis: Redis) -> None:
     quota = Quota(redis, 2)
-    assert [(await quota.take("a")).granted for _ in range(5)] == [True] * 5
-    assert (await quota.take("b")).remaining == 0
+    assert [await quota.take("a") for _ in range(5)] == [Slot(True, 1, 0.0, "granted")] * 5
+    assert [await quota.take("b") for _ in range(2)] == [Slot(True, 0, 0.0, "granted")] * 2
+    assert await Quota(redis, 1).take("a") == Slot(True, 0, 0.0, "granted")  # also by a limit that was lowered since
     refused = await quota.take("c")
     assert (refused.granted, refused.reason) == (False, "quota")
     assert 0 < refused.wait_s <= 61
+
+
+async def test_slots__are_kept_for_as_long_as_they_count(redis: Redis) -> None:
+    await Quota(redis, 2).take("a")
+    assert 50_000 < await redis.pttl("analyst:{quota}:log") <= 62_000
 
 
 async def test_a_refund__frees_the_slot(redis: Redis) -> None:
@@ -91,14 +97,14 @@ async def test_a_refund__frees_the_slot(redis: Redis) -> None:
 async def test_a_lowered_limit__says_when_enough_slots_have_ended(redis: Redis) -> None:
     for member in "abc":
         assert (await Quota(redis, 3).take(member)).granted
+    await redis.zincrby("analyst:{quota}:log", -10e6, "a")
     first_us, last_us = [await redis.zscore("analyst:{quota}:log", member) or 0.0 for member in "ac"]
     begun_s = await _now_s(redis)
-    lowered = await Quota(redis, 1).take("d")
-    restored = await Quota(redis, 3).take("d")
-    passed_s = await _now_s(redis) - begun_s
-    assert not lowered.granted and not restored.granted
-    longer_s = lowered.wait_s - restored.wait_s - (last_us - first_us) / 1e6
-    assert -1e-5 < longer_s < passed_s + 1e-5
+    slots = [await Quota(redis, 1).look(), await Quota(redis, 1).take("d"), await Quota(redis, 3).take("d")]
+    ended_s = await _now_s(redis)
+    assert [(slot.granted, slot.remaining) for slot in slots] == [(False, 0)] * 3
+    for slot, ends_us in zip(slots, (last_us, last_us, first_us), strict=True):
+        assert begun_s - 1e-5 < ends_us / 1e6 + 61 - slot.wait_s < ended_s + 1e-5
 
 
 async def test_slots_ahead_of_a_clock_that_was_set_back__count_from_then_on(redis: Redis) -> None:
@@ -137,13 +143,18 @@ async def test_spare_slot__is_waited_for_until_enough_slots_of_any_kind_have_end
     assert looked.remaining == tried.remaining == 5
     for wait_s in (looked.wait_s, tried.wait_s):  # until the second has ended: the first alone makes no room
         assert begun_s - 1e-5 < second_us / 1e6 + 61 - wait_s < ended_s + 1e-5
-    assert (await quota.look()).granted
+    assert await quota.look() == Slot(True, 5, 0.0, "granted")
+    await quota.refund("b")
+    await quota.refund("c")
+    assert await quota.look(is_spare=True) == Slot(True, 7, 0.0, "granted")
+    assert [await quota.take("spare", is_spare=True) for _ in range(2)] == [Slot(True, 6, 0.0, "granted")] * 2
 
 
 async def test_a_block__holds_for_every_replica_and_is_never_shortened(redis: Redis) -> None:
     quota = Quota(redis, 10)
-    await quota.block(30)
-    await quota.block(1)
+    for wait_s in (1, 30, 1):
+        await quota.block(wait_s)
+    assert 25_000 < await redis.pttl("analyst:{quota}:block") <= 30_001
     refused = await quota.take("a")
     assert (refused.granted, refused.reason) == (False, "blocked")
     assert 25 < refused.wait_s <= 30
@@ -169,7 +180,18 @@ async def test_a_look__takes_nothing_and_tells_what_a_try_would_get(redis: Redis
     assert (looked.granted, looked.reason) == (tried.granted, tried.reason) == (False, "quota")
     assert -1e-5 < looked.wait_s - tried.wait_s < passed_s + 1e-5
     await quota.block(500)
-    assert (await quota.look()).reason == "blocked"
+    looked, tried = await quota.look(), await quota.take("one more")
+    assert (looked.granted, looked.remaining, looked.reason) == (False, 0, "blocked")
+    assert (tried.granted, tried.remaining, tried.reason) == (False, 0, "blocked")
+    assert 450 < tried.wait_s <= looked.wait_s <= 500
+
+
+async def test_slot_whose_window_has_passed__is_free_again(redis: Redis) -> None:
+    quota = Quota(redis, 1)
+    await quota.take("a")
+    await redis.zincrby("analyst:{quota}:log", -61e6, "a")
+    assert (await quota.look()).granted
+    assert (await quota.take("b")).granted
 
 
 async def test_left__is_told_by_the_clock_after_a_refusal(redis: Redis) -> None:
