@@ -19,7 +19,7 @@ from common.settings import RedisSettings
 from launcher.valkey import Valkey
 
 LONG = Lifetime(60, 120, 3600)
-LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=20, max_flights=100)
+LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=60, max_flights=100)
 PATIENCE_S = 20.0  # less than a lease
 HUNG_S = 3.0  # as long as a busy machine may stand still
 ENTRY = "analyst:report:{key}:entry"
