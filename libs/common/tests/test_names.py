@@ -37,7 +37,8 @@ async def test_postgres_whose_name_hangs__is_one_question(questions: list[str]) 
 
 
 async def test_redis_whose_name_hangs__is_one_question(questions: list[str]) -> None:
-    async with create_client(RedisSettings(redis_host="redis.example", redis_timeout_s=0.1)) as redis:
+    settings = RedisSettings(redis_host="redis.example", redis_timeout_s=0.1)
+    async with create_client(settings, timeout_s=60) as redis, asyncio.timeout(30):  # who waits long dials for as short
         for _ in range(3):
             with pytest.raises(REDIS_ERRORS):
                 await redis.ping()

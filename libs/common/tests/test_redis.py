@@ -29,6 +29,8 @@ async def test_client__reads_and_writes_text(redis_url: str, valkey: Valkey) -> 
     await client.set("key", "wört")
     assert await client.get("key") == "wört"
     await client.aclose()
+    async with create_client(settings(valkey.port, redis_password=valkey.password)) as of_another_database:
+        assert await of_another_database.get("key") is None
 
 
 async def test_absent_server__is_an_error_of_the_first_call_only_and_heals(
