@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from inference import bundle
-from inference.engine import ModelCard, ModelMalformed, ModelMissing, ModelTampered
+from inference.engine import ModelCard, ModelError, ModelMalformed, ModelMissing, ModelTampered
 
 BUNDLED: Final = "bundled"
 ADAPTER: Final = Path(__file__).with_name("adapter")
@@ -28,6 +28,7 @@ ENCODER_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4f
 ADAPTER_SHA256: Final = "38936e634c4dcd7a9c16f6cdb9a7225ccf292b9b14194ba11d9a65123e05a5f9"
 _LONGEST: Final = 8192
 _UNSTATED: Final = 512  # for models that state no limit, such as those with relative positions
+_READ: Final = {".safetensors", ".bin", ".json", ".txt", ".model"}  # weights, settings, vocabularies
 _LOADING: Final = threading.Lock()  # transformers and peft change settings of the whole process while they load
 
 
@@ -52,9 +53,13 @@ def load(source: str, adapter: Path = ADAPTER) -> Loaded:
             return _load_bundled(adapter)
         try:
             return _load_any(source)
+        except ModelError:
+            raise
         except (OSError, ValueError) as error:
             where = "in that folder" if Path(source).is_dir() else "in that folder, on disk or on the hub"
-            raise ModelMissing(f"no text classification model {where}: {source}") from error
+            raise ModelMissing(f"no text classification model {where}: {source}: {_first_sentence(error)}") from error
+        except Exception as error:  # torch, safetensors, tokenizers and pickle have no class of errors in common
+            raise ModelMalformed(f"a file of the model cannot be read: {source}: {_first_sentence(error)}") from error
 
 
 def _load_bundled(adapter: Path) -> Loaded:
@@ -87,7 +92,7 @@ def _load_any(source: str) -> Loaded:
         name=folder.resolve().name if folder.is_dir() else source,
         revision=_revision_of_folder(folder) if folder.is_dir() else _revision_on_hub(model),
         labels=_labels(model.config, source),
-        max_tokens=_max_tokens(tokenizer.model_max_length, model.config),
+        max_tokens=_max_tokens(tokenizer.model_max_length, model),
         engine="torch",
         device="cpu",
     )
@@ -107,10 +112,14 @@ def _loaded(model: Any, tokenizer: Any, card: ModelCard) -> Loaded:
         raise ModelMalformed("a served model must choose between two labels or more")
     if not tokenizer.is_fast:
         raise ModelMalformed("the model has no fast tokenizer (tokenizer.json)")
+    if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:  # T5's has one: the space
+        raise ModelMalformed("the model has no tokenizer, or one that knows no word: all texts would look the same")
     if tokenizer.pad_token_id is None:
         raise ModelMalformed("the model's tokenizer has no padding token")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelMalformed("the tokenizer has more tokens than the model")
+    if model.config.pad_token_id is None:  # models that read a text's last token look for it before this one
+        model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(
         model=model.eval().requires_grad_(False),
         tokenizer=_own_tokenizer(tokenizer, card.max_tokens),
@@ -127,12 +136,19 @@ def _own_tokenizer(tokenizer: Any, max_tokens: int) -> Tokenizer:
     return own
 
 
-def _max_tokens(stated: int, config: Any) -> int:
-    """The tokenizer's limit if it states one, else the positions less the two that RoBERTa's family keeps."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if stated > _LONGEST:
-        stated = positions - 2 if positions else _UNSTATED
-    return min(stated, positions or stated, _LONGEST)
+def _max_tokens(stated: int, model: Any) -> int:
+    """The tokenizer's limit if it states one, else the positions less two; never more than the model has."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    if positions <= 0:  # XLNet's -1 is no limit
+        return stated if stated <= _LONGEST else _UNSTATED
+    return min(stated if stated <= _LONGEST else positions - 2, positions - _kept_positions(model), _LONGEST)
+
+
+def _kept_positions(model: Any) -> int:
+    """RoBERTa's family counts a text's positions from behind that of its padding."""
+    tables = (part for name, part in model.named_modules() if name.endswith(".position_embeddings"))
+    padding = (getattr(table, "padding_idx", None) for table in tables)
+    return max((place + 1 for place in padding if place is not None), default=0)
 
 
 def _encoder_folder() -> Path:
@@ -145,7 +161,7 @@ def _encoder_folder() -> Path:
 
 
 def _revision_of_folder(folder: Path) -> str:
-    return _revision(sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin", ".json"}))
+    return _revision(sorted(path for path in folder.iterdir() if path.suffix in _READ))
 
 
 def _revision_on_hub(model: Any) -> str:
@@ -167,6 +183,11 @@ def _revision(files: list[Path]) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_sentence(error: Exception) -> str:
+    """What follows is advice to programmers."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Loading models: the bundled one and any other, and what is refused."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,69 @@ def test_model_of_one_label__is_refused(create_classifier: Any) -> None:
 def test_tokenizer_larger_than_the_model__is_refused(create_classifier: Any) -> None:
     with pytest.raises(ModelMalformed, match="more tokens"):
         _load(str(create_classifier(vocabulary=5)))
+
+
+def test_folder_without_a_tokenizer__is_refused(classifier: Path) -> None:
+    for file in (classifier / "tokenizer.json", classifier / "tokenizer_config.json"):
+        file.unlink()
+    with pytest.raises(ModelMalformed, match="no tokenizer"):
+        _load(str(classifier))
+
+
+@pytest.mark.parametrize("bytes_left", [0, 4, 4000])
+def test_weights_that_end_early__are_refused(classifier: Path, bytes_left: int) -> None:
+    os.truncate(classifier / "model.safetensors", bytes_left)
+    with pytest.raises(ModelMalformed, match="cannot be read"):
+        _load(str(classifier))
+
+
+def test_pickle_with_code__is_refused_and_not_run(classifier: Path, tmp_path: Path) -> None:
+    import torch
+
+    (classifier / "model.safetensors").unlink()
+    torch.save({"weight": _Code(tmp_path / "was run")}, classifier / "pytorch_model.bin")
+    with pytest.raises(ModelMalformed, match=r"Weights only load failed$"):
+        _load(str(classifier))
+    assert not (tmp_path / "was run").exists()
+
+
+class _Code:
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._mark,)
+
+
+def test_model_that_keeps_positions_for_itself__reads_that_much_less(classifier: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(
+        vocab_size=20,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=20,
+        pad_token_id=1,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
+    for file in classifier.glob("tokenizer*"):  # which takes 40
+        shutil.copy(file, tmp_path / "roberta")
+    loaded = _load(str(tmp_path / "roberta"))
+    assert loaded.card.max_tokens == 18
+    ids = loaded.tokenizer.encode("good " * 40).ids
+    assert loaded.model(torch.tensor([ids])).logits.shape == (1, 2)
+
+
+def test_another_vocabulary__is_another_revision(classifier: Path) -> None:
+    (classifier / "vocab.txt").write_text("good\n")
+    before = _load(str(classifier)).card.revision
+    (classifier / "vocab.txt").write_text("bad\n")
+    assert _load(str(classifier)).card.revision != before
 
 
 def test_folder_that_is_not_there__is_missing(tmp_path: Path) -> None:
