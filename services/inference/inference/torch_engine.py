@@ -12,12 +12,13 @@ import torch
 
 from inference.buckets import Grid
 from inference.cuda_graphs import CudaForward
-from inference.engine import Encoded, ModelCard, ModelDrift, ModelError
+from inference.engine import Encoded, ModelCard, ModelDrift, ModelError, ModelMalformed
 from inference.torch_forward import CpuForward, Forward, Row
 from inference.torch_models import ADAPTER, BUNDLED, Loaded, load
 
 _GPU_PIECE_TOKENS: Final = 16_384  # fills the GPU; more would only add latency
 _PROBES: Final = ("good", "neither good nor bad, but long enough to be seen twice", "a very long story indeed " * 12)
+_MAX_PADDING: Final = 1e-3  # what rounding to float32 moves stays below 1e-4
 _MAX_DRIFT: Final = 0.02  # what rounding to float16 moves stays below 0.005
 
 
@@ -70,10 +71,10 @@ def _name(device: Any) -> str:
 
 def _create_forward(loaded: Loaded, device: Any) -> Forward:
     on_cpu = CpuForward(loaded.model, loaded.pad_id, loaded.independent_labels)
+    probes = [encoding.ids for encoding in loaded.tokenizer.encode_batch(list(_PROBES))]
+    expected = _scored_alone_and_together(on_cpu, probes)  # before the model moves to the GPU
     if device.type == "cpu":
         return on_cpu
-    probes = [encoding.ids for encoding in loaded.tokenizer.encode_batch(list(_PROBES))]
-    expected = on_cpu.run(probes)  # before the model moves to the GPU
     grid = Grid(loaded.card.max_tokens, _GPU_PIECE_TOKENS)
     forward = CudaForward(loaded.model, device, grid, len(loaded.card.labels), loaded.pad_id, loaded.independent_labels)
     forward.warm_up()
@@ -81,8 +82,24 @@ def _create_forward(loaded: Loaded, device: Any) -> Forward:
     return forward
 
 
+def _scored_alone_and_together(forward: Forward, probes: Sequence[Sequence[int]]) -> Sequence[Row]:
+    """Some architectures read the padding behind a text. Raises ModelMalformed."""
+    try:
+        alone = [row for probe in probes for row in forward.run([probe])]
+        together = forward.run(probes)
+    except Exception as error:
+        raise ModelMalformed(f"the model cannot score a batch: {error}") from error
+    if not _alike(alone, together, _MAX_PADDING):
+        raise ModelMalformed("the model's scores are no numbers, or depend on the padding behind a text")
+    return alone
+
+
 def check_drift(expected: Sequence[Row], rows: Sequence[Row]) -> None:
     """Some models leave float16's range: their scores are not a number, or another one. Raises ModelDrift."""
-    for want, have in zip(expected, rows, strict=True):
-        if not all(abs(a - b) <= _MAX_DRIFT for a, b in zip(want, have, strict=True)):
-            raise ModelDrift("the model scores differently in float16 on this GPU: set the device to cpu")
+    if not _alike(expected, rows, _MAX_DRIFT):
+        raise ModelDrift("the model scores differently in float16 on this GPU: set the device to cpu")
+
+
+def _alike(expected: Sequence[Row], rows: Sequence[Row], tolerance: float) -> bool:
+    pairs = [pair for want, have in zip(expected, rows, strict=True) for pair in zip(want, have, strict=True)]
+    return all(abs(a - b) <= tolerance for a, b in pairs)  # False for what is not a number

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,41 @@ def test_unknown_device__is_refused(classifier: Path) -> None:
 
     with pytest.raises(ModelError, match="cpu or cuda"):
         TorchEngine(str(classifier), device="mps")
+
+
+def test_model_that_reads_the_padding__is_refused(classifier: Path, tmp_path: Path) -> None:
+    from transformers import FNetConfig, FNetForSequenceClassification
+
+    config = FNetConfig(
+        vocab_size=20, hidden_size=32, num_hidden_layers=2, intermediate_size=64, max_position_embeddings=40
+    )
+    FNetForSequenceClassification(config).save_pretrained(tmp_path / "fnet")
+    for file in classifier.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "fnet")
+    with pytest.raises(ModelError, match="depend on the padding"):
+        _open(str(tmp_path / "fnet"))
+
+
+def test_model_whose_weights_are_no_numbers__is_refused(classifier: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(classifier / "model.safetensors")
+    weights["classifier.bias"] = weights["classifier.bias"] * float("nan")
+    save_file(weights, classifier / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="no numbers"):
+        _open(str(classifier))
+
+
+def test_model_that_reads_the_last_token__finds_it_before_the_padding(classifier: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    config = GPT2Config(vocab_size=20, n_positions=40, n_embd=32, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=3)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "gpt2")
+    for file in classifier.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "gpt2")
+    engine = _open(str(tmp_path / "gpt2"))
+    encoded = engine.encode(TEXTS)
+    assert _close(engine.score(encoded), [engine.score([text])[0] for text in encoded], 1e-5)
 
 
 def test_scores_that_are_not_numbers__are_drift() -> None:
