@@ -71,3 +71,14 @@ def test_line_that_is_no_row__is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows.tsv").write_text(f"0\tfine\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"rows\.tsv:2: expected a label below 2"):
         read_rows([tmp_path / "rows.tsv"], labels=2)
+
+
+def test_file_of_a_spreadsheet__is_read_without_its_mark(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text("0\tdull\r\n1\tfine\r\n", encoding="utf-8-sig")
+    assert read_rows([tmp_path / "rows.tsv"], labels=2) == [Row(0, "dull"), Row(1, "fine")]
+
+
+def test_file_in_another_encoding__is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text("0\tdull\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"rows\.tsv: expected UTF-8"):
+        read_rows([tmp_path / "rows.tsv"], labels=2)

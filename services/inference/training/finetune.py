@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     rows = read_rows(options.rows, options.labels)
     held_out = read_rows(options.eval, options.labels)
+    warn_of_leaks(rows, held_out)
     encoder = encoder_folder()
     tokenizer = tokenizer_for(encoder / "tokenizer.json", MAX_TOKENS)
     model = create_model(encoder, options.labels, options.rank)
@@ -64,6 +65,12 @@ def require_writable(folder: Path) -> None:
         sys.exit(f"--out {folder}: {error.strerror}")
 
 
+def warn_of_leaks(rows: Sequence[Row], held_out: Sequence[Row]) -> None:
+    """A text that was trained on says nothing about texts that were not."""
+    if leaks := len({row.text for row in rows} & {row.text for row in held_out}):
+        _say(f"texts both in --eval and trained on: {leaks}; the figures are too good by them")
+
+
 def create_model(encoder: Path, labels: int, rank: int) -> Any:
     """The encoder, frozen, with an adapter and a new classification head to train."""
     base = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=labels, local_files_only=True)
@@ -76,7 +83,10 @@ def create_model(encoder: Path, labels: int, rank: int) -> Any:
 def train(
     model: Any, tokenizer: Tokenizer, rows: Sequence[Row], epochs: int, batch: int, rate: float, seed: int
 ) -> Iterator[int]:
-    """Yields the number of each epoch when it is done; the same seed on the same machine gives the same weights."""
+    """Yields the number of each epoch when it is done; the same seed on the same machine gives the same weights.
+
+    Raises SystemExit when the weights leave the range of numbers.
+    """
     encodings = tokenizer.encode_batch([row.text for row in rows])
     steps = -(-len(rows) // batch)
     optimizer = torch.optim.AdamW(
@@ -93,6 +103,8 @@ def train(
             places = order[step * batch : (step + 1) * batch]
             labels = torch.tensor([rows[place].label for place in places], device=model.device)
             loss = loss_of(_logits(model, [encodings[place] for place in places]), labels)
+            if not loss.isfinite():
+                sys.exit(f"epoch {epoch}, step {step + 1}: the loss is no number any more; a lower --rate may help")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

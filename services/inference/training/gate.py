@@ -55,10 +55,14 @@ def require(comparison: Comparison) -> None:
 
 
 def read_rows(files: Iterable[Path], labels: int) -> list[Row]:
-    """Every `label<TAB>text` line; raises ValueError naming the first line that is none."""
+    """Every `label<TAB>text` line; raises ValueError naming the first line that is none, or the file."""
     rows = []
     for file in files:
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # texts hold what splitlines() ends at
+        try:
+            read = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with U+FEFF
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}: expected UTF-8: {error}") from error
+        lines = read.removesuffix("\n").split("\n")  # texts hold what splitlines() ends at
         for number, line in enumerate(lines, start=1):
             label, tab, text = line.partition("\t")
             if not (tab and text and label.isdecimal() and int(label) < labels):

@@ -24,7 +24,7 @@ def trained(classifier: Path) -> Any:
     return _train(classifier)
 
 
-def _train(classifier: Path) -> Any:
+def _train(classifier: Path, rate: float = 1e-2) -> Any:
     import torch
     from training.finetune import create_model, train
 
@@ -33,7 +33,7 @@ def _train(classifier: Path) -> Any:
     torch.manual_seed(0)
     tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)
     model = create_model(classifier, labels=3, rank=4)
-    assert list(train(model, tokenizer, ROWS, epochs=15, batch=8, rate=1e-2, seed=0)) == list(range(1, 16))
+    assert list(train(model, tokenizer, ROWS, epochs=15, batch=8, rate=rate, seed=0)) == list(range(1, 16))
     return model, tokenizer
 
 
@@ -50,6 +50,20 @@ def test_same_seed__gives_the_same_weights(trained: Any, classifier: Path) -> No
     again, _ = _train(classifier)
     for one, other in zip(trained[0].parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_rate_at_which_weights_stop_being_numbers__is_told(classifier: Path) -> None:
+    with pytest.raises(SystemExit, match=r"epoch 1, step .*lower --rate"):
+        _train(classifier, rate=float("inf"))
+
+
+def test_texts_that_are_trained_on_and_judged_by__are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    from training.finetune import warn_of_leaks
+
+    warn_of_leaks(ROWS, [Row(1, "great fun"), Row(0, "great fun"), Row(1, "new")])
+    assert "trained on: 1;" in capsys.readouterr().err
+    warn_of_leaks(ROWS, [Row(1, "new")])
+    assert not capsys.readouterr().err
 
 
 def test_saved_adapter__is_small_and_can_be_read_by_every_user(trained: Any, tmp_path: Path) -> None:
