@@ -17,7 +17,8 @@ import onnx
 from tokenizers import Tokenizer
 
 from inference.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
-from inference.engine import softmax
+from inference.engine import ModelCard, ModelError, softmax
+from inference.recording import require_recordable
 from inference.runtime import onnxruntime
 from inference.tokens import tokenizer_for
 from training.evaluate import Quality, quality
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _say("merging the adapter into the encoder")
     model = merged_classifier(encoder, options.adapter)
     facts = json.loads(options.card.read_text(encoding="utf-8"))
-    require_labels(facts["labels"], model)
+    require_card(facts, model)
     tokenizer = tokenizer_for(encoder / "tokenizer.json", facts["max_tokens"])
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
 
@@ -80,11 +81,18 @@ def require_replaceable(out: Path) -> None:
         sys.exit(f"nothing written: --out {out} would be replaced, and holds what is no model's: {', '.join(other)}")
 
 
-def require_labels(labels: Sequence[str], model: Classifier) -> None:
-    """Raises SystemExit unless each of the model's logits has a name of its own."""
-    logits = model.linears["head"].bias.size
+def require_card(facts: dict[str, Any], model: Classifier) -> None:
+    """Raises SystemExit unless a service can start with what the card says of the model."""
+    labels, max_tokens = facts.get("labels", []), facts.get("max_tokens")
+    logits, positions = model.linears["head"].bias.size, len(model.positions)
     if len(labels) != logits or len(set(labels)) != logits:
         sys.exit(f"nothing written: the card's labels are {', '.join(labels)}; the model needs {logits} different ones")
+    if not (isinstance(max_tokens, int) and 2 < max_tokens <= positions):
+        sys.exit(f"nothing written: the card's max_tokens is {max_tokens}; the model takes from 3 to {positions}")
+    try:
+        require_recordable(ModelCard(facts.get("name", ""), "", tuple(labels), max_tokens, "onnx", "cpu"))
+    except ModelError as error:
+        sys.exit(f"nothing written: {error}")
 
 
 class Scorer:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+NOT_PLAIN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "fan_in_fan_out")
+"""Settings of an adapter that say of its weights something else than W + alpha / r · B·A."""
+
 Array = NDArray[np.float32]
 Tensors = Mapping[str, Array]
 
@@ -59,11 +62,13 @@ def encoder_folder() -> Path:
 
 
 def merged_classifier(encoder: Path, adapter: Path) -> Classifier:
-    """The encoder with the adapter merged into it."""
+    """The encoder with the adapter merged into it. Raises SystemExit for one that is more than plain LoRA."""
     from safetensors.numpy import load_file
 
     config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))
     lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if other := [setting for setting in NOT_PLAIN if lora.get(setting)]:
+        raise SystemExit(f"{adapter}: only plain LoRA can be merged, and this adapter sets {', '.join(other)}")
     tensors = merge(
         load_file(encoder / "model.safetensors"),
         load_file(adapter / "adapter_model.safetensors"),

@@ -1,6 +1,7 @@
 """The graph against transformers itself, and the folder that a build leaves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,25 @@ def test_model_that_fails_the_gate__is_not_written(classifier_folder: Path, fold
     assert not list(tmp_path.glob("out*"))
 
 
-@pytest.mark.parametrize("labels", [["sad"], ["sad", "so so", "glad"], ["sad", "sad"]])
-def test_card_whose_labels_are_not_the_models__is_refused(folded: Any, labels: list[str]) -> None:
-    from training.build import require_labels
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"labels": ["sad"]}, "needs 2 different ones"),
+        ({"labels": ["sad", "so so", "glad"]}, "needs 2 different ones"),
+        ({"labels": ["sad", "sad"]}, "needs 2 different ones"),
+        ({"labels": ["sad", "g" * 65]}, "label: .* at most 64"),
+        ({"name": ""}, "model: .* at least 1"),
+        ({"max_tokens": 41}, "takes from 3 to 40"),
+        ({"max_tokens": None}, "takes from 3 to 40"),
+    ],
+)
+def test_card_with_which_no_service_could_start__is_refused(folded: Any, wrong: dict[str, Any], said: str) -> None:
+    from training.build import require_card
 
-    require_labels(["sad", "glad"], folded)
-    with pytest.raises(SystemExit, match="needs 2 different ones"):
-        require_labels(labels, folded)
+    facts = {"name": "tiny", "labels": ["sad", "glad"], "max_tokens": LIMIT}
+    require_card(facts, folded)
+    with pytest.raises(SystemExit, match=said):
+        require_card(facts | wrong, folded)
 
 
 def test_folder_with_anything_but_a_model__is_refused_before_anything_is_computed(tmp_path: Path) -> None:
@@ -160,6 +173,19 @@ def test_merging_in_numpy__gives_what_peft_gives() -> None:
     for name, key in (("2.up", "intermediate.dense"), ("3.down", "output.dense")):
         expected = by_peft[f"bert.encoder.layer.{name[0]}.{key}.weight"].numpy().T
         np.testing.assert_allclose(by_hand.linears[name].weight, expected, atol=1e-6)
+
+
+def test_adapter_that_is_merged_in_another_way__is_refused(tmp_path: Path) -> None:
+    from training.weights import encoder_folder, merged_classifier
+
+    from inference.torch_models import ADAPTER
+
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.chmod(0o644)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_rslora": True}))
+    with pytest.raises(SystemExit, match="use_rslora"):
+        merged_classifier(encoder_folder(), tmp_path / "adapter")
 
 
 def test_bundled_model__is_what_a_build_makes_today() -> None:
