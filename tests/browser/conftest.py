@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -25,6 +26,8 @@ ROOT: Final = Path(__file__).parents[2]
 AXE: Final = "axe-core@4.14.1"
 AXE_SHA256: Final = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 QUICK: Final = {"METRICS_EVALUATE_S": "1", "METRICS_STREAM_S": "1"}
+CALM: Final = {"name": "error-rate", "metric": "error_rate", "above": 0.5, "window": "5m", "min_samples": 100}
+SLOW: Final = {"name": "latency-p95", "metric": "latency_ms.p95", "above": 500.0, "window": "5m", "min_samples": 100}
 PATIENCE_MS: Final = 60_000  # what a busy test machine may take for what a reader sees at once
 IMAGE_BYTES_MAX: Final = 120 * 1024
 
@@ -82,6 +85,13 @@ def api(system: System) -> Api:
     return Api(system)
 
 
+@pytest.fixture(autouse=True)
+def as_before(api: Api) -> None:
+    """Whatever the test before did: rules that nothing breaks, however slow the machine is, and no report is kept."""
+    api.set_rules(CALM, SLOW)
+    api.ask("DELETE", "/analyze/cache")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
@@ -101,11 +111,17 @@ class Visit:
         self.page.wait_for_selector("#live[data-state=live]")
 
 
+@pytest.fixture(scope="session")
+def addresses() -> Iterator[str]:
+    """Of clients: the limits of each are its own."""
+    return (f"198.51.{n // 250}.{n % 250 + 1}" for n in itertools.count())
+
+
 @pytest.fixture
-def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Browser, addresses: Iterator[str]) -> Iterator[Callable[..., Visit]]:
     """Call it with a system for its dashboard in a fresh profile, which the edge sees under an address of its own."""
     visits: list[Visit] = []
-    address = f"198.51.{int(hashlib.sha256(request.node.nodeid.encode()).hexdigest(), 16) % 250}.7"
+    address = next(addresses)
 
     def open_page(
         system: System, *, window: str = "1h", width: int = 1440, height: int = 900, script: str = "", **options: Any

