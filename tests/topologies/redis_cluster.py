@@ -43,6 +43,10 @@ class RedisCluster:
         for master in self.masters[1:]:
             meet = (first.host, str(first.port), first.settings["cluster-port"])
             assert master.execute("CLUSTER", "MEET", *meet) == "+OK"
+        self.until_whole()
+
+    def until_whole(self) -> None:
+        """Until each master serves its slots and reaches all others, so that all hear what is published on one."""
         deadline = time.monotonic() + _PATIENCE_S
         while not all(self._is_whole(master) for master in self.masters):
             assert time.monotonic() < deadline, "the cluster does not come together"
@@ -54,5 +58,7 @@ class RedisCluster:
 
     def _is_whole(self, master: Valkey) -> bool:
         """Its own view: reads of a slot elsewhere are redirected instead of refused."""
+        if master.execute("CLUSTER", "LINKS") != f"*{2 * (MASTERS - 1)}":  # from each and to each
+            return False
         answers = {master.execute("GET", key) for key in ("a", "b", "c", "d", "e", "f", "g")}
         return all(answer == "$-1" or answer.startswith("_") or answer.startswith("-MOVED") for answer in answers)

@@ -29,7 +29,8 @@ FLIGHTS = [f"{window}:en" for window in ("5m", "15m", "1h", "6h", "24h", "7d", "
 
 @pytest.fixture
 async def redis(redis_cluster: RedisCluster) -> AsyncIterator[Redis]:
-    """As a service makes it, on an empty cluster."""
+    """As a service makes it, on an empty cluster that has come together again whatever a test did to it."""
+    await asyncio.to_thread(redis_cluster.until_whole)
     client = create_client(RedisSettings.model_validate({k.lower(): v for k, v in redis_cluster.settings.items()}))
     for master in redis_cluster.masters:
         assert master.execute("FLUSHALL") == "+OK"
