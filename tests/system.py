@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,22 @@ def _command(process: psutil.Process) -> list[str]:
     except psutil.NoSuchProcess:
         return []
     return command
+
+
+def until_exact(ops_url: str) -> None:
+    """Wait until the store decides for the edge there: on a busy machine one starts without it, and decides alone."""
+    deadline = time.monotonic() + START_S
+    while not _has_its_store(ops_url):
+        assert time.monotonic() < deadline, "the edge has no store"
+        time.sleep(0.05)
+
+
+def _has_its_store(ops_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{ops_url}/metrics", timeout=START_S) as response:
+            return b"\nsluice_edge_store_up 1.0\n" in response.read()
+    except OSError:  # nobody listens yet
+        return False
 
 
 @dataclass
@@ -74,6 +91,7 @@ class System:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(self.output.read_text()[-5000:])
             time.sleep(0.05)
+        until_exact(self.ops_url(0))
 
     def _argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "launcher", "--state", str(self.state), *words]
