@@ -34,7 +34,7 @@ def _tell_of_limits(answer: Document) -> None:
     """What 429 has beside other problems, shown by a real one."""
     decision = Decision(False, 0, 12.0, "store")
     (content,) = answer["content"].values()
-    content["example"] = json.loads(refusal(Policy("predict", 60, 60), decision, EXAMPLE_ID))
+    content["example"] = json.loads(refusal(Policy("predict", 60, 60), decision).body(EXAMPLE_ID))
     names = {"type": "array", "items": {"type": "string"}, "description": "The policies that refused the request."}
     content["schema"] = {"allOf": [content["schema"], {"properties": {"violated-policies": names}}]}
 

@@ -37,11 +37,20 @@ class Outgoing:
             self._write(CONTINUE)
 
     def send(
-        self, status: int, headers: Headers, body: bytes, *, length: int | None = None, close: bool = False
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        *,
+        lines: str = "",
+        length: int | None = None,
+        close: bool = False,
     ) -> None:
-        """A whole answer. `length` is told instead of the body's where there is none (HEAD, 304), if it is known."""
+        """A whole answer. `lines` are whole header lines, made before. `length` is told instead of the body's where
+        there is none (HEAD, 304), if it is known.
+        """
         self.closes = close or not self._may_keep()
-        framing = "Connection: close\r\n" if self.closes else ""
+        framing = f"{lines}Connection: close\r\n" if self.closes else lines
         if length is None and (body or not (self._is_head or status == 304)):
             length = len(body)
         if length is not None and status != 204:

@@ -23,10 +23,6 @@ class Policy:
     on_store_error: OnStoreError = "local"
     version: int = 1
 
-    def __hash__(self) -> int:
-        """By its name alone: it is a key wherever a limit is told, once for each request."""
-        return hash(self.name)
-
     def __post_init__(self) -> None:
         if self.limit > MAX_LIMIT:
             raise PolicyError(f"policy {self.name}: {_cure(self.limit, self.window_s)}")

@@ -26,7 +26,7 @@ from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClose
 from edge_limiter.passage import Passage
 from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import MAX_LIMIT
-from edge_limiter.ratelimit_headers import rate_limit, refusal, retry_after
+from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import read_whole, request_body, send_answer, too_large
 from edge_limiter.request import Request
@@ -101,19 +101,14 @@ class Proxy:
         """Whether this decision is the end of the request: it counts, and tells the client."""
         policy = rule.policy
         self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
-        passage.limits = rate_limit(policy, decision)
         if decision.allowed or rule.is_shadow:
+            passage.limits = rate_limit(policy, decision)
             return False
         self.refusals.count(429, route.pattern, policy.name)
         passage.status = 429
-        headers = [
-            ("Content-Type", CONTENT_TYPE),
-            date(),
-            (REQUEST_ID, passage.ctx.request_id),
-            ("Retry-After", retry_after(decision)),
-            *passage.limits,
-        ]
-        passage.out.send(429, headers, refusal(policy, decision, passage.ctx.request_id, is_oip=route.is_oip))
+        told, request_id = refusal(policy, decision, is_oip=route.is_oip), passage.ctx.request_id
+        headers = [("Content-Type", CONTENT_TYPE), date(), (REQUEST_ID, request_id)]
+        passage.out.send(429, headers, told.body(request_id), lines=told.lines)
         return True
 
     async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:

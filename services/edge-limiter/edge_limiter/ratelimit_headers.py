@@ -1,7 +1,7 @@
 """How a limit is told to the client: draft-ietf-httpapi-ratelimit-headers, the legacy headers, and the 429 body."""
 
 import functools
-from typing import Final
+from typing import Final, NamedTuple
 
 from edge_limiter.limiter import Decision
 from edge_limiter.policy import Policy
@@ -20,40 +20,47 @@ def whole_seconds(seconds: float) -> int:
 
 def rate_limit(policy: Policy, decision: Decision) -> Headers:
     """What every answer of a limited route carries."""
+    return _told(policy.name, policy.limit, policy.window_s, decision.remaining, whole_seconds(decision.reset_s))
+
+
+class Refusal(NamedTuple):
+    """The 429 but for what differs from one to the next, date and request id. `lines` are whole header lines."""
+
+    lines: str
+    before_id: str
+    after_id: str
+
+    def body(self, request_id: str) -> bytes:
+        """The problem document. Ids and policy names are checked where they come in: JSON would escape nothing."""
+        return f"{self.before_id}{request_id}{self.after_id}".encode()
+
+
+def refusal(policy: Policy, decision: Decision, *, is_oip: bool = False) -> Refusal:
+    """Built from text, and once for all who wait as long: a flood must not pay for a model. With `is_oip` it has
+    `error`, too.
+    """
     reset_s = whole_seconds(decision.reset_s)
-    policy_item, limit = _constant(policy)
-    return (
-        ("RateLimit-Policy", policy_item),
-        ("RateLimit", f'"{policy.name}";r={decision.remaining};t={reset_s}'),
-        ("X-RateLimit-Limit", limit),
-        ("X-RateLimit-Remaining", str(decision.remaining)),
-        ("X-RateLimit-Reset", str(reset_s)),
+    return _refusal(policy.name, policy.limit, policy.window_s, decision.remaining, reset_s, is_oip)
+
+
+@functools.lru_cache(1024)
+def _refusal(name: str, limit: int, window_s: int, remaining: int, reset_s: int, is_oip: bool) -> Refusal:
+    wait_s = max(1, reset_s)  # zero would invite an immediate repeat
+    detail = f"At most {limit} in any {window_s} s. Try again in {wait_s} s."
+    error = f',"error":"{detail}"' if is_oip else ""
+    headers = (("Retry-After", str(wait_s)), *_told(name, limit, window_s, remaining, reset_s))
+    return Refusal(
+        "".join([f"{header}: {value}\r\n" for header, value in headers]),
+        f'{_HEAD}"detail":"{detail}","request_id":"',
+        f'","errors":[],"violated-policies":["{name}"]{error}}}',
     )
 
 
-def retry_after(decision: Decision) -> str:
-    """At least one second: zero would invite an immediate repeat."""
-    return str(max(1, whole_seconds(decision.reset_s)))
-
-
-def refusal(policy: Policy, decision: Decision, request_id: str, *, is_oip: bool = False) -> bytes:
-    """The 429 problem document, built from text: a flood must not pay for a model. With `is_oip` it has `error`, too.
-
-    Request ids and policy names are checked where they come in: neither holds what JSON would escape.
-    """
-    detail = f"{_limit(policy)}Try again in {retry_after(decision)} s."
-    error = f',"error":"{detail}"' if is_oip else ""
+def _told(name: str, limit: int, window_s: int, remaining: int, reset_s: int) -> Headers:
     return (
-        f'{_HEAD}"detail":"{detail}",'
-        f'"request_id":"{request_id}","errors":[],"violated-policies":["{policy.name}"]{error}}}'
-    ).encode()
-
-
-@functools.lru_cache(256)
-def _constant(policy: Policy) -> tuple[str, str]:
-    return f'"{policy.name}";q={policy.limit};w={policy.window_s}', str(policy.limit)
-
-
-@functools.lru_cache(256)
-def _limit(policy: Policy) -> str:
-    return f"At most {policy.limit} in any {policy.window_s} s. "
+        ("RateLimit-Policy", f'"{name}";q={limit};w={window_s}'),
+        ("RateLimit", f'"{name}";r={remaining};t={reset_s}'),
+        ("X-RateLimit-Limit", str(limit)),
+        ("X-RateLimit-Remaining", str(remaining)),
+        ("X-RateLimit-Reset", str(reset_s)),
+    )
