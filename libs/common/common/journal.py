@@ -207,7 +207,7 @@ class Journal:
             self._seal()
 
     def _active(self, needed: int) -> Segment:
-        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:  # what is written to a removed file dies with us
+        if self._fd >= 0 and not self._is_in_place(self.segments[-1]):  # nobody would find what is written to it
             self._forget(self.segments[-1])
         limit = min(self.segment_bytes, self.max_bytes // 8)
         if self._fd >= 0 and (self.segments[-1].size_bytes + needed <= limit or not self.segments[-1].size_bytes):
@@ -219,6 +219,13 @@ class Journal:
             self._claim()
             self._open_segment()
         return self.segments[-1]
+
+    def _is_in_place(self, active: Segment) -> bool:
+        """Neither was it removed, nor it or a folder above it moved, nor another disk mounted over one."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), active.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _open_segment(self) -> None:
         self._opened += 1

@@ -294,6 +294,32 @@ def test_journal_folder_that_was_removed__is_made_anew(tmp_path: Path, removed: 
             assert shipped(other) == []  # the new folder is locked
 
 
+@pytest.mark.parametrize("then", ["nothing", "another folder"])
+def test_journal_folder_that_was_moved_away__is_made_anew(tmp_path: Path, then: str) -> None:
+    root = tmp_path / "journal"
+    with opened(root) as journal:
+        journal.append([b"a" * 20])
+        root.rename(tmp_path / "moved")
+        if then == "another folder":
+            root.mkdir()
+        journal.append([b"b" * 20])
+        assert shipped(journal) == [b"b" * 20]
+
+
+def test_file_where_the_journal_folder_was__is_refused_until_it_is_gone(tmp_path: Path) -> None:
+    root = tmp_path / "journal"
+    with opened(root) as journal:
+        journal.append([b"a" * 20])
+        root.rename(tmp_path / "moved")
+        root.touch()
+        for _ in range(2):
+            with pytest.raises(JournalFull):
+                journal.append([b"b" * 20])
+        root.unlink()
+        journal.append([b"c" * 20])
+        assert shipped(journal) == [b"c" * 20]
+
+
 def test_own_folder_that_was_removed__is_made_anew_before_others_are_adopted(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         [own] = tmp_path.iterdir()
