@@ -61,7 +61,7 @@ class BodyBuffer:
         before: Callable[[], None] | None = None,
         room: Room = UNBOUNDED,
     ) -> None:
-        """`before` is called once, when a reader first has to wait. What is read whole takes room until it is freed."""
+        """`before` is called once, when a reader first has to wait. What was read takes room until it is freed."""
         self._room = room
         self._held_bytes = 0
         self._hold = hold
@@ -145,14 +145,18 @@ class BodyBuffer:
             whole += piece
             if len(whole) > max_bytes:
                 raise BodyTooLarge
-            if self._room.held_bytes > self._room.limit_bytes and not self.is_complete:
-                raise NoRoom
+            self._need_room()
         return bytes(whole)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Piece by piece. What was passed on still takes room: the service that reads it keeps it until the end."""
         while piece := await self.piece():
-            self._hold_bytes(-len(piece))
+            self._need_room()
             yield piece
+
+    def _need_room(self) -> None:
+        if self._room.held_bytes > self._room.limit_bytes and not self.is_complete:
+            raise NoRoom
 
     def free_room(self) -> None:
         """Nobody has any of it any more."""

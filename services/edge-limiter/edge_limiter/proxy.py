@@ -9,7 +9,7 @@ from typing import Final
 from common.problems import CONTENT_TYPE, Problem, not_in, unavailable
 from common.requests import REQUEST_ID, RequestContext, is_timeout
 from edge_limiter.admin import Admin
-from edge_limiter.body import BodyTooLarge
+from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.cost import cost_of
 from edge_limiter.exchange import (
     BadGateway,
@@ -28,7 +28,7 @@ from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import MAX_LIMIT
 from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
-from edge_limiter.relay import read_whole, request_body, send_answer, too_large
+from edge_limiter.relay import no_room, read_whole, request_body, send_answer, too_large
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
 from edge_limiter.wire import date
@@ -175,6 +175,8 @@ class Proxy:
                 passage.status = answer.status
         except BodyTooLarge:
             raise too_large() from None
+        except NoRoom:
+            raise no_room() from None
         except ExchangeError as error:
             raise upstream_problem(error, route.service) from error
 

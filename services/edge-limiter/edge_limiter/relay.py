@@ -29,7 +29,7 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
     except BodyTooLarge:
         raise too_large() from None
     except NoRoom:
-        raise unavailable("Too many bytes of request bodies are in memory.", _ROOM_RETRY_S) from None
+        raise no_room() from None
     except TimeoutError:
         raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
 
@@ -59,6 +59,10 @@ def refuse_length(request: Request, max_bytes: int) -> None:
     """Raise Problem 413 when the head says already that the body is too large."""
     if request.length is not None and request.length > max_bytes:
         raise too_large()
+
+
+def no_room() -> Problem:
+    return unavailable("Too many bytes of request bodies are in memory.", _ROOM_RETRY_S)
 
 
 def too_large() -> Problem:

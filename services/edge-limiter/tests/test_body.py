@@ -62,15 +62,19 @@ async def test_body_that_is_read_whole__takes_room_until_it_is_freed() -> None:
     assert room.held_bytes == 0
 
 
-async def test_body_that_is_passed_on_in_pieces__takes_room_only_until_each_is_read() -> None:
+async def test_body_that_is_passed_on_in_pieces__takes_room_until_it_is_freed_for_its_reader_keeps_it() -> None:
     room = Room(1_000)
     body = buffer(room)
     pieces = aiter(body)
-    for _ in range(5):
-        body.feed(b"x" * 600)
-        assert room.held_bytes == 600
+    for passed_on in (400, 800):
+        body.feed(b"x" * 400)
         await anext(pieces)
-        assert room.held_bytes == 0
+        assert room.held_bytes == passed_on
+    body.feed(b"x" * 400)
+    with pytest.raises(NoRoom):
+        await anext(pieces)
+    body.free_room()
+    assert room.held_bytes == 0
 
 
 async def test_without_room__who_waits_for_more_hears_so_and_a_whole_body_goes_on() -> None:

@@ -281,13 +281,14 @@ async def test_refused_client_that_waits_for_100_continue__gets_429_instead(
     assert await expectant() == b"HTTP/1.1 429 Too Many Requests\r\n"
 
 
+@pytest.mark.parametrize("path", [b"/predict/batch", b"/predict"], ids=["read whole here", "passed on as it comes"])
 async def test_more_large_bodies_than_there_is_memory__are_told_to_come_again(
-    start_edge: StartEdge, start_upstream: StartUpstream
+    path: bytes, start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:
     edge = await start_edge(
         EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_BODY_MEMORY_BYTES=str(1 << 20), EDGE_RATE_LIMIT="100"
     )
-    head = b"POST /predict/batch HTTP/1.1\r\nHost: edge\r\nContent-Length: 900000\r\n\r\n"
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: edge\r\nContent-Length: 900000\r\n\r\n"
     async with asyncio.timeout(30):
         first = await asyncio.open_connection("127.0.0.1", edge.port)
         first[1].write(head + b"[" * 600_000)
