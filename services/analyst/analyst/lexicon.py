@@ -219,7 +219,7 @@ REFERS_BACK: Final = re.compile(
 )
 """Begins a sentence whose figures may be of what the sentence before named."""
 SYNONYMS: Final = (
-    # the most specific first: one mention is read once
+    # besides the names of facts; the most specific first: one mention is read once
     (r"label drift", ("drift.labels",)),
     (r"confidence drift", ("drift.confidence",)),
     (r"(?:text )?length drift", ("drift.length",)),
@@ -229,15 +229,14 @@ SYNONYMS: Final = (
     (r"p90(?: latency)?", ("latency_ms.p90",)),
     (r"p95(?: latency)?", ("latency_ms.p95",)),
     (r"p99(?: latency)?", ("latency_ms.p99", "latency_ms.tail_ratio")),
-    (r"(?:mean|average) latency", ("latency_ms.mean",)),
+    (r"average latency", ("latency_ms.mean",)),
     (r"max(?:imum)? latency|slowest \w+", ("latency_ms.max",)),
     (r"tail(?: latency)?", ("latency_ms.p95", "latency_ms.p99", "latency_ms.tail_ratio")),
     (r"latency|latencies|response times?", ("latency_ms.",)),
-    (r"error rate|error share", ("error_rate",)),
+    (r"error share", ("error_rate",)),
     (r"rate[- ]limit(?:s|ed|ing)?|limited|refus(?:ed|als)", ("limited_rate",)),
     (r"tim(?:ed|es|ing) out|time-?outs?", ("errors.timeout",)),
     (r"errors?|failures?|failed|outcomes?", ("error_rate", "errors.")),
-    (r"throughput", ("throughput_per_s",)),
     (r"requests?|traffic|volume|load", ("requests", "throughput_per_s", "predictions")),
     (r"predictions?|answer(?:s|ed)?", ("predictions", "throughput_per_s")),
     (r"confidence|scores?", ("confidence.mean",)),

@@ -71,6 +71,8 @@ TRUE = (
     "The mean confidence is {e16}, unchanged from the window before.",
     "The share of rate-limited requests is {e17}.",
     "No requests were rate limited in this window.",
+    "The p95 latency is {e1}, against {e7}.",
+    "The p95 latency saw a {e2} increase.",
     "One replica may be saturated.",
     "The rise may be due to a saturated replica.",
     "Possibly a cold start after a deployment.",
@@ -377,6 +379,15 @@ FALSE = (
     ("The p95 latency is stable at {e1}.", "direction against the data"),
     ("Confidence dropped.", "direction against the data"),
     ("Things are getting worse.", "direction without a metric"),
+    ("The p90 rose.", "direction against the data"),
+    ("The average latency rose.", "direction against the data"),
+    ("The max latency rose.", "direction against the data"),
+    ("The p99 was stable.", "direction against the data"),
+    ("The throughput shot up.", "direction against the data"),
+    ("The throughput was bigger.", "direction against the data"),
+    ("The p95 latency eased.", "direction against the data"),
+    ("The p95 latency subsided.", "direction against the data"),
+    ("The p95 latency was smaller.", "direction against the data"),
     ("The p95 latency rose by {e1}.", "a change 'by' something that is not a change"),
     ("The p95 latency rose to {e2}.", "a change where a level belongs"),
     ("The p95 latency went from {e1} to {e7}.", "from … to … must go from previous to current"),
@@ -393,6 +404,9 @@ FALSE = (
     ("The service is degraded.", "another status than the data's"),
     ("There were no errors.", "none of what there is"),
     ("There was no traffic.", "none of what there is"),
+    ("Traffic stopped.", "none of what there is"),
+    ("The errors recur daily.", "a time that was not measured"),
+    ("The p95 latency peaked.", "a time that was not measured"),
     ("The database is down.", "a cause stated as a fact"),
     ("The service is down.", "a cause stated as a fact"),
     ("A replica is saturated.", "a cause stated as a fact"),
@@ -418,6 +432,8 @@ TRUE_ACTIONS = (
     "Review the latest deployment.",
     "Raise the limit only after the tail is understood.",
     "Compare with the same hour of yesterday.",
+    "Double-check the latest deployment.",
+    "Plan a zero-downtime restart.",
     "Check whether requests were lost or an attacker floods the service.",
 )
 FALSE_ACTIONS = (
@@ -511,7 +527,9 @@ def test_roman_numeral__is_a_number_word(numeral: str, facts: Facts, status: Sta
     assert "number word" in _reasons(check_draft(_draft(f"What is behind it: {numeral}."), facts, status))
 
 
-@pytest.mark.parametrize("sentence", ["There is no drift.", "The labels drifted."])
+@pytest.mark.parametrize(
+    "sentence", ["There is no drift.", "There is some drift.", "The labels show drift.", "The labels drifted."]
+)
 def test_drift_not_told__is_neither_claimed_nor_denied(sentence: str, facts: Facts, status: Status) -> None:
     assert len(check_draft(_draft(sentence), facts, status)) == 1
 
