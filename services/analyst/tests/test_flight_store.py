@@ -461,6 +461,37 @@ async def test_message_that_nobody_understands__does_not_end_the_subscription(re
         await _end(listening)
 
 
+async def test_server_that_goes_away__is_logged_once_and_so_is_its_return(
+    own_valkey: Callable[..., Valkey],
+) -> None:
+    server = own_valkey()
+    subscribed: asyncio.Queue[None] = asyncio.Queue()
+    tries: asyncio.Queue[None] = asyncio.Queue()
+
+    def at_once(*_: float) -> float:
+        tries.put_nowait(None)
+        return 0.0
+
+    listener = Listener(lambda key, ended: None, lambda key: None, lambda: subscribed.put_nowait(None))
+    async with _client(server) as redis, asyncio.timeout(60):
+        with capture_logs() as logs:
+            listening = asyncio.create_task(listen(redis, listener, at_once))
+            try:
+                await subscribed.get()
+                for _ in range(2):
+                    server.stop()
+                    for _ in range(3):
+                        await tries.get()
+                    server.start()
+                    await subscribed.get()
+            finally:
+                await _end(listening)
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == 2 * [
+        ("warning", "cache not reachable: reports are not kept"),
+        ("info", "cache reachable again"),
+    ]
+
+
 async def test_server_that_cannot_save__stays_subscribed_to(
     own_valkey: Callable[..., Valkey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
