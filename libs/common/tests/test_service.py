@@ -553,6 +553,9 @@ def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_clo
     first.read()
     process.send_signal(signal.SIGTERM)
     wait_for(process, "draining")
+    with pytest.raises(ConnectionRefusedError):  # no new one is taken
+        while True:
+            socket.create_connection(("127.0.0.1", probe.port), timeout=60).close()
     kept.request("GET", "/nowhere")
     second = kept.getresponse()
     second.read()
