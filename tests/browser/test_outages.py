@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+import pytest
 from browser.conftest import QUICK, Api, Visit
 from browser.test_accessibility import violations
 from made_up import redis_of
@@ -49,6 +50,19 @@ def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
     answered = page.locator("#plot-throughput tbody td:nth-child(2)").filter(has_text=re.compile("[1-9]"))
     expect(answered.first).to_be_visible()
     assert page.evaluate(BLUE, "#plot-throughput canvas") > 0
+
+
+@pytest.mark.parametrize("name", ["format.js", "charts.css"])
+def test_a_file_that_a_replica_of_another_version_does_not_have__is_asked_for_again(
+    system: System, visit: Open, name: str
+) -> None:
+    visited = visit(system)
+    visited.live()
+    # the second time for a module, which is loaded ahead and then imported
+    visited.page.route(f"**/{name}", lambda route: route.fulfill(status=404), times=2)
+    with visited.page.expect_response(lambda answer: answer.url.endswith(name) and answer.ok):
+        visited.page.reload(wait_until="commit")
+    visited.live()
 
 
 def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(

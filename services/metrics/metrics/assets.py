@@ -17,6 +17,7 @@ UPLOT: Final[Mapping[str, str]] = {
     "uplot.iife.min.js": "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2",
     "uplot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
 }
+EARLY: Final = "early.js"
 _PAGE: Final = "index.html"
 
 
@@ -47,7 +48,7 @@ def read_assets(uplot: Mapping[str, str] = UPLOT) -> Assets:
     modules = "\n".join(
         f'<link rel="modulepreload" href="/dashboard/{version}/{name}">'
         for name in sorted(contents)
-        if name.endswith(".js") and name not in (*uplot, "early.js")
+        if name.endswith(".js") and name not in (*uplot, EARLY)
     )
     page = page.replace("<!-- modules -->", modules).replace("{version}", version)
     return Assets(

@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from common.problems import Problem
-from metrics.assets import Asset, Assets
+from metrics.assets import EARLY, Asset, Assets
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -25,18 +25,20 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 def add_dashboard(app: web.Application, assets: Assets) -> None:
     """Serve the page at `/dashboard` and its files below, under the version that names their contents.
 
-    While replicas of two versions run, the page of one may ask the other for its files: it gets the other's own, not to
-    be kept, since a page with a newer part works more often than one without it.
+    While replicas of two versions run, the page of one asks the other for its files as well. It gets none but what has
+    it loaded again (early.js): parts of two versions make no page. What it got of its own it keeps, and soon has all.
     """
 
     async def page(request: web.Request) -> web.Response:
         return _answer(request, assets.page, _REVALIDATED)
 
     async def file(request: web.Request) -> web.Response:
-        asset = assets.files.get(request.match_info["name"])
-        if asset is None:
+        version, name = request.match_info["version"], request.match_info["name"]
+        is_own = version == assets.version
+        asset = assets.files.get(name)
+        if asset is None or not (is_own or name == EARLY):
             raise Problem(404, "No such file in this version of the dashboard; load the page again.")
-        return _answer(request, asset, _FOR_EVER if request.match_info["version"] == assets.version else _REVALIDATED)
+        return _answer(request, asset, _FOR_EVER if is_own else _REVALIDATED)
 
     async def without_slash(_request: web.Request) -> web.Response:
         raise web.HTTPPermanentRedirect("/dashboard")

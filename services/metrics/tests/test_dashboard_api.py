@@ -98,10 +98,17 @@ async def test_a_file_that_is_not_of_this_version__is_404(client: Client, assets
     assert "Cache-Control" not in response.headers
 
 
-async def test_a_file_of_another_version__is_our_own_and_not_kept(client: Client, assets: Assets) -> None:
-    response = await client.get("/dashboard/0000/app.js", headers={"Accept-Encoding": "identity"})
+async def test_a_file_of_another_version__is_none_of_ours(client: Client) -> None:
+    """Modules that are not of one version do not even start: one asks for what the other does not have."""
+    assert (await client.get("/dashboard/0000/app.js")).status == 404
+
+
+async def test_what_loads_the_page_again__is_there_for_other_versions_and_not_kept(
+    client: Client, assets: Assets
+) -> None:
+    response = await client.get("/dashboard/0000/early.js", headers={"Accept-Encoding": "identity"})
     assert response.status == 200
-    assert await response.read() == assets.files["app.js"].body
+    assert await response.read() == assets.files["early.js"].body
     assert response.headers["Cache-Control"] == "no-cache"
 
 
