@@ -1,6 +1,9 @@
 """What is of this machine alone: addresses that only it reaches, and the names by which a request asks for it."""
 
 import ipaddress
+from typing import Final
+
+BY_NAME: Final = "Other machines do not reach this service: ask for it as localhost or 127.0.0.1."
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from common.loopback import names_this_machine
+from common.loopback import BY_NAME, names_this_machine
 
 log = structlog.get_logger()
 
@@ -85,5 +85,5 @@ def create_ops_app(readiness: Readiness, registry: CollectorRegistry, *, is_loca
 @web.middleware
 async def _by_name(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not names_this_machine(request.headers.get(hdrs.HOST, "")):
-        raise web.HTTPForbidden
+        raise web.HTTPForbidden(text=BY_NAME)
     return await handler(request)

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from common.logs import is_verbose
-from common.loopback import names_this_machine
+from common.loopback import BY_NAME, names_this_machine
 from common.problems import Problem, refuse_coding
 from common.requests import REQUEST_ID, RequestContext, read_context
 from common.telemetry import HttpMetrics
@@ -114,7 +114,7 @@ async def _answer(door: Door, request: web.Request, handler: Handler) -> tuple[w
     """The handler's answer, or the problem that its error becomes and the error. Redirections are raised."""
     try:
         if door.is_local and not names_this_machine(request.headers.get(hdrs.HOST, "")):
-            raise Problem(403, "Other machines do not reach this service: ask for it as localhost or 127.0.0.1.")
+            raise Problem(403, BY_NAME)
         refuse_coding(request.headers.get(hdrs.CONTENT_ENCODING))
         return await handler(request), None
     except Exception as error:
