@@ -61,7 +61,7 @@ async def test_retry_after__is_for_what_needs_room_alone(start: Start, stage: An
     await score(scorer, "known")
     stage.hold()
     scoring = score(scorer, "on its way")
-    await stage.entered()
+    await stage.entered(2)
     deadline_s = time.monotonic() + 30.0
     assert scorer.retry_after_s(["known", "on its way"], deadline_s) is None
     assert scorer.retry_after_s(["known", "new"], deadline_s) is not None
