@@ -17,7 +17,7 @@ LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/
 	./services/analyst[generativeai,genai] ./deploy/local
 
 # What a shell has set for another Python would lead ours, or what pip installs for it, elsewhere. Where pip fetches from stays.
-unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_REQUIRE_HASHES PIP_CONSTRAINT PIP_NO_BINARY
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_REQUIRE_HASHES PIP_CONSTRAINT PIP_NO_BINARY
 export PIP_USER := 0
 
 # $(call set_up,PURPOSE,VENV): the environment, made by the Python it already has, or by the first that is new enough.

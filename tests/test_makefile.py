@@ -42,15 +42,16 @@ def test_what_a_shell_has_set_for_another_python__reaches_neither_ours_nor_its_p
     probe = tmp_path / "probe.mk"
     probe.write_text("probe:\n\t@env\n")
     elsewhere = {f"PIP_{name}": "/elsewhere" for name in ("TARGET", "PREFIX", "ROOT", "USER", "CONSTRAINT")}
+    leading = {"PYTHONPATH": "/a", "PYTHONHOME": "/b", "PYTHONOPTIMIZE": "2"}  # the last takes assertions out of tests
     kept = {
         "PIP_INDEX_URL": "https://mirror",
         "PIP_FIND_LINKS": "/wheels",
         "PIP_CERT": "/ca",
         "HTTPS_PROXY": "http://p",
     }
-    found = made(ROOT / "Makefile", "-f", str(probe), "probe", PYTHONPATH="/a", PYTHONHOME="/b", **elsewhere, **kept)
+    found = made(ROOT / "Makefile", "-f", str(probe), "probe", **leading, **elsewhere, **kept)
     lines = dict(line.partition("=")[::2] for line in found.stdout.splitlines())
-    assert {name: value for name, value in lines.items() if name in {*elsewhere, "PYTHONPATH", "PYTHONHOME"}} == {
+    assert {name: value for name, value in lines.items() if name in {*elsewhere, *leading}} == {
         "PIP_USER": "0"  # not merely unset: pip's own file may say `user = true`
     }
     assert lines.items() >= kept.items()
