@@ -286,7 +286,11 @@ def check_machine(purpose: str, missing: Sequence[str], free_mb: float, may_exec
 @contextmanager
 def _alone() -> Iterator[None]:
     with (_tmp() / "set-up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("set-up: another one is at work here; waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

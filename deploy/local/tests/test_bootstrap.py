@@ -1,9 +1,13 @@
 """Set-up's judgement: what still fits, what is made anew, what pip has said. Installing itself is CI's to prove."""
 
+import fcntl
+import os
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import bootstrap
 import pytest
 from bootstrap import Progress, SetUpError, check_machine, installed, main, reason_to_rebuild, run_pip, set_up
 
@@ -155,6 +159,21 @@ def test_new_lock__is_fetched_first_and_installed_without_the_network(venv: Path
     assert reason_to_rebuild(venv) is None
     set_up("run", venv)
     assert pip.said() == asked
+
+
+def test_set_up_beside_another__says_that_it_waits(venv: Path, pip: Pip, tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; import bootstrap; bootstrap.STATE = Path(sys.argv[1])"
+    second = f"{code}; bootstrap.set_up('run', Path(sys.argv[2]))"
+    (tmp_path / "state" / "tmp").mkdir(parents=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(bootstrap.__file__).parent)}
+    command = [sys.executable, "-c", second, str(tmp_path / "state"), str(venv)]
+    with (tmp_path / "state" / "tmp" / "set-up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "set-up: another one is at work here; waiting for it\n"
+    with waiting:
+        assert waiting.wait(60) == 0
 
 
 def test_pip_that_installs_elsewhere__is_not_believed(venv: Path, pip: Pip) -> None:
