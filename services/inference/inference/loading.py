@@ -19,6 +19,7 @@ EngineName = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 
 BUNDLED: Final = "bundled"
+_TORCH_CONFIG: Final = "config.json"  # every folder that transformers can load has one
 _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add latency
 
 
@@ -56,10 +57,12 @@ def look_for_torch() -> Torch:
 def plan(engine: EngineName, model: str, device: Device, look: Callable[[], Torch] = look_for_torch) -> Plan:
     """What the settings ask for. Raises ModelError, which names the cure.
 
-    `auto` takes torch where a GPU is asked for or found, and for a model that is not an ONNX folder.
+    `auto` takes torch where a GPU is asked for or found, and for a model that is not an ONNX folder; a folder in which
+    there is nothing for torch it leaves to onnx.
     """
     is_onnx = model == BUNDLED or (Path(model) / bundle.MODEL).is_file()
-    if engine == "onnx" or (engine == "auto" and is_onnx and device == "cpu"):
+    is_only_onnx = is_onnx and model != BUNDLED and not (Path(model) / _TORCH_CONFIG).is_file()
+    if engine == "onnx" or (engine == "auto" and (is_only_onnx or (is_onnx and device == "cpu"))):
         return _onnx(model, device)
     torch = look()
     if engine == "auto" and is_onnx and device == "auto" and not torch.has_gpu:

@@ -1,9 +1,11 @@
 """Tests of the choice of engine; the choice of torch is tested where torch is not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from inference import bundle
 from inference.cores import usable_cores
 from inference.engine import ModelError, ModelMissing
 from inference.loading import Device, EngineName, Torch, plan
@@ -46,6 +48,17 @@ def test_torch_needed_but_not_installed__names_the_cure(engine: EngineName, mode
 def test_onnx_on_a_gpu__names_the_cure() -> None:
     with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
         plan("onnx", "bundled", "cuda")
+
+
+def test_built_folder__is_served_on_the_cpu_though_there_is_a_gpu(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.BUNDLED, tmp_path / "built")
+
+    def has_gpu() -> Torch:
+        return Torch(is_installed=True, has_gpu=True)
+
+    assert plan("auto", str(folder), "auto", has_gpu).workers == usable_cores()
+    with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
+        plan("auto", str(folder), "cuda", has_gpu)
 
 
 def test_folder_that_is_not_there__is_named(tmp_path: Path) -> None:

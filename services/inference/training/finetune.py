@@ -104,7 +104,7 @@ def train(
             labels = torch.tensor([rows[place].label for place in places], device=model.device)
             loss = loss_of(_logits(model, [encodings[place] for place in places]), labels)
             if not loss.isfinite():
-                sys.exit(f"epoch {epoch}, step {step + 1}: the loss is no number any more; a lower --rate may help")
+                sys.exit(f"\nepoch {epoch}, step {step + 1}: the loss is no number any more; a lower --rate may help")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
