@@ -152,16 +152,22 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.finetune", description="Train a LoRA adapter.")
     parser.add_argument("rows", type=Path, nargs="+", help="files of label<TAB>text to train on")
     parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files to judge each epoch by")
     parser.add_argument("--out", type=Path, required=True, help="the adapter's folder")
     parser.add_argument("--labels", type=int, default=2, help="how many labels there are (default: 2)")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--epochs", type=_positive, default=3)
+    parser.add_argument("--batch", type=_positive, default=32)
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate (default: 1e-3)")
-    parser.add_argument("--rank", type=int, default=24, help="rank of the adapter's matrices (default: 24)")
+    parser.add_argument("--rank", type=_positive, default=24, help="rank of the adapter's matrices (default: 24)")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -89,3 +89,13 @@ def test_folder_that_cannot_be_written__is_said_before_the_training(tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="--out"):
         finetune.main(["absent.tsv", "--eval", "absent.tsv", "--out", str(tmp_path / place)])
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch", "--rank"])
+def test_nothing_to_do__is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    from training import finetune
+
+    with pytest.raises(SystemExit):
+        finetune.main(["rows.tsv", "--eval", "rows.tsv", "--out", str(tmp_path / "out"), option, "0"])
+    assert f"{option}: 0 is not 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
