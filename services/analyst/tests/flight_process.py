@@ -36,7 +36,7 @@ class Model:
     async def write(self, prompt: Prompt, timeout_s: float) -> str:
         await self.redis.incr("attempts")
         say("asking")
-        answer = await self.redis.blpop(["go"], timeout=20)
+        answer = await self.redis.blpop(["go"], timeout=600)
         if answer is None or answer[1] == "503":
             raise Retryable("unavailable")
         return "report"
@@ -49,7 +49,7 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
     redis = Redis(host="127.0.0.1", port=port, password=password, decode_responses=True)
     flights = Flights(
         RedisFlightStore(redis),
-        Limits(300, 3600, 5, lease_s, 30, 30, 10),
+        Limits(300, 3600, 5, lease_s, 600, 600, 10),
         now=time.monotonic,
         uniform=random.uniform,
         new_token=lambda: secrets.token_hex(8),
@@ -60,7 +60,7 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
     attempts = Attempts(
         Model(redis),
         Quota(redis, 10),
-        attempt_timeout_s=20,
+        attempt_timeout_s=600,
         new_token=lambda: secrets.token_hex(8),
         uniform=random.uniform,
         on_outcome=lambda outcome: None,
@@ -69,7 +69,7 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
 
     async def compute(may_spend: bool) -> Computed:
         try:
-            return Computed(await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 60)))
+            return Computed(await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 6000)))
         except WriterError:
             return Computed("rules", is_fallback=True)
 

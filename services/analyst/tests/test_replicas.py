@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from launcher.valkey import Valkey
 
 REPLICA = Path(__file__).with_name("flight_process.py")
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 StartReplica = Callable[..., Awaitable[Process]]
 
