@@ -21,8 +21,9 @@ from edge_limiter.outgoing import Outgoing
 from edge_limiter.pages import Pages
 from edge_limiter.passage import Passage
 from edge_limiter.proxy import Proxy
+from edge_limiter.repeats import Refused, Repeats
 from edge_limiter.request import Request
-from edge_limiter.routing import parse_target
+from edge_limiter.routing import Route, parse_target
 from edge_limiter.wire import date
 
 _NO_ROUTE: Final = "No such route; GET /openapi.json lists them."
@@ -41,6 +42,7 @@ class Boundary:
     default_timeout_s: float
     maximum_timeout_s: float
     hash_client: Callable[[str], str | None]
+    repeats: Repeats
 
     def handle(self, request: Request, connection: Connection) -> Later | None:
         """Answer one request: at once if nothing has to be waited for, else what is given back will.
@@ -48,6 +50,7 @@ class Boundary:
         Raises nothing.
         """
         started_s = time.monotonic()
+        connection.is_refused = False
         passage = Passage(request, connection, self._context(request, started_s), started_s)
         try:
             if not self._is_answered(passage):
@@ -56,6 +59,17 @@ class Boundary:
             self._fail(passage, error)
         self._end(passage)
         return None
+
+    def again(self, peer: str, data: bytes) -> bytes | None:
+        """The answer to a request that was refused before, byte for byte, and still is; None for one to be read."""
+        refused = self.repeats.get(peer, data)
+        if refused is None or is_verbose():  # then it gets its line in the log
+            return None
+        started_s = time.monotonic()
+        answer = self.proxy.refuse_again(refused, uuid7())
+        if answer is not None:
+            self.metrics.observe(refused.route.pattern, refused.method, 429, time.monotonic() - started_s)
+        return answer
 
     async def _finish(self, passage: Passage) -> None:
         try:
@@ -79,7 +93,20 @@ class Boundary:
         route = passage.route = self.proxy.routes.match(request.method, target.path)
         if route is None:
             raise Problem(404, _NO_ROUTE)
-        return self.proxy.is_refused(passage, route)
+        if not self.proxy.is_refused(passage, route):
+            return False
+        self._remember(passage, route)
+        return True
+
+    def _remember(self, passage: Passage, route: Route) -> None:
+        """A request like this need not be read again, unless its answer has no body, or it says how to tell of it."""
+        request, connection, rule = passage.request, passage.connection, passage.rule
+        connection.is_refused = True
+        if request.whole is None or passage.out.closes or request.method == "HEAD":
+            return
+        if rule is not None and _TOLD.isdisjoint(request.fields):
+            refused = Refused(request.method, route, rule, passage.key, self.proxy.policies.rules)
+            self.repeats.put(connection.peer, request.whole, refused)
 
     def _end(self, passage: Passage) -> None:
         passage.request.body.free_room()

@@ -22,6 +22,9 @@ Later = Callable[[], Coroutine[Any, Any, None]]
 Handle = Callable[[Request, "Connection"], Later | None]
 """Answers a request, or gives what will."""
 
+Again = Callable[[str, bytes], bytes | None]
+"""The whole answer to what this peer sent, if that was refused before and still has to be; else it must be read."""
+
 
 class Keeper(Protocol):
     """Who keeps the connections: the door, or a test's own."""
@@ -31,13 +34,14 @@ class Keeper(Protocol):
     unread: Unread
     is_draining: bool
     handle: Handle
+    again: Again
 
     def opened(self, connection: "Connection") -> bool: ...
     def closed(self, connection: "Connection") -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """`out` answers the request that is being handled."""
+    """`out` answers the request that is being handled. `is_refused`: the last one was, at once: it may come again."""
 
     peer: str
     out: Outgoing
@@ -53,6 +57,8 @@ class Connection(asyncio.Protocol):
         self._holds = 0  # by bodies that nobody reads, and by what waits: while there is one, nothing is read
         self._is_behind = self._lingers = False
         self._stalled_since: float | None = None
+        self.is_refused = False
+        self._tries = limits.REPEAT_TRIES
 
     @property
     def bytes_in(self) -> int:
@@ -120,7 +126,12 @@ class Connection(asyncio.Protocol):
             if incoming.skip(data) > limits.LINGER_BYTES:
                 self.abort()
             return
+        may_repeat = self.is_refused and self._may_repeat(data)
+        if may_repeat and self._is_answered_again(data):
+            return
         refusal = incoming.read(data, self._loop.time())
+        if may_repeat and incoming.stage == "between" and len(incoming.requests) == 1:
+            incoming.requests[0].whole = data
         if refusal is not None:
             self._refuse(refusal)
         elif incoming.requests:
@@ -162,6 +173,21 @@ class Connection(asyncio.Protocol):
             self._page.resume_writing()
         else:
             self._start_next()
+
+    def _may_repeat(self, data: bytes) -> bool:
+        if not self._tries or self._stalled_since is not None or self._keeper.is_draining:
+            return False
+        return len(data) <= limits.REPEAT_BYTES and self._incoming.is_idle and not self.is_busy
+
+    def _is_answered_again(self, data: bytes) -> bool:
+        answer = self._keeper.again(self.peer, data)
+        if answer is None:
+            self._tries -= 1
+            return False
+        self._tries = min(limits.REPEAT_TRIES, self._tries + 1)
+        self._incoming.pass_over(len(data), self._loop.time())
+        self.out.repeat(answer)
+        return True
 
     # one request after the other
 

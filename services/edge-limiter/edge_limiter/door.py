@@ -7,7 +7,7 @@ from typing import Final, Self
 from aiohttp import web
 
 from edge_limiter.body import UNBOUNDED, Room
-from edge_limiter.connection import Connection, Handle
+from edge_limiter.connection import Again, Connection, Handle
 from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
@@ -27,8 +27,10 @@ class Door:
         places: Places,
         room: Room = UNBOUNDED,
         unread: Unread | None = None,
+        again: Again = lambda _peer, _data: None,
     ) -> None:
         self.handle = handle
+        self.again = again
         self.patience = patience
         self.room = room
         self.unread = unread or Unread()

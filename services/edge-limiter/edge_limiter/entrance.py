@@ -12,6 +12,7 @@ from edge_limiter.limits import Patience
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
 from edge_limiter.proxy import Proxy
+from edge_limiter.repeats import Repeats
 from edge_limiter.settings import EdgeSettings
 from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.unread import Unread
@@ -42,10 +43,11 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, metrics: EdgeMetrics,
         default_timeout_s=settings.edge_timeout_s,
         maximum_timeout_s=settings.edge_max_timeout_s,
         hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
+        repeats=Repeats(),
     )
     places = Places(settings.edge_max_connections, client_of, metrics.connection_refused)
     room, unread = Room(settings.edge_body_memory_bytes), Unread(on_cut=metrics.connection_refused)
-    return Door(boundary.handle, patience, pages, places, room, unread)
+    return Door(boundary.handle, patience, pages, places, room, unread, boundary.again)
 
 
 def warn_of_undeclared_proxy(_peer: str) -> None:

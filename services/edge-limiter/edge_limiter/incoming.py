@@ -57,6 +57,11 @@ class Incoming:
         self._stage_from = 0  # by the end of that in which the stage began
         self._bare_from = 0  # by the end of that with the last byte of the body
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request is here."""
+        return self.stage == "between" and not self.requests
+
     def read(self, data: bytes, now: float) -> Unacceptable | None:
         """Take what came. Returns why what is being received has to be refused, if it has."""
         refusal = None
@@ -79,6 +84,11 @@ class Incoming:
         elif refusal is None and self.bytes_in - self._stage_from > limits.OVERHEAD_BYTES:
             refusal = self._overhead()
         return refusal
+
+    def pass_over(self, count: int, now: float) -> None:
+        """A whole request came, and was answered without being read."""
+        self.bytes_in += count
+        self._stage_from, self.since = self.bytes_in, now
 
     def skip(self, data: bytes) -> int:
         """Throw away what came. Returns how many bytes have come in vain."""

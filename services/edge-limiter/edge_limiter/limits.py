@@ -16,6 +16,10 @@ OVERHEAD_BYTES: Final = 64 << 10
 more may come in a row without a byte of the body, for the parser adds to a line piece by piece."""
 DRAIN_BYTES: Final = 64 << 10
 """A body up to this size is read to its end after its request was refused, so that the connection can be kept."""
+REPEAT_BYTES: Final = 4 << 10
+"""Up to this size a refused request that comes again is known by its bytes."""
+REPEAT_TRIES: Final = 64
+"""So many more new ones than known ones, and no more of this connection are looked for: that costs each of them."""
 LINGER_BYTES: Final = 4 << 20
 LINGER_S: Final = 2.0
 

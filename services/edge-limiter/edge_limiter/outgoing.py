@@ -59,6 +59,10 @@ class Outgoing:
         self.has_begun = self.has_ended = True
         self._write(head if self._is_head or status in _BODILESS else head + body)
 
+    def repeat(self, whole: bytes) -> None:
+        """A whole answer, head and body, to a request that needed no reading. The connection stays."""
+        self._write(whole)
+
     def begin(self, status: int, headers: Headers, length: int | None) -> None:
         """The head of an answer whose body follows in pieces, `length` bytes if that is known."""
         self._is_chunked = length is None and not self._is_1_0

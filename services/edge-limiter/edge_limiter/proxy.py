@@ -25,13 +25,14 @@ from edge_limiter.identity import Client, Clients
 from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClosed
 from edge_limiter.passage import Passage
 from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import MAX_LIMIT
+from edge_limiter.policy import MAX_LIMIT, Policy
 from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import no_room, read_whole, request_body, send_answer, too_large
+from edge_limiter.repeats import Refused
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
-from edge_limiter.wire import date
+from edge_limiter.wire import date, response_head
 
 VIA: Final = "1.1 sluice"
 _STORE_RETRY_S: Final = 1.0
@@ -99,17 +100,31 @@ class Proxy:
 
     def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:
         """Whether this decision is the end of the request: it counts, and tells the client."""
-        policy = rule.policy
-        self.decided(policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
         if decision.allowed or rule.is_shadow:
-            passage.limits = rate_limit(policy, decision)
+            self.decided(rule.policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
+            passage.limits = rate_limit(rule.policy, decision)
             return False
-        self.refusals.count(429, route.pattern, policy.name)
         passage.status = 429
-        told, request_id = refusal(policy, decision, is_oip=route.is_oip), passage.ctx.request_id
-        headers = [("Content-Type", CONTENT_TYPE), date(), (REQUEST_ID, request_id)]
-        passage.out.send(429, headers, told.body(request_id), lines=told.lines)
+        headers, body, lines = self._refusal(route, rule.policy, decision, passage.ctx.request_id)
+        passage.out.send(429, headers, body, lines=lines)
         return True
+
+    def refuse_again(self, refused: Refused, request_id: str) -> bytes | None:
+        """Refuse a request like one that was refused before: the whole answer; None if it may go by now."""
+        rule = refused.rule
+        decision = self.limiter.denied(rule.policy, refused.key, rule.cost)
+        if decision is None or refused.rules is not self.policies.rules:
+            return None
+        headers, body, lines = self._refusal(refused.route, rule.policy, decision, request_id)
+        return response_head(429, headers, f"Content-Length: {len(body)}\r\n{lines}") + body
+
+    def _refusal(self, route: Route, policy: Policy, decision: Decision, request_id: str) -> tuple[Headers, bytes, str]:
+        """Count a refusal: the headers of its answer, the body, and header lines that are made already."""
+        self.decided(policy.name, False, decision.source)
+        self.refusals.count(429, route.pattern, policy.name)
+        told = refusal(policy, decision, is_oip=route.is_oip)
+        headers = [("Content-Type", CONTENT_TYPE), date(), (REQUEST_ID, request_id)]
+        return headers, told.body(request_id), told.lines
 
     async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
         """None when a policy that never refuses could not decide."""

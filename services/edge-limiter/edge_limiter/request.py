@@ -27,7 +27,10 @@ _ONCE: Final = frozenset(
 
 
 class Request:
-    """`fields` has lower-case names, repeated lines joined. `refusal` says why it goes no further than the door."""
+    """`fields` has lower-case names, repeated lines joined. `refusal` says why it goes no further than the door.
+
+    `whole`: all its bytes, if they came in one read and it may have to be known again.
+    """
 
     __slots__ = (
         "body",
@@ -40,6 +43,7 @@ class Request:
         "peer",
         "refusal",
         "target",
+        "whole",
     )
 
     def __init__(
@@ -62,6 +66,7 @@ class Request:
         self.body = body
         self.refusal = refusal
         self.keeps_alive = False
+        self.whole: bytes | None = None
         length = fields.get("content-length")
         self.length = int(length) if length is not None and length.isdigit() else None
 
