@@ -6,6 +6,7 @@ TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; w
 import gc
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -25,15 +26,17 @@ from launcher.valkey import Valkey
 
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PROGRAMS = {"PG_BINDIR", "REDIS_SERVER_BIN"}  # of the stores, for tests too
 
 settings.register_profile("unhurried", deadline=None)  # properties hold or not, however fast a busy machine says so
 settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
-    """Forget what drivers of PostgreSQL read beside its URL (PGSSLMODE and so on), and proxies: for other servers."""
-    for name in [*os.environ]:
-        if (name.startswith("PG") and name != "PG_BINDIR") or name.lower().endswith("_proxy"):
+    """Forget what is meant for other servers than the tests': settings of ours, drivers' (PGSSLMODE), proxies."""
+    ours = re.findall("^#([A-Z0-9_]+)=", (Path(__file__).parent / ".env.example").read_text("utf-8"), re.MULTILINE)
+    for name in {*os.environ} - PROGRAMS:
+        if name.startswith(("PG", *ours)) or name.lower().endswith("_proxy"):
             del os.environ[name]
 
 
