@@ -33,8 +33,9 @@ def main() -> int:
     asked = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop takes signals over
     try:
-        for name, value in read_dotenv(ROOT / ".env").items():
-            os.environ.setdefault(name, value)
+        if asked.state.absolute() == STATE:  # a system of tests is not for our database
+            for name, value in read_dotenv(ROOT / ".env").items():
+                os.environ.setdefault(name, value)
         command: Callable[[argparse.Namespace, System], int] = asked.command
         system = System(
             services(os.environ), os.environ, asked.state.absolute(), patience(environment.drain_s(os.environ))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.__main__ import main
 from launcher.keeper import log_path, pid_file
 from launcher.state import Running, held
 from launcher.testing import note_ports
@@ -128,3 +129,16 @@ def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) 
             assert following.wait(TIMEOUT_S) == 130
         finally:
             following.kill()
+
+
+@pytest.mark.parametrize(("state", "status"), [("own", 0), ("another", 1)])
+def test_dotenv__is_for_the_state_folder_of_the_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, status: int
+) -> None:
+    """Tests and load tests start systems of their own, which know nothing of its DATABASE_URL."""
+    (tmp_path / ".env").write_text("no setting\n")
+    monkeypatch.setattr("launcher.__main__.ROOT", tmp_path)
+    monkeypatch.setattr("launcher.__main__.STATE", tmp_path / "another")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["launcher", "--state", str(tmp_path / state), "stop"])
+    assert main() == status
