@@ -62,7 +62,7 @@ class Boundary:
 
     def again(self, peer: str, data: bytes) -> bytes | None:
         """The answer to a request that was refused before, byte for byte, and still is; None for one to be read."""
-        refused = self.repeats.get(peer, data)
+        refused = self.repeats.get(peer, data, self.proxy.policies.rules)
         if refused is None or is_verbose():  # then it gets its line in the log
             return None
         started_s = time.monotonic()
@@ -105,8 +105,8 @@ class Boundary:
         if request.whole is None or passage.out.closes or request.method == "HEAD":
             return
         if rule is not None and _TOLD.isdisjoint(request.fields):
-            refused = Refused(request.method, route, rule, passage.key, self.proxy.policies.rules)
-            self.repeats.put(connection.peer, request.whole, refused)
+            refused = Refused(request.method, route, rule, passage.key)
+            self.repeats.put(connection.peer, request.whole, refused, self.proxy.policies.rules)
 
     def _end(self, passage: Passage) -> None:
         passage.request.body.free_room()

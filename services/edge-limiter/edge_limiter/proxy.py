@@ -113,7 +113,7 @@ class Proxy:
         """Refuse a request like one that was refused before: the whole answer; None if it may go by now."""
         rule = refused.rule
         decision = self.limiter.denied(rule.policy, refused.key, rule.cost)
-        if decision is None or refused.rules is not self.policies.rules:
+        if decision is None:
             return None
         headers, body, lines = self._refusal(refused.route, rule.policy, decision, request_id)
         return response_head(429, headers, f"Content-Length: {len(body)}\r\n{lines}") + body

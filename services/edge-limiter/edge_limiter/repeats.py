@@ -14,26 +14,33 @@ MOST_KNOWN: Final = 16_384
 
 
 class Refused(NamedTuple):
-    """Under what a request was refused, and the rules in force then: under others it may have to be answered."""
+    """Under what a request was refused."""
 
     method: str
     route: Route
     rule: Rule
     key: bytes
-    rules: tuple[Rule, ...]
 
 
 class Repeats:
-    """What was refused, by the peer it came from and all of its bytes: these decide what is read out of them."""
+    """What was refused, by the peer it came from and all of its bytes: these decide what is read out of them.
+
+    `rules` are those in force. Under others all has to be read anew, and what is known would keep the old ones, keys
+    and all, in memory.
+    """
 
     def __init__(self, most: int = MOST_KNOWN) -> None:
         self._most = most
         self._refused: OrderedDict[tuple[str, bytes], Refused] = OrderedDict()
+        self._rules: tuple[Rule, ...] = ()
 
-    def get(self, peer: str, whole: bytes) -> Refused | None:
-        return self._refused.get((peer, _digest(whole)))
+    def get(self, peer: str, whole: bytes, rules: tuple[Rule, ...]) -> Refused | None:
+        return self._refused.get((peer, _digest(whole))) if rules is self._rules else None
 
-    def put(self, peer: str, whole: bytes, refused: Refused) -> None:
+    def put(self, peer: str, whole: bytes, refused: Refused, rules: tuple[Rule, ...]) -> None:
+        if rules is not self._rules:
+            self._rules = rules
+            self._refused.clear()
         self._refused[peer, _digest(whole)] = refused
         if len(self._refused) > self._most:
             self._refused.popitem(last=False)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,8 @@ from edge_limiter.routes import ROUTES
 
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: edge\r\nContent-Length: 2\r\n\r\n{}"
 RULE = Rule(Policy("predict", 1, 60))
-REFUSED = Refused("POST", ROUTES[0], RULE, b"key", ())
+RULES = (RULE,)
+REFUSED = Refused("POST", ROUTES[0], RULE, b"key")
 
 
 @dataclass
@@ -168,14 +170,24 @@ async def test_client_that_fits_again__is_answered(
 
 def test_peer__has_repeats_of_its_own() -> None:
     repeats = Repeats()
-    repeats.put("192.0.2.1", REQUEST, REFUSED)
-    assert repeats.get("192.0.2.1", REQUEST) is REFUSED
-    assert repeats.get("192.0.2.2", REQUEST) is None
-    assert repeats.get("192.0.2.1", REQUEST + b" ") is None
+    repeats.put("192.0.2.1", REQUEST, REFUSED, RULES)
+    assert repeats.get("192.0.2.1", REQUEST, RULES) is REFUSED
+    assert repeats.get("192.0.2.2", REQUEST, RULES) is None
+    assert repeats.get("192.0.2.1", REQUEST + b" ", RULES) is None
+
+
+def test_what_was_refused_under_other_rules__is_forgotten_and_with_it_these_rules() -> None:
+    repeats = Repeats()
+    held = sys.getrefcount(RULES), sys.getrefcount(REFUSED)
+    repeats.put("192.0.2.1", REQUEST, REFUSED, RULES)
+    other = (Rule(Policy("wide", 5, 60)),)
+    assert repeats.get("192.0.2.1", REQUEST, other) is None
+    repeats.put("192.0.2.2", REQUEST, Refused("POST", ROUTES[0], other[0], b"key"), other)
+    assert (sys.getrefcount(RULES), sys.getrefcount(REFUSED)) == held
 
 
 def test_repeats__are_bounded_oldest_out_first() -> None:
     repeats = Repeats(2)
     for number in range(3):
-        repeats.put("192.0.2.1", b"%d" % number, REFUSED)
-    assert [repeats.get("192.0.2.1", b"%d" % number) for number in range(3)] == [None, REFUSED, REFUSED]
+        repeats.put("192.0.2.1", b"%d" % number, REFUSED, RULES)
+    assert [repeats.get("192.0.2.1", b"%d" % number, RULES) for number in range(3)] == [None, REFUSED, REFUSED]
