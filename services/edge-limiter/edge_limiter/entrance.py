@@ -46,7 +46,7 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, metrics: EdgeMetrics,
         repeats=Repeats(),
     )
     places = Places(settings.edge_max_connections, client_of, metrics.connection_refused)
-    room, unread = Room(settings.edge_body_memory_bytes), Unread(on_cut=metrics.connection_refused)
+    room, unread = Room(settings.edge_body_memory_bytes), Unread(whose=client_of, on_cut=metrics.connection_refused)
     return Door(boundary.handle, patience, pages, places, room, unread, boundary.again)
 
 

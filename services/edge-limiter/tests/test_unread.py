@@ -1,11 +1,16 @@
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
+from edge_limiter.app import DOOR
 from edge_limiter.unread import Unread
 
 
 class Client:
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "192.0.2.1") -> None:
+        self.peer = peer
         self.is_cut = False
 
     def abort(self) -> None:
@@ -19,7 +24,7 @@ def cuts() -> list[str]:
 
 @pytest.fixture
 def unread(cuts: list[str]) -> Unread:
-    return Unread(100, cuts.append)
+    return Unread(100, str.encode, cuts.append)
 
 
 def test_beyond_the_limit__those_that_have_read_nothing_for_longest_are_cut_off(
@@ -39,6 +44,30 @@ def test_client_that_caught_up__is_no_longer_the_slowest(unread: Unread) -> None
     unread.remove(first)
     unread.add(first, 61)
     assert (first.is_cut, second.is_cut) == (False, True)
+
+
+def test_beyond_the_limit__who_takes_most_loses_its_own_connections_and_nobody_elses(unread: Unread) -> None:
+    slow = Client("192.0.2.2")
+    unread.add(slow, 20)
+    flood = [Client() for _ in range(9)]
+    for client in flood:
+        unread.add(client, 20)
+    assert not slow.is_cut
+    assert [client.is_cut for client in flood] == 5 * [True] + 4 * [False]
+    for client in (slow, *flood):
+        unread.remove(client)
+    others = [Client(f"198.51.100.{number}") for number in range(6)]
+    for client in others:
+        unread.add(client, 20)
+    assert [client.is_cut for client in others] == [True] + 5 * [False]
+
+
+async def test_edge__tells_clients_by_their_addresses(start_edge: Callable[..., Awaitable[Any]]) -> None:
+    unread = (await start_edge()).service.app[DOOR].unread
+    slow, flood = Client("192.0.2.2"), [Client() for _ in range(4)]
+    for client in (slow, *flood):
+        unread.add(client, 20 << 20)
+    assert [client.is_cut for client in (slow, *flood)] == [False, True, True, False, False]
 
 
 def test_client_that_leaves_or_was_cut_off__holds_nothing(unread: Unread) -> None:
