@@ -19,7 +19,7 @@ DRAIN_BYTES: Final = 64 << 10
 REPEAT_BYTES: Final = 4 << 10
 """Up to this size a refused request that comes again is known by its bytes."""
 REPEAT_TRIES: Final = 64
-"""So many more new ones than known ones, and no more of this connection are looked for: that costs each of them."""
+"""Once a connection brought so many more that were not known than were, none is looked for: each look costs a µs."""
 LINGER_BYTES: Final = 4 << 20
 LINGER_S: Final = 2.0
 

@@ -37,6 +37,14 @@ class Flood:
         self.writer.write(data)
         return await self.answer()
 
+    async def send(self, data: bytes) -> None:
+        """Until the edge has it."""
+        bytes_in, _ = self.door.bytes
+        self.writer.write(data)
+        async with asyncio.timeout(60):
+            while self.door.bytes[0] == bytes_in:
+                await asyncio.sleep(0)
+
     async def answer(self) -> tuple[int, dict[str, str], dict[str, Any]]:
         async with asyncio.timeout(60):
             line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().removesuffix("\r\n\r\n").split("\r\n")
@@ -103,15 +111,22 @@ async def test_what_differs_in_a_byte__is_read(flood: Flood) -> None:
     for _ in range(4):
         assert [(await flood.ask(REQUEST + REQUEST))[0], (await flood.answer())[0]] == [429, 429]
     assert not any(flood.known)
-    bytes_in, _ = flood.door.bytes
-    flood.writer.write(REQUEST[:-1])
-    async with asyncio.timeout(60):
-        while flood.door.bytes[0] == bytes_in:
-            await asyncio.sleep(0)
+    await flood.send(REQUEST[:-1])
     assert (await flood.ask(REQUEST[-1:]))[0] == 429
     assert not any(flood.known)
     status, headers, _ = await flood.ask(REQUEST.replace(b"edge\r\n", b"edge\r\nBad Name: x\r\n"))
     assert (status, headers["Connection"]) == (400, "close")
+
+
+async def test_client_that_does_not_read__is_answered_only_once_it_does(flood: Flood) -> None:
+    await flood.become_known()
+    [connection] = [connection for connection in flood.door.connections if connection.is_refused]
+    connection.pause_writing()
+    _, bytes_out = flood.door.bytes
+    await flood.send(REQUEST)
+    assert flood.door.bytes[1] == bytes_out
+    connection.resume_writing()
+    assert (await flood.answer())[0] == 429
 
 
 async def test_client_whose_requests_all_differ__is_soon_no_longer_looked_for(flood: Flood) -> None:
