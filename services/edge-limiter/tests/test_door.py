@@ -457,6 +457,10 @@ async def test_client_that_does_not_read__is_cut_off_for_the_next_when_both_answ
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await slow.readexactly(32 << 20)
     await until(lambda: not unread.held_bytes)
+    _, third = await front.connect(HEAD + b"Content-Length: 0\r\n\r\n")
+    await until(lambda: unread.held_bytes)
+    third.transport.abort()
+    await until(lambda: not unread.held_bytes)
     for writer in (first, second):
         writer.close()
 

@@ -111,11 +111,53 @@ async def test_what_differs_in_a_byte__is_read(flood: Flood) -> None:
     for _ in range(4):
         assert [(await flood.ask(REQUEST + REQUEST))[0], (await flood.answer())[0]] == [429, 429]
     assert not any(flood.known)
+    for _ in range(3):
+        assert (await flood.ask(REQUEST + REQUEST[:9]))[0] == 429
+        assert (await flood.ask(REQUEST[9:]))[0] == 429
+    assert not any(flood.known)
     await flood.send(REQUEST[:-1])
     assert (await flood.ask(REQUEST[-1:]))[0] == 429
     assert not any(flood.known)
     status, headers, _ = await flood.ask(REQUEST.replace(b"edge\r\n", b"edge\r\nBad Name: x\r\n"))
     assert (status, headers["Connection"]) == (400, "close")
+
+
+async def test_body_that_looks_like_a_known_request__is_a_body(flood: Flood) -> None:
+    await flood.become_known()
+    head = REQUEST.removesuffix(b"2\r\n\r\n{}") + b"%d\r\n\r\n" % len(REQUEST)
+    assert (await flood.ask(head))[0] == 429
+    _, bytes_out = flood.door.bytes
+    await flood.send(REQUEST)
+    assert flood.door.bytes[1] == bytes_out
+    assert (await flood.ask())[0] == 429
+
+
+async def test_client_that_wants_its_connection_closed__has_it_closed(flood: Flood) -> None:
+    last = REQUEST.replace(b"edge\r\n", b"edge\r\nConnection: close\r\n")
+    for _ in range(2):
+        await flood.become_known()
+        status, headers, _ = await flood.ask(last)
+        assert (status, headers["Connection"], await flood.reader.read()) == (429, "close", b"")
+        flood.writer.close()
+        flood.reader, flood.writer = await asyncio.open_connection("127.0.0.1", flood.edge.port)
+
+
+async def test_connection_on_which_known_requests_come__is_not_idle(flood: Flood) -> None:
+    await flood.become_known()
+    [connection] = [connection for connection in flood.door.connections if connection.is_refused]
+    connection._incoming.since -= 40
+    assert (await flood.ask())[0] == 429
+    assert flood.known == [True]
+    flood.door.sweep(asyncio.get_running_loop().time() + 30)
+    assert (await flood.ask())[0] == 429
+
+
+async def test_after_a_request_that_was_not_refused__nothing_is_looked_for(flood: Flood) -> None:
+    await flood.become_known()
+    assert (await flood.ask(REQUEST.replace(b"/predict", b"/missing")))[0] == 404
+    flood.known.clear()
+    assert (await flood.ask())[0] == 429
+    assert flood.known == []
 
 
 async def test_client_that_does_not_read__is_answered_only_once_it_does(flood: Flood) -> None:
