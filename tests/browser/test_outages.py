@@ -15,6 +15,15 @@ BLUE = """selector => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return pixels.filter((red, i) => i % 4 === 0 && red === 0 && pixels[i + 1] === 0x72 && pixels[i + 2] === 0xb2).length;
 }"""  # how many pixels have the colour of what was answered
+SOON = """
+  window.planned = 0;
+  const { setTimeout: later } = window;
+  window.setTimeout = (act, ms) => {
+    if (ms !== 2_000) return later(act, ms);
+    window.planned += 1;
+    return later(act, 20);
+  };
+"""  # a page that loads itself again does so at once, and counts it
 
 Open = Callable[..., Visit]
 Take = Callable[[Page, str], None]
@@ -63,6 +72,38 @@ def test_a_file_that_a_replica_of_another_version_does_not_have__is_asked_for_ag
     with visited.page.expect_response(lambda answer: answer.url.endswith(name) and answer.ok):
         visited.page.reload(wait_until="commit")
     visited.live()
+
+
+@pytest.mark.parametrize("name", ["format.js", "charts.css"])
+def test_a_file_that_never_comes__is_named_after_some_tries(system: System, visit: Open, name: str) -> None:
+    """Such as one that an extension of the browser keeps away: the page loaded itself again for ever."""
+    visited = visit(system, script=SOON)
+    page = visited.page
+    visited.live()
+    loads: list[str] = []
+    page.on("request", lambda asked: loads.append(asked.url) if asked.is_navigation_request() else None)
+    page.route(f"**/{name}", lambda route: route.abort())
+    page.reload(wait_until="commit")
+    said = page.get_by_role("alert").filter(has_text="cannot be loaded")
+    expect(said).to_contain_text(name)
+    assert len(loads) == 20
+    page.unroute(f"**/{name}")
+    page.reload()
+    visited.live()
+    expect(said).to_have_count(0)
+
+
+def test_a_picture_that_others_put_into_the_page__does_not_load_it_again(system: System, visit: Open) -> None:
+    """Such as that of an extension: the page's policy refuses it, or its server has none."""
+    visited = visit(system, script=SOON)
+    visited.live()
+    other = """() => new Promise((failed) => {
+      const picture = new Image();
+      picture.onerror = () => failed(window.planned);
+      picture.src = "/none";
+      document.body.append(picture);
+    })"""
+    assert visited.page.evaluate(other) == 0
 
 
 def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(

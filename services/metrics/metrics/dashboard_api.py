@@ -19,6 +19,7 @@ _HEADERS: Final = {
     hdrs.VARY: hdrs.ACCEPT_ENCODING,
 }
 _REVALIDATED: Final = "no-cache"
+_NOT_KEPT: Final = "no-store"  # some caches keep even a 404 for minutes, where nothing says so
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -37,7 +38,8 @@ def add_dashboard(app: web.Application, assets: Assets) -> None:
         is_own = version == assets.version
         asset = assets.files.get(name)
         if asset is None or not (is_own or name == EARLY):
-            raise Problem(404, "No such file in this version of the dashboard; load the page again.")
+            detail = "No such file in this version of the dashboard; load the page again."
+            raise Problem(404, detail, headers={hdrs.CACHE_CONTROL: _NOT_KEPT})
         return _answer(request, asset, _FOR_EVER if is_own else _REVALIDATED)
 
     async def without_slash(_request: web.Request) -> web.Response:

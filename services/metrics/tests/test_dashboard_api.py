@@ -95,12 +95,14 @@ async def test_a_file_that_is_not_of_this_version__is_404(client: Client, assets
     response = await client.get(f"/dashboard/{path.format(version=assets.version)}")
     assert response.status == 404
     assert response.content_type == "application/problem+json"
-    assert "Cache-Control" not in response.headers
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 async def test_a_file_of_another_version__is_none_of_ours(client: Client) -> None:
     """Modules that are not of one version do not even start: one asks for what the other does not have."""
-    assert (await client.get("/dashboard/0000/app.js")).status == 404
+    response = await client.get("/dashboard/0000/app.js")
+    assert response.status == 404
+    assert response.headers["Cache-Control"] == "no-store"  # the other version's replica has it
 
 
 async def test_what_loads_the_page_again__is_there_for_other_versions_and_not_kept(
