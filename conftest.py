@@ -27,17 +27,21 @@ from launcher.valkey import Valkey
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PROGRAMS = {"PG_BINDIR", "REDIS_SERVER_BIN"}  # of the stores, for tests too
+HERE = ("localhost", "127.0.0.1", "::1", "[::1]")  # the last is what urllib looks for
 
 settings.register_profile("unhurried", deadline=None)  # properties hold or not, however fast a busy machine says so
 settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
-    """Forget what is meant for other servers than the tests': settings of ours, drivers' (PGSSLMODE), proxies."""
+    """Forget what is meant for other servers than the tests': settings of ours, drivers' (PGSSLMODE), and proxies here,
+    which npm may need for what it fetches."""
     ours = re.findall("^#([A-Z0-9_]+)=", (Path(__file__).parent / ".env.example").read_text("utf-8"), re.MULTILINE)
     for name in {*os.environ} - PROGRAMS:
-        if name.startswith(("PG", *ours)) or name.lower().endswith("_proxy"):
+        if name.startswith(("PG", *ours)):
             del os.environ[name]
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join((os.environ.get(name, ""), *HERE)).lstrip(",")
 
 
 def _given(variable: str, state: Path) -> int | None:
