@@ -1,6 +1,7 @@
 """Judges the threshold rules on a timer, one replica a tick, and keeps what becomes of their alerts."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
@@ -21,6 +22,7 @@ from metrics.windows import SECOND
 log = structlog.get_logger()
 
 HISTORY_S: Final = 90 * 86_400
+_SETTLES_S: Final = 10.0  # once Redis is back, who has events for it tries again after at most five
 
 
 class Evaluator:
@@ -46,6 +48,7 @@ class Evaluator:
         self._notifies = notifies
         self._lag_s = lag_s
         self._now = now
+        self._unknown_s = -math.inf
 
     async def watch(self) -> NoReturn:
         """Evaluate every interval; while PostgreSQL is away nothing changes. No error ends it: alerts are the alarm."""
@@ -66,7 +69,7 @@ class Evaluator:
 
     async def evaluate(self) -> bool:
         """Judge every rule, unless another replica did in this tick; returns whether this one did."""
-        lag_s = await self._lag_s()
+        lag_s = await self._settled_lag_s()
         async with self._database.transaction() as connection:
             if not await alert_store.is_alone(connection):
                 return False
@@ -84,6 +87,13 @@ class Evaluator:
             self._metrics.transitions[episode.state].inc()
             log.info("alert", rule=episode.rule.name, state=episode.state, value=episode.value)
         return True
+
+    async def _settled_lag_s(self) -> float | None:
+        """Unknown for a while longer than it is: what waited in journals is not in the stream at once."""
+        lag_s, now_s = await self._lag_s(), self._now()
+        if lag_s is None:
+            self._unknown_s = now_s
+        return None if abs(now_s - self._unknown_s) < _SETTLES_S else lag_s
 
     async def _advance(self, connection: Connection, readings: Sequence[ThresholdState], now_us: int) -> list[Episode]:
         """Returns the episodes that came into another state."""
