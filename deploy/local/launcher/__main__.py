@@ -33,7 +33,7 @@ def main() -> int:
     asked = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the event loop takes signals over
     try:
-        if asked.state.absolute() == STATE:  # a system of tests is not for our database
+        if asked.state.resolve() == STATE.resolve():  # tests and load tests have systems of their own
             for name, value in read_dotenv(ROOT / ".env").items():
                 os.environ.setdefault(name, value)
         command: Callable[[argparse.Namespace, System], int] = asked.command
@@ -130,7 +130,7 @@ def _happens(condition: Callable[[], bool], within_s: float) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launcher", description="Runs the whole system on this machine.")
-    parser.add_argument("--state", type=Path, default=STATE, help="folder of all state (.sluice)")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder of all state; with .sluice .env is read")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace, System], int], text: str) -> argparse.ArgumentParser:
