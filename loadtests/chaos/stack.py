@@ -31,6 +31,8 @@ SERVICES: Final[tuple[Service, ...]] = ("edge-limiter", "inference", "metrics", 
 STORES: Final[tuple[Store, ...]] = ("postgres", "valkey")
 START_S: Final = 120.0
 STOP_S: Final = 60.0
+_NONE_GIVEN: Final = {"DATABASE_URL": "", "DATABASE_URL_FILE": "", "REDIS_HOST": ""}
+"""Stores that the shell names are another system's, and are neither broken nor asked."""
 _EXPORT: Final = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 
 
@@ -61,7 +63,7 @@ class Stack:
 
     async def start(self) -> None:
         """Return when everything is ready."""
-        said = await self._launch("stores", "infra", {}, "export REDIS_PASSWORD")
+        said = await self._launch("stores", "infra", _NONE_GIVEN, "export REDIS_PASSWORD")
         self._stores = dict(_EXPORT.findall(said))
         await self._launch("services", "run", await self._through_proxies(), "curl ")
 
