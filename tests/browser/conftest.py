@@ -29,6 +29,7 @@ QUICK: Final = {"METRICS_EVALUATE_S": "1", "METRICS_STREAM_S": "1"}
 CALM: Final = {"name": "error-rate", "metric": "error_rate", "above": 0.5, "window": "5m", "min_samples": 100}
 SLOW: Final = {"name": "latency-p95", "metric": "latency_ms.p95", "above": 500.0, "window": "5m", "min_samples": 100}
 PATIENCE_MS: Final = 60_000  # what a busy test machine may take for what a reader sees at once
+OWN: Final = "window.own = name => new URL(name, document.scripts[0].src).href;"  # a file of the page's version
 IMAGE_BYTES_MAX: Final = 120 * 1024
 
 
@@ -132,8 +133,7 @@ def visit(browser: Browser, addresses: Iterator[str]) -> Iterator[Callable[..., 
             **{"color_scheme": "light", **options},
         )
         context.set_default_timeout(PATIENCE_MS)
-        if script:
-            context.add_init_script(script)
+        context.add_init_script(OWN + script)
         visited = Visit(context.new_page(), [])
         watch(visited, system.url)
         visits.append(visited)

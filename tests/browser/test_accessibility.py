@@ -123,6 +123,6 @@ def test_the_readers_own_colours__leave_the_chosen_window_and_all_that_is_drawn(
     )
     assert [selector for selector in drawn if page.evaluate(ground, selector) == panel] == []
     halo, ink = page.evaluate(
-        """() => import("/dashboard/any/theme.js").then(({ colour }) => ["--surface", "--bad"].map(colour))"""
+        """() => import(own("theme.js")).then(({ colour }) => ["--surface", "--bad"].map(colour))"""
     )
     assert halo != ink  # around a limit's name, and of it

@@ -151,7 +151,7 @@ def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Op
     expect(page.locator("#plot-rates")).to_have_class(re.compile("highlight"))
 
 
-FIGURES = """figures => import("/dashboard/any/format.js").then(
+FIGURES = """figures => import(own("format.js")).then(
   ({ figureValue }) => figures.map(([value, unit, window]) => figureValue({ value, unit, window })))"""
 
 

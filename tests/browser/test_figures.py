@@ -24,7 +24,7 @@ def test_times__tell_their_zone_their_day_and_the_hour_that_comes_twice(system: 
     expect(page.locator("#plot-latency .legend-at")).to_have_text(re.compile(r"^\d{1,2} \w+, \d\d:\d\d:\d\d"))
     page = visit(system, timezone_id="Europe/Berlin").page
     shown = page.evaluate(
-        """() => import("/dashboard/any/format.js").then(({ dateTime }) =>
+        """() => import(own("format.js")).then(({ dateTime }) =>
           ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"].map(dateTime))"""
     )
     assert [text.startswith("25 Oct, 02:30:00") for text in shown] == [True, True]
@@ -41,14 +41,14 @@ def test_a_limit__is_told_as_it_was_set(system: System, visit: Open) -> None:
         ("throughput_per_s", 0.125, 0): "Throughput above 0.125 /s over 5 minutes",
         ("requests", 10_000, 0): "Requests above 10,000 over 5 minutes",
     }
-    sentences = """rules => import("/dashboard/any/rules.js").then(({ sentence }) =>
+    sentences = """rules => import(own("rules.js")).then(({ sentence }) =>
       rules.map(([metric, above, for_s]) => sentence({ metric, above, for_s, window: "5m" })))"""
     assert visit(system).page.evaluate(sentences, [*map(list, told)]) == [*told.values()]
 
 
 def test_names_of_limits_that_are_close__stand_beside_each_other(system: System, visit: Open) -> None:
     drawn = """async () => {
-      const { Plot } = await import("/dashboard/any/plot.js");
+      const { Plot } = await import(own("plot.js"));
       const plot = new Plot({ id: "x", title: "x", series: [] });
       plot.limits = [[500, "critical"], [400, "warning"], [490, "page"], [800, "far"]];
       const ctx = document.createElement("canvas").getContext("2d");
@@ -123,7 +123,7 @@ def test_labels_that_are_many_long_or_run_from_the_right__leave_the_page_its_sha
     assert page.evaluate(OVERFLOW) == 0
     drawn = page.evaluate(
         """async ([long, aside]) => {
-          const { Labels } = await import("/dashboard/any/shares.js");
+          const { Labels } = await import(own("shares.js"));
           const labels = new Labels();
           document.getElementById("plot-labels").replaceWith(labels.figure);
           const names = [long, aside, ...Array.from({ length: 26 }, (_, i) => `label ${i}`)];

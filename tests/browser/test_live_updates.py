@@ -177,7 +177,7 @@ def test_a_button_that_is_at_work__keeps_the_focus(system: System, api: Api, vis
 def test_what_fires_still__is_shaded_up_to_now_by_the_servers_clock(system: System, api: Api, visit: Open) -> None:
     aggregate, _ = api.ask("POST", "/metrics/aggregated", {"window": "1h"})
     shaded = """async (aggregate) => {
-      const { Plots } = await import("/dashboard/any/plots.js");
+      const { Plots } = await import(own("plots.js"));
       const plots = new Plots(document.createElement("div"));
       Date.now = () => Date.parse(aggregate.range.start); // an hour behind
       const firing = { rule: { metric: "latency_ms.p95" }, firing_at: aggregate.series[50].at, resolved_at: null };
