@@ -38,7 +38,7 @@ class Launched:
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [*ahead, sys.executable, str(LAUNCHER), str(self.state), str(folder), str(base), *names],
-                env={**_without_stores(), **environment},
+                env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -341,7 +341,3 @@ def wait_for_end(pid: int) -> None:
         assert select.select([descriptor], [], [], TIMEOUT_S)[0], f"{pid} still runs"
     finally:
         os.close(descriptor)
-
-
-def _without_stores() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}

@@ -17,12 +17,11 @@ from launcher.testing import note_ports
 
 TIMEOUT_S = 60
 NOT_RUNNING = "not running; `make run` starts it\n"
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_HOST"}}
 
 
 def start(state: Path, *words: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "launcher", "--state", str(state), *words]
-    return subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def said(state: Path, *words: str) -> tuple[int, str]:
