@@ -93,7 +93,7 @@ class Evaluator:
         lag_s, now_s = await self._lag_s(), self._now()
         if lag_s is None:
             self._unknown_s = now_s
-        return None if abs(now_s - self._unknown_s) < _SETTLES_S else lag_s
+        return None if abs(now_s - self._unknown_s) < self._interval_s + _SETTLES_S else lag_s
 
     async def _advance(self, connection: Connection, readings: Sequence[ThresholdState], now_us: int) -> list[Episode]:
         """Returns the episodes that came into another state."""
