@@ -5,7 +5,6 @@ python loadtests/capacity.py
 
 import asyncio
 import os
-import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -13,12 +12,9 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import psutil
+from own_system import own_system
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-from system import System
 
 from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
 from common.postgres import create_pool
@@ -112,9 +108,7 @@ async def lsn(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
 
 
 async def memory(state: Path) -> None:
-    system = System(state, PORT_BASE + 10, {})
-    system.start()
-    try:
+    with own_system(state) as system:
         async with aiohttp.ClientSession(system.url) as client:
             gate = asyncio.Semaphore(32)
 
@@ -137,8 +131,6 @@ async def memory(state: Path) -> None:
         found = await connection.fetch(CONNECTIONS)
         print("connections:", ", ".join(f"{name} {count}" for name, count in found))
         await connection.close()
-    finally:
-        system.stop()
 
 
 if __name__ == "__main__":
