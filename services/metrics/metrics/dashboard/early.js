@@ -34,7 +34,8 @@
   function counted(next) {
     try {
       const tries = next(Number(sessionStorage.getItem(KEY)));
-      sessionStorage.setItem(KEY, tries);
+      if (tries) sessionStorage.setItem(KEY, tries);
+      else sessionStorage.removeItem(KEY);
       return tries;
     } catch {
       return 0;
