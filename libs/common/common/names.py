@@ -23,7 +23,8 @@ async def look_up(host: str) -> None:
     if question is None or question.done():
         question = questions[host] = asyncio.ensure_future(loop.getaddrinfo(host, None))
         question.add_done_callback(_heed)
-    await asyncio.shield(question)
+    await asyncio.wait([question])  # shield would log an error that comes late, from Python 3.14 on
+    question.result()
 
 
 def _is_address(host: str) -> bool:
