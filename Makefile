@@ -11,7 +11,7 @@ LAUNCHER := .venv/bin/python -m launcher
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
-	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests
+	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/local/machine.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
 	./services/analyst[generativeai,genai] ./deploy/local

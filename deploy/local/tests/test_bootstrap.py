@@ -9,7 +9,8 @@ from pathlib import Path
 
 import bootstrap
 import pytest
-from bootstrap import Progress, SetUpError, check_machine, installed, main, reason_to_rebuild, run_pip, set_up
+from bootstrap import Progress, installed, main, reason_to_rebuild, run_pip, set_up
+from machine import SetUpError, check_machine
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,7 +63,7 @@ def test_python_without_venv__is_named_with_the_cure() -> None:
 
 
 def test_python_without_wheels__is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bootstrap.NEWEST", (3, 10))
+    monkeypatch.setattr("machine.NEWEST", (3, 10))
     with pytest.raises(SetUpError, match=rf"^Python {VERSION} at /.+ is too new: .* Use 3\.11 to 3\.10, as in: make"):
         check_machine("run", [], free_mb=99_999)
 
