@@ -57,7 +57,9 @@ class Unread:
                 self._is_told = True
 
     def remove(self, reader: Reader) -> None:
-        client, size_bytes = self._waiting.pop(reader, (None, 0))
+        if reader not in self._waiting:
+            return
+        client, size_bytes = self._waiting.pop(reader)
         self._held[client] -= size_bytes
         if not self._held[client]:
             del self._held[client]
