@@ -1,4 +1,4 @@
-"""Which policy limits a request, and whom it counts: the most specific rule that matches, else the route's own."""
+"""Choose the rule that limits a request: the most specific one that applies, otherwise the route's default."""
 
 import hashlib
 import re
@@ -41,18 +41,11 @@ class Rule:
         """Whether this client is never let in."""
         return _holds(self.deny, client)
 
-    def bucket(self, client: Client, fields: Mapping[str, str]) -> bytes:
-        """Under what the client is counted: its API key's digest if that is known, else its address.
-
-        The digest is of the key's bytes as they came: `fields` has each byte as a character.
-
-        A key that nobody issued must not be a bucket: a new one for each request would be a way around the limit.
-        """
-        if self.identity == "api-key":
-            digest = hashlib.sha256(api_key(fields).encode("latin-1", "surrogateescape")).digest()
-            if digest in self.keys:
-                return key_bucket(digest)
-        return client.bucket
+    def bucket(self, client: Client, key_digest: bytes) -> bytes | None:
+        """Return what the client is counted under; None if the rule is for API keys and this is not one of them."""
+        if self.identity == "ip":
+            return client.bucket
+        return key_bucket(key_digest) if key_digest in self.keys else None
 
 
 class PolicySet:
@@ -74,7 +67,7 @@ class PolicySet:
         self.rules = rules
         patterns = [(_compile(path), rule, _rank(path, rule)) for rule in self.rules for path in rule.paths]
         self._patterns = sorted(patterns, key=lambda item: item[2], reverse=True)
-        self._found: dict[tuple[str, str, str | None], Rule | None] = {}
+        self._found: dict[tuple[str, str, str | None], tuple[Rule, ...]] = {}
 
     def named(self, name: str) -> Policy | None:
         """A policy in force."""
@@ -83,23 +76,36 @@ class PolicySet:
                 return rule.policy
         return None
 
-    def rule(self, method: str, path: str, default: str | None) -> Rule | None:
-        """The most specific rule for this request; else the default of its route, if that has one."""
-        if not self._patterns:
-            return self._defaults[default] if default is not None else None
-        key = (method, path, default)
-        if key in self._found:
-            return self._found[key]
-        found = self._search(method, path, default)
-        if len(self._found) < _MEMO and len(path) <= MEMO_LENGTH:
-            self._found[key] = found
-        return found
+    def find(
+        self, method: str, path: str, default: str | None, client: Client, fields: Mapping[str, str]
+    ) -> tuple[Rule, bytes] | None:
+        """Return the most specific rule that applies to this request, and what the client is counted under.
 
-    def _search(self, method: str, path: str, default: str | None) -> Rule | None:
-        for pattern, rule, _ in self._patterns:
-            if rule.takes(method) and pattern.fullmatch(path):
-                return rule
-        return self._defaults[default] if default is not None else None
+        A rule for API keys applies only to requests that carry one of its keys. The route's default comes last.
+        """
+        rules = self._matching(method, path, default)
+        key_digest = digest_of(api_key(fields)) if any(rule.keys for rule in rules) else b""
+        for rule in rules:
+            bucket = rule.bucket(client, key_digest)
+            if bucket is not None:
+                return rule, bucket
+        return None
+
+    def _matching(self, method: str, path: str, default: str | None) -> tuple[Rule, ...]:
+        """Return the rules for this method and path, most specific first, then the route's default."""
+        key = (method, path, default)
+        rules = self._found.get(key)
+        if rules is None:
+            rules = self._search(method, path, default)
+            if len(self._found) < _MEMO and len(path) <= MEMO_LENGTH:
+                self._found[key] = rules
+        return rules
+
+    def _search(self, method: str, path: str, default: str | None) -> tuple[Rule, ...]:
+        found = [rule for pattern, rule, _ in self._patterns if rule.takes(method) and pattern.fullmatch(path)]
+        if default is not None:
+            found.append(self._defaults[default])
+        return tuple(dict.fromkeys(found))  # a rule may match by two of its paths
 
 
 def api_key(fields: Mapping[str, str]) -> str:
@@ -109,6 +115,11 @@ def api_key(fields: Mapping[str, str]) -> str:
         return key
     scheme, _, token = fields.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def digest_of(key: str) -> bytes:
+    """Return the SHA-256 digest of an API key's bytes; a header value holds each byte as one character."""
+    return hashlib.sha256(key.encode("latin-1", "surrogateescape")).digest()
 
 
 def key_bucket(digest: bytes) -> bytes:

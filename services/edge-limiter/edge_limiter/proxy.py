@@ -62,15 +62,16 @@ class Proxy:
         passage.client = client
         if route.needs_admin:
             self.admin.check(request.fields)
-        rule = self.policies.rule(request.method, passage.target.path, route.policy)
-        if rule is None:
+        found = self.policies.find(request.method, passage.target.path, route.policy, client, request.fields)
+        if found is None:
             return False
+        rule, bucket = found
         if rule.deny and rule.denies(client):
             raise Problem(403, "Requests from this address are not taken.")
         if rule.allow and rule.allows(client):
             return False
         passage.rule = rule
-        passage.key = self.limiter.key(rule.policy, rule.bucket(client, request.fields))
+        passage.key = self.limiter.key(rule.policy, bucket)
         denial = self.limiter.denied(rule.policy, passage.key, rule.cost)
         return denial is not None and self._refuses(passage, route, rule, denial)
 

@@ -3,14 +3,20 @@ import hashlib
 import pytest
 
 from edge_limiter.identity import Client, Clients, parse_network
-from edge_limiter.policies import PolicySet, Rule
+from edge_limiter.policies import PolicySet, Rule, digest_of
 from edge_limiter.policy import Policy
 
 CLIENT = Clients().of("192.0.2.7")
+K1 = hashlib.sha256(b"k1").digest()
 
 
 def rule(name: str, *paths: str, **options: object) -> Rule:
     return Rule(Policy(name, 10, 60), paths, **options)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def found_name(policies: PolicySet, method: str, path: str, default: str | None = None, key: str = "") -> str | None:
+    found = policies.find(method, path, default, CLIENT, {"x-api-key": key})
+    return None if found is None else found[0].policy.name
 
 
 @pytest.mark.parametrize(
@@ -40,37 +46,52 @@ def test_most_specific_rule__wins(method: str, path: str, expected: str) -> None
             rule("reads", "/metrics/drift", methods=frozenset({"GET"})),
         ],
     )
-    found = policies.rule(method, path, None)
-    assert found is not None and found.policy.name == expected
+    assert found_name(policies, method, path) == expected
 
 
-def test_route_that_no_rule_matches__keeps_its_own_policy() -> None:
+def test_route_without_a_matching_rule__keeps_its_default() -> None:
     policies = PolicySet({"predict": Policy("predict", 60, 60)}, [rule("other", "/metrics/*")])
-    found = policies.rule("POST", "/predict", "predict")
-    assert found is not None and found.policy.limit == 60
-    assert policies.rule("GET", "/dashboard", None) is None
+    assert found_name(policies, "POST", "/predict", "predict") == "predict"
+    assert found_name(policies, "GET", "/dashboard") is None
 
 
-def test_replaced_rules__hold_at_once() -> None:
+def test_replaced_rules__apply_at_once() -> None:
     policies = PolicySet({}, [rule("old", "/predict")])
-    assert policies.rule("POST", "/predict", None) is not None
+    assert found_name(policies, "POST", "/predict") == "old"
     policies.replace([])
-    assert policies.rule("POST", "/predict", None) is None
+    assert found_name(policies, "POST", "/predict") is None
 
 
-def test_known_key__is_counted_by_its_digest_and_any_other_by_address() -> None:
-    digest = hashlib.sha256(b"k1").digest()
-    by_key = rule("keys", "/", identity="api-key", keys=frozenset({digest}))
-    assert by_key.bucket(CLIENT, {"x-api-key": "k1"}) == b"key:" + digest
-    assert by_key.bucket(CLIENT, {"authorization": "Bearer k1"}) == b"key:" + digest
-    assert by_key.bucket(CLIENT, {"x-api-key": "made-up"}) == CLIENT.bucket
-    assert by_key.bucket(CLIENT, {}) == CLIENT.bucket
+@pytest.mark.parametrize("fields", [{"x-api-key": "k1"}, {"authorization": "Bearer k1"}])
+def test_known_key__is_counted_by_its_digest(fields: dict[str, str]) -> None:
+    by_key = rule("keys", "/", identity="api-key", keys=frozenset({K1}))
+    assert PolicySet({}, [by_key]).find("GET", "/", None, CLIENT, fields) == (by_key, b"key:" + K1)
 
 
-def test_key_beyond_ascii__is_known_by_its_bytes() -> None:
-    digest = hashlib.sha256("clé".encode()).digest()
-    by_key = rule("keys", "/", identity="api-key", keys=frozenset({digest}))
-    assert by_key.bucket(CLIENT, {"x-api-key": "clé".encode().decode("latin-1")}) == b"key:" + digest
+def test_key_beyond_ascii__is_compared_by_its_bytes() -> None:
+    assert digest_of("clé".encode().decode("latin-1")) == hashlib.sha256("clé".encode()).digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"), [("k1", "partners"), ("k2", "friends"), ("unknown", "below"), ("", "below")]
+)
+def test_request_without_a_key_of_the_rule__falls_through_to_the_next(key: str, expected: str) -> None:
+    k2 = hashlib.sha256(b"k2").digest()
+    policies = PolicySet(
+        {},
+        [
+            rule("below", "/predict/*"),
+            rule("partners", "/predict", identity="api-key", keys=frozenset({K1})),
+            rule("friends", "/predict", identity="api-key", keys=frozenset({k2})),
+        ],
+    )
+    assert found_name(policies, "POST", "/predict", key=key) == expected
+
+
+def test_request_without_a_key_of_any_rule__gets_the_default() -> None:
+    by_key = rule("partners", "/predict", identity="api-key", keys=frozenset({K1}))
+    policies = PolicySet({"predict": Policy("predict", 60, 60)}, [by_key])
+    assert found_name(policies, "POST", "/predict", "predict", "unknown") == "predict"
 
 
 def test_networks__say_who_is_never_counted_and_who_never_let_in() -> None:

@@ -1,6 +1,8 @@
+import asyncio
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -161,7 +163,7 @@ async def test_policies_of_a_file__limit_shadow_deny_and_are_replaced(
         EDGE_POLICY_FILE=str(path),
         EDGE_TRUSTED_PROXIES="127.0.0.1/32",
     )
-    assert [await edge.post() for _ in range(3)] == [200, 200, 429]
+    assert [await edge.post() for _ in range(3)] == [200] * 3
     assert [await edge.post(headers={"X-API-Key": "k1"}) for _ in range(3)] == [200, 200, 429]
     path.write_text(POLICY % (1, ", mode: shadow, deny: [198.51.100.0/24]"))
     while not edge.service.app[LIMITS]._policies.rules[0].is_shadow:
@@ -171,7 +173,32 @@ async def test_policies_of_a_file__limit_shadow_deny_and_are_replaced(
     assert edge.sample("sluice_edge_decisions_total", policy="few", outcome="refused", source="shadow") == 2
 
 
+def documented_example() -> str:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    return page.split("```yaml\n")[1].split("```")[0]
+
+
 def test_example_of_the_operations_page__is_a_policy_file() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_bytes()
-    example = page.split(b"```yaml\n")[1].split(b"```")[0]
-    assert [rule.policy.name for rule in parse_policies(example)] == ["partners", "batch-dearer", "reports-trial"]
+    rules = parse_policies(documented_example().encode())
+    assert [rule.policy.name for rule in rules] == ["partners", "batch-dearer", "reports-trial"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "limit"),
+    [
+        ({"X-API-Key": "k1"}, '"partners";q=1000;w=60'),
+        ({"Authorization": "Bearer k1"}, '"partners";q=1000;w=60'),
+        ({"X-API-Key": "unknown"}, '"predict";q=60;w=60'),
+        ({}, '"predict";q=60;w=60'),
+    ],
+)
+async def test_partners_policy__raises_the_limit_of_partners_only(
+    start_edge: StartEdge, start_upstream: StartUpstream, tmp_path: Path, headers: dict[str, str], limit: str
+) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text(re.sub("- [0-9a-f]{64}", f"- {DIGEST}", documented_example(), count=1))
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_POLICY_FILE=str(path))
+    async with edge.http.post("/predict", json={}, headers=headers) as response:
+        assert response.headers["RateLimit-Policy"] == limit
+    statuses = await asyncio.gather(*(edge.post(headers=headers) for _ in range(69)))
+    assert statuses.count(429) == (0 if "partners" in limit else 10)
