@@ -45,6 +45,7 @@ from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
 from edge_limiter.settings import BACKGROUND_CONNECTIONS, EdgeSettings, split
+from edge_limiter.shadow import Shadows
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
 from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.upstream import Upstream
@@ -142,7 +143,9 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         if parts.settings.edge_policy_file:
             watch = PolicyWatch(Path(parts.settings.edge_policy_file), parts.policies)
             await stack.enter_async_context(running(watch.run(), "policy file", parts.broken))
-        proxy = _proxy(parts, limiter, upstreams, refusals)
+        shadows = Shadows(limiter, parts.metrics.decided)
+        stack.push_async_callback(shadows.close)
+        proxy = _proxy(parts, limiter, upstreams, refusals, shadows)
         app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
         documents = Documents(parts.document, upstreams, parts.routes.match)
         app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
@@ -230,7 +233,9 @@ def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]
     return {name: upstream(name, origin) for name, origin in settings.upstreams().items()}
 
 
-def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refusals: Refusals) -> Proxy:
+def _proxy(
+    parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refusals: Refusals, shadows: Shadows
+) -> Proxy:
     settings = parts.settings
     return Proxy(
         routes=parts.routes,
@@ -249,6 +254,7 @@ def _proxy(parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refu
         budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
         budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
         refusals=refusals,
+        shadows=shadows,
         decided=parts.metrics.decided,
         max_body_bytes=settings.edge_max_body_bytes,
     )

@@ -99,10 +99,12 @@ class Boundary:
         return True
 
     def _remember(self, passage: Passage, route: Route) -> None:
-        """A request like this need not be read again, unless its answer has no body, or it says how to tell of it."""
+        """A request like this need not be read again, unless its answer has no body, it has an id or deadline
+        of its own, or shadow rules count it.
+        """
         request, connection, rule = passage.request, passage.connection, passage.rule
         connection.is_refused = True
-        if request.whole is None or passage.out.closes or request.method == "HEAD":
+        if request.whole is None or passage.out.closes or request.method == "HEAD" or passage.shadows:
             return
         if rule is not None and _TOLD.isdisjoint(request.fields):
             refused = Refused(request.method, route, rule, passage.key)

@@ -5,7 +5,7 @@ from common.web import CLIENT_LEFT
 from edge_limiter.connection import Connection
 from edge_limiter.identity import Client
 from edge_limiter.outgoing import Outgoing
-from edge_limiter.policies import Rule
+from edge_limiter.policies import Counted, Rule
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, Target
 
@@ -31,6 +31,7 @@ class Passage:
         "request",
         "route",
         "rule",
+        "shadows",
         "started_s",
         "status",
         "target",
@@ -47,6 +48,7 @@ class Passage:
         self.started_s = started_s
         self.route: Route | None = None
         self.rule: Rule | None = None
+        self.shadows: tuple[Counted, ...] = ()
         self.key = b""
         self.limits: Limits = ()
         self.status = CLIENT_LEFT

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from edge_limiter.identity import Client, Network, parse_address
 from edge_limiter.memo import MEMO_LENGTH
@@ -17,7 +17,7 @@ _MEMO: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy and what it applies to. `cost` multiplies what the request counts; `is_shadow` never refuses."""
+    """A policy and what it applies to. `cost` multiplies what the request counts; An `is_shadow` rule never refuses."""
 
     policy: Policy
     paths: tuple[str, ...] = ()
@@ -48,6 +48,20 @@ class Rule:
         return key_bucket(key_digest) if key_digest in self.keys else None
 
 
+class Counted(NamedTuple):
+    """A rule that applies to a request, and what the client is counted under."""
+
+    rule: Rule
+    bucket: bytes
+
+
+class Found(NamedTuple):
+    """The rule that decides about a request, if there is one, and the shadow rules evaluated beside it."""
+
+    enforced: Counted | None
+    shadows: tuple[Counted, ...]
+
+
 class PolicySet:
     """The rules in force; `defaults` are the routes' own policies by name."""
 
@@ -76,20 +90,16 @@ class PolicySet:
                 return rule.policy
         return None
 
-    def find(
-        self, method: str, path: str, default: str | None, client: Client, fields: Mapping[str, str]
-    ) -> tuple[Rule, bytes] | None:
-        """Return the most specific rule that applies to this request, and what the client is counted under.
+    def find(self, method: str, path: str, default: str | None, client: Client, fields: Mapping[str, str]) -> Found:
+        """Return the most specific enforcing rule that applies to this request, and every shadow rule that does.
 
         A rule for API keys applies only to requests that carry one of its keys. The route's default comes last.
         """
         rules = self._matching(method, path, default)
         key_digest = digest_of(api_key(fields)) if any(rule.keys for rule in rules) else b""
-        for rule in rules:
-            bucket = rule.bucket(client, key_digest)
-            if bucket is not None:
-                return rule, bucket
-        return None
+        counted = [Counted(rule, bucket) for rule in rules if (bucket := rule.bucket(client, key_digest)) is not None]
+        enforced = next((one for one in counted if not one.rule.is_shadow), None)
+        return Found(enforced, tuple(one for one in counted if one.rule.is_shadow))
 
     def _matching(self, method: str, path: str, default: str | None) -> tuple[Rule, ...]:
         """Return the rules for this method and path, most specific first, then the route's default."""

@@ -32,6 +32,7 @@ from edge_limiter.relay import no_room, read_whole, request_body, send_answer, t
 from edge_limiter.repeats import Refused
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
+from edge_limiter.shadow import Shadows
 from edge_limiter.wire import date, response_head
 
 VIA: Final = "1.1 sluice"
@@ -51,6 +52,7 @@ class Proxy:
     budget_s: float
     budgets_s: Mapping[str, float]
     refusals: Refusals
+    shadows: Shadows
     decided: Callable[[str, bool, str], None]
     max_body_bytes: int
 
@@ -63,9 +65,10 @@ class Proxy:
         if route.needs_admin:
             self.admin.check(request.fields)
         found = self.policies.find(request.method, passage.target.path, route.policy, client, request.fields)
-        if found is None:
+        passage.shadows = found.shadows
+        if found.enforced is None:
             return False
-        rule, bucket = found
+        rule, bucket = found.enforced
         if rule.deny and rule.denies(client):
             raise Problem(403, "Requests from this address are not taken.")
         if rule.allow and rule.allows(client):
@@ -73,17 +76,21 @@ class Proxy:
         passage.rule = rule
         passage.key = self.limiter.key(rule.policy, bucket)
         denial = self.limiter.denied(rule.policy, passage.key, rule.cost)
-        return denial is not None and self._refuses(passage, route, rule, denial)
+        if denial is None:
+            return False
+        self.shadows.evaluate(passage.shadows, client, 1)  # a list has not been read yet
+        return self._refuses(passage, route, rule, denial)
 
     async def finish(self, passage: Passage) -> None:
         """Decide what was not refused at once, and forward it. Raises Problem before an answer has begun."""
         route, rule = passage.route, passage.rule
         assert route is not None
         self._budget(passage, route)
-        if rule is not None and not passage.limits:
-            decision = await self._decide(passage, route, rule)
-            if decision is not None and self._refuses(passage, route, rule, decision):
+        if rule is not None:
+            if self._refuses(passage, route, rule, await self._decide(passage, route, rule)):
                 return
+        elif passage.shadows:
+            await self._only_shadows(passage, route)
         try:
             await self._forward(passage, route)
         except Problem as problem:
@@ -101,8 +108,8 @@ class Proxy:
 
     def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:
         """Whether this decision is the end of the request: it counts, and tells the client."""
-        if decision.allowed or rule.is_shadow:
-            self.decided(rule.policy.name, decision.allowed, "shadow" if rule.is_shadow else decision.source)
+        if decision.allowed:
+            self.decided(rule.policy.name, True, decision.source)
             passage.limits = rate_limit(rule.policy, decision)
             return False
         passage.status = 429
@@ -127,32 +134,37 @@ class Proxy:
         headers = [("Content-Type", CONTENT_TYPE), date(), (REQUEST_ID, request_id)]
         return headers, told.body(request_id), told.lines
 
-    async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
-        """None when a policy that never refuses could not decide."""
+    async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision:
         try:
             return await self._ask(passage, route, rule)
         except LimiterClosed:
             self.decided(rule.policy.name, False, "closed")
-            if rule.is_shadow:
-                return None
             raise unavailable("Requests cannot be counted right now.", _STORE_RETRY_S) from None
 
-    async def _ask(self, passage: Passage, route: Route, rule: Rule) -> Decision | None:
-        policy, cost = rule.policy, rule.cost
-        if route.cost != "one":
-            body = await self._countable(passage.request, passage.ctx)
-            denial = self.limiter.denied(policy, passage.key, cost)  # known since its head came
-            if denial is None:
-                cost *= cost_of(route.cost, body, passage.request.fields.get("inference-header-content-length"))
-                denial = self.limiter.denied(policy, passage.key, cost)
+    async def _ask(self, passage: Passage, route: Route, rule: Rule) -> Decision:
+        units = await self._units(passage, route)
+        self.shadows.evaluate(passage.shadows, passage.client, units)
+        for cost in {rule.cost, rule.cost * units}:  # the first may have become known while the body arrived
+            denial = self.limiter.denied(rule.policy, passage.key, cost)
             if denial is not None:
                 return denial
         try:
-            return await self.limiter.decide(policy, passage.key, cost)
+            return await self.limiter.decide(rule.policy, passage.key, rule.cost * units)
         except CostAboveLimit as error:
-            if rule.is_shadow:
-                return None
             raise await self._too_dear(passage, rule, error) from None
+
+    async def _only_shadows(self, passage: Passage, route: Route) -> None:
+        """Count a request that no rule limits. A packed list counts as one unit, because it is not refused here."""
+        coding = passage.request.fields.get("content-encoding", "identity").lower()
+        units = await self._units(passage, route) if coding == "identity" else 1
+        self.shadows.evaluate(passage.shadows, passage.client, units)
+
+    async def _units(self, passage: Passage, route: Route) -> int:
+        """Return how many units the request counts, before the factor of a rule."""
+        if route.cost == "one":
+            return 1
+        body = await self._countable(passage.request, passage.ctx)
+        return cost_of(route.cost, body, passage.request.fields.get("inference-header-content-length"))
 
     async def _too_dear(self, passage: Passage, rule: Rule, error: CostAboveLimit) -> Problem:
         """Why the request can never go. Reading a list above the limit is charged as one: it must not be free."""

@@ -15,8 +15,8 @@ def rule(name: str, *paths: str, **options: object) -> Rule:
 
 
 def found_name(policies: PolicySet, method: str, path: str, default: str | None = None, key: str = "") -> str | None:
-    found = policies.find(method, path, default, CLIENT, {"x-api-key": key})
-    return None if found is None else found[0].policy.name
+    enforced, _ = policies.find(method, path, default, CLIENT, {"x-api-key": key})
+    return None if enforced is None else enforced.rule.policy.name
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_replaced_rules__apply_at_once() -> None:
 @pytest.mark.parametrize("fields", [{"x-api-key": "k1"}, {"authorization": "Bearer k1"}])
 def test_known_key__is_counted_by_its_digest(fields: dict[str, str]) -> None:
     by_key = rule("keys", "/", identity="api-key", keys=frozenset({K1}))
-    assert PolicySet({}, [by_key]).find("GET", "/", None, CLIENT, fields) == (by_key, b"key:" + K1)
+    assert PolicySet({}, [by_key]).find("GET", "/", None, CLIENT, fields) == ((by_key, b"key:" + K1), ())
 
 
 def test_key_beyond_ascii__is_compared_by_its_bytes() -> None:

@@ -1,0 +1,51 @@
+"""Evaluate shadow rules: count what they would refuse, beside the rule that decides, without affecting any answer."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final
+
+from common import tasks
+from edge_limiter.identity import Client
+from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterClosed
+from edge_limiter.policies import Counted
+from edge_limiter.policy import Policy
+
+MAX_PENDING: Final = 1_024
+"""Shadow decisions waiting for the store; more are skipped, so that they cannot fill the limiter's queue."""
+
+
+class Shadows:
+    """Decides in the background. `decided` receives the policy's name, whether it allowed the request, and `shadow`."""
+
+    def __init__(self, limiter: Limiter, decided: Callable[[str, bool, str], None]) -> None:
+        self._limiter = limiter
+        self._decided = decided
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def evaluate(self, shadows: Iterable[Counted], client: Client, units: int) -> None:
+        """Charge a request of `units` to each shadow rule."""
+        for rule, bucket in shadows:
+            policy, cost = rule.policy, rule.cost * units
+            if rule.denies(client) or (cost > policy.limit and not rule.allows(client)):
+                self._decided(policy.name, False, "shadow")
+            elif not rule.allows(client):
+                self._charge(policy, self._limiter.key(policy, bucket), cost)
+
+    async def close(self) -> None:
+        """Drop the decisions that are still pending."""
+        for task in list(self._pending):
+            await tasks.end(task)
+
+    def _charge(self, policy: Policy, key: bytes, cost: int) -> None:
+        if self._limiter.denied(policy, key, cost) is not None:
+            self._decided(policy.name, False, "shadow")
+        elif len(self._pending) < MAX_PENDING:
+            task = asyncio.create_task(self._decide(policy, key, cost), name="shadow decision")
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _decide(self, policy: Policy, key: bytes, cost: int) -> None:
+        with suppress(LimiterClosed, CostAboveLimit):  # the store is down
+            decision = await self._limiter.decide(policy, key, cost)
+            self._decided(policy.name, decision.allowed, "shadow")
