@@ -45,6 +45,8 @@ SETTINGS: Final = {
     "EDGE_RATE_WINDOW_S": str(WINDOW_S),
     "EDGE_ANALYZE_RATE_LIMIT": str(ANALYZE_LIMIT),
     "EDGE_ANALYZE_RATE_WINDOW_S": str(WINDOW_S),
+    "EDGE_METRICS_RATE_LIMIT": "1000",  # the run waits for counts
+    "EDGE_METRICS_RATE_WINDOW_S": "1",
     "GEMINI_API_KEY": "none",
     "GEMINI_SDK": "genai",
     "GEMINI_CACHE_TTL": "60",  # so that reports are made anew while the test runs

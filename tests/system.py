@@ -25,6 +25,8 @@ TEST_ENVIRONMENT = {
     "ANALYST_REDIS_TIMEOUT_S": "10",  # nor a slow Redis
     "ANALYST_METRICS_TIMEOUT_S": "14",  # nor slow metrics
     "INFERENCE_MAX_WAIT_S": "30",  # nor may a stall teach inference to refuse what it can score
+    "EDGE_METRICS_RATE_LIMIT": "1000",  # tests wait for counts in a tight loop
+    "EDGE_METRICS_RATE_WINDOW_S": "1",
     "LOG_FORMAT": "json",
 }
 

@@ -42,6 +42,8 @@ ENVIRONMENT: Final = {
     "EDGE_RATE_LIMIT": str(verdict.LIMIT),
     "EDGE_RATE_WINDOW_S": f"{verdict.WINDOW_S:.0f}",
     "EDGE_LIMIT_TIMEOUT_MS": "1000",  # on a busy machine a slow PostgreSQL must not pass for one that is away
+    "EDGE_METRICS_RATE_LIMIT": "1000",  # all dashboards share one address
+    "EDGE_METRICS_RATE_WINDOW_S": "1",
     "EVENTS_JOURNAL_MAX_BYTES": "262144",
     "GEMINI_API_KEY": "none",
     "GEMINI_SDK": "genai",

@@ -38,6 +38,8 @@ ENVIRONMENT: Final = {
     "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",
     "EDGE_RATE_LIMIT": "1000",
     "EDGE_RATE_WINDOW_S": "1",
+    "EDGE_METRICS_RATE_LIMIT": "1000",
+    "EDGE_METRICS_RATE_WINDOW_S": "1",
     "METRICS_MAINTENANCE_S": "60",
     "INFERENCE_CACHE_BYTES": "4194304",  # full before the warm-up ends
 }

@@ -23,6 +23,8 @@ def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int
     with gemini(Script(text=DRAFT.model_dump_json())) as endpoint:
         environment = {
             "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.yaml")),
+            "EDGE_ADMIN_RATE_LIMIT": "1000",
+            "EDGE_ADMIN_RATE_WINDOW_S": "1",
             "GEMINI_SDK": "genai",
             "GEMINI_API_KEY": "none",
             "GEMINI_ENDPOINT": endpoint,

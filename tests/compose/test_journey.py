@@ -13,7 +13,7 @@ async def counted(session: aiohttp.ClientSession, expected: int) -> None:
     """Wait until the count is `expected`."""
     async with asyncio.timeout(10):
         while await count(session) != expected:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
 
 async def count(session: aiohttp.ClientSession) -> int:

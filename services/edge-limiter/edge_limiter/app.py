@@ -37,14 +37,14 @@ from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
 from edge_limiter.limiter import Limiter, LimiterOptions
 from edge_limiter.ops_limits import Limits
-from edge_limiter.policies import PolicySet
+from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import PolicyError
 from edge_limiter.policy_file import PolicyWatch, read_policies
 from edge_limiter.proxy import Proxy
 from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
-from edge_limiter.settings import BACKGROUND_CONNECTIONS, EdgeSettings, split
+from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.shadow import Shadows
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
 from edge_limiter.telemetry import EdgeMetrics
@@ -250,6 +250,7 @@ def _proxy(
             settings.edge_admin_token.get_secret_value(),
             is_loopback=settings.is_local,
         ),
+        wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
         upstreams=upstreams,
         budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
         budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},

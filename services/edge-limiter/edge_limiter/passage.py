@@ -25,6 +25,7 @@ class Passage:
         "connection",
         "ctx",
         "is_elsewhere",
+        "is_wrong_admin",
         "key",
         "limits",
         "out",
@@ -54,3 +55,4 @@ class Passage:
         self.status = CLIENT_LEFT
         self.cause: Exception | None = None
         self.is_elsewhere = False
+        self.is_wrong_admin = False

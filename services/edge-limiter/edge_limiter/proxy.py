@@ -8,7 +8,7 @@ from typing import Final
 
 from common.problems import CONTENT_TYPE, Problem, not_in, unavailable
 from common.requests import REQUEST_ID, RequestContext, is_timeout
-from edge_limiter.admin import Admin
+from edge_limiter.admin import Admin, TokenRequired
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.cost import cost_of
 from edge_limiter.exchange import (
@@ -48,6 +48,7 @@ class Proxy:
     limiter: Limiter
     clients: Clients
     admin: Admin
+    wrong_tokens: Rule
     upstreams: Mapping[str, Exchange]
     budget_s: float
     budgets_s: Mapping[str, float]
@@ -62,8 +63,9 @@ class Proxy:
         forwarded_for = request.fields.get("x-forwarded-for")
         client = self.clients.of(request.peer, (forwarded_for,) if forwarded_for is not None else ())
         passage.client = client
-        if route.needs_admin:
-            self.admin.check(request.fields)
+        if route.needs_admin and self._is_wrong_admin(passage):
+            denial = self.limiter.denied(self.wrong_tokens.policy, passage.key, 1)
+            return denial is not None and self._refuses(passage, route, self.wrong_tokens, denial)
         found = self.policies.find(request.method, passage.target.path, route.policy, client, request.fields)
         passage.shadows = found.shadows
         if found.enforced is None:
@@ -81,6 +83,22 @@ class Proxy:
         self.shadows.evaluate(passage.shadows, client, 1)  # a list has not been read yet
         return self._refuses(passage, route, rule, denial)
 
+    def _is_wrong_admin(self, passage: Passage) -> bool:
+        """Return whether a wrong token has to be counted before the request is refused. Raises NoAdmin.
+
+        A client over the limit of wrong tokens is refused without a comparison, so it cannot go on guessing.
+        """
+        fields = passage.request.fields
+        if not self.admin.token or "authorization" not in fields:
+            self.admin.check(fields)
+            return False
+        key = self.limiter.key(self.wrong_tokens.policy, passage.client.bucket)
+        is_locked_out = self.limiter.denied(self.wrong_tokens.policy, key, 1) is not None
+        if not is_locked_out and self.admin.holds(fields["authorization"]):
+            return False
+        passage.rule, passage.key, passage.is_wrong_admin = self.wrong_tokens, key, True
+        return True
+
     async def finish(self, passage: Passage) -> None:
         """Decide what was not refused at once, and forward it. Raises Problem before an answer has begun."""
         route, rule = passage.route, passage.rule
@@ -89,6 +107,8 @@ class Proxy:
         if rule is not None:
             if self._refuses(passage, route, rule, await self._decide(passage, route, rule)):
                 return
+            if passage.is_wrong_admin:
+                raise TokenRequired
         elif passage.shadows:
             await self._only_shadows(passage, route)
         try:
@@ -142,7 +162,7 @@ class Proxy:
             raise unavailable("Requests cannot be counted right now.", _STORE_RETRY_S) from None
 
     async def _ask(self, passage: Passage, route: Route, rule: Rule) -> Decision:
-        units = await self._units(passage, route)
+        units = await self._units(passage, route) if not passage.is_wrong_admin else 1
         self.shadows.evaluate(passage.shadows, passage.client, units)
         for cost in {rule.cost, rule.cost * units}:  # the first may have become known while the body arrived
             denial = self.limiter.denied(rule.policy, passage.key, cost)

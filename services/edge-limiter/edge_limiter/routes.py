@@ -20,9 +20,10 @@ ROUTES: Final = (
     # Whatever else is sent to inference is limited too: a route that is added there is not a way around.
     *(Route(path, INFERENCE, READS, prefix=True) for path in ("/predict", "/models", "/v2")),
     *(Route(path, INFERENCE, prefix=True, policy="predict") for path in ("/predict", "/models", "/v2")),
-    Route("/metrics/predictions", METRICS, prefix=True, needs_admin=True),
-    Route("/metrics", METRICS, _WRITES, prefix=True, needs_admin=True),
-    Route("/metrics", METRICS, prefix=True),
+    Route("/metrics/predictions", METRICS, prefix=True, policy="metrics", needs_admin=True),
+    Route("/metrics", METRICS, _WRITES, prefix=True, policy="metrics", needs_admin=True),
+    # An open dashboard sends 16 requests a minute here, and up to 36 while its stream cannot connect.
+    Route("/metrics", METRICS, prefix=True, policy="metrics"),
     Route("/dashboard", METRICS, READS, prefix=True),
     Route("/analyze/performance", ANALYST, _POST, policy="analyze"),
     Route("/analyze/reports", ANALYST, prefix=True, needs_admin=True),

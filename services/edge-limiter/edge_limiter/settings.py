@@ -15,6 +15,14 @@ WindowS = Annotated[int, Field(ge=1, le=86_400)]
 
 BACKGROUND_CONNECTIONS: Final = 2
 SHORTEST_PUBLIC_TOKEN: Final = 16
+ADMIN_POLICY: Final = "admin"
+_POLICIES: Final = {
+    "predict": "edge_rate",
+    "analyze": "edge_analyze_rate",
+    "metrics": "edge_metrics_rate",
+    ADMIN_POLICY: "edge_admin_rate",
+}
+"""The built-in policies, and the prefix of their two settings."""
 
 
 def _cidrs(value: str) -> str:
@@ -54,6 +62,10 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_rate_window_s: WindowS = 60
     edge_analyze_rate_limit: Limit = 30
     edge_analyze_rate_window_s: WindowS = 60
+    edge_metrics_rate_limit: Limit = 120
+    edge_metrics_rate_window_s: WindowS = 60
+    edge_admin_rate_limit: Limit = 10
+    edge_admin_rate_window_s: WindowS = 60
     edge_policy_file: str = ""
     edge_on_store_error: Literal["local", "open", "closed"] = "local"
     edge_replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
@@ -82,13 +94,11 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
 
     @model_validator(mode="after")
     def _limits_are_exact(self) -> Self:
-        for variables, policy in (
-            ("EDGE_RATE_LIMIT and EDGE_RATE_WINDOW_S", self._predict),
-            ("EDGE_ANALYZE_RATE_LIMIT and EDGE_ANALYZE_RATE_WINDOW_S", self._analyze),
-        ):
+        for name, prefix in _POLICIES.items():
             try:
-                policy()
+                self._policy(name)
             except PolicyError as error:
+                variables = f"{prefix.upper()}_LIMIT and {prefix.upper()}_WINDOW_S"
                 raise ValueError(f"{variables}: {error}") from error
         return self
 
@@ -137,12 +147,10 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
         }
 
     def policies(self) -> dict[str, Policy]:
-        """The limits by name."""
-        return {"predict": self._predict(), "analyze": self._analyze()}
+        """Return the built-in policies by name."""
+        return {name: self._policy(name) for name in _POLICIES}
 
-    def _predict(self) -> Policy:
-        return Policy("predict", self.edge_rate_limit, self.edge_rate_window_s, self.edge_on_store_error)
-
-    def _analyze(self) -> Policy:
-        limit, window_s = self.edge_analyze_rate_limit, self.edge_analyze_rate_window_s
-        return Policy("analyze", limit, window_s, self.edge_on_store_error)
+    def _policy(self, name: str) -> Policy:
+        """While the store is down, wrong tokens are still counted: otherwise an outage would allow any number."""
+        limit, window_s = (getattr(self, f"{_POLICIES[name]}_{what}") for what in ("limit", "window_s"))
+        return Policy(name, limit, window_s, "local" if name == ADMIN_POLICY else self.edge_on_store_error)

@@ -187,6 +187,6 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
         counted[event.route, event.policy, event.outcome] += event.n
     assert counted == {
         ("/predict", "predict", "limited"): 5,
-        ("/metrics", "", "bad_gateway"): 1,
+        ("/metrics", "metrics", "bad_gateway"): 1,
         ("/analyze/performance", "analyze", "timeout"): 1,
     }

@@ -323,6 +323,66 @@ async def test_writes_and_single_rows__need_the_admin_token(
         assert response.status == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/metrics/aggregated"),
+        ("GET", "/metrics/thresholds"),
+        ("GET", "/metrics/count"),
+        ("GET", "/metrics/drift"),
+        ("GET", "/metrics/alerts"),
+        ("GET", "/metrics/stream"),
+        ("GET", "/metrics/predictions"),
+        ("PUT", "/metrics/thresholds"),
+    ],
+)
+async def test_metrics_route__has_a_limit_of_its_own(
+    start_edge: StartEdge, start_upstream: StartUpstream, method: str, path: str
+) -> None:
+    edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(echo), EDGE_METRICS_RATE_LIMIT="2")
+    statuses = []
+    for _ in range(3):
+        async with edge.http.request(method, path) as response:
+            statuses.append(response.status)
+            assert response.headers["RateLimit-Policy"] == '"metrics";q=2;w=60'
+    assert statuses == [200, 200, 429]
+    async with edge.http.get("/dashboard/1/app.js") as response:
+        assert (response.status, "RateLimit" in response.headers) == (200, False)
+
+
+async def test_wrong_admin_tokens__are_counted_and_past_the_limit_not_compared(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    edge = await start_edge(
+        EDGE_UPSTREAM_METRICS=await start_upstream(echo),
+        EDGE_UPSTREAM_ANALYST=await start_upstream(echo),
+        EDGE_ADMIN_TOKEN="s3cret" * 3,
+        EDGE_ADMIN_RATE_LIMIT="2",
+        EDGE_TRUSTED_PROXIES="127.0.0.1",
+    )
+
+    async def ask(token: str, path: str = "/metrics/predictions", address: str = "192.0.2.1") -> int:
+        headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+        async with edge.http.get(path, headers=headers) as response:
+            if response.status == 429:
+                assert (await response.json())["violated-policies"] == ["admin"]
+            return response.status
+
+    right = "s3cret" * 3
+    assert [await ask(token) for token in (right, "a", right, "b", "c")] == [200, 401, 200, 401, 429]
+    assert [await ask(right), await ask(right, "/analyze/reports")] == [429, 429]
+    assert await ask(right, address="192.0.2.2") == 200
+    async with edge.http.get("/metrics/count", headers={"X-Forwarded-For": "192.0.2.1"}) as response:
+        assert response.status == 200
+
+
+async def test_missing_admin_token__is_not_counted(start_edge: StartEdge) -> None:
+    edge = await start_edge(EDGE_ADMIN_TOKEN="s3cret" * 3, EDGE_ADMIN_RATE_LIMIT="1")
+    for _ in range(3):
+        async with edge.http.get("/metrics/predictions") as response:
+            assert response.status == 401
+
+
 async def test_refused_administrator__is_logged_by_the_hash_of_the_client_alone(start_edge: StartEdge) -> None:
     edge = await start_edge(EDGE_ADMIN_TOKEN="s3cret" * 3, EVENTS_HASH_KEY="key", EDGE_TRUSTED_PROXIES="127.0.0.1")
     sent = {"Authorization": "Bearer guessed", "X-Forwarded-For": "192.0.2.1"}

@@ -18,6 +18,17 @@ def test_defaults__are_sixty_a_minute_on_loopback() -> None:
     }
 
 
+@pytest.mark.parametrize("mode", ["local", "open", "closed"])
+def test_admin_policy__counts_wrong_tokens_during_every_outage(mode: str) -> None:
+    policies = load(EdgeSettings, {**MINIMUM, "EDGE_ON_STORE_ERROR": mode}).policies()
+    assert {name: (policy.limit, policy.on_store_error) for name, policy in policies.items()} == {
+        "predict": (60, mode),
+        "analyze": (30, mode),
+        "metrics": (120, mode),
+        "admin": (10, "local"),
+    }
+
+
 def test_upstream_of_its_own__is_used() -> None:
     settings = load(EdgeSettings, {**MINIMUM, "EDGE_UPSTREAM_METRICS": "http://metrics:8002/"})
     assert settings.upstreams()["metrics"] == "http://metrics:8002"
@@ -44,7 +55,9 @@ def test_wrong_variable__stops_the_start_and_is_named(name: str, value: str) -> 
         load(EdgeSettings, {**MINIMUM, name: value})
 
 
-@pytest.mark.parametrize("limit", ["EDGE_RATE_LIMIT", "EDGE_ANALYZE_RATE_LIMIT"])
+@pytest.mark.parametrize(
+    "limit", ["EDGE_RATE_LIMIT", "EDGE_ANALYZE_RATE_LIMIT", "EDGE_METRICS_RATE_LIMIT", "EDGE_ADMIN_RATE_LIMIT"]
+)
 def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure(limit: str) -> None:
     with pytest.raises(SettingsError, match=f"^{limit} and .* 1000 in 30 s"):
         load(EdgeSettings, {**MINIMUM, limit: "2000"})
