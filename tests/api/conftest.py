@@ -22,7 +22,7 @@ collect_ignore_glob = [] if os.environ.get("API_TESTS") else ["test_*.py"]
 def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
     with gemini(Script(text=DRAFT.model_dump_json())) as endpoint:
         environment = {
-            "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.yaml")),
+            "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.toml")),
             "EDGE_ADMIN_RATE_LIMIT": "1000",
             "EDGE_ADMIN_RATE_WINDOW_S": "1",
             "GEMINI_SDK": "genai",

@@ -25,21 +25,21 @@ class Rule:
     identity: Identity = "ip"
     cost: int = 1
     is_shadow: bool = False
-    allow: tuple[Network, ...] = ()
-    deny: tuple[Network, ...] = ()
+    exempt: tuple[Network, ...] = ()
+    block: tuple[Network, ...] = ()
     keys: frozenset[bytes] = frozenset()
 
     def takes(self, method: str) -> bool:
         """Whether it is for this method: HEAD is a GET whose answer has no body."""
         return not self.methods or method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
-    def allows(self, client: Client) -> bool:
-        """Whether this client is not counted at all."""
-        return _holds(self.allow, client)
+    def exempts(self, client: Client) -> bool:
+        """Return whether this client is not counted."""
+        return _holds(self.exempt, client)
 
-    def denies(self, client: Client) -> bool:
-        """Whether this client is never let in."""
-        return _holds(self.deny, client)
+    def blocks(self, client: Client) -> bool:
+        """Return whether this client is always refused."""
+        return _holds(self.block, client)
 
     def bucket(self, client: Client, key_digest: bytes) -> bytes | None:
         """Return what the client is counted under; None if the rule is for API keys and this is not one of them."""

@@ -1,16 +1,12 @@
-"""EDGE_POLICY_FILE: policies as YAML, validated as a whole, read again when the file changes.
-
-A file that is wrong changes nothing: the policies before it stay, and the log says once why. At the start it stops
-the start, because nobody would notice limits that are not there.
-"""
+"""Read EDGE_POLICY_FILE: policies as TOML, validated as a whole and read again when the content changes."""
 
 import asyncio
+import tomllib
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import structlog
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge_limiter.identity import parse_network
@@ -22,64 +18,56 @@ log = structlog.get_logger()
 POLL_S: Final = 1.0
 MAX_BYTES: Final = 1 << 20
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""SHA-256 of an API key: `printf %s KEY | sha256sum`."""
 
-
-def _ends_plainly(path: str) -> str:
+def _check_star(path: str) -> str:
     if path.endswith("*") and not path.endswith("/*"):
-        raise ValueError("* stands alone after the last /, as in /metrics/*")
+        raise ValueError("* must follow a /, as in /metrics/*")
     return path
 
 
-Pattern = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~{}/-]*\*?$"), AfterValidator(_ends_plainly)]
+def _check_network(cidr: str) -> str:
+    parse_network(cidr)
+    return cidr
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+Pattern = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~{}/-]*\*?$"), AfterValidator(_check_star)]
+Cidr = Annotated[str, AfterValidator(_check_network)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of an API key: `printf %s KEY | sha256sum`."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Match(_Model):
-    """Paths may hold `{any}` segments and end in `/*` for what is below; no methods means all, GET means HEAD too."""
-
-    paths: Annotated[list[Pattern], Field(min_length=1)]
-    methods: list[Method] = []
-
-
 class PolicyModel(_Model):
-    """One policy of the file."""
+    """One `[[policies]]` table. A path may hold `{any}` segments and end in `/*`; no methods means all methods."""
 
     name: Name
-    match: Match
+    paths: Annotated[list[Pattern], Field(min_length=1)]
+    methods: list[Method] = []
     limit: Annotated[int, Field(ge=1)]
     window_s: Annotated[int, Field(ge=1, le=86_400)]
     identity: Literal["ip", "api-key"] = "ip"
     cost: Annotated[int, Field(ge=1, le=1_000)] = 1
     on_store_error: Literal["local", "open", "closed"] = "local"
     mode: Literal["enforce", "shadow"] = "enforce"
-    allow: list[str] = []
-    deny: list[str] = []
+    exempt: list[Cidr] = []
+    block: list[Cidr] = []
     keys: list[Digest] = []
 
-    @field_validator("allow", "deny")
-    @classmethod
-    def _are_networks(cls, value: list[str]) -> list[str]:
-        for cidr in value:
-            parse_network(cidr)
-        return value
-
     @model_validator(mode="after")
-    def _has_keys_to_count_by(self) -> "PolicyModel":
+    def _check_keys(self) -> "PolicyModel":
         if (self.identity == "api-key") != bool(self.keys):
-            raise ValueError("identity api-key and a list of keys belong together")
+            raise ValueError('identity = "api-key" and a list of keys belong together')
         return self
 
     @model_validator(mode="after")
-    def _lets_anything_pass(self) -> "PolicyModel":
+    def _check_cost(self) -> "PolicyModel":
         if self.cost > self.limit:
-            raise ValueError("cost is above limit: no request would ever pass")
+            raise ValueError("cost is above limit, so no request would ever pass")
         return self
 
 
@@ -90,84 +78,65 @@ class PolicyFile(_Model):
 
     @field_validator("policies")
     @classmethod
-    def _have_names_of_their_own(cls, value: list[PolicyModel]) -> list[PolicyModel]:
+    def _check_names(cls, value: list[PolicyModel]) -> list[PolicyModel]:
         names = [policy.name for policy in value]
         if len(set(names)) < len(names):
             raise ValueError("two policies have the same name")
         return value
 
 
-def parse_policies(text: bytes) -> tuple[Rule, ...]:
-    """The rules of a file. Raises PolicyError with one line that says what is wrong and where."""
-    if len(text) > MAX_BYTES:
-        raise PolicyError("the file is larger than 1 MiB")
+def read_policies(path: Path) -> tuple[Rule, ...]:
+    """Return the rules of a file. Raises PolicyError with one line that says what is wrong and where."""
+    return parse_policies(_read(path))
+
+
+def parse_policies(content: bytes) -> tuple[Rule, ...]:
+    """Return the rules of a file's content. Raises PolicyError."""
+    if len(content) > MAX_BYTES:
+        raise PolicyError("larger than 1 MiB")
     try:
-        file = PolicyFile.model_validate(_load(text))
+        file = PolicyFile.model_validate(tomllib.loads(content.decode()))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise PolicyError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place = ".".join(map(str, first["loc"]))
+        raise PolicyError(f"{place}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(f"not TOML: {error}") from error
     return tuple(_rule(model) for model in file.policies)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML would keep the last without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise PolicyError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
-            seen.add(key.value)
-        return node
-
-
-def _load(text: bytes) -> object:
+def _read(path: Path) -> bytes:
     try:
-        return yaml.load(text, _Loader)
-    except PolicyError:
-        raise
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise PolicyError(f"not YAML{f', line {mark.line + 1}' if mark else ''}") from error
-    except RecursionError as error:
-        raise PolicyError("nested too deeply") from error
-    except Exception as error:  # what YAML takes for a date or a number and Python does not: PyYAML lets it through
-        raise PolicyError(f"not YAML: {error}") from error
-
-
-def _rule(model: PolicyModel) -> Rule:
-    settings = model.model_dump_json(exclude={"match"}).encode()
-    policy = Policy(model.name, model.limit, model.window_s, model.on_store_error, version=zlib.crc32(settings))
-    return Rule(
-        policy=policy,
-        paths=tuple(model.match.paths),
-        methods=frozenset(model.match.methods),
-        identity=model.identity,
-        cost=model.cost,
-        is_shadow=model.mode == "shadow",
-        allow=tuple(parse_network(cidr) for cidr in model.allow),
-        deny=tuple(parse_network(cidr) for cidr in model.deny),
-        keys=frozenset(bytes.fromhex(key) for key in model.keys),
-    )
-
-
-def read_policies(path: Path) -> tuple[Rule, ...]:
-    """Raises PolicyError."""
-    try:
-        return parse_policies(path.read_bytes())
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PolicyError(f"cannot be read: {error.strerror}") from error
 
 
+def _rule(model: PolicyModel) -> Rule:
+    settings = model.model_dump_json(exclude={"paths", "methods"}).encode()
+    policy = Policy(model.name, model.limit, model.window_s, model.on_store_error, version=zlib.crc32(settings))
+    return Rule(
+        policy=policy,
+        paths=tuple(model.paths),
+        methods=frozenset(model.methods),
+        identity=model.identity,
+        cost=model.cost,
+        is_shadow=model.mode == "shadow",
+        exempt=tuple(map(parse_network, model.exempt)),
+        block=tuple(map(parse_network, model.block)),
+        keys=frozenset(map(bytes.fromhex, model.keys)),
+    )
+
+
 class PolicyWatch:
-    """Replaces the rules of `policies` when the file's content changes."""
+    """Replaces the rules when the file's content changes. A wrong file is logged once, and earlier rules stay."""
 
     def __init__(self, path: Path, policies: PolicySet) -> None:
         self._path = path
         self._policies = policies
-        self._seen: Any = ()  # nothing: since the start has read it, it may have changed
-        self._complaint = ""
+        self._seen: bytes | None = None
+        self._reason = ""
 
     async def run(self) -> None:
         """Look once a second until cancelled."""
@@ -176,30 +145,17 @@ class PolicyWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Read the file if it is not the one seen last."""
-        stamp = await asyncio.to_thread(self._stamp)
-        if stamp == self._seen:
-            return
-        self._seen = stamp
         try:
-            rules = await asyncio.to_thread(read_policies, self._path)
-            if rules == self._policies.rules and not self._complaint:
+            content = await asyncio.to_thread(_read, self._path)
+            if content == self._seen:
                 return
-            self._policies.replace(rules)
+            self._seen = content
+            rules = await asyncio.to_thread(parse_policies, content)
+            if rules != self._policies.rules:
+                self._policies.replace(rules)
+                log.info("policies replaced", policies=[rule.policy.name for rule in rules])
+            self._reason = ""
         except PolicyError as error:
-            if str(error) != self._complaint:
-                log.error("the policy file is wrong: the policies before it stay", reason=str(error))
-            self._complaint = str(error)
-            if isinstance(error.__cause__, OSError):
-                self._seen = ()  # the file need not change for being read after all
-            return
-        self._complaint = ""
-        log.info("policies replaced", policies=[rule.policy.name for rule in rules])
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        """Changes with the file, also when a mounted ConfigMap swaps it for another."""
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+            if str(error) != self._reason:
+                log.error("policy file rejected, earlier policies stay in force", reason=str(error))
+            self._reason = str(error)

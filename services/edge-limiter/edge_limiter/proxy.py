@@ -71,9 +71,9 @@ class Proxy:
         if found.enforced is None:
             return False
         rule, bucket = found.enforced
-        if rule.deny and rule.denies(client):
+        if rule.block and rule.blocks(client):
             raise Problem(403, "Requests from this address are not taken.")
-        if rule.allow and rule.allows(client):
+        if rule.exempt and rule.exempts(client):
             return False
         passage.rule = rule
         passage.key = self.limiter.key(rule.policy, bucket)

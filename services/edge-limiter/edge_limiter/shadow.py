@@ -27,9 +27,9 @@ class Shadows:
         """Charge a request of `units` to each shadow rule."""
         for rule, bucket in shadows:
             policy, cost = rule.policy, rule.cost * units
-            if rule.denies(client) or (cost > policy.limit and not rule.allows(client)):
+            if rule.blocks(client) or (cost > policy.limit and not rule.exempts(client)):
                 self._decided(policy.name, False, "shadow")
-            elif not rule.allows(client):
+            elif not rule.exempts(client):
                 self._charge(policy, self._limiter.key(policy, bucket), cost)
 
     async def close(self) -> None:

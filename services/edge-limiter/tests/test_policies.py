@@ -94,8 +94,8 @@ def test_request_without_a_key_of_any_rule__gets_the_default() -> None:
     assert found_name(policies, "POST", "/predict", "predict", "unknown") == "predict"
 
 
-def test_networks__say_who_is_never_counted_and_who_never_let_in() -> None:
-    listed = rule("x", "/", allow=(parse_network("192.0.2.0/24"),), deny=(parse_network("2001:db8::/32"),))
-    assert listed.allows(CLIENT) and not listed.denies(CLIENT)
+def test_exempt_and_blocked_networks__match_their_addresses_only() -> None:
+    listed = rule("x", "/", exempt=(parse_network("192.0.2.0/24"),), block=(parse_network("2001:db8::/32"),))
+    assert listed.exempts(CLIENT) and not listed.blocks(CLIENT)
     other: Client = Clients().of("2001:db8::1")
-    assert listed.denies(other) and not listed.allows(other)
+    assert listed.blocks(other) and not listed.exempts(other)

@@ -10,8 +10,8 @@ from aiohttp import web
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
-POLICY = "  - {name: %s, match: {paths: [%s]}, limit: %d, window_s: 60%s}\n"
-SHADOW = ", mode: shadow"
+POLICY = '[[policies]]\nname = "%s"\npaths = ["%s"]\nlimit = %d\nwindow_s = 60\n%s\n'
+SHADOW = 'mode = "shadow"\n'
 
 
 async def fine(_request: web.Request) -> web.Response:
@@ -23,8 +23,8 @@ async def start(start_edge: StartEdge, start_upstream: StartUpstream, tmp_path: 
     """Call it with the lines of the policy file, and with variables."""
 
     async def start(*policies: str, **variables: str) -> Any:
-        path = tmp_path / "policies.yaml"
-        path.write_text("policies:\n" + "".join(policies))
+        path = tmp_path / "policies.toml"
+        path.write_text("".join(policies))
         origin = await start_upstream(fine)
         return await start_edge(EDGE_UPSTREAM_INFERENCE=origin, EDGE_POLICY_FILE=str(path), **variables)
 
@@ -83,15 +83,15 @@ async def test_repeated_refusal_of_a_shadowed_route__is_counted_each_time(start:
     assert await decisions(edge, "trial", 4) == (2, 2)
 
 
-async def test_address_denied_by_a_shadow_rule__is_answered_and_counted_as_refused(start: StartEdge) -> None:
-    edge = await start(POLICY % ("trial", "/predict", 9, SHADOW + ", deny: [127.0.0.0/8]"))
+async def test_address_blocked_by_a_shadow_rule__is_answered_and_counted_as_refused(start: StartEdge) -> None:
+    edge = await start(POLICY % ("trial", "/predict", 9, SHADOW + 'block = ["127.0.0.0/8"]'))
     assert await edge.post() == 200
     assert await decisions(edge, "trial", 1) == (0, 1)
 
 
 async def test_client_exempt_from_the_enforcing_rule__is_counted_by_the_shadow_rule(start: StartEdge) -> None:
     edge = await start(
-        POLICY % ("trial", "/predict/batch", 3, SHADOW), POLICY % ("wide", "/predict/*", 9, ", allow: [127.0.0.0/8]")
+        POLICY % ("trial", "/predict/batch", 3, SHADOW), POLICY % ("wide", "/predict/*", 9, 'exempt = ["127.0.0.0/8"]')
     )
     assert await edge.post("/predict/batch", json={"texts": ["x"] * 4}) == 200
     assert await edge.post("/predict/batch", json={"texts": ["x"]}) == 200
@@ -104,6 +104,6 @@ async def test_shadow_rule_that_cannot_be_counted__does_not_affect_the_answer(
     start: StartEdge, free_port: Callable[[], int]
 ) -> None:
     dead = f"postgresql://x@127.0.0.1:{free_port()}/x"
-    edge = await start(POLICY % ("trial", "/predict", 1, SHADOW + ", on_store_error: closed"), DATABASE_URL=dead)
+    edge = await start(POLICY % ("trial", "/predict", 1, SHADOW + 'on_store_error = "closed"'), DATABASE_URL=dead)
     assert [await edge.post() for _ in range(3)] == [200] * 3
     assert edge.sample("sluice_edge_decisions_total", policy="trial", outcome="refused", source="shadow") == 0
