@@ -1,7 +1,7 @@
 """Who is calling: the client address behind trusted proxies, and the bytes under which it is counted.
 
 `X-Forwarded-For` is believed only from a trusted peer, and only back to the first address that is not trusted.
-IPv4 inside IPv6 (mapped, NAT64) is unmapped by its bits before masking: masking first would put all IPv4 clients
+IPv4 inside IPv6 (mapped, NAT64, 6to4) is unmapped by its bits before masking: masking first would put all IPv4 clients
 into one bucket. Refuses to guess: a malformed entry ends the walk at the last trusted hop.
 """
 
@@ -16,6 +16,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_HOPS: Final = 32
 _MEMO_SIZE: Final = 16_384
+_6TO4: Final = 0x2002
+"""The upper 16 bits of 2002::/16; the IPv4 address that owns the network is in the next 32."""
 _EMBEDDING: Final = (0xFFFF, 0x64FF9B << 64)  # the upper 96 bits of ::ffff:0:0/96 and 64:ff9b::/96
 
 
@@ -104,10 +106,14 @@ class Clients:
 
 
 def parse_address(text: str) -> Address:
-    """An address without zone, IPv4 unmapped from IPv6. Raises ValueError."""
+    """Parse an address without its zone, IPv4 unmapped from IPv6. Raises ValueError."""
     address = ipaddress.ip_address(text.partition("%")[0])
-    if address.version == 6 and int(address) >> 32 in _EMBEDDING:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.version == 6:
+        value = int(address)
+        if value >> 32 in _EMBEDDING:
+            return ipaddress.IPv4Address(value & 0xFFFFFFFF)
+        if value >> 112 == _6TO4:
+            return ipaddress.IPv4Address(value >> 80 & 0xFFFFFFFF)
     return address
 
 
@@ -129,10 +135,19 @@ def parse_hop(text: str) -> Address:
 
 
 def parse_network(cidr: str) -> Network:
-    """A CIDR; one inside ::ffff:0:0/96 or 64:ff9b::/96 means the IPv4 network. Raises ValueError."""
+    """Parse a CIDR; one inside ::ffff:0:0/96 or 64:ff9b::/96 means the IPv4 network, a 6to4 one its owner's address.
+
+    Raises ValueError.
+    """
     network = ipaddress.ip_network(cidr)
-    if network.version == 6 and network.prefixlen >= 96 and int(network.network_address) >> 32 in _EMBEDDING:
-        return ipaddress.IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    if network.version == 6:
+        value = int(network.network_address)
+        if network.prefixlen >= 96 and value >> 32 in _EMBEDDING:
+            return ipaddress.IPv4Network((value & 0xFFFFFFFF, network.prefixlen - 96))
+        if network.prefixlen >= 16 and value >> 112 == _6TO4:
+            if network.prefixlen < 48:  # 2002::/16 would become all of IPv4
+                raise ValueError("6to4 clients are known by their IPv4 address: name IPv4 networks instead")
+            return ipaddress.IPv4Network((value >> 80 & 0xFFFFFFFF, 32))
     return network
 
 

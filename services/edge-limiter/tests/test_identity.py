@@ -2,7 +2,7 @@ import ipaddress
 
 import pytest
 
-from edge_limiter.identity import Clients
+from edge_limiter.identity import Clients, parse_network
 
 INGRESS = "10.0.0.1"
 CLIENTS = Clients(["10.0.0.0/8", "fd00::/8"])
@@ -42,6 +42,7 @@ CLIENTS = Clients(["10.0.0.0/8", "fd00::/8"])
         (INGRESS, ["::ffff:203.0.113.9"], "203.0.113.9"),
         (INGRESS, ["::ffff:cb00:7109"], "203.0.113.9"),
         (INGRESS, ["64:ff9b::203.0.113.9"], "203.0.113.9"),
+        (INGRESS, ["2002:cb00:7109:1::2"], "203.0.113.9"),  # 6to4
         (INGRESS, ["203.0.113.9, ::ffff:10.1.2.3"], "203.0.113.9"),  # a trusted hop, mapped
         ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
         ("::ffff:203.0.113.9", [], "203.0.113.9"),
@@ -73,6 +74,21 @@ def test_ipv4_clients_inside_ipv6__keep_a_bucket_each(form: str) -> None:
 def test_trusted_network_written_as_mapped_ipv6__means_ipv4() -> None:
     clients = Clients(["::ffff:10.0.0.0/104"])
     assert clients.of(INGRESS, ["203.0.113.9"]).address == "203.0.113.9"
+
+
+def test_6to4_network__means_its_ipv4_owner() -> None:
+    assert str(parse_network("2002:cb00:7109:5::/64")) == "203.0.113.9/32"
+
+
+@pytest.mark.parametrize("cidr", ["2002::/16", "2002:cb00::/32"])
+def test_6to4_network_of_many_owners__is_refused(cidr: str) -> None:
+    with pytest.raises(ValueError, match="name IPv4 networks"):
+        parse_network(cidr)
+
+
+def test_6to4_networks_of_one_ipv4_address__share_a_bucket() -> None:
+    buckets = {CLIENTS.of(f"2002:cb00:7109:{subnet:x}::1").bucket for subnet in range(5)}
+    assert buckets == {CLIENTS.of("203.0.113.9").bucket}
 
 
 def test_configured_prefix__widens_the_bucket() -> None:
