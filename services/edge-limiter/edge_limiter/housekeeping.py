@@ -1,6 +1,6 @@
 """Background work on the limiter's tables: heartbeats that count the replicas, and garbage collection.
 
-Keeps nothing that a decision waits for: when PostgreSQL is away, the last known number of replicas stands.
+No decision waits for it. While PostgreSQL is down, the last known number of replicas remains in use.
 """
 
 import asyncio
@@ -19,8 +19,10 @@ HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
 COLLECT_S: Final = 60.0
 GRACE_S: Final = 60.0
-"""Rows live on for so long after their window: a writer that read the clock just before is not cheated. Nor are they
-further ahead: once a clock was set back, a full row would stay full until the clock is there again.
+"""Rows are kept this long after their window, for writers that read the clock just before.
+
+A row further ahead of the clock than its window and this grace is deleted too. Otherwise, after the clock is set back,
+a full row would stay full until the clock catches up.
 """
 PAGE: Final = 1_000
 
@@ -52,7 +54,7 @@ DELETE FROM edge.admissions a USING dead WHERE a.key = dead.key RETURNING a.key
 class Housekeeping:
     """One per process. `replicas` is the last known number of edge processes on this database, at least 1.
 
-    It begins with what the operator expects: edges that start during an outage must not take a whole limit each.
+    It starts at `expected`, because edges that start during an outage must not grant a whole limit each.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", replica_id: str, expected: int = 1) -> None:
@@ -61,7 +63,7 @@ class Housekeeping:
         self.replicas = expected
 
     async def run(self) -> None:
-        """Beat and collect until cancelled; errors wait for the next round."""
+        """Beat and collect until cancelled; after an error the next round tries again."""
         collect_at = time.monotonic() + random.uniform(0, COLLECT_S)
         while True:
             try:
@@ -70,20 +72,20 @@ class Housekeeping:
                     collect_at = time.monotonic() + COLLECT_S
                     await self.collect()
             except POSTGRES_ERRORS as error:
-                log.debug("housekeeping waits for the store", reason=type(error).__name__)
+                log.debug("limiter housekeeping failed", reason=type(error).__name__)
                 await renew_after(error, self._pool)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def beat(self) -> None:
-        """Say that this process lives, and count those that do. Raises POSTGRES_ERRORS."""
+        """Record that this process is alive, and count those that are. Raises POSTGRES_ERRORS."""
         self.replicas = int(await self._pool.fetchval(_BEAT, self._id, ALIVE_S))
 
     async def leave(self) -> None:
-        """At shutdown: the others' share grows at once. Raises POSTGRES_ERRORS."""
+        """Remove this process, so that the others' shares grow at once. Raises POSTGRES_ERRORS."""
         await self._pool.execute(_LEAVE, self._id)
 
     async def collect(self) -> int:
-        """Delete rows whose window has long passed, or lies far ahead, in key order, leaving locked ones.
+        """Delete rows whose window is long past or far ahead, in key order, skipping locked ones.
 
         Raises POSTGRES_ERRORS.
         """
@@ -96,7 +98,7 @@ class Housekeeping:
             after = max(keys)
 
     async def used(self, key: bytes, window_s: int) -> tuple[int, float]:
-        """Units charged in the window now, and the seconds until the oldest expires; charges nothing itself.
+        """Return the units charged in the window now and the seconds until the oldest expires. Charges nothing.
 
         Raises POSTGRES_ERRORS.
         """
@@ -105,7 +107,7 @@ class Housekeeping:
         return row[0], row[1] / 1e6
 
     async def ping_ms(self) -> float:
-        """Milliseconds for a trivial statement. Raises POSTGRES_ERRORS."""
+        """Return the milliseconds that a trivial statement takes. Raises POSTGRES_ERRORS."""
         started = time.perf_counter()
         await self._pool.fetchval("SELECT 1")
         return (time.perf_counter() - started) * 1_000
