@@ -120,7 +120,6 @@ def _commands(
         "REDIS_PASSWORD": valkey.password,
         **{f"EDGE_UPSTREAM_{name}": origin for name in ("INFERENCE", "METRICS", "ANALYST")},
         "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",
-        "EDGE_LIMIT_TIMEOUT_MS": "1000",
         "LOG_FORMAT": "json",
     }
     for name, limit in (("ours", "1000"), ("strict", "10")):

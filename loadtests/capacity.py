@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 
 from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
 from common.postgres import create_pool
-from edge_limiter.lane import Ask
+from edge_limiter.lane import Query
 from edge_limiter.store import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate, started
@@ -87,7 +87,7 @@ async def ingestion(url: str, valkey: Valkey) -> None:
 
 
 async def decisions(url: str) -> None:
-    log = PostgresLog(url, durable=False, on_change=lambda _up, _reason: None)
+    log = PostgresLog(url, durable=False)
     task = asyncio.create_task(log.run())
     await log.wait_up()
     connection = await asyncpg.connect(url)
@@ -95,7 +95,7 @@ async def decisions(url: str) -> None:
         before = await lsn(connection)
         for first in range(0, DECISIONS, batch):
             keys = [b"%016d" % ((first + place) % CLIENTS) for place in range(batch)]
-            await log.decide([Ask(key, 1, 1, 60, 60) for key in sorted(keys)], 60)
+            await log.decide([Query(key, 1, 1, 60, 60) for key in sorted(keys)])
         written = await lsn(connection) - before
         print(f"decision, {batch} in a statement: {written / DECISIONS:.0f} bytes of WAL, {1 / batch:.2f} transactions")
     await connection.close()

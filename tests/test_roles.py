@@ -18,7 +18,7 @@ from common.contracts import TimeRange
 from common.postgres import create_pool
 from common.requests import uuid7
 from edge_limiter.housekeeping import Housekeeping
-from edge_limiter.lane import Ask
+from edge_limiter.lane import Query
 from edge_limiter.store import PostgresLog
 from launcher.testing import migrate
 from metrics.database import Database
@@ -82,12 +82,12 @@ async def server(database_url: str) -> AsyncIterator[Server]:
 
 
 async def use_edge(url: str) -> None:
-    log = PostgresLog(url, durable=False, on_change=lambda _up, _reason: None)
+    log = PostgresLog(url, durable=False)
     task = asyncio.create_task(log.run())
     try:
         async with asyncio.timeout(60):
             await log.wait_up()
-        [verdict] = await log.decide([Ask(b"key", 1, 1, 10, 600)], 20)
+        [verdict] = await log.decide([Query(b"key", 1, 1, 10, 600)])
         assert verdict.admitted == 1
     finally:
         task.cancel()

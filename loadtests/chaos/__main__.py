@@ -41,7 +41,6 @@ ENVIRONMENT: Final = {
     "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # each client speaks for an address of its own
     "EDGE_RATE_LIMIT": str(verdict.LIMIT),
     "EDGE_RATE_WINDOW_S": f"{verdict.WINDOW_S:.0f}",
-    "EDGE_LIMIT_TIMEOUT_MS": "1000",  # on a busy machine a slow PostgreSQL must not pass for one that is away
     "EDGE_METRICS_RATE_LIMIT": "1000",  # all dashboards share one address
     "EDGE_METRICS_RATE_WINDOW_S": "1",
     "EVENTS_JOURNAL_MAX_BYTES": "262144",

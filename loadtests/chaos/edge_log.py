@@ -8,8 +8,8 @@ from typing import Final
 
 from chaos.windows import Span
 
-_BEGIN: Final = "limits are degraded: the store is away or slow"
-_END: Final = "limits are exact again"
+_BEGIN: Final = "rate limiter degraded"
+_END: Final = "rate limiter exact again"
 _DEATH: Final = ""
 
 

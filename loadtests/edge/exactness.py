@@ -2,13 +2,14 @@
 
     python loadtests/edge/exactness.py [--seconds 60] [--replicas 4]
 
-Each replica is a process with a connection of its own. Meanwhile the database's clock jumps, connections are killed
+Each replica is a process with its own connection. Meanwhile the database's clock jumps, connections are killed
 and the server restarts. A statement whose answer was lost may have been charged, so it is counted as "unknown".
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import subprocess
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import structlog
 
-from edge_limiter.lane import Ask, StoreUnavailable
+from edge_limiter.lane import Query, StoreUnavailable
 from edge_limiter.store import PostgresLog
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
@@ -48,31 +50,32 @@ END $$;
 CREATE TRIGGER ask BEFORE INSERT ON edge.admissions FOR EACH ROW EXECUTE FUNCTION edge.ask();
 CREATE TRIGGER remember AFTER INSERT OR UPDATE ON edge.admissions FOR EACH ROW EXECUTE FUNCTION edge.remember();
 """
-"""`seen` has each try as it was committed, whether its answer arrived or not: what was wanted (at most what an empty
-window would take), and what was admitted. Its rows are numbered under the lock of the key's row, so in order."""
+"""`seen` records each committed try, whether its answer arrived or not: the requests wanted (at most what an empty
+window would admit) and those admitted. Rows are numbered under the lock of the key's row, so they are in order."""
 
 
 async def replica(dsn: str, seconds: float, seed: int) -> None:
     """Ask random batches until the time is up; print what was answered."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     picked = random.Random(seed)
-    log = PostgresLog(dsn, durable=False, on_change=lambda up, reason: None)
+    log = PostgresLog(dsn, durable=False)
     task = asyncio.create_task(log.run())
     counts: Counter[str] = Counter()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        asks = [
-            Ask(b"k%d" % key, picked.randint(1, 4), picked.choice([1, 1, 1, 2, 5]), LIMIT, WINDOW_S)
+        queries = [
+            Query(b"k%d" % key, picked.randint(1, 4), picked.choice([1, 1, 1, 2, 5]), LIMIT, WINDOW_S)
             for key in picked.sample(range(KEYS), picked.randint(1, KEYS))
         ]
         try:
-            verdicts = await log.decide(asks, 2.0)
+            results = await log.decide(queries)
         except StoreUnavailable as error:
             counts[type(error.__cause__).__name__ if error.__cause__ else "away"] += 1
             await asyncio.sleep(0.005)
             continue
-        for ask, verdict in zip(asks, verdicts, strict=True):
-            counts["asked"] += ask.requests
-            counts["admitted"] += verdict.admitted
+        for query, result in zip(queries, results, strict=True):
+            counts["asked"] += query.requests
+            counts["admitted"] += result.admitted
         await asyncio.sleep(picked.random() * 0.01)
     task.cancel()
     await asyncio.wait([task])
@@ -113,12 +116,12 @@ async def check(dsn: str) -> dict[str, int]:
         tries[key].append(Try(*values))
     deadlocks = await connection.fetchval("SELECT sum(deadlocks) FROM pg_stat_database")
     await connection.close()
-    wrong: Counter[str] = Counter({"windows over the limit": 0, "refused with room": 0, "clock went back": 0})
+    wrong: Counter[str] = Counter({"windows over the limit": 0, "refused with room": 0, "clock decreased": 0})
     for of_key in tries.values():
         wrong.update(judge(of_key))
     committed = sum(one.cost * one.admitted for of_key in tries.values() for one in of_key)
-    judged = sum(map(len, tries.values()))
-    return {"tries judged": judged, "committed units": committed, **wrong, "deadlocks": int(deadlocks or 0)}
+    checked = sum(map(len, tries.values()))
+    return {"tries checked": checked, "committed units": committed, **wrong, "deadlocks": int(deadlocks or 0)}
 
 
 class Try(NamedTuple):
@@ -135,7 +138,7 @@ def judge(tries: list[Try]) -> Counter[str]:
     wrong: Counter[str] = Counter()
     charged: list[int] = []
     for before, one in zip([tries[0], *tries], tries, strict=False):
-        wrong["clock went back"] += one.at_us < before.at_us
+        wrong["clock decreased"] += one.at_us < before.at_us
         room = LIMIT - sum(at > one.at_us - WINDOW_US for at in charged)
         wrong["refused with room"] += one.admitted < min(one.wanted, room // one.cost)
         charged += [one.at_us] * (one.admitted * one.cost)
@@ -176,8 +179,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(run(options.seconds, options.replicas, Path(folder)))
     print(json.dumps(result, indent=2))
-    wrong = ("windows over the limit", "refused with room", "clock went back", "deadlocks")
-    return int(any(result[name] for name in wrong) or not result["tries judged"])
+    wrong = ("windows over the limit", "refused with room", "clock decreased", "deadlocks")
+    return int(any(result[name] for name in wrong) or not result["tries checked"])
 
 
 if __name__ == "__main__":

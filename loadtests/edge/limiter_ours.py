@@ -14,8 +14,8 @@ import time
 import asyncpg
 import uvloop
 
-from edge_limiter.lane import Ask
-from edge_limiter.limiter import Limiter, LimiterOptions
+from edge_limiter.lane import Query
+from edge_limiter.limiter import Limiter
 from edge_limiter.policy import Policy
 from edge_limiter.store import DECIDE, PostgresLog, columns
 
@@ -24,8 +24,8 @@ BUCKETS = [b"client-%d" % number for number in range(KEYS)]
 
 
 async def ours(dsn: str, seconds: float, waiting: int) -> int:
-    store = PostgresLog(dsn, durable=False, on_change=lambda up, reason: None)
-    limiter = Limiter([store], LimiterOptions(timeout_s=5))
+    store = PostgresLog(dsn, durable=False, timeout_s=5)
+    limiter = Limiter(store, timeout_s=5)
     policy = Policy("bench", LIMIT, WINDOW_S)
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(limiter.run())]
     await store.wait_up()
@@ -36,7 +36,7 @@ async def ours(dsn: str, seconds: float, waiting: int) -> int:
     async def ask() -> None:
         nonlocal admitted
         while time.perf_counter() < until:
-            decision = await limiter.decide(policy, limiter.key(policy, next(buckets)))
+            decision = await limiter.decide(policy, limiter.key(policy, next(buckets)), 1, 5)
             if not decision.allowed or decision.source != "store":
                 raise SystemExit(f"not decided exactly: {decision}")
             admitted += 1
@@ -58,7 +58,7 @@ async def single(dsn: str, seconds: float, connections: int) -> int:
         connection = await asyncpg.connect(dsn)
         statement = await connection.prepare(DECIDE)
         while time.perf_counter() < until:
-            rows = await statement.fetch(*columns([Ask(next(buckets), 1, 1, LIMIT, WINDOW_S)]), "off")
+            rows = await statement.fetch(*columns([Query(next(buckets), 1, 1, LIMIT, WINDOW_S)]), "off")
             admitted += rows[0]["admitted"]
         await connection.close()
 

@@ -17,7 +17,7 @@ from topologies.pgbouncer import SERVER_CONNECTIONS, PgBouncer
 
 from common.contracts import EVENT_FIELD, STREAM
 from common.postgres import create_pool
-from edge_limiter.lane import Ask, StoreUnavailable
+from edge_limiter.lane import Query, StoreUnavailable
 from edge_limiter.store import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate
@@ -40,8 +40,8 @@ def pooled_url(pgbouncer: PgBouncer, migrated_url: Callable[..., str]) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[PostgresLog]:
-    log = PostgresLog(url, durable=False, on_change=lambda _up, _reason: None)
+async def opened(url: str, timeout_s: float = 20.0) -> AsyncIterator[PostgresLog]:
+    log = PostgresLog(url, durable=False, timeout_s=timeout_s)
     task = asyncio.create_task(log.run())
     try:
         async with asyncio.timeout(30):
@@ -58,7 +58,7 @@ async def test_limits_of_more_edges_than_connections__are_exact(pooled_url: str)
         edges = [await stack.enter_async_context(opened(pooled_url)) for _ in range(4 * SERVER_CONNECTIONS)]
 
         async def ask(edge: PostgresLog) -> int:
-            verdicts = [await edge.decide([Ask(key, 3, 1, LIMIT, 600) for key in keys], 20) for _ in range(10)]
+            verdicts = [await edge.decide([Query(key, 3, 1, LIMIT, 600) for key in keys]) for _ in range(10)]
             return sum(verdict.admitted for batch in verdicts for verdict in batch)
 
         admitted = await asyncio.gather(*map(ask, edges))
@@ -103,17 +103,18 @@ async def test_decision_nobody_waits_for__leaves_no_lock(pooled_url: str, postgr
     await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} SET client_connection_check_interval = '500ms'")
     holder = await asyncpg.connect(postgres.url(name))
     async with AsyncExitStack() as stack, asyncio.timeout(30):
-        first, second = [await stack.enter_async_context(opened(pooled_url)) for _ in range(2)]
-        await first.decide([Ask(b"k", 1, 1, LIMIT, 600)], 20)
+        first = await stack.enter_async_context(opened(pooled_url))
+        second = await stack.enter_async_context(opened(pooled_url, timeout_s=0.1))
+        await first.decide([Query(b"k", 1, 1, LIMIT, 600)])
         holding = holder.transaction()
         await holding.start()
         await holder.execute("SELECT FROM edge.admissions FOR UPDATE")
         with pytest.raises(StoreUnavailable):
-            await second.decide([Ask(b"k", 1, 1, LIMIT, 600)], 0.3)
+            await second.decide([Query(b"k", 1, 1, LIMIT, 600)])
         while await holder.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             await asyncio.sleep(0.05)
         await holding.rollback()
-        [verdict] = await first.decide([Ask(b"k", 1, 1, LIMIT, 600)], 20)
+        [verdict] = await first.decide([Query(b"k", 1, 1, LIMIT, 600)])
     await holder.close()
     assert verdict.remaining == LIMIT - 2  # what nobody waited for was not charged
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from chaos.edge_log import degraded
 from chaos.windows import Span
 
-DOWN, UP = "limits are degraded: the store is away or slow", "limits are exact again"
+DOWN, UP = "rate limiter degraded", "rate limiter exact again"
 
 
 def line(at_s: float, event: str) -> str:

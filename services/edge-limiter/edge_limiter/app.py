@@ -35,7 +35,7 @@ from edge_limiter.exchange import BadGateway, Exchange
 from edge_limiter.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
-from edge_limiter.limiter import Limiter, LimiterOptions
+from edge_limiter.limiter import Limiter
 from edge_limiter.ops_limits import Limits
 from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import PolicyError
@@ -46,7 +46,7 @@ from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.shadow import Shadows
-from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog, StoreState
+from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.upstream import Upstream
 
@@ -77,7 +77,7 @@ class _Parts:
     registry: CollectorRegistry
     http: HttpMetrics
     metrics: EdgeMetrics
-    store: StoreState
+    store: PostgresLog
     routes: RouteTable
     document: dict[str, Any]
     broken: asyncio.Event
@@ -89,7 +89,7 @@ def create_service(settings: EdgeSettings) -> Service:
     registry = create_registry()
     http = HttpMetrics(registry)
     pages = create_app(PagesDoor(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
-    store = StoreState(settings.edge_limit_lanes)
+    store = _store(settings)
     document = add_routes(pages)
     metrics, routes, broken = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
     parts = _Parts(settings, policies, registry, http, metrics, store, routes, document, broken)
@@ -108,6 +108,14 @@ def create_service(settings: EdgeSettings) -> Service:
     return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, broken=broken)
 
 
+def _store(settings: EdgeSettings) -> PostgresLog:
+    return PostgresLog(
+        settings.database_url.get_secret_value(),
+        durable=settings.edge_limit_durable,
+        timeout_s=settings.edge_limit_timeout_ms / 1000,
+    )
+
+
 def _policies(settings: EdgeSettings) -> PolicySet:
     defaults = settings.policies()
     if not settings.edge_policy_file:
@@ -118,7 +126,7 @@ def _policies(settings: EdgeSettings) -> PolicySet:
         raise StartError(f"EDGE_POLICY_FILE {settings.edge_policy_file}: {error}") from error
 
 
-def _readiness(app: web.Application, store: StoreState) -> Readiness:
+def _readiness(app: web.Application, store: PostgresLog) -> Readiness:
     async def database() -> State:
         return "ok" if store.is_up else "degraded"
 
@@ -191,27 +199,22 @@ async def _leave(housekeeping: Housekeeping) -> None:
 
 
 async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Housekeeping) -> Limiter:
-    settings, state = parts.settings, parts.store
-    dsn = settings.database_url.get_secret_value()
-    stores = [
-        PostgresLog(dsn, durable=settings.edge_limit_durable, on_change=state.listener(index))
-        for index in range(settings.edge_limit_lanes)
-    ]
-    options = LimiterOptions(
+    settings, store = parts.settings, parts.store
+    limiter = Limiter(
+        store,
         timeout_s=settings.edge_limit_timeout_ms / 1000,
-        remembered_keys=settings.edge_limit_keys,
         hash_key=settings.events_hash_key.get_secret_value().encode(),
+        replicas=lambda: housekeeping.replicas,
+        on_batch=parts.metrics.batch,
     )
-    limiter = Limiter(stores, options, replicas=lambda: housekeeping.replicas, on_batch=parts.metrics.batch)
-    parts.metrics.watch_store(lambda: state.is_up, lambda: housekeeping.replicas)
-    for store in stores:
-        await stack.enter_async_context(running(store.run(), "limiter store", parts.broken))
+    parts.metrics.watch_store(lambda: store.is_up, lambda: housekeeping.replicas)
+    await stack.enter_async_context(running(store.run(), "limiter store", parts.broken))
     await stack.enter_async_context(running(limiter.run(), "limiter", parts.broken))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await asyncio.gather(*(store.wait_up() for store in stores))
+            await store.wait_up()
     except TimeoutError:
-        log.warning("starting without the store", limits=settings.edge_on_store_error)
+        log.warning("starting without PostgreSQL", limits=settings.edge_on_store_error)
     return limiter
 
 

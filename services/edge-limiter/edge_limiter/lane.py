@@ -1,10 +1,10 @@
-"""Batches decisions without a timer: one statement in flight, and the next batch collects meanwhile.
+"""Batches decisions without a timer: one statement is in flight, and the next batch collects meanwhile.
 
-Waiters of one key are summed when their policy and cost are equal, so that the store can admit whole requests only;
-those of another cost wait for the next batch, so a key takes as many batches as it has costs, whatever their order.
-Refuses to queue without bound, or past half of a waiter's time: the store gets the other half at least, or a client
-who fills the queue would have its statement, and with it everybody's connection, called late. That time runs while a
-statement does and our own loop does not stand still: a wait that is not the store's says nothing of the store.
+Requests of one key share a query while their policy and cost are equal, so that the store admits whole requests only.
+A request of another cost waits for the next batch, because a statement decides each key once.
+
+Deadlines are counted in ticks of the event loop. A stalled loop does not tick, so an answer that has arrived but has
+not been read is never taken for a late one.
 """
 
 import asyncio
@@ -12,18 +12,19 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from edge_limiter.policy import Policy
-from edge_limiter.stopwatch import Stopwatch
+from edge_limiter.policy import Decision, Policy
 
+BATCH_KEYS: Final = 128
+"""A batch of 256 is slower: nothing overlaps the statement."""
 MAX_WAITERS: Final = 8_192
-_TICKS: Final = 8  # in a waiter's time: a loop that stands still for less goes unseen
+TICK_S: Final = 0.05
 
 
 class StoreUnavailable(Exception):
-    """The store did not decide in time, or cannot be reached; whether it charged is unknown."""
+    """The store is down, overloaded or late. Whether it charged the request is unknown."""
 
 
-class Ask(NamedTuple):
+class Query(NamedTuple):
     """`requests` requests of one key, `cost` units each."""
 
     key: bytes
@@ -33,8 +34,8 @@ class Ask(NamedTuple):
     window_s: int
 
 
-class Verdict(NamedTuple):
-    """Of the requests asked for, the first `admitted` go. `reset_s`: until such a request fits again, at most."""
+class QueryResult(NamedTuple):
+    """The first `admitted` of the requests may pass. `reset_s` is an upper bound until such a request fits again."""
 
     admitted: int
     remaining: int
@@ -42,63 +43,64 @@ class Verdict(NamedTuple):
 
 
 class Store(Protocol):
-    """Decides batches exactly. One statement at a time; `is_up` says whether asking makes sense now."""
+    """Decides batches exactly, one at a time."""
 
     @property
     def is_up(self) -> bool: ...
 
-    async def decide(self, asks: Sequence[Ask], timeout_s: float) -> Sequence[Verdict]:
-        """One verdict per ask, in order. Raises StoreUnavailable."""
+    async def decide(self, queries: Sequence[Query]) -> Sequence[QueryResult]:
+        """Return one result per query, in order; keys are distinct. Raises StoreUnavailable."""
         ...
 
 
-class Answer(NamedTuple):
-    """What one waiter hears. The store read its clock between `asked_s` and now."""
-
-    allowed: bool
-    remaining: int
-    reset_s: float
-    asked_s: float
-
-
 class _Waiter(NamedTuple):
-    """`deadline_s` is by the store's own time, `since_s` by the clock."""
-
     policy: Policy
     cost: int
     since_s: float
-    deadline_s: float
-    answer: asyncio.Future[Answer]
+    last_tick: int
+    decision: asyncio.Future[Decision]
 
 
-class Lane:
-    """The queue in front of one store connection. A key must always use the same lane."""
+OnResult = Callable[[Policy, Query, QueryResult, int, float], None]
+"""Policy, query, result, requests that were let through, and when the statement was sent."""
+_Batch = dict[bytes, list[_Waiter]]
+
+
+class DecisionBatcher:
+    """The queue in front of the store."""
+
+    _timer: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
         store: Store,
         *,
         timeout_s: float,
-        batch_keys: int,
         now: Callable[[], float],
+        on_result: OnResult,
         on_batch: Callable[[int, float], None],
     ) -> None:
         self._store = store
         self._timeout_s = timeout_s
-        self._batch_keys = batch_keys
         self._now = now
+        self._on_result = on_result
         self._on_batch = on_batch
-        self._asking = Stopwatch(timeout_s / _TICKS, now)
-        self._waiting: dict[bytes, list[_Waiter]] = {}
+        self._waiting: _Batch = {}
+        self._in_flight: _Batch = {}
         self._count = 0
+        self._ticks = 0
         self._wake = asyncio.Event()
 
-    def ask(self, policy: Policy, key: bytes, cost: int) -> asyncio.Future[Answer]:
-        """The store's answer to come. Raises StoreUnavailable at once, or when awaited, after the time limit."""
+    def submit(self, policy: Policy, key: bytes, cost: int, timeout_s: float) -> asyncio.Future[Decision]:
+        """Return the store's decision to come, which fails with StoreUnavailable after the shorter time limit.
+
+        The wait may last two ticks longer and is never shorter. Raises StoreUnavailable if waiting makes no sense.
+        """
         if not self._store.is_up or self._count >= MAX_WAITERS:
             raise StoreUnavailable
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(policy, cost, self._now(), self._asking.read_s() + self._timeout_s, answer)
+        decision: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        last_tick = self._ticks + int(min(timeout_s, self._timeout_s) / TICK_S) + 2
+        waiter = _Waiter(policy, cost, self._now(), last_tick, decision)
         waiters = self._waiting.get(key)
         if waiters is None:
             self._waiting[key] = [waiter]
@@ -106,89 +108,101 @@ class Lane:
             waiters.append(waiter)
         self._count += 1
         self._wake.set()
-        return answer
+        return decision
 
     async def run(self) -> None:
-        """Serve the queue until cancelled; whoever still waits then hears StoreUnavailable."""
+        """Serve the queue until cancelled; the requests still waiting then fail with StoreUnavailable."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while batch := self._take():
-                    await self._decide(batch)
+                self._schedule_tick()
+                while self._waiting:
+                    if batch := self._take():
+                        await self._decide(batch)
+                self._stop_ticking()
         finally:
-            for waiters in self._waiting.values():
+            self._stop_ticking()
+            for waiters in itertools.chain(self._in_flight.values(), self._waiting.values()):
                 _fail(waiters, StoreUnavailable())
 
-    def _take(self) -> dict[bytes, list[_Waiter]]:
-        """The first keys in order of arrival, each with the waiters whose policy and cost are the first one's."""
-        batch: dict[bytes, list[_Waiter]] = {}
-        left: dict[bytes, list[_Waiter]] = {}
-        soonest_s = self._asking.read_s() + self._timeout_s / 2
-        for key in list(itertools.islice(self._waiting, self._batch_keys)):
+    def _take(self) -> _Batch:
+        """Return the first keys in order of arrival, each with the waiters that can share a query."""
+        batch: _Batch = {}
+        rest: _Batch = {}
+        for key in list(itertools.islice(self._waiting, BATCH_KEYS)):
             waiters = self._waiting.pop(key)
             self._count -= len(waiters)
-            same, others = _split(waiters, soonest_s)
-            if same:
-                batch[key] = same
+            shared, others = _split(waiters)
+            if shared:
+                batch[key] = shared
             if others:
-                left[key] = others
-        if left:
-            self._count += sum(map(len, left.values()))
-            self._waiting = left | self._waiting
-        if not batch and self._waiting:
-            return self._take()
+                rest[key] = others
+                self._count += len(others)
+        if rest:
+            self._waiting = rest | self._waiting
         return batch
 
-    async def _decide(self, batch: dict[bytes, list[_Waiter]]) -> None:
-        asks = [
-            Ask(key, len(waiters), waiters[0].cost, waiters[0].policy.limit, waiters[0].policy.window_s)
+    async def _decide(self, batch: _Batch) -> None:
+        queries = [
+            Query(key, len(waiters), waiters[0].cost, waiters[0].policy.limit, waiters[0].policy.window_s)
             for key, waiters in batch.items()
         ]
-        asked_s = self._now()
-        deadline_s = min(waiters[0].deadline_s for waiters in batch.values())
-        patience_s = deadline_s - self._asking.read_s()
-        self._asking.start()
+        sent_s = self._now()
+        self._in_flight = batch
         try:
-            verdicts = await self._store.decide(asks, patience_s)
+            results = await self._store.decide(queries)
         except Exception as error:
             for waiters in batch.values():
                 _fail(waiters, error)
             return
-        finally:
-            self._asking.stop()
         self._on_batch(len(batch), self._now() - min(waiters[0].since_s for waiters in batch.values()))
-        for waiters, verdict in zip(batch.values(), verdicts, strict=True):
-            _tell(waiters, verdict, asked_s)
+        for query, waiters, result in zip(queries, batch.values(), results, strict=True):
+            passed = _resolve(waiters, result)
+            self._on_result(waiters[0].policy, query, result, passed, sent_s)
+
+    def _schedule_tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _stop_ticking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        for waiters in itertools.chain(self._in_flight.values(), self._waiting.values()):
+            for waiter in waiters:
+                if waiter.last_tick <= self._ticks and not waiter.decision.done():
+                    waiter.decision.set_exception(StoreUnavailable())
+        self._schedule_tick()
 
 
-def _split(waiters: list[_Waiter], soonest_s: float) -> tuple[list[_Waiter], list[_Waiter]]:
-    """Those that share the first one's policy and cost, and the others; who must know before `soonest_s` hears now."""
-    same: list[_Waiter] = []
-    others: list[_Waiter] = []
-    for waiter in waiters:
-        if waiter.answer.done():
-            continue  # its client has gone
-        if waiter.deadline_s < soonest_s:
-            waiter.answer.set_exception(StoreUnavailable())
-        elif not same or (waiter.cost == same[0].cost and waiter.policy is same[0].policy):
-            same.append(waiter)
-        else:
-            others.append(waiter)
-    return same, others
+def _split(waiters: list[_Waiter]) -> tuple[list[_Waiter], list[_Waiter]]:
+    """Return the waiters that share the first one's policy and cost, and the others, without those that have gone."""
+    live = [waiter for waiter in waiters if not waiter.decision.done()]
+    if len(live) <= 1:
+        return live, []
+    policy, cost = live[0].policy, live[0].cost
+    shared = [waiter for waiter in live if waiter.cost == cost and waiter.policy is policy]
+    if len(shared) == len(live):
+        return shared, []
+    return shared, [waiter for waiter in live if waiter.cost != cost or waiter.policy is not policy]
 
 
-def _tell(waiters: list[_Waiter], verdict: Verdict, asked_s: float) -> None:
-    """First come, first admitted; `remaining` counts down as if each had been asked alone."""
+def _resolve(waiters: list[_Waiter], result: QueryResult) -> int:
+    """Admit in order of arrival, counting `remaining` down, and return how many requests were let through."""
+    passed = 0
     for index, waiter in enumerate(waiters):
-        if waiter.answer.done():
+        if waiter.decision.done():
             continue
-        allowed = index < verdict.admitted
-        later = max(0, verdict.admitted - 1 - index) * waiter.cost
-        waiter.answer.set_result(Answer(allowed, verdict.remaining + later, verdict.reset_s, asked_s))
+        allowed = index < result.admitted
+        later_units = max(0, result.admitted - 1 - index) * waiter.cost
+        waiter.decision.set_result(Decision(allowed, result.remaining + later_units, result.reset_s, "store"))
+        passed += allowed
+    return passed
 
 
 def _fail(waiters: list[_Waiter], error: Exception) -> None:
     for waiter in waiters:
-        if not waiter.answer.done():
-            waiter.answer.set_exception(error)
+        if not waiter.decision.done():
+            waiter.decision.set_exception(error)

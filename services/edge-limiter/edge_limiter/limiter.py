@@ -1,128 +1,139 @@
-"""Decides whether a request may go: deny cache, then the exact log in the store, then what its policy says instead.
+"""Decides whether a request may pass: deny cache, then the exact log in the store, then the policy's fallback.
 
-Promise: never more than `limit` units admitted in any `window_s` seconds, on any number of replicas, and never a
-refusal while the request would fit; a changed window begins anew. While the store is away a policy decides locally,
-lets pass or closes.
+Promise: a client is admitted at most L units in any W seconds, over all replicas, and never refused while fewer than L
+are charged, except across an outage of PostgreSQL.
+
+A request waits for a late decision rather than fall back, because local decisions are exact only within one process.
+While the store is down, a policy decides locally, admits everything (`open`) or refuses everything (`closed`).
 """
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable
 
-from edge_limiter.deny_cache import Denial, DenyCache
-from edge_limiter.lane import Answer, Lane, Store, StoreUnavailable
-from edge_limiter.local_log import LocalLog
-from edge_limiter.policy import Policy
+from edge_limiter.lane import DecisionBatcher, Query, QueryResult, Store, StoreUnavailable
+from edge_limiter.local_log import InMemorySlidingLog
+from edge_limiter.policy import Decision, Policy
 
-Source = Literal["store", "denied", "local", "open"]
+REMEMBERED_KEYS = 100_000
+"""Clients in the deny cache and in the log of own admissions; about 40 MB when full."""
 
 
-class LimiterClosed(Exception):
-    """The store is away and the policy says to refuse meanwhile: not the client's fault, so never a 429."""
+class LimiterUnavailable(Exception):
+    """The store is down and the policy says to refuse meanwhile. Not the client's fault, so never a 429."""
 
 
 class CostAboveLimit(Exception):
-    """One request costs more than a whole window takes: waiting would not help.
+    """One request costs more than a whole window admits, so waiting would not help.
 
-    `at_most` is the limit, or this process's share of it while the store is away.
+    `limit` is the policy's, or this process's share of it while the store is down.
     """
 
-    def __init__(self, cost: int, at_most: int) -> None:
-        super().__init__(f"{cost} of {at_most}")
+    def __init__(self, cost: int, limit: int) -> None:
+        super().__init__(f"a cost of {cost} is above the limit of {limit}")
         self.cost = cost
-        self.at_most = at_most
+        self.limit = limit
 
 
-class Decision(NamedTuple):
-    """`reset_s`: seconds until such a request fits again; when it was allowed, at most that."""
+class DenyCache:
+    """Remembers refusals until a slot frees, so that a flood costs the store nothing; least recently used out first.
 
-    allowed: bool
-    remaining: int
-    reset_s: float
-    source: Source
+    Only time frees slots, so a refusal stays right until then. Policy version and cost are part of the key: a cheap
+    request may fit where an expensive one does not.
+    """
 
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._times: OrderedDict[tuple[int, bytes, int], tuple[float, float]] = OrderedDict()
 
-@dataclass(frozen=True, slots=True)
-class LimiterOptions:
-    """Sizes and times of one limiter. `hash_key` must be equal on all replicas: rows hold no plain addresses."""
+    def __len__(self) -> int:
+        return len(self._times)
 
-    timeout_s: float = 0.1
-    batch_keys: int = 128
-    remembered_keys: int = 100_000
-    hash_key: bytes = b""
+    def get(self, policy: Policy, key: bytes, cost: int, now: float) -> Decision | None:
+        """Return the refusal that still holds, if there is one."""
+        entry = (policy.version, key, cost)
+        times = self._times.get(entry)
+        if times is None:
+            return None
+        holds_until, free_at = times
+        if holds_until <= now:
+            del self._times[entry]
+            return None
+        self._times.move_to_end(entry)
+        return Decision(False, 0, free_at - now, "denied")
+
+    def put(self, policy: Policy, key: bytes, cost: int, holds_until: float, free_at: float) -> None:
+        """Remember a refusal. `holds_until` is never too late, and `free_at`, for Retry-After, never too early."""
+        entry = (policy.version, key, cost)
+        self._times[entry] = (holds_until, free_at)
+        self._times.move_to_end(entry)
+        if len(self._times) > self._size:
+            self._times.popitem(last=False)
 
 
 class Limiter:
-    """One per process. `stores` are connections to the same log: a key always uses the same one."""
+    """The limits of one process. `hash_key` must be equal on all replicas."""
 
     def __init__(
         self,
-        stores: Sequence[Store],
-        options: LimiterOptions = LimiterOptions(),  # frozen
+        store: Store,
         *,
+        timeout_s: float = 1.0,
+        hash_key: bytes = b"",
         now: Callable[[], float] = time.monotonic,
         replicas: Callable[[], int] = lambda: 1,
         on_batch: Callable[[int, float], None] = lambda keys, seconds: None,
     ) -> None:
-        self._lanes = [
-            Lane(store, timeout_s=options.timeout_s, batch_keys=options.batch_keys, now=now, on_batch=on_batch)
-            for store in stores
-        ]
+        self._batcher = DecisionBatcher(
+            store, timeout_s=timeout_s, now=now, on_result=self._remember, on_batch=on_batch
+        )
+        self._hash_key = hashlib.sha256(hash_key).digest() if hash_key else b""
         self._now = now
         self._replicas = replicas
-        self._denied = DenyCache(options.remembered_keys)
-        self._own = LocalLog(options.remembered_keys)
-        self._hash_key = hashlib.sha256(options.hash_key).digest() if options.hash_key else b""
+        self._denied = DenyCache(REMEMBERED_KEYS)
+        self._own = InMemorySlidingLog(REMEMBERED_KEYS)
 
     async def run(self) -> None:
         """Serve decisions until cancelled."""
-        async with asyncio.TaskGroup() as lanes:
-            for lane in self._lanes:
-                lanes.create_task(lane.run(), name="limiter lane")
+        await self._batcher.run()
 
     def key(self, policy: Policy, bucket: bytes) -> bytes:
-        """Under which a client's admissions are kept: a (keyed) hash, never its address.
+        """Return the (keyed) hash under which a client's admissions are stored, so that rows hold no address.
 
-        Each window has its own: while a change of it reaches one replica after the other, the shorter would forget
-        what the longer still counts.
+        Each window has its own log. During a rollout that changes it, the shorter window would drop what the longer
+        one still counts.
         """
-        told = b"%b\0%d\0%b" % (policy.name.encode(), policy.window_s, bucket)
-        return hashlib.blake2b(told, digest_size=16, key=self._hash_key).digest()
+        name = b"%b\0%d\0%b" % (policy.name.encode(), policy.window_s, bucket)
+        return hashlib.blake2b(name, digest_size=16, key=self._hash_key).digest()
 
     def denied(self, policy: Policy, key: bytes, cost: int) -> Decision | None:
-        """The refusal that is known already: nothing has to be waited for, nor read how much more a request costs."""
-        now = self._now()
-        denial = self._denied.get((policy.version, key, cost), now)
-        return None if denial is None else Decision(False, 0, denial.free_at_s - now, "denied")
+        """Return a refusal that is already known. Never waits."""
+        return self._denied.get(policy, key, cost, self._now())
 
-    async def decide(self, policy: Policy, key: bytes, cost: int = 1) -> Decision:
-        """Charge `cost` units to the client, whole or not at all; ask `denied` before: here the store is asked.
+    async def decide(self, policy: Policy, key: bytes, cost: int, timeout_s: float) -> Decision:
+        """Charge `cost` units, all or none, waiting at most `timeout_s`. Call `denied` first.
 
-        Raises LimiterClosed and CostAboveLimit.
+        Raises LimiterUnavailable and CostAboveLimit.
         """
         if cost > policy.limit:
             raise CostAboveLimit(cost, policy.limit)
         try:
-            answer = await self._lanes[key[0] % len(self._lanes)].ask(policy, key, cost)
+            return await self._batcher.submit(policy, key, cost, timeout_s)
         except StoreUnavailable:
-            return self._without_store(policy, key, cost)
-        self._remember(policy, key, cost, answer)
-        return Decision(answer.allowed, answer.remaining, answer.reset_s, "store")
+            return self._fall_back(policy, key, cost)
 
-    def _remember(self, policy: Policy, key: bytes, cost: int, answer: Answer) -> None:
+    def _remember(self, policy: Policy, query: Query, result: QueryResult, passed: int, sent_s: float) -> None:
+        """Record a result. The store read its clock between `sent_s` and now."""
         now = self._now()
-        if answer.allowed:
-            self._own.record(key, cost, policy.window_s, now)
-        else:
-            denial = Denial(answer.asked_s + answer.reset_s, now + answer.reset_s)
-            self._denied.put((policy.version, key, cost), denial)
+        if passed:
+            self._own.record(query.key, passed * query.cost, policy.window_s, now)
+        if result.admitted < query.requests:
+            self._denied.put(policy, query.key, query.cost, sent_s + result.reset_s, now + result.reset_s)
 
-    def _without_store(self, policy: Policy, key: bytes, cost: int) -> Decision:
+    def _fall_back(self, policy: Policy, key: bytes, cost: int) -> Decision:
         if policy.on_store_error == "closed":
-            raise LimiterClosed
+            raise LimiterUnavailable
         now = self._now()
         if policy.on_store_error == "open":
             self._own.record(key, cost, policy.window_s, now)
@@ -130,5 +141,4 @@ class Limiter:
         share = -(-policy.limit // max(1, self._replicas()))
         if cost > share:
             raise CostAboveLimit(cost, share)
-        verdict = self._own.decide(key, cost, share, policy.window_s, now)
-        return Decision(verdict.allowed, verdict.remaining, verdict.reset_s, "local")
+        return self._own.decide(key, cost, share, policy.window_s, now)

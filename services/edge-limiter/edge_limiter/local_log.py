@@ -1,25 +1,19 @@
-"""This process's own admissions of the last window: the same exact log in memory, used while the store is away.
+"""This process's own admissions of the last window: the same exact log in memory, used while the store is down.
 
-It is fed by every admission, whoever decided it, so a switch to local decisions starts from what this process
-already let through. Bounded in keys and in admissions, of which the least recently used keys go first, and in each
-key's units: of more than any limit the oldest decide nothing, and a policy that lets all pass meanwhile records on.
+Every admission is recorded, also those that the store decided, so local decisions start from what this process has let
+through. The log is bounded in keys, in charges of all keys (least recently used keys go first) and in units of one
+key: beyond MAX_LIMIT units the oldest cannot change a decision.
 """
 
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
-from edge_limiter.policy import MAX_LIMIT
+from edge_limiter.policy import MAX_LIMIT, Decision
 
 MAX_CHARGES: Final = 500_000
-"""Of all keys together, about 54 MB: a policy by the day would else remember a day of admissions."""
-
-
-class LocalVerdict(NamedTuple):
-    allowed: bool
-    remaining: int
-    reset_s: float
+"""About 54 MB. Without a bound, a policy with a window of a day would store a day of admissions."""
 
 
 @dataclass(slots=True)
@@ -29,15 +23,24 @@ class _Log:
     total: int = 0
 
     def expire(self, now: float) -> int:
-        """How many charges went."""
+        """Drop expired charges and return how many there were."""
         before = len(self.charges)
         while self.charges and self.charges[0][0] <= now - self.window_s:
             self.total -= self.charges.popleft()[1]
         return before - len(self.charges)
 
+    def reset_s(self, cost: int, limit: int, now: float) -> float:
+        """Return the seconds until `cost` more units fit; if they fit now, until the oldest charge expires."""
+        excess = self.total + cost - limit
+        for at, charged in self.charges:
+            excess -= charged
+            if excess <= 0:
+                return at + self.window_s - now
+        return self.window_s
 
-class LocalLog:
-    """Keeps at most `max_keys` keys, and `max_charges` admissions of all of them: more than one key may have."""
+
+class InMemorySlidingLog:
+    """Holds at most `max_keys` keys and `max_charges` charges."""
 
     def __init__(self, max_keys: int, max_charges: int = MAX_CHARGES) -> None:
         self._max_keys = max_keys
@@ -48,11 +51,21 @@ class LocalLog:
     def __len__(self) -> int:
         return len(self._logs)
 
-    def record(self, key: bytes, cost: int, window_s: float, now: float) -> None:
-        """Remember an admission."""
+    def record(self, key: bytes, units: int, window_s: float, now: float) -> None:
+        """Charge `units` that have been admitted already."""
+        self._charge(self._log(key, window_s, now), units, now)
+
+    def decide(self, key: bytes, cost: int, limit: int, window_s: float, now: float) -> Decision:
+        """Admit and charge `cost` units if all of them fit into `limit`."""
         log = self._log(key, window_s, now)
-        log.charges.append((now, cost))
-        log.total += cost
+        allowed = log.total + cost <= limit
+        if allowed:
+            self._charge(log, cost, now)
+        return Decision(allowed, max(0, limit - log.total), log.reset_s(cost, limit, now), "local")
+
+    def _charge(self, log: _Log, units: int, now: float) -> None:
+        log.charges.append((now, units))
+        log.total += units
         self.charges += 1
         while log.total - log.charges[0][1] >= MAX_LIMIT:
             log.total -= log.charges.popleft()[1]
@@ -60,26 +73,18 @@ class LocalLog:
         while self.charges > self._max_charges:
             self._forget(next(iter(self._logs)))
 
-    def decide(self, key: bytes, cost: int, limit: int, window_s: float, now: float) -> LocalVerdict:
-        """Admit `cost` units whole if they fit into `limit`, and charge them."""
-        log = self._log(key, window_s, now)
-        allowed = log.total + cost <= limit
-        if allowed:
-            self.record(key, cost, window_s, now)
-        return LocalVerdict(allowed, max(0, limit - log.total), _reset_s(log, cost, limit, now))
-
     def _log(self, key: bytes, window_s: float, now: float) -> _Log:
         log = self._logs.get(key)
         if log is None:
-            self._forget_oldest(now)
+            self._make_room(now)
             log = self._logs[key] = _Log(window_s)
         log.window_s = window_s
         self.charges -= log.expire(now)
         self._logs.move_to_end(key)
         return log
 
-    def _forget_oldest(self, now: float) -> None:
-        """Make room for the newest, and drop a dead key or two besides, so that they do not pile up."""
+    def _make_room(self, now: float) -> None:
+        """Evict the oldest key if the log is full. Each new key also drops up to two expired ones."""
         if len(self._logs) >= self._max_keys:
             self._forget(next(iter(self._logs)))
         for key in list(itertools.islice(self._logs, 2)):
@@ -89,13 +94,3 @@ class LocalLog:
 
     def _forget(self, key: bytes) -> None:
         self.charges -= len(self._logs.pop(key).charges)
-
-
-def _reset_s(log: _Log, cost: int, limit: int, now: float) -> float:
-    """Seconds until the same request fits, or until the oldest charge expires if it fits already."""
-    excess = log.total + cost - limit
-    for at, charged in log.charges:
-        excess -= charged
-        if excess <= 0:
-            return at + log.window_s - now
-    return log.window_s

@@ -1,9 +1,10 @@
-"""What a limit is: how many admissions per rolling window, and what to do when the store cannot be asked."""
+"""What a limit is: units per rolling window, what to do while the store is down, and the answer to one request."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 OnStoreError = Literal["local", "open", "closed"]
+Source = Literal["store", "denied", "local", "open"]
 
 MAX_LIMIT: Final = 1_000
 """A row keeps one timestamp per admission; past a thousand it no longer fits a page."""
@@ -26,6 +27,15 @@ class Policy:
     def __post_init__(self) -> None:
         if self.limit > MAX_LIMIT:
             raise PolicyError(f"policy {self.name}: {_cure(self.limit, self.window_s)}")
+
+
+class Decision(NamedTuple):
+    """`reset_s`: seconds until such a request fits again; an upper bound if it was allowed."""
+
+    allowed: bool
+    remaining: int
+    reset_s: float
+    source: Source
 
 
 def _cure(limit: int, window_s: int) -> str:

@@ -22,10 +22,10 @@ from edge_limiter.exchange import (
     onward_headers,
 )
 from edge_limiter.identity import Client, Clients
-from edge_limiter.limiter import CostAboveLimit, Decision, Limiter, LimiterClosed
+from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.passage import Passage
 from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import MAX_LIMIT, Policy
+from edge_limiter.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import no_room, read_whole, request_body, send_answer, too_large
@@ -157,7 +157,7 @@ class Proxy:
     async def _decide(self, passage: Passage, route: Route, rule: Rule) -> Decision:
         try:
             return await self._ask(passage, route, rule)
-        except LimiterClosed:
+        except LimiterUnavailable:
             self.decided(rule.policy.name, False, "closed")
             raise unavailable("Requests cannot be counted right now.", _STORE_RETRY_S) from None
 
@@ -169,7 +169,7 @@ class Proxy:
             if denial is not None:
                 return denial
         try:
-            return await self.limiter.decide(rule.policy, passage.key, rule.cost * units)
+            return await self.limiter.decide(rule.policy, passage.key, rule.cost * units, _left_s(passage))
         except CostAboveLimit as error:
             raise await self._too_dear(passage, rule, error) from None
 
@@ -191,11 +191,11 @@ class Proxy:
         policy = rule.policy
         counts = error.cost if error.cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
         told = f"This request costs {counts} units; the limit is {policy.limit} in {policy.window_s} s"
-        if error.at_most < policy.limit:
-            return unavailable(f"{told}, of which only {error.at_most} are available right now.", _STORE_RETRY_S)
+        if error.limit < policy.limit:
+            return unavailable(f"{told}, of which only {error.limit} are available right now.", _STORE_RETRY_S)
         problem = Problem(413, f"{told}: send fewer texts at once.")
         with suppress(CostAboveLimit):
-            decision = await self.limiter.decide(policy, passage.key, rule.cost)
+            decision = await self.limiter.decide(policy, passage.key, rule.cost, _left_s(passage))
             self.decided(policy.name, decision.allowed, decision.source)
             problem.headers.update(rate_limit(policy, decision))
         return problem
@@ -242,6 +242,10 @@ class Proxy:
             ("Via", VIA),
         )
         return headers
+
+
+def _left_s(passage: Passage) -> float:
+    return passage.ctx.remaining_s(time.monotonic())
 
 
 def upstream_problem(error: ExchangeError, service: str) -> Problem:

@@ -13,6 +13,7 @@ from edge_limiter.policy import Policy, PolicyError
 Limit = Annotated[int, Field(ge=1)]
 WindowS = Annotated[int, Field(ge=1, le=86_400)]
 
+LIMITER_CONNECTIONS: Final = 1
 BACKGROUND_CONNECTIONS: Final = 2
 SHORTEST_PUBLIC_TOKEN: Final = 16
 ADMIN_POLICY: Final = "admin"
@@ -69,10 +70,8 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_policy_file: str = ""
     edge_on_store_error: Literal["local", "open", "closed"] = "local"
     edge_replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
-    edge_limit_timeout_ms: Annotated[int, Field(ge=5, le=10_000)] = 100
-    edge_limit_lanes: Annotated[int, Field(ge=1, le=32)] = 1
+    edge_limit_timeout_ms: Annotated[int, Field(ge=100, le=10_000)] = 1_000
     edge_limit_durable: bool = False
-    edge_limit_keys: Annotated[int, Field(ge=1_000, le=10_000_000)] = 100_000
 
     edge_trusted_proxies: Annotated[str, AfterValidator(_cidrs)] = ""
     edge_ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
@@ -131,7 +130,7 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
         return Listen.at(0, self, self.edge_host, self.edge_port, self.edge_ops_port)
 
     def postgres_connections(self) -> int:
-        return self.edge_limit_lanes + BACKGROUND_CONNECTIONS
+        return LIMITER_CONNECTIONS + BACKGROUND_CONNECTIONS
 
     def upstreams(self) -> dict[str, str]:
         """Where each service is; by default beside us, on the next three ports."""

@@ -7,10 +7,11 @@ from typing import Final
 
 from common import tasks
 from edge_limiter.identity import Client
-from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterClosed
+from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.policies import Counted
 from edge_limiter.policy import Policy
 
+TIMEOUT_S: Final = 1.0
 MAX_PENDING: Final = 1_024
 """Shadow decisions waiting for the store; more are skipped, so that they cannot fill the limiter's queue."""
 
@@ -46,6 +47,6 @@ class Shadows:
             task.add_done_callback(self._pending.discard)
 
     async def _decide(self, policy: Policy, key: bytes, cost: int) -> None:
-        with suppress(LimiterClosed, CostAboveLimit):  # the store is down
-            decision = await self._limiter.decide(policy, key, cost)
+        with suppress(LimiterUnavailable, CostAboveLimit):  # the store is down
+            decision = await self._limiter.decide(policy, key, cost, TIMEOUT_S)
             self._decided(policy.name, decision.allowed, "shadow")

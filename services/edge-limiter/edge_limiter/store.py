@@ -1,16 +1,16 @@
 """The exact sliding log in PostgreSQL: one row per key, and one statement that decides a batch of keys.
 
-The row lock serialises writers of a key, and ORDER BY keeps two batches from deadlocking. The clock is the
-database's, read once the row is locked (for a new key when its turn comes, behind the locks of those before it), and
-never goes back, so a log is in order and what has expired is found by binary search (`width_bucket`). Each
-`PostgresLog` is one connection, and the connection is its own circuit breaker: it is dropped when a decision fails or
-is late, and comes back only after a probe in the background succeeded, so no client waits for a store that is known
-to be away.
+The row lock serialises writers of a key, and ORDER BY keeps two batches from deadlocking. The clock is the database's.
+It is read once the row is locked (for a new key, behind the locks of the keys before it) and never goes back, so a log
+is in order and binary search (`width_bucket`) finds what has expired.
+
+The connection is its own circuit breaker. It is dropped on an error, or when decisions have been late several times in
+a row. A probe in the background must succeed before it serves again, so no request waits for a store known to be down.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import asyncpg
@@ -18,7 +18,7 @@ import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
 from common.postgres import POSTGRES_ERRORS, connect
-from edge_limiter.lane import Ask, StoreUnavailable, Verdict
+from edge_limiter.lane import Query, QueryResult, StoreUnavailable
 
 log = structlog.get_logger()
 
@@ -42,52 +42,60 @@ RETURNING key, admitted, GREATEST(0, quota - cardinality(log_us)) AS remaining,
 """
 
 CONNECT_TIMEOUT_S: Final = 2.0
+LATE_IN_A_ROW: Final = 3
+"""A statement counts as late each time `timeout_s` passes without its answer; an answer in time resets the count."""
 _BACKOFF_S: Final = (0.05, 1.0)
-_PUNCTUAL: Final = 0.25  # of its time: a timer later than that says that the loop was busy
-_STATEMENT_TIMEOUT_MS: Final = "2000"  # what we no longer wait for must not hold its locks for ever
 
 
 class PostgresLog:
-    """One connection to the log. `run` keeps it open; `decide` must be called by one task at a time."""
+    """One connection to the log. `run` keeps it open; only one task at a time may call `decide`."""
 
     _timer: asyncio.TimerHandle
 
-    def __init__(self, dsn: str, *, durable: bool, on_change: Callable[[bool, str], None]) -> None:
+    def __init__(self, dsn: str, *, durable: bool, timeout_s: float = 1.0) -> None:
         self._dsn = dsn
         self._commit = "on" if durable else "off"
-        self._on_change = on_change
+        self._timeout_s = timeout_s
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._statement: PreparedStatement[asyncpg.Record] | None = None
         self._lost = asyncio.Event()
         self._lost.set()
         self._up = asyncio.Event()
         self._failures = 0
+        self._late = 0
+        self._is_degraded = False
 
     @property
     def is_up(self) -> bool:
         return self._statement is not None
 
     async def wait_up(self) -> None:
-        """Return once the log can be asked."""
+        """Return once the log can decide."""
         await self._up.wait()
 
-    async def decide(self, asks: Sequence[Ask], timeout_s: float) -> list[Verdict]:
-        """One verdict per ask, in order; keys must be distinct. Raises StoreUnavailable, and drops the connection."""
+    async def decide(self, queries: Sequence[Query]) -> list[QueryResult]:
+        """Return one result per query, in order; keys must be distinct. Raises StoreUnavailable."""
         statement = self._statement
         if statement is None:
             raise StoreUnavailable
+        late = self._late
+        self._watch()
         try:
-            rows = await self._fetch(statement, asks, timeout_s)
+            rows = await statement.fetch(*columns(queries), self._commit)
         except POSTGRES_ERRORS as error:
             if self._statement is statement:
                 self._drop(type(error).__name__)
             raise StoreUnavailable from error
+        finally:
+            self._timer.cancel()
         self._failures = 0
-        found = {row[0]: Verdict(row[1], row[2], row[3] / 1e6) for row in rows}
-        return [found[ask.key] for ask in asks]
+        if self._late == late:
+            self._late = 0
+        results = {row[0]: QueryResult(row[1], row[2], row[3] / 1e6) for row in rows}
+        return [results[query.key] for query in queries]
 
     async def run(self) -> None:
-        """Open the connection, and again whenever it was lost, until cancelled."""
+        """Open the connection, and reopen it whenever it is lost, until cancelled."""
         try:
             while True:
                 await self._lost.wait()
@@ -99,7 +107,7 @@ class PostgresLog:
 
     async def _open(self) -> None:
         try:
-            connection = self._connection = await _dial(self._dsn)
+            connection = self._connection = await self._dial()
             statement = await self._probe(connection)
         except POSTGRES_ERRORS as error:
             self._drop(type(error).__name__)
@@ -108,10 +116,18 @@ class PostgresLog:
         self._lost.clear()
         self._statement = statement
         self._up.set()
-        self._on_change(True, "")
+        if self._is_degraded:
+            self._is_degraded = False
+            log.info("rate limiter exact again")
+
+    async def _dial(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """Connect. The server cancels a statement that we have stopped waiting for, or it would hold its locks."""
+        statement_timeout_ms = int(LATE_IN_A_ROW * self._timeout_s * 1_000)
+        settings = {"application_name": "edge-limiter", "statement_timeout": str(statement_timeout_ms)}
+        return await connect(self._dsn, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
 
     async def _probe(self, connection: "asyncpg.Connection[asyncpg.Record]") -> "PreparedStatement[asyncpg.Record]":
-        """Decide nothing: finds missing tables, a read-only server and one that hangs."""
+        """Decide nothing, which finds missing tables, a read-only server and one that hangs."""
         timer = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, self._terminate)
         try:
             statement = await connection.prepare(DECIDE)
@@ -120,31 +136,16 @@ class PostgresLog:
         finally:
             timer.cancel()
 
-    async def _fetch(
-        self, statement: "PreparedStatement[asyncpg.Record]", asks: Sequence[Ask], timeout_s: float
-    ) -> list[asyncpg.Record]:
-        self._await_answer(timeout_s)
-        try:
-            return await statement.fetch(*columns(asks), self._commit)
-        finally:
-            self._timer.cancel()
+    def _watch(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._on_late)
 
-    def _await_answer(self, patience_s: float) -> None:
-        """Drop the connection when `patience_s` have passed, but for the time in which our own loop stood still.
-
-        Terminating is the only way out that cannot hang: cancelling or closing politely talks to the server.
-        """
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + patience_s
-
-        def give_up() -> None:
-            stood_still_s = loop.time() - due_s
-            if stood_still_s > _PUNCTUAL * patience_s:  # the answer may be there, and unread
-                self._await_answer(stood_still_s)
-            else:
-                self._drop("late")
-
-        self._timer = loop.call_at(due_s, give_up)
+    def _on_late(self) -> None:
+        """Count. However long our own loop stalled, that is one: it reads the answer before the next timer fires."""
+        self._late += 1
+        if self._late >= LATE_IN_A_ROW:
+            self._drop("late")
+        else:
+            self._watch()
 
     def _on_termination(self, connection: object) -> None:
         if connection is self._connection:
@@ -156,22 +157,25 @@ class PostgresLog:
         self._terminate()
         self._up.clear()
         self._lost.set()
-        self._on_change(False, reason)
+        if not self._is_degraded:
+            self._is_degraded = True
+            log.warning("rate limiter degraded", reason=reason)
 
     def _terminate(self) -> None:
+        """Close without a word to the server: cancelling or closing politely could hang."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
 
 
-def columns(asks: Sequence[Ask]) -> tuple[str, str, str, str, str]:
-    """Arrays as PostgreSQL writes them: given lists, asyncpg would look into each element for more lists."""
+def columns(queries: Sequence[Query]) -> tuple[str, str, str, str, str]:
+    """Return arrays in PostgreSQL's text form. Given lists, asyncpg would search each element for nested lists."""
     return (
-        _array([f'"\\\\x{ask.key.hex()}"' for ask in asks]),
-        _array([str(ask.requests) for ask in asks]),
-        _array([str(ask.cost) for ask in asks]),
-        _array([str(ask.limit) for ask in asks]),
-        _array([str(ask.window_s * 1_000_000) for ask in asks]),
+        _array([f'"\\\\x{query.key.hex()}"' for query in queries]),
+        _array([str(query.requests) for query in queries]),
+        _array([str(query.cost) for query in queries]),
+        _array([str(query.limit) for query in queries]),
+        _array([str(query.window_s * 1_000_000) for query in queries]),
     )
 
 
@@ -179,48 +183,9 @@ def _array(elements: Sequence[str]) -> str:
     return f"{{{','.join(elements)}}}"
 
 
-async def _dial(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
-    settings = {"application_name": "edge-limiter", "statement_timeout": _STATEMENT_TIMEOUT_MS}
-    return await connect(dsn, timeout=CONNECT_TIMEOUT_S, server_settings=settings)
-
-
 def _jittered_s(failures: int) -> float:
-    """At once after the first failure, then doubling to a second; jittered, so that replicas do not come in step."""
+    """Return no wait after the first failure, then waits that double to a second. Jitter keeps replicas apart."""
     shortest_s, longest_s = _BACKOFF_S
     if failures == 1:
         return 0.0
     return float(min(longest_s, shortest_s * 2.0**failures) * random.uniform(0.5, 1.0))
-
-
-class StoreState:
-    """Whether all connections are up: logged once per transition, counted by whoever reads `is_up`."""
-
-    def __init__(self, connections: int) -> None:
-        self._connections = connections
-        self._down: set[int] = set(range(connections))
-        self._was_up: bool | None = None
-
-    @property
-    def is_up(self) -> bool:
-        return not self._down
-
-    def listener(self, index: int) -> Callable[[bool, str], None]:
-        """What connection `index` reports to."""
-
-        def on_change(up: bool, reason: str) -> None:
-            if up:
-                self._down.discard(index)
-            else:
-                self._down.add(index)
-            self._log(reason)
-
-        return on_change
-
-    def _log(self, reason: str) -> None:
-        if self.is_up and self._was_up is False:
-            log.info("limits are exact again")
-        elif not self.is_up and self._was_up is not False and reason:
-            log.warning("limits are degraded: the store is away or slow", reason=reason)
-            self._was_up = False
-        if self.is_up:
-            self._was_up = True

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_limiter.local_log import LocalLog
+from edge_limiter.local_log import InMemorySlidingLog
 from edge_limiter.policy import MAX_LIMIT
 
 LIMIT, WINDOW_S = 7, 10.0
@@ -11,19 +11,19 @@ LIMIT, WINDOW_S = 7, 10.0
 @given(st.lists(st.tuples(st.floats(0, 6), st.integers(1, 4)), max_size=60))
 def test_any_sequence__never_exceeds_the_limit_and_never_refuses_what_fits(steps: list[tuple[float, int]]) -> None:
     admitted: list[tuple[float, int]] = []
-    log, now = LocalLog(100), 0.0
+    log, now = InMemorySlidingLog(100), 0.0
     for wait_s, cost in steps:
         now += wait_s
         charged = sum(units for at, units in admitted if at > now - WINDOW_S)
-        verdict = log.decide(b"k", cost, LIMIT, WINDOW_S, now)
-        assert verdict.allowed == (charged + cost <= LIMIT)
-        if verdict.allowed:
+        decision = log.decide(b"k", cost, LIMIT, WINDOW_S, now)
+        assert decision.allowed == (charged + cost <= LIMIT)
+        if decision.allowed:
             admitted.append((now, cost))
-        assert verdict.remaining == LIMIT - charged - (cost if verdict.allowed else 0)
+        assert decision.remaining == LIMIT - charged - (cost if decision.allowed else 0)
 
 
 def test_refused__is_allowed_once_reset_has_passed_and_not_before() -> None:
-    log = LocalLog(100)
+    log = InMemorySlidingLog(100)
     for at in (0.0, 1.0, 2.0):
         log.decide(b"k", 2, 6, WINDOW_S, at)
     refused = log.decide(b"k", 3, 6, WINDOW_S, 4.0)
@@ -34,13 +34,13 @@ def test_refused__is_allowed_once_reset_has_passed_and_not_before() -> None:
 
 
 def test_recorded_admissions__count_against_local_decisions() -> None:
-    log = LocalLog(100)
+    log = InMemorySlidingLog(100)
     log.record(b"k", 5, WINDOW_S, 0.0)
     assert not log.decide(b"k", 1, 5, WINDOW_S, 1.0).allowed
 
 
 def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept() -> None:
-    log = LocalLog(100)
+    log = InMemorySlidingLog(100)
     for number in range(5 * MAX_LIMIT):
         log.record(b"k", 3, WINDOW_S, number / MAX_LIMIT)
     assert len(log._logs[b"k"].charges) == log.charges <= MAX_LIMIT
@@ -54,7 +54,7 @@ def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept()
 
 
 def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
-    log = LocalLog(50)
+    log = InMemorySlidingLog(50)
     for number in range(200):
         log.record(b"%d" % number, 1, WINDOW_S, 0.0)
     assert len(log) == 50
@@ -64,7 +64,7 @@ def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
 
 
 def test_charges_of_all_keys__are_bounded__and_the_least_recently_used_key_goes() -> None:
-    log = LocalLog(max_keys=100, max_charges=10)
+    log = InMemorySlidingLog(max_keys=100, max_charges=10)
     for number in range(12):
         log.record(b"old" if number < 6 else b"new", 1, 60, float(number))
     assert (log.charges, len(log)) == (6, 1)

@@ -3,8 +3,7 @@ import json
 import pytest
 
 from common.problems import ProblemDocument
-from edge_limiter.limiter import Decision
-from edge_limiter.policy import Policy
+from edge_limiter.policy import Decision, Policy
 from edge_limiter.ratelimit_headers import QUOTA_EXCEEDED, rate_limit, refusal
 
 POLICY = Policy("predict", 60, 60)

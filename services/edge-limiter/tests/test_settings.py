@@ -97,5 +97,5 @@ def test_edge_of_this_machine_alone__may_do_without_that_key() -> None:
     assert not load(EdgeSettings, MINIMUM | {"EVENTS_HASH_KEY": ""}).events_hash_key.get_secret_value()
 
 
-def test_connections_to_postgres__are_the_lanes_and_two_more() -> None:
-    assert load(EdgeSettings, {**MINIMUM, "EDGE_LIMIT_LANES": "4"}).postgres_connections() == 6
+def test_connections_to_postgres__are_the_limiter_and_two_in_the_background() -> None:
+    assert load(EdgeSettings, MINIMUM).postgres_connections() == 3
