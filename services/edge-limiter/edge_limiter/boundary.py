@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import hdrs
 
 from common.logs import is_verbose
+from common.loopback import names_this_machine
 from common.problems import CONTENT_TYPE, Problem
 from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
 from common.telemetry import HttpMetrics
@@ -27,6 +28,9 @@ from edge_limiter.routing import Route, parse_target
 from edge_limiter.wire import date
 
 _NO_ROUTE: Final = "No such route; GET /openapi.json lists them."
+_NOT_LOCAL: Final = (
+    "This edge takes only requests for localhost or 127.0.0.1. Behind a proxy, name the proxy in EDGE_TRUSTED_PROXIES."
+)
 UNMATCHED: Final = "unmatched"
 _TOLD: Final = frozenset({"x-request-id", "traceparent", "x-request-timeout-ms"})
 
@@ -43,6 +47,7 @@ class Boundary:
     maximum_timeout_s: float
     hash_client: Callable[[str], str | None]
     repeats: Repeats
+    is_local: bool
 
     def handle(self, request: Request, connection: Connection) -> Later | None:
         """Answer one request: at once if nothing has to be waited for, else what is given back will.
@@ -85,6 +90,8 @@ class Boundary:
         request = passage.request
         if request.refusal is not None:
             raise request.refusal
+        if self.is_local and not names_this_machine(request.fields.get("host", "")):
+            raise Problem(403, _NOT_LOCAL)
         target = passage.target = parse_target(request.target)
         if self.pages.has(target.path):
             self.pages.take_over(request, target, passage.ctx, passage.connection)

@@ -44,6 +44,7 @@ def create_door(settings: EdgeSettings, http: HttpMetrics, metrics: EdgeMetrics,
         maximum_timeout_s=settings.edge_max_timeout_s,
         hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
         repeats=Repeats(),
+        is_local=settings.is_local,
     )
     places = Places(settings.edge_max_connections, client_of, metrics.connection_refused)
     room, unread = Room(settings.edge_body_memory_bytes), Unread(whose=client_of, on_cut=metrics.connection_refused)

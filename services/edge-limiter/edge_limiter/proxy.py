@@ -26,6 +26,7 @@ from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.passage import Passage
 from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import MAX_LIMIT, Decision, Policy
+from edge_limiter.precheck import check_before_charge
 from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import no_room, read_whole, request_body, send_answer, too_large
@@ -66,6 +67,7 @@ class Proxy:
         if route.needs_admin and self._is_wrong_admin(passage):
             denial = self.limiter.denied(self.wrong_tokens.policy, passage.key, 1)
             return denial is not None and self._refuses(passage, route, self.wrong_tokens, denial)
+        check_before_charge(request, route, self.max_body_bytes)
         found = self.policies.find(request.method, passage.target.path, route.policy, client, request.fields)
         passage.shadows = found.shadows
         if found.enforced is None:

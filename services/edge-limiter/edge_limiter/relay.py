@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from common.problems import Problem, refuse_coding, unavailable
+from common.problems import Problem, unavailable
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.exchange import Answer, Body, ExchangeError, Headers
 from edge_limiter.outgoing import Outgoing
@@ -20,7 +20,6 @@ TOO_LARGE: Final = "The body is larger than this service takes."
 
 async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> bytes:
     """The whole body. Raises Problem 413 past the size limit, 408 when it does not come in time, 503 without room."""
-    refuse_length(request, max_bytes)
     try:
         if request.body.is_complete:
             return request.body.taken(max_bytes)
@@ -35,14 +34,10 @@ async def read_whole(request: Request, max_bytes: int, timeout_s: float) -> byte
 
 
 async def request_body(request: Request, max_bytes: int, timeout_s: float) -> tuple[Body, Headers]:
-    """The body to send on, and the header that frames it where the client itself cannot. Raises Problem, as above, and
-    415 for a coding that services do not unpack.
-    """
-    refuse_coding(request.fields.get("content-encoding"))
+    """The body to send on, and the header that frames it where the client itself cannot. Raises Problem, as above."""
     length = request.length
     if request.body.is_complete or (length is not None and length <= WHOLE_BYTES):
         return await read_whole(request, max_bytes, timeout_s), []
-    refuse_length(request, max_bytes)
     return _bounded(request, max_bytes), [] if length is None else [("Content-Length", str(length))]
 
 

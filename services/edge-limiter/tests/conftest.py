@@ -117,7 +117,7 @@ async def start_edge(
 ) -> AsyncIterator[Callable[..., Awaitable[RunningEdge]]]:
     """Call it with variables (`EDGE_RATE_LIMIT="5"`) for a running edge; Redis and the services are away by default.
 
-    It has its store, unless a DATABASE_URL is given.
+    It has its store, unless a DATABASE_URL is given. It takes any Host, unless EDGE_HOST is loopback.
     """
     async with AsyncExitStack() as stack:
 
@@ -127,6 +127,7 @@ async def start_edge(
                 "DATABASE_URL": edge_database,
                 "REDIS_HOST": "127.0.0.1",
                 "REDIS_PORT": str(free_port()),
+                "EDGE_HOST": "0.0.0.0",
                 "EVENTS_HASH_KEY": "key",
                 "EVENTS_JOURNAL_DIR": str(tmp_path / "journal"),
                 "EDGE_LIMIT_TIMEOUT_MS": "10000",
