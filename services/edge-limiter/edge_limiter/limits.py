@@ -36,7 +36,7 @@ class Patience:
     """How long a client may take. `min_rate` is in bytes a second, over any stretch of `body_s`."""
 
     head_s: float = 15.0
-    keepalive_s: float = 60.0
+    keepalive_s: float = 75.0
     body_s: float = 15.0
     min_rate: int = 100
     send_s: float = 60.0

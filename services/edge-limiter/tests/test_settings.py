@@ -29,6 +29,11 @@ def test_admin_policy__counts_wrong_tokens_during_every_outage(mode: str) -> Non
     }
 
 
+def test_keepalive__outlives_the_idle_connections_of_load_balancers() -> None:
+    assert load(EdgeSettings, MINIMUM).edge_keepalive_s > 60, "the default of AWS's load balancer"
+    assert load(EdgeSettings, {**MINIMUM, "EDGE_KEEPALIVE_S": "620"}).edge_keepalive_s == 620, "for Google's, 600 s"
+
+
 def test_upstream_of_its_own__is_used() -> None:
     settings = load(EdgeSettings, {**MINIMUM, "EDGE_UPSTREAM_METRICS": "http://metrics:8002/"})
     assert settings.upstreams()["metrics"] == "http://metrics:8002"
@@ -46,6 +51,7 @@ def test_upstream_of_its_own__is_used() -> None:
         ("EDGE_UPSTREAM_METRICS", "http://metrics:8002?x"),
         ("EDGE_UPSTREAM_METRICS", "http://user@metrics:8002"),
         ("EDGE_RATE_LIMIT", "0"),
+        ("EDGE_KEEPALIVE_S", "3601"),
         ("EDGE_ON_STORE_ERROR", "shut"),
         ("EDGE_RATE", "60"),
     ],
