@@ -26,7 +26,11 @@ ERRORS: Final[ErrorTable] = {
     BadTarget: lambda error: Problem(
         400, str(error), title="Malformed request target", headers={"Connection": "close"}
     ),
-    Unacceptable: lambda error: Problem(error.status, error.detail, headers={"Connection": "close"}),
+    Unacceptable: lambda error: Problem(
+        error.status,
+        error.detail,
+        headers={"Connection": "close"} | ({"Retry-After": "1"} if error.status == 503 else {}),
+    ),
     TokenRequired: lambda _: Problem(
         401, "Send the admin token as Authorization: Bearer.", headers={"WWW-Authenticate": 'Bearer realm="sluice"'}
     ),
