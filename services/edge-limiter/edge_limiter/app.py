@@ -36,6 +36,7 @@ from edge_limiter.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
 from edge_limiter.limiter import Limiter
+from edge_limiter.limits import MAX_BODY_BYTES
 from edge_limiter.ops_limits import Limits
 from edge_limiter.policies import PolicySet, Rule
 from edge_limiter.policy import PolicyError
@@ -260,7 +261,7 @@ def _proxy(
         refusals=refusals,
         shadows=shadows,
         decided=parts.metrics.decided,
-        max_body_bytes=settings.edge_max_body_bytes,
+        max_body_bytes=MAX_BODY_BYTES,
     )
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+MAX_BODY_BYTES: Final = 1 << 20
+"""What inference and metrics take, too."""
 MAX_TARGET_BYTES: Final = 8 << 10
 MAX_HEAD_BYTES: Final = 32 << 10
 MAX_HEADERS: Final = 100

@@ -82,7 +82,6 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_body_min_rate: Annotated[int, Field(ge=1, le=1 << 20)] = 100
     edge_keepalive_s: Annotated[float, Field(ge=15, le=3_600)] = 75.0
     edge_max_connections: Annotated[int, Field(ge=1, le=60_000)] = 20_000
-    edge_max_body_bytes: Annotated[int, Field(ge=1_024, le=1 << 30)] = 1 << 20
     edge_body_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
     edge_timeout_s: Seconds = 10.0
     edge_analyze_timeout_s: Seconds = 60.0

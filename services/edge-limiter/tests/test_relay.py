@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import io
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -150,10 +151,10 @@ async def test_body_past_the_size_limit__is_refused(
 
     async def pieces() -> Any:
         for _ in range(3):
-            yield b"x" * 50_000
+            yield b"x" * 500_000
 
-    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(count), EDGE_MAX_BODY_BYTES="100000")
-    async with edge.http.post(path, data=pieces() if chunked else b"x" * 150_000) as response:
+    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(count))
+    async with edge.http.post(path, data=pieces() if chunked else io.BytesIO(b"x" * 1_500_000)) as response:
         assert response.status == 413
         assert response.content_type == "application/problem+json"
     assert finished == []
