@@ -15,8 +15,8 @@ from typing import cast
 import atheris
 
 with atheris.instrument_imports():
-    from edge_limiter.exchange import BadGateway
-    from edge_limiter.upstream_connection import Stale, UpstreamConnection
+    from edge_limiter.upstream.connection import Stale, UpstreamConnection
+    from edge_limiter.upstream.exchange import BadGateway
 
 METHODS = ("GET", "HEAD", "POST")
 LINES = (

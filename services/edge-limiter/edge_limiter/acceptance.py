@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from edge_limiter.exchange import named_by
 from edge_limiter.memo import memo
+from edge_limiter.upstream.exchange import named_by
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

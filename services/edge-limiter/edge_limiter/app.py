@@ -31,7 +31,6 @@ from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
 from edge_limiter.documents import Documents
 from edge_limiter.door import Door
 from edge_limiter.entrance import create_door, warn_of_undeclared_proxy
-from edge_limiter.exchange import BadGateway, Exchange
 from edge_limiter.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.identity import Clients
@@ -49,7 +48,8 @@ from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSett
 from edge_limiter.shadow import Shadows
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.telemetry import EdgeMetrics
-from edge_limiter.upstream import Upstream
+from edge_limiter.upstream.client import Upstream
+from edge_limiter.upstream.exchange import BadGateway, Exchange
 
 log = structlog.get_logger()
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edge_limiter.exchange import Exchange, ExchangeError
 from edge_limiter.openapi_merge import RouteOf, merge
+from edge_limiter.upstream.exchange import Exchange, ExchangeError
 
 KEEP_S: Final = 60.0
 KEEP_INCOMPLETE_S: Final = 2.0

@@ -11,16 +11,6 @@ from common.requests import REQUEST_ID, RequestContext, is_timeout
 from edge_limiter.admin import Admin, TokenRequired
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.cost import cost_of
-from edge_limiter.exchange import (
-    BadGateway,
-    Exchange,
-    ExchangeError,
-    Headers,
-    UpstreamBusy,
-    UpstreamLate,
-    answer_headers,
-    onward_headers,
-)
 from edge_limiter.identity import Client, Clients
 from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.passage import Passage
@@ -34,6 +24,16 @@ from edge_limiter.repeats import Refused
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
 from edge_limiter.shadow import Shadows
+from edge_limiter.upstream.exchange import (
+    BadGateway,
+    Exchange,
+    ExchangeError,
+    Headers,
+    UpstreamBusy,
+    UpstreamLate,
+    answer_headers,
+    onward_headers,
+)
 from edge_limiter.wire import date, response_head
 
 VIA: Final = "1.1 sluice"

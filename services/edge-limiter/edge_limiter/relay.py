@@ -6,9 +6,9 @@ from typing import Final
 
 from common.problems import Problem, unavailable
 from edge_limiter.body import BodyTooLarge, NoRoom
-from edge_limiter.exchange import Answer, Body, ExchangeError, Headers
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request
+from edge_limiter.upstream.exchange import Answer, Body, ExchangeError, Headers
 
 WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are sent on: one write, and no half-used upstream connection."""

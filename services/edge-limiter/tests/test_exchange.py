@@ -1,4 +1,4 @@
-from edge_limiter.exchange import answer_headers, onward_headers
+from edge_limiter.upstream.exchange import answer_headers, onward_headers
 
 
 def test_hop_by_hop_headers__end_here() -> None:

@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 import pytest
 from aiohttp import web
 
-from edge_limiter.exchange import BadGateway, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream import Resolve, Upstream, random_lifetime_s
+from edge_limiter.upstream.client import Resolve, Upstream, random_lifetime_s
+from edge_limiter.upstream.exchange import BadGateway, UpstreamBusy, UpstreamLate
 
 Connect = Callable[..., Awaitable[Upstream]]
 
@@ -16,8 +16,8 @@ Connect = Callable[..., Awaitable[Upstream]]
 @pytest.fixture
 async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
     """Call it with an origin for an Upstream, which has more patience than a busy machine needs."""
-    monkeypatch.setattr("edge_limiter.upstream.KEEPALIVE_S", 60.0)
-    monkeypatch.setattr("edge_limiter.upstream_connection.CONTINUE_S", 60.0)
+    monkeypatch.setattr("edge_limiter.upstream.client.KEEPALIVE_S", 60.0)
+    monkeypatch.setattr("edge_limiter.upstream.connection.CONTINUE_S", 60.0)
     with ExitStack() as stack:
 
         async def make(
@@ -422,7 +422,7 @@ async def test_new_connection__hands_the_body_over_to_somebody_who_reads(
 async def test_server_that_knows_no_expectations__gets_the_body_all_the_same(
     connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_limiter.upstream_connection.CONTINUE_S", 0.05)
+    monkeypatch.setattr("edge_limiter.upstream.connection.CONTINUE_S", 0.05)
     heard: list[bytes] = []
     upstream = await connect(await start_raw_upstream(says(heard, b"", OK)))
     assert await call(upstream, "POST", b"body") == 200

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from edge_limiter.body import BodyBuffer
-from edge_limiter.exchange import BadGateway, UpstreamLate
-from edge_limiter.upstream_answer import MAX_READ_BYTES, UpstreamAnswer
+from edge_limiter.upstream.exchange import BadGateway, UpstreamLate
+from edge_limiter.upstream.response import MAX_READ_BYTES, UpstreamAnswer
 
 
 def answer_of(body: BodyBuffer, idle_s: float = 60.0) -> UpstreamAnswer:

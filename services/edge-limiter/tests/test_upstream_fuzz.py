@@ -8,8 +8,8 @@ from typing import cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_limiter.exchange import BadGateway
-from edge_limiter.upstream_connection import Stale, UpstreamConnection
+from edge_limiter.upstream.connection import Stale, UpstreamConnection
+from edge_limiter.upstream.exchange import BadGateway
 
 Result = tuple[int, bytes] | str
 

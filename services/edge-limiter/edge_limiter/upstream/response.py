@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, Self
 
 from edge_limiter.body import BodyBuffer
-from edge_limiter.exchange import BadGateway, Headers, UpstreamLate
+from edge_limiter.upstream.exchange import BadGateway, Headers, UpstreamLate
 
 MAX_READ_BYTES: Final = 16 << 20
 

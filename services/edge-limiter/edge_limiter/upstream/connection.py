@@ -11,8 +11,8 @@ from typing import Final, cast
 import httptools
 
 from edge_limiter.body import BodyBuffer
-from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamLate
-from edge_limiter.upstream_answer import UpstreamAnswer
+from edge_limiter.upstream.exchange import BadGateway, Body, Headers, UpstreamLate
+from edge_limiter.upstream.response import UpstreamAnswer
 from edge_limiter.wire import LAST_CHUNK, chunk
 
 MAX_HEAD_BYTES: Final = 64 << 10

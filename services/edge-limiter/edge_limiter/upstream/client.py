@@ -16,9 +16,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from common.runner import LAME_DUCK_S
-from edge_limiter.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream_answer import UpstreamAnswer
-from edge_limiter.upstream_connection import Stale, UpstreamConnection
+from edge_limiter.upstream.connection import Stale, UpstreamConnection
+from edge_limiter.upstream.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
+from edge_limiter.upstream.response import UpstreamAnswer
 from edge_limiter.wire import request_head
 
 KEEPALIVE_S: Final = 0.5 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
