@@ -15,8 +15,8 @@ from typing import cast
 import atheris
 
 with atheris.instrument_imports():
-    from edge_limiter.upstream.connection import Stale, UpstreamConnection
-    from edge_limiter.upstream.exchange import BadGateway
+    from edge_limiter.upstream.connection import ConnectionClosed, UpstreamConnection
+    from edge_limiter.upstream.errors import BadGateway
 
 METHODS = ("GET", "HEAD", "POST")
 LINES = (
@@ -49,18 +49,18 @@ class FakeTransport:
 
 async def receive(pieces: list[bytes], method: str) -> tuple[Result, bool]:
     """What the caller gets when these pieces come and the connection ends; and whether it would be kept."""
-    connection, transport = UpstreamConnection(1.0, lambda connection: None), FakeTransport()
+    connection, transport = UpstreamConnection(1.0, 0.0), FakeTransport()
     connection.connection_made(cast(asyncio.BaseTransport, transport))
     call = connection.send(method, b"", b"")
     for piece in pieces:
         if transport.is_open:
             connection.data_received(piece)
-    is_kept = connection._is_done and connection._keeps_alive and transport.is_open
+    is_kept = connection._is_complete and connection._keeps_alive and transport.is_open
     connection.connection_lost(None)
     try:
         answer = await call
         return (answer.status, await answer.read()), is_kept
-    except (BadGateway, Stale) as error:
+    except (BadGateway, ConnectionClosed) as error:
         return type(error).__name__, is_kept
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from edge_limiter.memo import memo
-from edge_limiter.upstream.exchange import named_by
+from edge_limiter.upstream.headers import connection_options
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -67,7 +67,7 @@ def check_head(method: str, version: str, fields: Mapping[str, str]) -> None:
         raise Unacceptable(501, "WebSocket is not supported.")
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise Unacceptable(417, "The only expectation that can be met is 100-continue.")
-    if not _JUDGED_BY.isdisjoint(named_by(fields.get("connection"))):
+    if not _JUDGED_BY.isdisjoint(connection_options(fields.get("connection"))):
         raise Unacceptable(400, "Connection names an end-to-end header.")
     for name in fields:
         if "_" in name and name.replace("_", "-") in _SHADOWED:

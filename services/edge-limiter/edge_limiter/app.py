@@ -48,8 +48,8 @@ from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSett
 from edge_limiter.shadow import Shadows
 from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.telemetry import EdgeMetrics
-from edge_limiter.upstream.client import Upstream
-from edge_limiter.upstream.exchange import BadGateway, Exchange
+from edge_limiter.upstream.client import UpstreamClient
+from edge_limiter.upstream.errors import BadGateway
 
 log = structlog.get_logger()
 
@@ -219,15 +219,15 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
     return limiter
 
 
-def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]:
+def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, UpstreamClient]:
     settings = parts.settings
 
-    def upstream(name: str, origin: str) -> Exchange:
-        upstream = Upstream(
+    def upstream(name: str, origin: str) -> UpstreamClient:
+        upstream = UpstreamClient(
             origin,
             connect_timeout_s=settings.edge_connect_timeout_s,
             idle_timeout_s=settings.edge_idle_timeout_s,
-            limit=settings.edge_upstream_limit,
+            max_in_flight=settings.edge_upstream_limit,
             observe=parts.metrics.upstream_observer(name),
         )
         stack.callback(upstream.close)
@@ -238,7 +238,7 @@ def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, Exchange]
 
 
 def _proxy(
-    parts: _Parts, limiter: Limiter, upstreams: dict[str, Exchange], refusals: Refusals, shadows: Shadows
+    parts: _Parts, limiter: Limiter, upstreams: dict[str, UpstreamClient], refusals: Refusals, shadows: Shadows
 ) -> Proxy:
     settings = parts.settings
     return Proxy(
@@ -265,7 +265,9 @@ def _proxy(
     )
 
 
-def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: dict[str, Exchange]) -> HealthReport:
+def _health(
+    parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: dict[str, UpstreamClient]
+) -> HealthReport:
     async def write_to_redis() -> float:
         started = time.perf_counter()
         await require_writes(redis, STREAM)
@@ -278,7 +280,7 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
         database=housekeeping.ping_ms,
         redis=write_to_redis,
         upstreams={
-            name: _upstream_probe(exchange, _PROBED.get(name, _PROBED_ELSE)) for name, exchange in upstreams.items()
+            name: _upstream_probe(upstream, _PROBED.get(name, _PROBED_ELSE)) for name, upstream in upstreams.items()
         },
         analyst=_analyst_health(upstreams[ANALYST]),
         limits=limits,
@@ -286,10 +288,10 @@ def _health(parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: 
     )
 
 
-def _upstream_probe(exchange: Exchange, path: str) -> Probe:
+def _upstream_probe(upstream: UpstreamClient, path: str) -> Probe:
     async def probe() -> float:
         started = time.perf_counter()
-        with await exchange("HEAD", path, [], b"", _PROBE_TIMEOUT_S) as answer:
+        with await upstream("HEAD", path, [], b"", _PROBE_TIMEOUT_S) as answer:
             if answer.status >= 500:
                 raise BadGateway
         return (time.perf_counter() - started) * 1000
@@ -297,9 +299,9 @@ def _upstream_probe(exchange: Exchange, path: str) -> Probe:
     return probe
 
 
-def _analyst_health(exchange: Exchange) -> AskAnalyst:
+def _analyst_health(upstream: UpstreamClient) -> AskAnalyst:
     async def ask() -> AnalystHealth:
-        with await exchange("GET", "/analyze/health", [], b"", _PROBE_TIMEOUT_S) as answer:
+        with await upstream("GET", "/analyze/health", [], b"", _PROBE_TIMEOUT_S) as answer:
             return AnalystHealth.model_validate_json(await answer.read())
 
     return ask

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from edge_limiter.openapi_merge import RouteOf, merge
-from edge_limiter.upstream.exchange import Exchange, ExchangeError
+from edge_limiter.upstream.client import UpstreamClient
+from edge_limiter.upstream.errors import UpstreamError
 
 KEEP_S: Final = 60.0
 KEEP_INCOMPLETE_S: Final = 2.0
@@ -17,7 +18,7 @@ TIMEOUT_S: Final = 2.0
 class Documents:
     """Leaves out a service that is away, and asks it again soon."""
 
-    def __init__(self, own: dict[str, Any], upstreams: Mapping[str, Exchange], route_of: RouteOf) -> None:
+    def __init__(self, own: dict[str, Any], upstreams: Mapping[str, UpstreamClient], route_of: RouteOf) -> None:
         self._own = own
         self._upstreams = upstreams
         self._route_of = route_of
@@ -36,11 +37,11 @@ class Documents:
             return self._kept
 
 
-async def _fetch(exchange: Exchange) -> dict[str, Any] | None:
+async def _fetch(upstream: UpstreamClient) -> dict[str, Any] | None:
     try:
-        with await exchange("GET", "/openapi.json", [], b"", TIMEOUT_S) as answer:
+        with await upstream("GET", "/openapi.json", [], b"", TIMEOUT_S) as answer:
             async with asyncio.timeout(TIMEOUT_S):
                 document = json.loads(await answer.read()) if answer.status == 200 else None
-    except (ExchangeError, TimeoutError, ValueError):
+    except (UpstreamError, TimeoutError, ValueError):
         return None
     return document if isinstance(document, dict) else None

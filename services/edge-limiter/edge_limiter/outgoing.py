@@ -6,7 +6,7 @@ from typing import Final
 
 from edge_limiter.body import ClientGone
 from edge_limiter.request import Request
-from edge_limiter.upstream.exchange import Headers
+from edge_limiter.upstream.headers import Headers
 from edge_limiter.wire import CONTINUE, LAST_CHUNK, chunk, response_head
 
 _BODILESS: Final = frozenset({204, 304})

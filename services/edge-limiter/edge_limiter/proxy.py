@@ -24,16 +24,9 @@ from edge_limiter.repeats import Refused
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
 from edge_limiter.shadow import Shadows
-from edge_limiter.upstream.exchange import (
-    BadGateway,
-    Exchange,
-    ExchangeError,
-    Headers,
-    UpstreamBusy,
-    UpstreamLate,
-    answer_headers,
-    onward_headers,
-)
+from edge_limiter.upstream.client import UpstreamClient
+from edge_limiter.upstream.errors import BadGateway, UpstreamError, UpstreamOverloaded, UpstreamTimeout
+from edge_limiter.upstream.headers import Headers, forwardable_request_headers, forwardable_response_headers
 from edge_limiter.wire import date, response_head
 
 VIA: Final = "1.1 sluice"
@@ -50,7 +43,7 @@ class Proxy:
     clients: Clients
     admin: Admin
     wrong_tokens: Rule
-    upstreams: Mapping[str, Exchange]
+    upstreams: Mapping[str, UpstreamClient]
     budget_s: float
     budgets_s: Mapping[str, float]
     refusals: Refusals
@@ -216,10 +209,10 @@ class Proxy:
         now = time.monotonic()
         headers = self._onward(request, passage.client, ctx, now)
         headers += framing
-        exchange, target = self.upstreams[route.service], passage.target.path_and_query
+        upstream, target = self.upstreams[route.service], passage.target.path_and_query
         try:
-            with await exchange(request.method, target, headers, body, ctx.remaining_s(now)) as answer:
-                back = answer_headers(answer.headers)
+            with await upstream(request.method, target, headers, body, ctx.remaining_s(now)) as answer:
+                back = forwardable_response_headers(answer.headers)
                 back += (("Via", VIA), (REQUEST_ID, ctx.request_id), *passage.limits)
                 await send_answer(passage.out, request.method, answer, back)
                 passage.status = answer.status
@@ -227,12 +220,12 @@ class Proxy:
             raise too_large() from None
         except NoRoom:
             raise no_room() from None
-        except ExchangeError as error:
+        except UpstreamError as error:
             raise upstream_problem(error, route.service) from error
 
     def _onward(self, request: Request, client: Client, ctx: RequestContext, now: float) -> Headers:
         fields = request.fields
-        headers = onward_headers(request.headers, fields.get("connection"))
+        headers = forwardable_request_headers(request.headers, fields.get("connection"))
         if "authorization" in fields and self.admin.holds(fields["authorization"]):
             headers = [pair for pair in headers if pair[0].lower() != "authorization"]
         proto = fields.get("x-forwarded-proto") if client.via_trusted_proxy else None
@@ -250,11 +243,11 @@ def _left_s(passage: Passage) -> float:
     return passage.ctx.remaining_s(time.monotonic())
 
 
-def upstream_problem(error: ExchangeError, service: str) -> Problem:
+def upstream_problem(error: UpstreamError, service: str) -> Problem:
     """502, 503 or 504, naming the service and nothing of the error."""
-    if isinstance(error, UpstreamLate):
+    if isinstance(error, UpstreamTimeout):
         return Problem(504, f"The {service} service did not answer in time.")
-    if isinstance(error, UpstreamBusy):
+    if isinstance(error, UpstreamOverloaded):
         return unavailable(f"The {service} service is full.", 1.0)
     assert isinstance(error, BadGateway)
     return Problem(502, f"The {service} service cannot be reached or broke off.")

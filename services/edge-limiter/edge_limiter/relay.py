@@ -8,7 +8,9 @@ from common.problems import Problem, unavailable
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request
-from edge_limiter.upstream.exchange import Answer, Body, ExchangeError, Headers
+from edge_limiter.upstream.connection import Body, UpstreamResponse
+from edge_limiter.upstream.errors import UpstreamError
+from edge_limiter.upstream.headers import Headers
 
 WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are sent on: one write, and no half-used upstream connection."""
@@ -64,8 +66,8 @@ def too_large() -> Problem:
     return Problem(413, TOO_LARGE, headers={"Connection": "close"})
 
 
-async def send_answer(out: Outgoing, method: str, answer: Answer, headers: Headers) -> None:
-    """Send an upstream's answer to the client. Raises ExchangeError only while nothing has been sent."""
+async def send_answer(out: Outgoing, method: str, answer: UpstreamResponse, headers: Headers) -> None:
+    """Send an upstream's answer to the client. Raises UpstreamError only while nothing has been sent."""
     status, length = answer.status, answer.length
     if method == "HEAD" or status in (204, 304):
         out.send(status, headers, b"", length=length)
@@ -78,7 +80,7 @@ async def send_answer(out: Outgoing, method: str, answer: Answer, headers: Heade
         try:
             async for piece in answer.chunks():
                 await out.write(piece)
-        except ExchangeError:
+        except UpstreamError:
             out.cut()
             return
         out.end()

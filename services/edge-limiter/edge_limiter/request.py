@@ -8,7 +8,7 @@ from edge_limiter.acceptance import Unacceptable, check_head
 from edge_limiter.body import BodyBuffer
 from edge_limiter.limits import DRAIN_BYTES, LARGE_HEAD, MAX_HEAD_BYTES
 from edge_limiter.memo import MEMO_LENGTH
-from edge_limiter.upstream.exchange import Headers
+from edge_limiter.upstream.headers import Headers
 
 _ONCE: Final = frozenset(
     {

@@ -6,17 +6,11 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from edge_limiter.upstream.exchange import Headers
+from edge_limiter.upstream.headers import Headers
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-
-
-def request_head(method: str, target: str, host: str, headers: Headers, framing: str) -> bytes:
-    """`framing` is a whole header line, or empty for a request without a body."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{lines}{framing}\r\n".encode("latin-1")
 
 
 def body_head(length: int | None, keeps_alive: bool) -> bytes:

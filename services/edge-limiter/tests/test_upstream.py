@@ -1,125 +1,283 @@
 import asyncio
+import random
 import select
 import socket
+import ssl
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tls import listening, self_signed
 
-from edge_limiter.upstream.client import Resolve, Upstream, random_lifetime_s
-from edge_limiter.upstream.exchange import BadGateway, UpstreamBusy, UpstreamLate
+from common.ops import Readiness
+from common.runner import Runner
+from edge_limiter.upstream.client import (
+    DNS_TTL_S,
+    MAX_IDLE_S,
+    SAFE_IDLE_S,
+    Resolve,
+    UpstreamClient,
+    resolve_host,
+)
+from edge_limiter.upstream.connection import MAX_READ_BYTES
+from edge_limiter.upstream.errors import BadGateway, UpstreamOverloaded, UpstreamTimeout
 
-Connect = Callable[..., Awaitable[Upstream]]
+Connect = Callable[..., UpstreamClient]
+StartUpstream = Callable[..., Awaitable[str]]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+class Clock:
+    """Advances only in tests that set it, so that a busy machine does not age connections."""
+
+    now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 @pytest.fixture
-async def connect(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Connect]:
-    """Call it with an origin for an Upstream, which has more patience than a busy machine needs."""
-    monkeypatch.setattr("edge_limiter.upstream.client.KEEPALIVE_S", 60.0)
-    monkeypatch.setattr("edge_limiter.upstream.connection.CONTINUE_S", 60.0)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def connect(clock: Clock) -> AsyncIterator[Connect]:
     with ExitStack() as stack:
 
-        async def make(
+        def create(
             origin: str,
             *,
-            limit: int = 10,
+            max_in_flight: int = 10,
             idle_s: float = 60.0,
             dial_s: float = 60.0,
-            resolve: Resolve | None = None,
-            lifetime_s: Callable[[], float] = lambda: 60.0,
-        ) -> Upstream:
-            upstream = Upstream(
+            resolve: Resolve = resolve_host,
+            clock: Callable[[], float] = clock,
+        ) -> UpstreamClient:
+            client = UpstreamClient(
                 origin,
                 connect_timeout_s=dial_s,
                 idle_timeout_s=idle_s,
-                limit=limit,
+                max_in_flight=max_in_flight,
                 observe=lambda seconds: None,
                 resolve=resolve,
-                lifetime_s=lifetime_s,
+                clock=clock,
             )
-            stack.callback(upstream.close)
-            return upstream
+            stack.callback(client.close)
+            return client
 
-        yield make
-
-
-async def call(upstream: Upstream, method: str, body: bytes = b"", timeout_s: float = 60.0) -> int:
-    with await upstream(method, "/x", [], body, timeout_s) as answer:
-        await answer.read()
-        return answer.status
+        yield create
 
 
-def closes_kept_connections(requests: list[bytes]) -> Callable[..., Awaitable[None]]:
-    """A server that answers one request a connection and reads the second without answering it."""
+async def call(client: UpstreamClient, method: str, body: bytes = b"", timeout_s: float = 60.0) -> int:
+    with await client(method, "/x", [], body, timeout_s) as response:
+        await response.read()
+        return response.status
+
+
+async def call_at_once(client: UpstreamClient, count: int) -> None:
+    """Open `count` connections and leave them idle."""
+    assert await asyncio.gather(*(call(client, "GET") for _ in range(count))) == [200] * count
+
+
+def replies(*responses: bytes, received: list[bytes] | None = None) -> Serve:
+    """Serve each connection by answering a head with each response in turn, then read one more head and close."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b""):
-            requests.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[0])
-            writer.write(answer)
+        for response in (*responses, b""):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if received is not None:
+                received.append(head)
+            writer.write(response)
             await writer.drain()
 
     return serve
 
 
-@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE", "OPTIONS"])
-async def test_write_on_a_connection_that_turns_out_dead__is_not_sent_again(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str
-) -> None:
-    requests: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(closes_kept_connections(requests)))
-    assert await call(upstream, "GET") == 200
-    with pytest.raises(BadGateway):
-        await call(upstream, method, b"x")
-    assert requests == [b"GET", method.encode()]
-
-
-async def test_read_on_a_connection_that_turns_out_dead__is_sent_again(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
-) -> None:
-    requests: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(closes_kept_connections(requests)))
-    assert [await call(upstream, "GET") for _ in range(2)] == [200, 200]
-    assert requests == [b"GET"] * 3
-
-
-async def test_closed_port__is_a_bad_gateway(connect: Connect, free_port: Callable[[], int]) -> None:
-    upstream = await connect(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(BadGateway):
-        await call(upstream, "POST", b"x")
-    assert upstream.in_flight == 0
-
-
-async def test_uploads_that_fail__leave_their_room_to_the_next(connect: Connect, free_port: Callable[[], int]) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"x"
-
-    upstream = await connect(f"http://127.0.0.1:{free_port()}", limit=2)
-    for _ in range(3):
-        with pytest.raises(BadGateway):
-            await upstream("POST", "/x", [], pieces(), 60.0)
-    assert upstream.in_flight == 0
-
-
-@pytest.mark.parametrize(("method", "says_length"), [("POST", True), ("GET", False)])
-async def test_request_without_a_body__says_so_where_one_is_expected(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str, says_length: bool
-) -> None:
-    heads: list[bytes] = []
+def scripted(received: list[bytes], *words: bytes) -> Serve:
+    """Serve each connection by reading a head, then alternating between sending a word and reading what follows."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
+        received.append((await reader.readuntil(b"\r\n\r\n"))[:4])
+        for word in words:
+            writer.write(word)
+            received.append(await reader.read(100))
 
-    assert await call(await connect(await start_raw_upstream(serve)), method) == 200
-    assert (b"\r\nContent-Length: 0\r\n" in heads[0]) == says_length
+    return serve
 
 
-async def test_answer_that_nobody_reads__is_not_taken_from_its_upstream(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+def counts_connections(ports: list[int]) -> Serve:
+    """Answer every head on a connection, and record the client's port for each."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                ports.append(writer.get_extra_info("peername")[1])
+                writer.write(OK)
+
+    return serve
+
+
+# Requests on pooled connections, and retries
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE", "OPTIONS"])
+async def test_write__pooled_connection_closes__is_not_sent_again(
+    connect: Connect, start_raw_upstream: StartUpstream, method: str
 ) -> None:
-    """Else an answer to a slow client would lie in our memory: here 64 MB, of which the sockets hold a few."""
+    heads: list[bytes] = []
+    client = connect(await start_raw_upstream(replies(OK, received=heads)))
+    assert await call(client, "GET") == 200
+    with pytest.raises(BadGateway):
+        await call(client, method, b"x")
+    assert [head.split()[0] for head in heads] == [b"GET", method.encode()]
+
+
+async def test_read__pooled_connection_closes__is_sent_again(
+    connect: Connect, start_raw_upstream: StartUpstream
+) -> None:
+    heads: list[bytes] = []
+    client = connect(await start_raw_upstream(replies(OK, received=heads)))
+    assert [await call(client, "GET") for _ in range(2)] == [200, 200]
+    assert len(heads) == 3
+
+
+@pytest.mark.parametrize(("idle_s", "is_reused"), [(SAFE_IDLE_S, True), (SAFE_IDLE_S + 0.1, False)])
+async def test_write__uses_only_connections_that_cannot_have_been_closed(
+    connect: Connect, start_raw_upstream: StartUpstream, clock: Clock, idle_s: float, is_reused: bool
+) -> None:
+    ports: list[int] = []
+    client = connect(await start_raw_upstream(counts_connections(ports)))
+    await call(client, "GET")
+    clock.now_s += idle_s
+    await call(client, "DELETE")
+    assert (ports[0] == ports[1]) == is_reused
+
+
+async def test_write__long_idle_and_recent_connections__uses_the_recent_one(
+    connect: Connect, start_raw_upstream: StartUpstream, clock: Clock
+) -> None:
+    ports: list[int] = []
+    client = connect(await start_raw_upstream(counts_connections(ports)))
+    await call_at_once(client, 2)
+    clock.now_s += 2 * SAFE_IDLE_S
+    await call(client, "GET")
+    await call(client, "DELETE")
+    assert ports[2] == ports[3]
+
+
+async def test_upstream_stops_under_low_traffic__no_write_is_lost_or_repeated(
+    connect: Connect, free_port: Callable[[], int]
+) -> None:
+    """Forty clients with up to three seconds between two requests, while one of two replicas drains and stops."""
+    handled: Counter[bytes] = Counter()
+
+    async def handle(request: web.Request) -> web.Response:
+        handled[await request.read()] += 1
+        return web.Response()
+
+    async def start(address: str) -> tuple[Runner, Readiness]:
+        app = web.Application()
+        app.router.add_route("*", "/x", handle)
+        readiness = Readiness({})
+        runner = Runner(app, readiness, drain_s=10.0)
+        await runner.setup()
+        await web.TCPSite(runner, address, port).start()
+        return runner, readiness
+
+    async def send(number: int) -> None:
+        pause_s = random.Random(number)
+        while not has_stopped.is_set():
+            bodies.append(b"%d" % len(bodies))
+            assert await call(client, "POST", bodies[-1]) == 200
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s.uniform(0, 3)):
+                    await has_stopped.wait()
+
+    port, bodies, has_stopped = free_port(), list[bytes](), asyncio.Event()
+    staying, _ = await start("127.0.0.1")
+    stopping, readiness = await start("127.0.0.2")
+    client = connect(
+        f"http://replicas:{port}",
+        resolve=resolves_to("127.0.0.1", "127.0.0.2"),
+        clock=time.monotonic,
+        max_in_flight=100,
+    )
+    async with asyncio.TaskGroup() as clients:
+        for number in range(40):
+            clients.create_task(send(number))
+        while len(bodies) < 60:
+            await asyncio.sleep(0.01)
+        readiness.draining = True
+        await stopping.say_goodbye()
+        await stopping.cleanup()
+        has_stopped.set()
+    await staying.cleanup()
+    assert handled == Counter(bodies)
+
+
+async def test_idle_connections__alternate(connect: Connect, start_raw_upstream: StartUpstream) -> None:
+    ports: list[int] = []
+    client = connect(await start_raw_upstream(counts_connections(ports)))
+    await call_at_once(client, 2)
+    for _ in range(4):
+        await call(client, "GET")
+    assert len(set(ports)) == 2
+    assert ports[2:4] == ports[4:6]
+    assert ports[2] != ports[3]
+
+
+@pytest.mark.parametrize(("idle_s", "is_reused"), [(MAX_IDLE_S, True), (MAX_IDLE_S + 1, False)])
+async def test_idle_connection__is_reused_for_fifteen_seconds(
+    connect: Connect, start_raw_upstream: StartUpstream, clock: Clock, idle_s: float, is_reused: bool
+) -> None:
+    ports: list[int] = []
+    client = connect(await start_raw_upstream(counts_connections(ports)))
+    await call(client, "GET")
+    clock.now_s += idle_s
+    await call(client, "GET")
+    assert (ports[0] == ports[1]) == is_reused
+
+
+async def test_connections_opened_together__expire_apart_within_a_minute(
+    connect: Connect, start_raw_upstream: StartUpstream, clock: Clock
+) -> None:
+    ports: list[int] = []
+    client = connect(await start_raw_upstream(counts_connections(ports)), max_in_flight=100)
+    await call_at_once(client, 100)
+    first, reused_after = set(ports), {}
+    for age_s in range(10, 70, 10):
+        clock.now_s += 10
+        ports.clear()
+        await call_at_once(client, 100)
+        reused_after[age_s] = len(first & set(ports))
+    assert reused_after[20] == 100 and 0 < reused_after[50] < reused_after[40] < 100 and reused_after[60] == 0
+
+
+# Bodies and backpressure
+
+
+@pytest.mark.parametrize(("method", "has_length"), [("POST", True), ("GET", False)])
+async def test_request_without_body__has_a_length_if_its_method_expects_one(
+    connect: Connect, start_raw_upstream: StartUpstream, method: str, has_length: bool
+) -> None:
+    heads: list[bytes] = []
+    client = connect(await start_raw_upstream(replies(OK, received=heads)))
+    assert await call(client, method) == 200
+    assert (b"\r\nContent-Length: 0\r\n" in heads[0]) == has_length
+
+
+async def test_unread_response__pauses_the_upstream(connect: Connect, start_raw_upstream: StartUpstream) -> None:
+    """Without backpressure, the client would buffer 64 MB here; the sockets hold a few."""
     sent, size = 0, 1 << 16
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,21 +289,21 @@ async def test_answer_that_nobody_reads__is_not_taken_from_its_upstream(
             await writer.drain()
             sent += 1
 
-    upstream = await connect(await start_raw_upstream(serve))
-    with await upstream("GET", "/x", [], b"", 60.0) as answer:
+    client = connect(await start_raw_upstream(serve))
+    with await client("GET", "/x", [], b"", 60.0) as response:
         for _ in range(10_000):
             await asyncio.sleep(0)
         assert sent < 1_000
-        assert sum([len(piece) async for piece in answer.chunks()]) == 1_000 * size
+        assert sum([len(chunk) async for chunk in response.chunks()]) == 1_000 * size
 
 
-async def test_upstream_that_does_not_read__is_not_read_ahead_for(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_upstream_that_does_not_read__pauses_the_request_body(
+    connect: Connect, start_raw_upstream: StartUpstream
 ) -> None:
-    """Else a client's whole body would lie in our memory: here 64 MB, of which the sockets hold a few."""
+    """Without backpressure, the client would buffer 64 MB here; the sockets hold a few."""
     taken, reads, size = 0, asyncio.Event(), 1 << 16
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         nonlocal taken
         for _ in range(1_000):
             taken += 1
@@ -154,351 +312,403 @@ async def test_upstream_that_does_not_read__is_not_read_ahead_for(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        writer.write(CONTINUE)
         await reads.wait()
         await reader.readexactly(1_000 * size)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.write(EMPTY)
         await writer.drain()
 
-    upstream = await connect(await start_raw_upstream(serve))
+    client = connect(await start_raw_upstream(serve))
     length = ("Content-Length", str(1_000 * size))
-    calling = asyncio.create_task(upstream("POST", "/x", [length], pieces(), 60.0))
+    calling = asyncio.create_task(client("POST", "/x", [length], chunks(), 60.0))
     while not taken:
         await asyncio.sleep(0)
     for _ in range(4_000):
         await asyncio.sleep(0)
     assert taken < 1_000
     reads.set()
-    with await calling as answer:
-        assert answer.status == 200
+    with await calling as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_read__response_without_length__is_bounded(
+    connect: Connect, start_raw_upstream: StartUpstream, excess: int
+) -> None:
+    body = bytes(MAX_READ_BYTES + excess)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\n" + body)
+
+    client = connect(await start_raw_upstream(serve))
+    with await client("POST", "/x", [], b"", 60.0) as response:
+        if excess:
+            with pytest.raises(BadGateway):
+                await response.read()
+        else:
+            assert len(await response.read()) == len(body)
+
+
+async def test_end__completes_a_stream_with_what_has_arrived(
+    connect: Connect, start_raw_upstream: StartUpstream
+) -> None:
+    part = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nevent\r\n"
+    client = connect(await start_raw_upstream(replies(part)))
+    with await client("GET", "/x", [], b"", 60.0) as response:
+        chunks = response.chunks()
+        assert await anext(chunks) == b"event"
+        response.end()
+        assert [chunk async for chunk in chunks] == []
+
+
+# Malformed responses
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"nonsense\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     ],
 )
-async def test_answer_that_breaks_off_or_is_nonsense__is_a_bad_gateway(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], answer: bytes
+async def test_malformed_or_truncated_response__is_a_bad_gateway(
+    connect: Connect, start_raw_upstream: StartUpstream, response: bytes
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        writer.write(response)
         await writer.drain()
 
-    upstream = await connect(await start_raw_upstream(serve))
+    client = connect(await start_raw_upstream(serve))
     with pytest.raises(BadGateway):
-        await call(upstream, "POST")
+        await call(client, "POST")
 
 
 @pytest.mark.parametrize(
-    "endless", [b"X: " + b"a" * 100_000, b"a" * 100_000, b"X: 1\r\n" * 20_000], ids=["value", "name", "fields"]
+    "endless",
+    [b"X: " + b"a" * 100_000, b"a" * 100_000, b"X: 1\r\n" * 20_000, b"\r\n" + CONTINUE * 5_000],
+    ids=["value", "name", "fields", "interim"],
 )
-async def test_head_without_end__is_a_bad_gateway(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], endless: bytes
+async def test_endless_head__is_a_bad_gateway(
+    connect: Connect, start_raw_upstream: StartUpstream, endless: bytes
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n")
         with suppress(ConnectionError):
             while True:
                 writer.write(endless)
                 await writer.drain()
 
-    upstream = await connect(await start_raw_upstream(serve))
+    client = connect(await start_raw_upstream(serve))
     with pytest.raises(BadGateway):
-        await call(upstream, "POST")
+        await call(client, "POST")
 
 
-async def test_silent_upstream__is_late_and_let_go(
-    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
-) -> None:
-    entered, gone, timeout_s = asyncio.Event(), asyncio.Event(), 0.05
+# Time limits and overload
 
-    async def silent(_request: web.Request) -> web.Response:
+
+async def test_silent_upstream__times_out_and_is_disconnected(connect: Connect, start_upstream: StartUpstream) -> None:
+    entered, cancelled, timeout_s = asyncio.Event(), asyncio.Event(), 0.05
+
+    async def hang(_request: web.Request) -> web.Response:
         entered.set()
         try:
             await asyncio.Event().wait()
         finally:
-            gone.set()
+            cancelled.set()
         return web.Response()
 
-    upstream = await connect(await start_upstream(silent))
-    while not entered.is_set():  # on a busy machine the first request may be late before it arrives
-        with pytest.raises(UpstreamLate):
-            with await upstream("GET", "/x", [], b"", timeout_s):
-                pass
+    client = connect(await start_upstream(hang))
+    while not entered.is_set():  # on a busy machine the first requests may time out before they arrive
+        with pytest.raises(UpstreamTimeout):
+            await call(client, "GET", timeout_s=timeout_s)
         timeout_s *= 2
     async with asyncio.timeout(60):
-        await gone.wait()
+        await cancelled.wait()
 
 
-async def test_body_that_stops_coming__is_late(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
-) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
-        await writer.drain()
-        await reader.read()
-
-    upstream = await connect(await start_raw_upstream(serve), idle_s=0.05)
-    with pytest.raises(UpstreamLate):
-        await call(upstream, "GET")
+async def test_stalled_body__times_out(connect: Connect, start_raw_upstream: StartUpstream) -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
+    client = connect(await start_raw_upstream(replies(half)), idle_s=0.05)
+    with pytest.raises(UpstreamTimeout):
+        await call(client, "GET")
 
 
-async def test_more_requests_than_allowed__are_refused_at_once(
-    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
-) -> None:
+async def test_deadline_while_dialling__times_out(connect: Connect) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    client = connect("http://replicas:1", resolve=resolve)
+    with pytest.raises(UpstreamTimeout):
+        await call(client, "POST", b"x", timeout_s=0.05)
+
+
+async def test_requests_over_the_limit__are_rejected(connect: Connect, start_upstream: StartUpstream) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 
-    async def held(_request: web.Request) -> web.Response:
+    async def hold(_request: web.Request) -> web.Response:
         entered.set()
         await leave.wait()
         return web.Response()
 
-    upstream = await connect(await start_upstream(held), limit=1)
-    first = asyncio.create_task(call(upstream, "GET"))
+    client = connect(await start_upstream(hold), max_in_flight=1)
+    first = asyncio.create_task(call(client, "GET"))
     await entered.wait()
-    with pytest.raises(UpstreamBusy):
-        await call(upstream, "GET")
+    with pytest.raises(UpstreamOverloaded):
+        await call(client, "GET")
     leave.set()
     assert await first == 200
-    assert await call(upstream, "GET") == 200
+    assert await call(client, "GET") == 200
+
+
+async def test_uploads__leave_half_of_the_limit_to_others(connect: Connect, start_upstream: StartUpstream) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def read(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        entered.set()
+        await leave.wait()
+        yield b"x"
+
+    client = connect(await start_upstream(read), max_in_flight=2)
+    first = asyncio.create_task(client("POST", "/x", [], chunks(), 60.0))
+    await entered.wait()
+    with pytest.raises(UpstreamOverloaded):
+        await client("POST", "/x", [], chunks(), 60.0)
+    assert await call(client, "POST", b"x") == 200
+    leave.set()
+    with await first as response:
+        assert response.status == 200
+
+
+async def test_failed_requests__free_their_capacity(connect: Connect, free_port: Callable[[], int]) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    client = connect(f"http://127.0.0.1:{free_port()}", max_in_flight=2)
+    for _ in range(3):
+        with pytest.raises(BadGateway):
+            await client("POST", "/x", [], chunks(), 60.0)
+    assert client.in_flight == 0
+
+
+# Addresses
 
 
 @pytest.fixture
-async def replicas(free_port: Callable[[], int]) -> AsyncIterator[tuple[int, dict[str, int]]]:
-    """A port on which two addresses listen, and how many connections each has had."""
-    port, connections = free_port(), {"127.0.0.1": 0, "127.0.0.2": 0}
+async def replicas(free_port: Callable[[], int]) -> AsyncIterator[tuple[int, Counter[str]]]:
+    """A port on which two addresses listen, and the number of connections to each."""
+    port, connections = free_port(), Counter[str]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections[writer.get_extra_info("sockname")[0]] += 1
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        writer.write(CLOSE)
         await writer.drain()
         writer.close()
 
-    servers = [await asyncio.start_server(serve, address, port) for address in connections]
+    servers = [await asyncio.start_server(serve, address, port) for address in ("127.0.0.1", "127.0.0.2")]
     yield port, connections
     for server in servers:
         server.close()
 
 
-def answers(*addresses: str) -> Resolve:
+def resolves_to(*addresses: str) -> Resolve:
     async def resolve(_host: str, _port: int) -> list[str]:
         return list(addresses)
 
     return resolve
 
 
-async def test_replicas_behind_one_name__take_turns(connect: Connect, replicas: tuple[int, dict[str, int]]) -> None:
+async def test_replicas_of_one_name__share_the_load(connect: Connect, replicas: tuple[int, Counter[str]]) -> None:
     port, connections = replicas
-    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.1", "127.0.0.2"))
-    assert [await call(upstream, "GET") for _ in range(10)] == [200] * 10
+    client = connect(f"http://replicas:{port}", resolve=resolves_to("127.0.0.1", "127.0.0.2"))
+    assert [await call(client, "GET") for _ in range(10)] == [200] * 10
     assert connections == {"127.0.0.1": 5, "127.0.0.2": 5}
 
 
-async def test_dead_address_that_the_name_still_lists__is_passed(
-    connect: Connect, replicas: tuple[int, dict[str, int]]
-) -> None:
+async def test_dead_address__is_skipped(connect: Connect, replicas: tuple[int, Counter[str]]) -> None:
     port, connections = replicas
-    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.3", "127.0.0.2"))
-    assert [await call(upstream, "POST", b"x") for _ in range(4)] == [200] * 4
-    assert connections["127.0.0.2"] == 4
+    client = connect(f"http://replicas:{port}", resolve=resolves_to("127.0.0.3", "127.0.0.2"))
+    assert await asyncio.gather(*(call(client, "POST", b"x") for _ in range(9))) == [200] * 9
+    assert connections["127.0.0.2"] == 9
 
 
-async def test_many_dial_while_one_address_is_dead__each_passes_it(
-    connect: Connect, replicas: tuple[int, dict[str, int]]
-) -> None:
-    port, _ = replicas
-    upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.3", "127.0.0.2"))
-    assert await asyncio.gather(*(call(upstream, "POST", b"x") for _ in range(9))) == [200] * 9
-
-
-async def test_name_without_an_address__is_a_bad_gateway(connect: Connect) -> None:
-    upstream = await connect("http://nowhere:1", resolve=answers())
+async def test_name_without_addresses__is_a_bad_gateway(connect: Connect) -> None:
+    client = connect("http://nowhere:1", resolve=resolves_to())
     with pytest.raises(BadGateway):
-        await call(upstream, "GET")
+        await call(client, "GET")
 
 
-async def test_kept_connections__take_turns(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_resolved_addresses__are_cached(
+    connect: Connect, replicas: tuple[int, Counter[str]], clock: Clock
 ) -> None:
-    used: list[int] = []
+    lookups = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
-            used.append(writer.get_extra_info("peername")[1])
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async def resolve(_host: str, _port: int) -> list[str]:
+        nonlocal lookups
+        lookups += 1
+        return ["127.0.0.1"]
 
-    upstream = await connect(await start_raw_upstream(serve))
-    with await upstream("GET", "/x", [], b"", 60.0) as first, await upstream("GET", "/x", [], b"", 60.0) as second:
-        await first.read()
-        await second.read()
-    for _ in range(4):
-        await call(upstream, "GET")
-    assert len(set(used)) == 2
-    assert used[2:4] == used[4:6]
-    assert used[2] != used[3]
+    client = connect(f"http://replicas:{replicas[0]}", resolve=resolve)
+    await asyncio.gather(*(call(client, "GET") for _ in range(9)))
+    clock.now_s += DNS_TTL_S - 1
+    await call(client, "GET")
+    assert lookups == 1
+    clock.now_s += 1
+    await call(client, "GET")
+    assert lookups == 2
 
 
-async def test_connections_of_one_moment__end_one_by_one(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_service_that_moved__is_resolved_again_after_one_failure(
+    connect: Connect, replicas: tuple[int, Counter[str]]
 ) -> None:
-    used: list[int] = []
-    lives_s = iter([60.0, 0.0, 60.0])
+    found = [["127.0.0.1"], ["127.0.0.3"]]
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.readuntil(b"\r\n\r\n"):
-            used.append(writer.get_extra_info("peername")[1])
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return found.pop()
 
-    upstream = await connect(await start_raw_upstream(serve), lifetime_s=lambda: next(lives_s))
-    with await upstream("GET", "/x", [], b"", 60.0) as first, await upstream("GET", "/x", [], b"", 60.0) as second:
-        await first.read()
-        await second.read()
-    for _ in range(4):
-        await call(upstream, "GET")
-    assert set(used[2:]) < set(used[:2])  # the other has ended, and no third was needed
+    client = connect(f"http://replicas:{replicas[0]}", resolve=resolve)
+    with pytest.raises(BadGateway):
+        await call(client, "GET")
+    assert await call(client, "GET") == 200
 
 
-def test_lives_of_connections__are_spread_over_half_a_minute() -> None:
-    lives_s = [random_lifetime_s() for _ in range(1000)]
-    assert 30 <= min(lives_s) < 35 and 55 < max(lives_s) <= 60
+async def test_failing_name_server__last_known_addresses_are_used(
+    connect: Connect, replicas: tuple[int, Counter[str]], clock: Clock
+) -> None:
+    found = [["127.0.0.1"]]
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        if not found:
+            raise OSError("try again later")
+        return found.pop()
+
+    client = connect(f"http://replicas:{replicas[0]}", resolve=resolve)
+    assert await call(client, "POST", b"x") == 200
+    clock.now_s += DNS_TTL_S
+    assert await call(client, "POST", b"x") == 200
 
 
-async def test_server_that_stops_before_it_accepts__costs_no_request(
-    connect: Connect, start_upstream: Callable[..., Awaitable[str]]
+async def test_hanging_name_server__is_queried_once_and_last_known_addresses_are_used(
+    connect: Connect, replicas: tuple[int, Counter[str]], clock: Clock
+) -> None:
+    lookups = 0
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        nonlocal lookups
+        lookups += 1
+        if lookups > 1:
+            await asyncio.Event().wait()
+        return ["127.0.0.1"]
+
+    client = connect(f"http://replicas:{replicas[0]}", dial_s=6.0, resolve=resolve)
+    assert await call(client, "POST", b"x") == 200
+    clock.now_s += DNS_TTL_S
+    calls = (call(client, "POST", b"x", timeout_s=20.0) for _ in range(9))
+    assert await asyncio.gather(*calls) == [200] * 9
+    assert lookups == 2
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_tls__certificate_is_verified(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
+) -> None:
+    certificate = self_signed(tmp_path, "upstream.test")
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with listening(replies(OK, OK), context) as port:
+        client = connect(f"https://upstream.test:{port}", resolve=resolves_to("127.0.0.1"))
+        if is_trusted:
+            assert [await call(client, "GET") for _ in range(2)] == [200, 200]
+        else:
+            with pytest.raises(BadGateway):
+                await call(client, "GET")
+
+
+# Expect: 100-continue on new connections
+
+
+async def test_upstream_that_stops_before_it_accepts__costs_no_request(
+    connect: Connect, start_upstream: StartUpstream
 ) -> None:
     async def read(request: web.Request) -> web.Response:
         return web.Response(status=200 if await request.read() == b"x" else 400)
 
     port = int((await start_upstream(read)).rpartition(":")[2])
-    with socket.create_server(("127.0.0.2", port)) as listening:
-        upstream = await connect(f"http://replicas:{port}", resolve=answers("127.0.0.1", "127.0.0.2"))
-        waiting = asyncio.create_task(call(upstream, "POST", b"x"))
-        await asyncio.to_thread(await_connection, listening)
+    with socket.create_server(("127.0.0.2", port)) as listener:
+        client = connect(f"http://replicas:{port}", resolve=resolves_to("127.0.0.2", "127.0.0.1"))
+        waiting = asyncio.create_task(call(client, "POST", b"x"))
+        await asyncio.to_thread(wait_for_connection, listener)
     assert await waiting == 200
 
 
-def await_connection(listening: socket.socket) -> None:
-    """Until one is in the queue of those to accept; closing the socket then resets it."""
+def wait_for_connection(listener: socket.socket) -> None:
+    """Wait until a connection is queued. Closing the listener then resets it."""
     poller = select.poll()
-    poller.register(listening, select.POLLIN)
+    poller.register(listener, select.POLLIN)
     assert poller.poll(60_000)
 
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def says(heard: list[bytes], *words: bytes) -> Callable[..., Awaitable[None]]:
-    """A server that reads a head, then by turns says something and reads what follows."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append((await reader.readuntil(b"\r\n\r\n"))[:4])
-        for word in words:
-            writer.write(word)
-            heard.append(await reader.read(100))
-
-    return serve
-
-
-async def test_new_connection__hands_the_body_over_to_somebody_who_reads(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_new_connection__body_is_sent_after_100_continue(
+    connect: Connect, start_raw_upstream: StartUpstream
 ) -> None:
-    heard: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(says(heard, CONTINUE, OK)))
-    assert await call(upstream, "POST", b"body") == 200
-    assert heard == [b"POST", b"body"]
+    received: list[bytes] = []
+    client = connect(await start_raw_upstream(scripted(received, CONTINUE, OK)))
+    assert await call(client, "POST", b"body") == 200
+    assert received[:2] == [b"POST", b"body"]
 
 
-async def test_server_that_knows_no_expectations__gets_the_body_all_the_same(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+async def test_upstream_that_ignores_expect__gets_the_body_after_a_second(
+    connect: Connect, start_raw_upstream: StartUpstream
 ) -> None:
-    monkeypatch.setattr("edge_limiter.upstream.connection.CONTINUE_S", 0.05)
-    heard: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(says(heard, b"", OK)))
-    assert await call(upstream, "POST", b"body") == 200
-    assert heard == [b"POST", b"body"]
+    received: list[bytes] = []
+    client = connect(await start_raw_upstream(scripted(received, b"", OK)))
+    assert await call(client, "POST", b"body") == 200
+    assert received[:2] == [b"POST", b"body"]
 
 
-async def test_final_answer_in_place_of_the_go_ahead__is_the_answer_and_ends_the_connection(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_final_response_instead_of_100_continue__is_returned_and_the_connection_closed(
+    connect: Connect, start_raw_upstream: StartUpstream
 ) -> None:
-    heard: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(says(heard, OK)))
-    assert [await call(upstream, "POST", b"body") for _ in range(2)] == [200, 200]
-    assert [word for word in heard if word] == [b"POST"] * 2
+    received: list[bytes] = []
+    client = connect(await start_raw_upstream(scripted(received, OK)))
+    assert [await call(client, "POST", b"body") for _ in range(2)] == [200, 200]
+    assert [word for word in received if word] == [b"POST"] * 2
 
 
-async def test_connection_that_breaks_off_after_the_go_ahead__is_not_sent_again(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]]
+async def test_connection_that_closes_after_100_continue__request_is_not_sent_again(
+    connect: Connect, start_raw_upstream: StartUpstream
 ) -> None:
-    heard: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(says(heard, CONTINUE)))
+    received: list[bytes] = []
+    client = connect(await start_raw_upstream(scripted(received, CONTINUE)))
     with pytest.raises(BadGateway):
-        await call(upstream, "POST", b"body")
-    assert heard == [b"POST", b"body"]
+        await call(client, "POST", b"body")
+    assert received == [b"POST", b"body"]
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_server_that_hangs_up_on_everybody__is_a_bad_gateway_after_three(
-    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], method: str
+@pytest.mark.parametrize(("method", "body"), [("GET", b""), ("POST", b"body")])
+async def test_upstream_that_always_closes__is_a_bad_gateway_after_three_attempts(
+    connect: Connect, start_raw_upstream: StartUpstream, method: str, body: bytes
 ) -> None:
-    heard: list[bytes] = []
-    upstream = await connect(await start_raw_upstream(says(heard)))
+    received: list[bytes] = []
+    client = connect(await start_raw_upstream(scripted(received)))
     with pytest.raises(BadGateway):
-        await call(upstream, method, b"" if method == "GET" else b"body")
-    assert len(heard) == 3
-
-
-async def test_name_server_away__the_last_known_addresses_serve(
-    connect: Connect, replicas: tuple[int, dict[str, int]]
-) -> None:
-    port, _ = replicas
-    known = [["127.0.0.1"]]
-
-    async def resolve(_host: str, _port: int) -> list[str]:
-        if not known:
-            raise OSError("try again later")
-        return known.pop()
-
-    upstream = await connect(f"http://replicas:{port}", resolve=resolve)
-    assert [await call(upstream, "POST", b"x") for _ in range(2)] == [200, 200]
-
-
-async def test_name_server_that_hangs__is_asked_once_and_the_last_known_addresses_serve(
-    connect: Connect, replicas: tuple[int, dict[str, int]]
-) -> None:
-    port, _ = replicas
-    asked = 0
-
-    async def resolve(_host: str, _port: int) -> list[str]:
-        nonlocal asked
-        asked += 1
-        if asked > 1:
-            await asyncio.Event().wait()
-        return ["127.0.0.1"]
-
-    upstream = await connect(f"http://replicas:{port}", dial_s=6.0, resolve=resolve)
-    assert await call(upstream, "POST", b"x") == 200
-    calls = (call(upstream, "POST", b"x", timeout_s=20.0) for _ in range(9))
-    assert await asyncio.gather(*calls) == [200] * 9
-    assert asked == 2
-
-
-async def test_deadline_that_passes_while_dialling__is_late(connect: Connect) -> None:
-    async def resolve(_host: str, _port: int) -> list[str]:
-        await asyncio.Event().wait()
-        return []
-
-    upstream = await connect("http://replicas:1", resolve=resolve)
-    with pytest.raises(UpstreamLate):
-        await call(upstream, "POST", b"x", timeout_s=0.05)
+        await call(client, method, body)
+    assert len(received) == 3

@@ -1,4 +1,4 @@
-"""Whatever an upstream sends, in whatever pieces: the whole right answer, or an error, and never a second one."""
+"""Properties of the response parser: any bytes, cut anywhere, give one complete response or an error."""
 
 import asyncio
 import itertools
@@ -8,14 +8,14 @@ from typing import cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_limiter.upstream.connection import Stale, UpstreamConnection
-from edge_limiter.upstream.exchange import BadGateway
+from edge_limiter.upstream.connection import ConnectionClosed, UpstreamConnection
+from edge_limiter.upstream.errors import BadGateway
 
 Result = tuple[int, bytes] | str
 
 
 class FakeTransport:
-    """Takes what is written, and remembers how it ended."""
+    """Discards what is written, and records whether it was closed."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -32,20 +32,20 @@ class FakeTransport:
 
 
 async def receive(pieces: list[bytes], method: str = "GET") -> tuple[Result, bool]:
-    """What the caller of an exchange gets when these pieces come and the connection ends; and if it would be kept."""
-    connection = UpstreamConnection(1.0, lambda connection: None)
+    """Return what the caller gets if these pieces arrive and the connection ends, and whether it could be reused."""
+    connection = UpstreamConnection(idle_timeout_s=1.0, expires_at=0.0)
     transport = FakeTransport()
     connection.connection_made(cast(asyncio.BaseTransport, transport))
     call = connection.send(method, b"", b"")
     for piece in pieces:
         if transport.is_open:
             connection.data_received(piece)
-    kept = connection._is_done and connection._keeps_alive and transport.is_open
+    is_reusable = connection._is_complete and connection._keeps_alive and transport.is_open
     connection.connection_lost(None)
     try:
-        answer = await call
-        return (answer.status, await answer.read()), kept
-    except (BadGateway, Stale) as error:
+        response = await call
+        return (response.status, await response.read()), is_reusable
+    except (BadGateway, ConnectionClosed) as error:
         return type(error).__name__, False
 
 
@@ -53,20 +53,20 @@ def run(make: Callable[[], list[bytes]], method: str = "GET") -> tuple[Result, b
     return asyncio.run(receive(make(), method))
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
-PLACES = st.lists(st.integers(0, 10_000), max_size=12)
+CUTS = st.lists(st.integers(0, 10_000), max_size=12)
 BODIES = st.binary(max_size=300)
 STATUSES = st.sampled_from([200, 201, 404, 429, 500, 503])
 
 
 @settings(max_examples=150, deadline=None)
-@given(STATUSES, BODIES, PLACES, st.integers(1, 50), st.booleans(), st.booleans())
-def test_sound_answer_in_any_pieces__is_received_whole(
-    status: int, body: bytes, places: list[int], chunk: int, chunked: bool, interim: bool
+@given(STATUSES, BODIES, CUTS, st.integers(1, 50), st.booleans(), st.booleans())
+def test_valid_response__cut_anywhere__is_received_complete(
+    status: int, body: bytes, cuts: list[int], chunk: int, chunked: bool, interim: bool
 ) -> None:
     head = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" if interim else b""
     head += b"HTTP/1.1 %d Any\r\n" % status
@@ -76,16 +76,16 @@ def test_sound_answer_in_any_pieces__is_received_whole(
         data = head + b"Transfer-Encoding: chunked\r\n\r\n" + framed
     else:
         data = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    assert run(lambda: cut(data, places)) == ((status, body), True)
+    assert run(lambda: split(data, cuts)) == ((status, body), True)
 
 
 @settings(max_examples=150, deadline=None)
-@given(BODIES, st.integers(1, 10_000), PLACES)
-def test_answer_cut_anywhere__is_never_taken_for_a_whole_one(body: bytes, missing: int, places: list[int]) -> None:
+@given(BODIES, st.integers(1, 10_000), CUTS)
+def test_truncated_response__is_an_error(body: bytes, missing: int, cuts: list[int]) -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body) + 1, body)
     data = data[: max(0, len(data) - missing % (len(data) + 1))]
-    result, kept = run(lambda: cut(data, places))
-    assert result in ("BadGateway", "Stale") and not kept
+    result, is_reusable = run(lambda: split(data, cuts))
+    assert result in ("BadGateway", "ConnectionClosed") and not is_reusable
 
 
 SCRAPS = [
@@ -110,31 +110,33 @@ SCRAPS = [
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.one_of(st.binary(max_size=40), st.sampled_from(SCRAPS)), max_size=8),
-    PLACES,
+    CUTS,
     st.sampled_from(["GET", "HEAD", "POST"]),
 )
-def test_any_bytes__give_the_same_result_in_any_pieces_and_never_a_surprise(
-    parts: list[bytes], places: list[int], method: str
-) -> None:
+def test_any_bytes__give_the_same_result_however_they_are_cut(parts: list[bytes], cuts: list[int], method: str) -> None:
     data = b"".join(parts)
     whole, _ = run(lambda: [data] if data else [], method)
-    pieces, kept = run(lambda: cut(data, places), method)
+    pieces, is_reusable = run(lambda: split(data, cuts), method)
     assert pieces == whole
-    if kept:
+    if is_reusable:
         assert isinstance(pieces, tuple)
 
 
-def test_bytes_after_the_answer__end_the_connection() -> None:
+def test_bytes_after_a_response__close_the_connection() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     assert run(lambda: [data, b"HTTP/1.1 200 OK\r\n"]) == ((200, b"ok"), False)
     assert run(lambda: [data + data]) == ((200, b"ok"), False)
 
 
-def test_head_past_its_limits__is_refused() -> None:
+def test_oversized_head__is_an_error() -> None:
     lines = b"".join(b"X: %d\r\n" % number for number in range(1_000))
     assert run(lambda: [b"HTTP/1.1 200 OK\r\n" + lines])[0] == "BadGateway"
     assert run(lambda: [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000])[0] == "BadGateway"
 
 
-def test_answer_to_head__ends_with_its_head() -> None:
+def test_response_without_length__ends_with_the_connection() -> None:
+    assert run(lambda: [b"HTTP/1.0 200 OK\r\n\r\nha", b"lf"]) == ((200, b"half"), False)
+
+
+def test_response_to_head__has_no_body() -> None:
     assert run(lambda: [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], "HEAD") == ((200, b""), True)

@@ -1,53 +1,52 @@
-"""Calls upstreams over kept connections: bounded, without cookies, redirects, proxies or hidden repeats.
+"""HTTP/1.1 client for one upstream: pooled connections, bounded concurrency, no cookies, redirects or proxies.
 
-A request is sent once more only when nothing of it can have been acted upon: a GET or HEAD on a connection that ended
-before a byte of the answer, or a request whose body had not left. A new connection is therefore asked first whether
-somebody reads (`Expect: 100-continue`): a server that stops resets what its kernel took and it has not accepted yet.
+A request is repeated only if the upstream cannot have acted on it: a GET or HEAD whose connection closed before the
+response began, or any request whose body had not left. A server that shuts down resets connections it never accepted,
+so the body for a new connection is withheld until `100 Continue` arrives. Other requests use a pooled connection only
+while it cannot have been closed (SAFE_IDLE_S).
 """
 
 import asyncio
+import itertools
 import random
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from common.runner import LAME_DUCK_S
-from edge_limiter.upstream.connection import Stale, UpstreamConnection
-from edge_limiter.upstream.exchange import BadGateway, Body, Headers, UpstreamBusy, UpstreamLate
-from edge_limiter.upstream.response import UpstreamAnswer
-from edge_limiter.wire import request_head
+from edge_limiter.upstream.connection import Body, ConnectionClosed, UpstreamConnection, UpstreamResponse
+from edge_limiter.upstream.errors import BadGateway, UpstreamOverloaded, UpstreamTimeout
+from edge_limiter.upstream.headers import Headers, request_head
 
-KEEPALIVE_S: Final = 0.5 * LAME_DUCK_S  # so that what a draining service closes at last is never used again
-MAX_AGE_S: Final = 60.0  # so that a replica added later gets its share
-MAX_DIALS: Final = 3  # for one request
+SAFE_IDLE_S: Final = LAME_DUCK_S / 2
+"""A draining service sends `Connection: close` for LAME_DUCK_S before it closes idle connections; half is margin."""
+MAX_IDLE_S: Final = 15.0
+MAX_AGE_S: Final = 60.0  # so that a new replica gets its share
+DNS_TTL_S: Final = 15.0
+MAX_ATTEMPTS: Final = 3
 CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
-ASKS: Final = "Expect: 100-continue\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
-
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
-def random_lifetime_s() -> float:
-    """Of one connection: all those that a busy moment opened would else end, and be opened anew, in one moment."""
-    return random.uniform(MAX_AGE_S / 2, MAX_AGE_S)
-
-
-async def resolve_name(host: str, port: int) -> list[str]:
-    """The addresses of a name, or the address itself. Raises OSError."""
+async def resolve_host(host: str, port: int) -> list[str]:
+    """Return the addresses of a host name, or the address itself. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
-class Upstream:
-    """One service behind the edge; an `Exchange`. At most `limit` requests are on their way at once.
+class UpstreamClient:
+    """Calls one service. At most `max_in_flight` requests are in flight, at most half of them with streamed bodies.
 
-    At most half of them may be such whose bodies still come: slow clients leave room for the others.
+    Slow uploads therefore leave capacity for other requests.
     """
 
     def __init__(
@@ -56,12 +55,15 @@ class Upstream:
         *,
         connect_timeout_s: float,
         idle_timeout_s: float,
-        limit: int,
+        max_in_flight: int,
         observe: Callable[[float], None],
-        resolve: Resolve | None = None,
-        lifetime_s: Callable[[], float] = random_lifetime_s,
+        resolve: Resolve = resolve_host,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`idle_timeout_s` bounds the silence between two pieces of a body; each call has its own time limit."""
+        """`idle_timeout_s` bounds the time between two parts of a body. `observe` receives seconds to each response.
+
+        `clock` ages pooled connections and resolved addresses.
+        """
         parts = urlsplit(origin)
         self._host = parts.hostname or ""
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
@@ -69,141 +71,153 @@ class Upstream:
         self._authority = parts.netloc
         self._connect_timeout_s = connect_timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._limit = limit
+        self._max_in_flight = max_in_flight
         self._observe = observe
-        self._resolve = resolve or resolve_name
-        self._lifetime_s = lifetime_s
-        self._known: list[str] = []
-        self._question: asyncio.Future[list[str]] | None = None
-        self._asked_s = 0.0
+        self._resolve = resolve
+        self._clock = clock
         self._idle: deque[UpstreamConnection] = deque()
-        self._turn = 0
+        self._addresses: list[str] = []
+        self._addresses_expire_at = 0.0
+        self._lookup: asyncio.Task[None] | None = None
+        self._lookup_started_at = 0.0
+        self._dials = itertools.count()
         self.in_flight = self._uploads = 0
 
     def close(self) -> None:
-        """Close what is idle; calls close their own connections."""
-        if self._question is not None:
-            self._question.cancel()
+        """Close idle connections. Requests in flight close theirs."""
+        if self._lookup is not None:
+            self._lookup.cancel()
         while self._idle:
             self._idle.popleft().abort()
 
     async def __call__(
         self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
-    ) -> UpstreamAnswer:
-        """Send a request and wait for the head of its answer. Raises ExchangeError, or what the body raises.
+    ) -> UpstreamResponse:
+        """Send a request and return its response once the head has arrived, within `timeout_s`.
 
-        One frame for all of it, and no coroutine below: every frame is paid for at each step of the wait.
+        Raises UpstreamError, or the exception that `body` raises.
         """
         is_upload = not isinstance(body, bytes)
-        if self.in_flight >= self._limit or (is_upload and self._uploads * 2 >= self._limit):
-            raise UpstreamBusy
+        if self.in_flight >= self._max_in_flight or (is_upload and self._uploads * 2 >= self._max_in_flight):
+            raise UpstreamOverloaded
         self.in_flight += 1
         self._uploads += is_upload
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        framing = _framing(method, headers, body)
-        connection: UpstreamConnection | None = None
-        dials = 0
+        started_at = self._clock()
         try:
-            while True:
-                kept = self._take_idle(started)
-                connection = kept or await self._dial(started + timeout_s - loop.time())
-                dials += kept is None
-                asks = kept is None and body != b""
-                head = request_head(method, target, self._authority, headers, framing + ASKS if asks else framing)
-                timer = loop.call_at(started + timeout_s, connection.give_up)
-                try:
-                    answer = await connection.send(method, head, body, framing is CHUNKED, asks)
-                except Stale as error:
-                    is_safe = connection.is_withholding or (method in _REPEATABLE and not is_upload)
-                    if not is_safe or dials == MAX_DIALS:
-                        raise BadGateway("the connection broke off") from error
-                    continue
-                finally:
-                    timer.cancel()
-                self._observe(loop.time() - started)
-                answer.on_leave = partial(self._leave, connection, is_upload)
-                return answer
+            connection, response = await self._send(method, target, headers, body, timeout_s)
         except BaseException:
             self.in_flight -= 1
             self._uploads -= is_upload
-            if connection is not None:
-                connection.abort()
             raise
+        self._observe(self._clock() - started_at)
+        response.on_release = partial(self._release, connection, is_upload)
+        return response
 
-    def _leave(self, connection: UpstreamConnection, is_upload: bool) -> None:
-        """Take the connection of a call back if it can be used again."""
+    async def _send(
+        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+    ) -> tuple[UpstreamConnection, UpstreamResponse]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        framing = _framing(method, headers, body)
+        head = request_head(method, target, self._authority, headers, framing)
+        is_repeatable = method in _REPEATABLE and isinstance(body, bytes)
+        connection = self._take_idle(MAX_IDLE_S if is_repeatable else SAFE_IDLE_S)
+        for _ in range(MAX_ATTEMPTS):
+            is_new = connection is None
+            connection = connection or await self._dial(deadline - loop.time())
+            timer = loop.call_at(deadline, connection.on_deadline)
+            try:
+                return connection, await connection.send(
+                    method, head, body, is_chunked=framing is CHUNKED, expects_continue=is_new and body != b""
+                )
+            except ConnectionClosed:
+                if not (is_repeatable or connection.body_is_unsent):
+                    break
+                connection = None
+            except BaseException:
+                connection.abort()
+                raise
+            finally:
+                timer.cancel()
+        raise BadGateway("the connection closed before a response")
+
+    def _release(self, connection: UpstreamConnection, is_upload: bool) -> None:
         self.in_flight -= 1
         self._uploads -= is_upload
-        if not connection.leave():
-            return
-        now = connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.append(connection)
-        if self._idle[0].idle_since < now - KEEPALIVE_S:
-            self._idle.popleft().abort()
+        if connection.release():
+            now = connection.idle_since = self._clock()
+            self._idle.append(connection)
+            while now - self._idle[0].idle_since > MAX_IDLE_S:
+                self._idle.popleft().abort()
 
-    def _take_idle(self, now: float) -> UpstreamConnection | None:
-        while self._idle:
-            connection = self._idle.popleft()  # idle longest: the last one back is always the quickest replica's
-            is_fresh = connection.idle_since >= now - KEEPALIVE_S and now < connection.lives_until
-            if is_fresh and connection.is_usable:
+    def _take_idle(self, max_idle_s: float) -> UpstreamConnection | None:
+        """Return the connection idle longest, so that replicas share the load; the newest if that one is too old."""
+        now = self._clock()
+        while self._idle and now - self._idle[-1].idle_since <= max_idle_s:
+            is_oldest_usable = now - self._idle[0].idle_since <= max_idle_s
+            connection = self._idle.popleft() if is_oldest_usable else self._idle.pop()
+            if connection.is_open and now < connection.expires_at:
                 return connection
             connection.abort()
         return None
 
-    async def _dial(self, left_s: float) -> UpstreamConnection:
-        """A new connection: the addresses of a name take turns, so replicas share the load; dead ones are passed."""
-        loop = asyncio.get_running_loop()
-        timeout_s = min(self._connect_timeout_s, left_s)
+    async def _dial(self, remaining_s: float) -> UpstreamConnection:
+        """Connect to one of the addresses. Each dial starts with another, so that replicas share the load."""
+        timeout_s = min(self._connect_timeout_s, remaining_s)
         try:
             async with asyncio.timeout(timeout_s):
-                addresses = await self._addresses(loop, timeout_s / 2)
-                turn = self._turn = self._turn + 1  # others dial meanwhile
-                for place in range(len(addresses)):
-                    address = addresses[(turn + place) % len(addresses)]
-                    try:
-                        async with asyncio.timeout(timeout_s / len(addresses)):
-                            return await self._connect(loop, address)
-                    except OSError:  # TimeoutError is one
-                        if place == len(addresses) - 1:
-                            raise
-        except TimeoutError as error:
-            late = left_s < self._connect_timeout_s
-            raise (UpstreamLate if late else BadGateway)("not reachable in time") from error
-        except OSError as error:
-            raise BadGateway(type(error).__name__) from error
-        raise BadGateway("the name has no address")
+                addresses = await self._resolve_cached(timeout_s / 2)
+                start = next(self._dials) % len(addresses)
+                return await self._connect(addresses[start:] + addresses[:start], timeout_s / len(addresses))
+        except OSError as error:  # includes TimeoutError
+            self._addresses_expire_at = 0.0  # the service may have moved
+            if isinstance(error, TimeoutError) and remaining_s < self._connect_timeout_s:
+                raise UpstreamTimeout("not connected before the deadline") from error
+            raise BadGateway(f"not connected: {type(error).__name__}") from error
 
-    async def _addresses(self, loop: asyncio.AbstractEventLoop, patience_s: float) -> list[str]:
-        """Those of the name now, or the last known ones while nobody can say, or not soon.
-
-        All who dial share one question: a resolver that hangs has few threads, and would collect them.
-        """
-        if self._question is None or self._question.done():
-            self._question = asyncio.ensure_future(self._resolve(self._host, self._port))
-            self._asked_s = loop.time()
+    async def _connect(self, addresses: list[str], timeout_s: float) -> UpstreamConnection:
+        """Connect to the first address that accepts within `timeout_s`. Raises the OSError of the last one."""
+        server_hostname = self._host if self._ssl else None
+        expires_at = self._clock() + random.uniform(MAX_AGE_S / 2, MAX_AGE_S)  # a burst's connections expire apart
+        for address in addresses:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    _, connection = await asyncio.get_running_loop().create_connection(
+                        lambda: UpstreamConnection(self._idle_timeout_s, expires_at),
+                        address,
+                        self._port,
+                        ssl=self._ssl,
+                        server_hostname=server_hostname,
+                    )
+                    return connection
+            except OSError as error:  # includes TimeoutError
+                failure = error
         try:
-            async with asyncio.timeout_at(self._asked_s + patience_s if self._known else None):
-                self._known = await asyncio.shield(self._question)
-        except OSError:  # TimeoutError is one
-            if not self._known:
-                raise
-        return self._known
+            raise failure
+        finally:
+            del failure  # otherwise its traceback and this frame refer to each other until the collector runs
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, address: str) -> UpstreamConnection:
-        _, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self._idle_timeout_s, self._forget),
-            address,
-            self._port,
-            ssl=self._ssl,
-            server_hostname=self._host if self._ssl else None,
-        )
-        connection.lives_until = loop.time() + self._lifetime_s()
-        return connection
+    async def _resolve_cached(self, patience_s: float) -> list[str]:
+        """Return the host's addresses: the last known ones if DNS fails, or takes longer than `patience_s`.
 
-    def _forget(self, connection: UpstreamConnection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
+        Concurrent dials share one lookup, so that a hung resolver cannot exhaust the thread pool.
+        """
+        loop = asyncio.get_running_loop()
+        if self._clock() >= self._addresses_expire_at:
+            if self._lookup is None or self._lookup.done():
+                self._lookup = loop.create_task(self._look_up())
+                self._lookup_started_at = loop.time()
+            remaining_s = self._lookup_started_at + patience_s - loop.time()
+            await asyncio.wait((self._lookup,), timeout=remaining_s if self._addresses else None)
+        if not self._addresses:
+            raise OSError("the host name has no address")
+        return self._addresses
+
+    async def _look_up(self) -> None:
+        with suppress(OSError):
+            if addresses := await self._resolve(self._host, self._port):
+                self._addresses = addresses
+                self._addresses_expire_at = self._clock() + DNS_TTL_S
 
 
 def _framing(method: str, headers: Headers, body: Body) -> str:

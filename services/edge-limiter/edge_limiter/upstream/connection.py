@@ -1,262 +1,336 @@
-"""One kept connection to an upstream: writes one request at a time and reads its answer through llhttp.
+"""One pooled connection to an upstream: writes a request and parses its response with llhttp.
 
-Refuses what could make two answers out of one, or one out of two: doubtful framing, a head past its limits, bytes
-that nobody asked for. Such a connection is never used again.
+Rejects anything that could turn one response into two or two into one: ambiguous framing, an oversized head, bytes
+outside a response. Such a connection is never used again.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
-from typing import Final, cast
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Self, cast
 
 import httptools
 
-from edge_limiter.body import BodyBuffer
-from edge_limiter.upstream.exchange import BadGateway, Body, Headers, UpstreamLate
-from edge_limiter.upstream.response import UpstreamAnswer
-from edge_limiter.wire import LAST_CHUNK, chunk
+from edge_limiter.upstream.errors import BadGateway, UpstreamTimeout
+from edge_limiter.upstream.headers import Headers
 
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_HEADERS: Final = 200
-MAX_INTERIM: Final = 16
-MAX_AHEAD_BYTES: Final = 2 * MAX_HEAD_BYTES
-"""What may come before a head is whole, interim answers included: the parser keeps a line until it ends."""
-CONTINUE_S: Final = 1.0
+MAX_BYTES_BEFORE_BODY: Final = 2 * MAX_HEAD_BYTES
+"""Bounds interim responses and unfinished lines, which the parser buffers."""
+MAX_READ_BYTES: Final = 16 << 20
+HIGH_WATER_BYTES: Final = 64 << 10
+CONTINUE_TIMEOUT_S: Final = 1.0
+
+Body = bytes | AsyncIterable[bytes]
 
 
-class Stale(Exception):
-    """The connection ended before a byte of the answer came."""
+class ConnectionClosed(Exception):
+    """The connection ended before the first byte of a response."""
+
+
+@dataclass(slots=True, eq=False)
+class UpstreamResponse:
+    """The head of a response, and its body as the upstream encoded it.
+
+    Use it as a context manager. Leaving the block returns the connection to the pool, or closes it if the body was not
+    read to its end.
+    """
+
+    status: int
+    headers: Headers
+    length: int | None
+    """Content-Length; None for a chunked body, or one that ends with the connection."""
+    _transport: asyncio.Transport
+    _idle_timeout_s: float
+    on_release: Callable[[], None] = field(init=False)
+    _buffer: bytes | bytearray = field(default=b"", init=False)
+    _is_complete: bool = field(default=False, init=False)
+    _error: Exception | None = field(default=None, init=False)
+    _waiter: asyncio.Future[None] | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.on_release()
+
+    @property
+    def was_read(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._is_complete and not self._buffer
+
+    async def read(self) -> bytes:
+        """Return the whole body. Raises UpstreamError, also for a body over MAX_READ_BYTES."""
+        if self._is_complete:
+            return self._take()
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > MAX_READ_BYTES:
+                raise BadGateway("the body is too large to buffer")
+        return bytes(body)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives. Raises UpstreamError."""
+        while not self.was_read:
+            if self._buffer:
+                yield self._take()
+            elif self._error is not None:
+                raise self._error
+            else:
+                await self._wait()
+
+    def end(self) -> None:
+        """End the body after the bytes received so far; later bytes and errors are ignored."""
+        if self._error is None:
+            self._is_complete = True
+            self._wake()
+
+    def feed(self, data: bytes) -> None:
+        """Buffer a part of the body. Over HIGH_WATER_BYTES, reading pauses until the caller takes them."""
+        if self._is_complete:
+            return
+        if not self._buffer:
+            self._buffer = data
+        elif isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer + data)
+        else:
+            self._buffer += data
+        if len(self._buffer) > HIGH_WATER_BYTES:
+            self._transport.pause_reading()
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Raise `error` in the caller once it has taken the bytes received so far."""
+        if not self._is_complete:
+            self._error = error
+            self._wake()
+
+    def _take(self) -> bytes:
+        data, self._buffer = bytes(self._buffer), b""
+        if len(data) > HIGH_WATER_BYTES:
+            self._transport.resume_reading()
+        return data
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._waiter
+        except TimeoutError as error:
+            raise UpstreamTimeout("the body stalled") from error
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`on_close` hears once that the connection is gone."""
+    """Carries one request at a time. `idle_since` and `expires_at` belong to the pool."""
 
-    def __init__(self, idle_s: float, on_close: Callable[["UpstreamConnection"], None]) -> None:
-        self._idle_s = idle_s
-        self._on_close = on_close
+    def __init__(self, idle_timeout_s: float, expires_at: float) -> None:
+        self.idle_since = 0.0
+        self.expires_at = expires_at
+        self._idle_timeout_s = idle_timeout_s
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._answered: asyncio.Future[UpstreamAnswer] | None = None
-        self._writable: asyncio.Future[None] | None = None
+        self._head: asyncio.Future[UpstreamResponse] | None = None
+        self._continue = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._reset("GET")
+
+    def _reset(self, method: str) -> None:
+        self._method = method
+        self._headers: Headers = []
+        self._header_bytes = self._received_bytes = 0
+        self._response: UpstreamResponse | None = None
         self._sender: asyncio.Task[None] | None = None
-        self._withheld: tuple[Body, bool] | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self.idle_since = self.lives_until = 0.0
-        self._begin("GET")
+        self._ends_with_connection = self._is_complete = self._keeps_alive = False
+        self.body_is_unsent = True
+        """While true, the upstream cannot have acted on the request."""
 
     @property
-    def is_usable(self) -> bool:
-        """Whether another request may be written."""
+    def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    @property
-    def is_withholding(self) -> bool:
-        """Whether nothing of the request's body has left, so that nobody can have acted upon the request."""
-        return self._withheld is not None
-
     def send(
-        self, method: str, head: bytes, body: Body, chunked: bool = False, asks: bool = False
-    ) -> asyncio.Future[UpstreamAnswer]:
-        """Send a request; the future is the head of its answer. It raises Stale, BadGateway, UpstreamLate, or what
-        `body` raises; after that, or when nobody waits for it any more, the connection must be aborted.
+        self, method: str, head: bytes, body: Body, *, is_chunked: bool = False, expects_continue: bool = False
+    ) -> asyncio.Future[UpstreamResponse]:
+        """Send a request; `head` lacks the empty line. Raises ConnectionClosed.
 
-        When it `asks`, by `Expect: 100-continue` in its head, the body is withheld until the upstream says that it
-        reads, or nothing for a second (RFC 9110, 10.1.1).
+        The future fails with ConnectionClosed, UpstreamError, or the exception that `body` raises. Abort the connection
+        after that, or when giving up.
+
+        With `expects_continue`, the body is sent after `100 Continue`, or after CONTINUE_TIMEOUT_S because a server may
+        ignore the expectation (RFC 9110, 10.1.1).
         """
-        assert self._transport is not None
-        self._begin(method)
-        answered: asyncio.Future[UpstreamAnswer] = self._loop.create_future()
-        self._answered = answered
-        if isinstance(body, bytes) and not asks:
-            self._transport.write(head + body if body else head)
-            return answered
-        self._transport.write(head)
-        self._withheld = body, chunked
-        if asks:
-            self._patience = self._loop.call_later(CONTINUE_S, self._send_body)
-        else:
-            self._send_body()
-        return answered
+        self._reset(method)
+        if self._transport is None:
+            raise ConnectionClosed
+        self._head = self._loop.create_future()
+        if isinstance(body, bytes) and not expects_continue:
+            self.body_is_unsent = False
+            self._transport.write(b"%b\r\n%b" % (head, body))
+            return self._head
+        self._transport.write(head + (b"Expect: 100-continue\r\n\r\n" if expects_continue else b"\r\n"))
+        self._continue.clear()
+        self._sender = self._loop.create_task(self._send_body(self._transport, body, is_chunked, expects_continue))
+        return self._head
 
-    def give_up(self) -> None:
-        """The deadline has passed."""
-        self._fail(UpstreamLate("no answer before the deadline"))
+    def on_deadline(self) -> None:
+        """Fail the request: its time is up."""
+        self._fail(UpstreamTimeout("no response before the deadline"))
 
-    def leave(self) -> bool:
-        """The answer is done with. True when the connection can take another request; else it is closed."""
-        answered, self._answered = self._answered, None
-        sent = self._withheld is None and (self._sender is None or self._sender.done())
-        self._sender_end()
-        unread = self._body is not None and self._body.is_held
-        if answered is not None and self._is_done and self._keeps_alive and sent and not unread and self.is_usable:
+    def release(self) -> bool:
+        """End the exchange. Return True if the connection can carry another request; otherwise close it."""
+        self._head = None
+        is_sent = self._sender is None or self._sender.done()
+        is_read = self._response is not None and self._response.was_read
+        if self._is_complete and self._keeps_alive and is_sent and is_read and self.is_open:
             return True
         self.abort()
         return False
 
     def abort(self) -> None:
-        self._sender_end()
+        """Close the connection at once, and stop sending."""
+        if self._sender is not None:
+            self._sender.cancel()
         if self._transport is not None:
             self._transport.abort()
 
-    def _begin(self, method: str) -> None:
-        self._method = method
-        self._headers: Headers = []
-        self._head_bytes = self._heard_bytes = self._interims = 0
-        self._body: BodyBuffer | None = None
-        self._withheld = None
-        self._is_until_close = self._is_done = self._keeps_alive = False
-
-    def _sender_end(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if self._sender is not None:
-            self._sender.cancel()
-            self._sender = None
-
-    def _send_body(self) -> None:
-        if self._withheld is None or self._transport is None:
-            return
-        (body, chunked), self._withheld = self._withheld, None
+    async def _send_body(
+        self, transport: asyncio.Transport, body: Body, is_chunked: bool, expects_continue: bool
+    ) -> None:
+        if expects_continue:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONTINUE_TIMEOUT_S):
+                    await self._continue.wait()
+        self.body_is_unsent = False
         if isinstance(body, bytes):
-            self._transport.write(body)
-        else:
-            self._sender = self._loop.create_task(self._send_pieces(body, chunked))
-            self._sender.add_done_callback(self._on_sent)
-
-    async def _send_pieces(self, body: AsyncIterable[bytes], chunked: bool) -> None:
-        assert self._transport is not None
-        async for piece in body:
-            self._transport.write(chunk(piece) if chunked else piece)
-            if self._writable is not None:
-                await self._writable
-        if chunked:
-            self._transport.write(LAST_CHUNK)
-
-    def _on_sent(self, sender: "asyncio.Task[None]") -> None:
-        if not sender.cancelled() and (error := sender.exception()) is not None:
-            self._fail(error if isinstance(error, Exception) else BadGateway("not sent"))
+            transport.write(body)
+            return
+        try:
+            async for data in body:
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
+                await self._writable.wait()
+        except Exception as error:  # the caller of `send` gets it
+            self._fail(error)
             self.abort()
+            return
+        if is_chunked:
+            transport.write(b"0\r\n\r\n")
 
     def _fail(self, error: Exception) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(error)
-        if self._body is not None:
-            self._body.fail(error)
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(error)
+        self._head = None
+        if self._response is not None:
+            self._response.fail(error)
 
-    # what asyncio calls
+    def _reject(self, reason: str) -> None:
+        self._fail(BadGateway(reason))
+        self.abort()
+
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._answered is None or self._is_done:
-            self.abort()  # nobody asked for this
+        if self._head is None or self._is_complete:
+            self.abort()  # no request is waiting for these bytes
             return
-        self._heard_bytes += len(data)
+        self._received_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse("an upgrade that nobody asked for")
+            self._reject("unexpected upgrade")
         except httptools.HttpParserError:
-            self._refuse("malformed answer")
-        if self._body is None and self._heard_bytes > MAX_AHEAD_BYTES:
-            self._refuse("head too large")
-        if self._is_done and self._method == "HEAD":
-            self._parser = httptools.HttpResponseParser(self)  # the old one waits for the body that HEAD does not have
-
-    def _refuse(self, reason: str) -> None:
-        self._keeps_alive = False
-        self._fail(BadGateway(reason))
-        self.abort()
+            self._reject("malformed response")
+        if self._response is None and self._received_bytes > MAX_BYTES_BEFORE_BODY:
+            self._reject("response head too large")
+        if self._is_complete and self._method == "HEAD":
+            self._parser = httptools.HttpResponseParser(self)  # the old one expects a body of Content-Length bytes
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._is_until_close and error is None and self._body is not None:
-            self._is_done = True
-            self._body.finish()
-        elif self._answered is not None and not self._heard_bytes:
-            self._fail(Stale())
-        else:
-            self._fail(BadGateway("the connection broke off"))
-        self.resume_writing()
         self._transport = None
-        self._on_close(self)
+        if self._ends_with_connection and error is None and self._response is not None:
+            self._is_complete = True
+            self._response.end()
+        else:
+            self._fail(BadGateway("the connection broke") if self._received_bytes else ConnectionClosed())
+        if self._sender is not None:
+            self._sender.cancel()
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        if self._writable is not None:
-            if not self._writable.done():
-                self._writable.set_result(None)
-            self._writable = None
+        self._writable.set()
 
-    # what the parser calls; an exception ends the connection through `_refuse`
+    # httptools callbacks; the parser turns their exceptions into HttpParserError
 
     def on_message_begin(self) -> None:
-        if self._is_done:
-            raise ValueError("a second answer")
+        if self._is_complete:
+            raise ValueError("a second response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > MAX_HEAD_BYTES or len(self._headers) >= MAX_HEADERS:
-            raise ValueError("head too large")
-        if self._body is None:  # else it is a trailer, which ends here
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > MAX_HEAD_BYTES or len(self._headers) >= MAX_HEADERS:
+            raise ValueError("response head too large")
+        if self._response is None:  # otherwise a trailer, which is dropped
             self._headers.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            self._interims += 1
-            if status == 101 or status < 100 or self._interims > MAX_INTERIM:
-                raise ValueError("unexpected interim answer")
+            if status == 101 or status < 100:
+                raise ValueError("unexpected interim response")
             if status == 100:
-                self._send_body()
+                self._continue.set()
             return
-        length, self._is_until_close = framing(status, self._method, self._headers)
-        self._body = BodyBuffer(self._hold, self._release)
+        assert self._transport is not None and self._head is not None
+        length, self._ends_with_connection = response_framing(status, self._method, self._headers)
+        self._response = UpstreamResponse(status, self._headers, length, self._transport, self._idle_timeout_s)
         if self._method == "HEAD":
             self.on_message_complete()
-        assert self._answered is not None
-        if not self._answered.done():
-            self._answered.set_result(UpstreamAnswer(status, self._headers, length, self._body, self._idle_s))
+        if not self._head.done():
+            self._head.set_result(self._response)
 
-    def on_body(self, piece: bytes) -> None:
-        if self._is_done or self._body is None:
-            raise ValueError("a body that has no place")
-        self._body.feed(piece)
+    def on_body(self, data: bytes) -> None:
+        if self._is_complete or self._response is None:
+            raise ValueError("a body outside a response")
+        self._response.feed(data)
 
     def on_message_complete(self) -> None:
-        if self._body is None:  # of an interim answer
+        if self._response is None:  # an interim response
             self._headers = []
-        elif not self._is_done:
-            self._is_done = True
-            self._keeps_alive = self._parser.should_keep_alive() and not self._is_until_close
-            self._body.finish()
-
-    def _hold(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def _release(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+        elif not self._is_complete:
+            self._is_complete = True
+            self._keeps_alive = self._parser.should_keep_alive() and not self._ends_with_connection
+            self._response.end()
 
 
-def framing(status: int, method: str, headers: Headers) -> tuple[int | None, bool]:
-    """The declared length, and whether only the end of the connection ends the body. Raises ValueError if in doubt."""
-    length, coded = None, False
+def response_framing(status: int, method: str, headers: Headers) -> tuple[int | None, bool]:
+    """Return the declared length, and whether the body ends with the connection. Raises ValueError if ambiguous."""
+    length, is_chunked = None, False
     for name, value in headers:
-        low = name.lower()
-        if low == "content-length":
-            if length is not None or not (value.isascii() and value.isdigit()):
-                raise ValueError("doubtful length")
-            length = int(value)
-        elif low == "transfer-encoding":
-            if coded or value.lower() != "chunked":
-                raise ValueError("doubtful encoding")
-            coded = True
-    if length is not None and coded:
-        raise ValueError("both a length and an encoding")
-    bodiless = method == "HEAD" or status in (204, 304)
-    return length, length is None and not coded and not bodiless
+        match name.lower():
+            case "content-length":
+                if length is not None or not (value.isascii() and value.isdigit()):
+                    raise ValueError("ambiguous length")
+                length = int(value)
+            case "transfer-encoding":
+                if is_chunked or value.lower() != "chunked":
+                    raise ValueError("unsupported transfer encoding")
+                is_chunked = True
+    if length is not None and is_chunked:
+        raise ValueError("both Content-Length and Transfer-Encoding")
+    has_no_body = method == "HEAD" or status in (204, 304)
+    return length, length is None and not is_chunked and not has_no_body

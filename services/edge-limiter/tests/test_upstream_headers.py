@@ -1,7 +1,7 @@
-from edge_limiter.upstream.exchange import answer_headers, onward_headers
+from edge_limiter.upstream.headers import forwardable_request_headers, forwardable_response_headers
 
 
-def test_hop_by_hop_headers__end_here() -> None:
+def test_request__hop_by_hop_headers_are_dropped() -> None:
     sent = [
         ("Accept", "*/*"),
         ("Connection", "close, X-Secret"),
@@ -14,10 +14,10 @@ def test_hop_by_hop_headers__end_here() -> None:
         ("Content-Length", "3"),
         ("Expect", "100-continue"),
     ]
-    assert onward_headers(sent, "close, X-Secret") == [("Accept", "*/*")]
+    assert forwardable_request_headers(sent, "close, X-Secret") == [("Accept", "*/*")]
 
 
-def test_claims_about_the_client__end_here() -> None:
+def test_request__forwarding_headers_from_the_client_are_dropped() -> None:
     sent = [
         ("X-Forwarded-For", "1.1.1.1"),
         ("x-forwarded-proto", "https"),
@@ -28,11 +28,12 @@ def test_claims_about_the_client__end_here() -> None:
         ("X-Many", "1"),
         ("X-Many", "2"),
     ]
-    assert onward_headers(sent, None) == [("Authorization", "Bearer x"), ("X-Many", "1"), ("X-Many", "2")]
+    forwarded = [("Authorization", "Bearer x"), ("X-Many", "1"), ("X-Many", "2")]
+    assert forwardable_request_headers(sent, "Keep-Alive") == forwarded
 
 
-def test_answer__keeps_what_is_end_to_end() -> None:
-    answer = [
+def test_response__end_to_end_headers_are_forwarded() -> None:
+    received = [
         ("Content-Encoding", "gzip"),
         ("Set-Cookie", "a=1"),
         ("Set-Cookie", "b=2"),
@@ -41,4 +42,5 @@ def test_answer__keeps_what_is_end_to_end() -> None:
         ("X-Request-ID", "upstream's"),
         ("Transfer-Encoding", "chunked"),
     ]
-    assert answer_headers(answer) == [("Content-Encoding", "gzip"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    forwarded = [("Content-Encoding", "gzip"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    assert forwardable_response_headers(received) == forwarded
