@@ -37,7 +37,7 @@ sys.path.insert(0, str(HERE))  # the folder's own modules; `metrics` itself is t
 from history import History, timed_ms  # noqa: E402
 from ingestion import consumed, inserted, made_up  # noqa: E402
 
-from common.contracts import SKETCH_RELATIVE_ERROR, AggregateRequest  # noqa: E402
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, AggregateRequest  # noqa: E402
 
 PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"

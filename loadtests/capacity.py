@@ -16,8 +16,8 @@ from own_system import own_system
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
-from common.postgres import create_pool
+from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
+from common.stores.postgres import create_pool
 from edge_limiter.lane import Query
 from edge_limiter.store import PostgresLog
 from launcher.postgres import Postgres

@@ -9,7 +9,7 @@ from typing import Final
 from redis import Redis
 from system import System
 
-from common.contracts import EVENT_FIELD, STREAM, CounterEvent, Outcome, PredictionEvent
+from common.contracts.events import EVENT_FIELD, STREAM, CounterEvent, Outcome, PredictionEvent
 
 MINUTE_S: Final = 60
 BUSIER: Final = 8  # times

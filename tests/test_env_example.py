@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from analyst.settings import AnalystSettings
-from common.settings import Settings, load, variables
+from common.runtime.settings import Settings, load, variables
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
 from metrics.settings import MetricsSettings

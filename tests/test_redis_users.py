@@ -15,12 +15,12 @@ from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 from analyst.flight import Lifetime
 from analyst.flight_store import Listener, RedisFlightStore, listen
 from analyst.quota import Quota
-from common.contracts import STREAM
-from common.journal import Journal
-from common.redis import create_client, require_writes
-from common.settings import RedisSettings
-from common.shipper import Shipper
-from common.tasks import end
+from common.contracts.events import STREAM
+from common.journal.journal import Journal
+from common.journal.publisher import Publisher
+from common.runtime.settings import RedisSettings
+from common.runtime.tasks import cancel_and_wait
+from common.stores.redis import check_writable, create_client
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 from metrics.events import DeadLetter
 from metrics.stream import StreamReader, StreamUpkeep
@@ -93,14 +93,14 @@ async def ship(redis: Redis, folder: Path) -> None:
     """What edge and inference do, on a stream that is not there yet and on one that is."""
     journal = Journal(folder)
     journal.open()
-    shipper = Shipper(journal, redis, CollectorRegistry())
-    await shipper.ship_all()
+    publisher = Publisher(journal, redis, CollectorRegistry())
+    await publisher.ship_all()
     for _ in range(2):
         journal.append([prediction(1_790_000_000).model_dump_json(exclude_none=True).encode()])
-        await shipper.drain(60)
+        await publisher.drain(60)
     assert journal.pending_bytes == 0
     journal.close()
-    await require_writes(redis, STREAM)
+    await check_writable(redis, STREAM)
     await redis.ping()
 
 
@@ -115,7 +115,7 @@ async def ingest(redis: Redis) -> None:
     await reader.settle(entries, [DeadLetter(entries[0], "malformed")])
     assert (await upkeep.backlog()).entries
     await upkeep.tidy()
-    await upkeep.require_writes()
+    await upkeep.check_writable()
     await redis.ping()
 
 
@@ -139,7 +139,7 @@ async def report(redis: Redis) -> None:
             await store.release("left", "token")
             assert await store.invalidate_all() == 1
     finally:
-        await end(listening)
+        await cancel_and_wait(listening)
     quota = Quota(redis, 3)
     assert (await quota.take("one")).granted
     assert (await quota.look()).remaining == 2

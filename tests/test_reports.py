@@ -17,7 +17,7 @@ from system import System
 from true_reports import expected_value
 
 from analyst.report import Report
-from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
+from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
 
 StartSystem = Callable[..., System]
 

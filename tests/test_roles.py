@@ -14,9 +14,9 @@ from made_up import prediction
 
 from analyst.archive import ArchiveLimits, open_archive
 from analyst.report import Grounding, Report, Windows
-from common.contracts import TimeRange
-from common.postgres import create_pool
-from common.requests import uuid7
+from common.contracts.base import TimeRange
+from common.http.context import uuid7
+from common.stores.postgres import create_pool
 from edge_limiter.housekeeping import Housekeeping
 from edge_limiter.lane import Query
 from edge_limiter.store import PostgresLog

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from chaos.answers import Answer
 from chaos.stack import Stack
-from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
+from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM
 
 SETTLE_S: Final = 60.0
 UNCERTAIN: Final = (None, 500, 502, 503, 504)  # the answer got lost behind the journal, or was never made

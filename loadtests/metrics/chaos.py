@@ -29,12 +29,12 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM, PredictionEvent
-from common.events import EventPipe, open_event_pipe
-from common.journal import Journal
-from common.postgres import create_pool
-from common.redis import REDIS_ERRORS
-from common.requests import uuid7
+from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM, PredictionEvent
+from common.http.context import uuid7
+from common.journal.journal import Journal
+from common.journal.recorder import EventPipeline, open_event_pipeline
+from common.stores.postgres import create_pool
+from common.stores.redis import REDIS_ERRORS
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import migrate
@@ -92,7 +92,7 @@ class Chaos:
 
     async def run(self, seconds: float) -> bool:
         async with self._redis() as redis:
-            async with open_event_pipe(
+            async with open_event_pipeline(
                 Journal(self.folder / "journal", max_bytes=1 << 30, keep_s=600.0),
                 redis,
                 when_full="refuse",
@@ -110,7 +110,7 @@ class Chaos:
             self.valkey.url(), decode_responses=True, protocol=3, socket_timeout=2, retry=Retry(NoBackoff(), 0)
         )
 
-    async def _produce(self, pipe: EventPipe, redis: Redis, seconds: float) -> None:
+    async def _produce(self, pipe: EventPipeline, redis: Redis, seconds: float) -> None:
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
             events = [self._event() for _ in range(int(passed * self.rate) - self.sent)]

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from common.postgres import create_pool
+from common.stores.postgres import create_pool
 from metrics.consumer import Consumer
 from metrics.database import Database
 from metrics.ledger import Ledger

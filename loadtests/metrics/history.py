@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from common.contracts import AggregateRequest
-from common.postgres import create_pool
+from common.contracts.aggregates import AggregateRequest
+from common.stores.postgres import create_pool
 from metrics.aggregates import Aggregates
 from metrics.database import Database
 from metrics.partitions import Partitions

@@ -9,9 +9,9 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.contracts import EVENT_FIELD, STREAM, PredictionEvent
-from common.postgres import create_pool
-from common.requests import uuid7
+from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
+from common.http.context import uuid7
+from common.stores.postgres import create_pool
 from launcher.valkey import Valkey
 from metrics.consumer import Consumer
 from metrics.database import Database

@@ -12,10 +12,10 @@ from compose.stack import HEALTHY_S, ROOT, docker
 PASSWORD = "for-tests-only"
 POSTGRES_OPTIONS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 TESTS = (
-    "libs/common/tests/test_postgres.py",
-    "libs/common/tests/test_redis.py",
-    "libs/common/tests/test_shipper.py",
-    "libs/common/tests/test_events.py",
+    "libs/common/tests/stores/test_postgres.py",
+    "libs/common/tests/stores/test_redis.py",
+    "libs/common/tests/journal/test_publisher.py",
+    "libs/common/tests/journal/test_recorder.py",
     "services/edge-limiter/tests/test_store.py",
     "services/edge-limiter/tests/test_housekeeping.py",
     "services/metrics/tests",

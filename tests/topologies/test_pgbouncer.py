@@ -15,8 +15,8 @@ from system import System
 from topologies.journey import TOKEN, walk
 from topologies.pgbouncer import SERVER_CONNECTIONS, PgBouncer
 
-from common.contracts import EVENT_FIELD, STREAM
-from common.postgres import create_pool
+from common.contracts.events import EVENT_FIELD, STREAM
+from common.stores.postgres import create_pool
 from edge_limiter.lane import Query, StoreUnavailable
 from edge_limiter.store import PostgresLog
 from launcher.postgres import Postgres

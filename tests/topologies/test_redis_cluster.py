@@ -16,11 +16,11 @@ from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 from analyst.flight import Lifetime
 from analyst.flight_store import Listener, RedisFlightStore, listen
 from analyst.quota import Quota
-from common.contracts import DEAD_LETTERS, STREAM, CounterEvent
-from common.journal import Journal
-from common.redis import REDIS_ERRORS, create_client, run_id
-from common.settings import RedisSettings
-from common.shipper import Shipper
+from common.contracts.events import DEAD_LETTERS, STREAM, CounterEvent
+from common.journal.journal import Journal
+from common.journal.publisher import Publisher
+from common.runtime.settings import RedisSettings
+from common.stores.redis import REDIS_ERRORS, create_client, run_id
 from metrics.events import DeadLetter
 from metrics.stream import StreamReader, StreamUpkeep
 
@@ -91,11 +91,11 @@ async def test_quota__is_exact(redis: Redis) -> None:
 async def test_stream__is_shipped_read_settled_and_trimmed(redis: Redis, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", 1 << 20, keep_s=600)
     journal.open()
-    shipper = Shipper(journal, redis, CollectorRegistry())
+    publisher = Publisher(journal, redis, CollectorRegistry())
     reader = StreamReader(redis, "c", batch=100, claim_idle_s=0.0, dead_letters_max=10, now=lambda: 0.0)
     await reader.create_group()
     journal.append([event().model_dump_json().encode() for _ in range(250)])
-    await shipper.ship_all()
+    await publisher.ship_all()
     upkeep, read = StreamUpkeep(redis), []
     assert (await upkeep.backlog()).entries == 250
     while entries := await reader.next():
@@ -105,7 +105,7 @@ async def test_stream__is_shipped_read_settled_and_trimmed(redis: Redis, tmp_pat
     assert await redis.xlen(DEAD_LETTERS) == 3
     await upkeep.tidy()
     assert (await upkeep.backlog()).entries == 0
-    await shipper.ship_all()
+    await publisher.ship_all()
     assert await redis.xlen(STREAM) < 250  # trimmed, and not shipped once more
     journal.close()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from analyst.settings import AnalystSettings
+from common.runtime.settings import Settings, SettingsError, load
 from common.service import Listen
-from common.settings import Settings, SettingsError, load
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
 from k8s_check.model import Container, Manifests, Pod, Resource

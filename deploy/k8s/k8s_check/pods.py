@@ -5,7 +5,7 @@ from typing import Final
 
 from k8s_check.model import Container, Manifests, Pod, quantity
 
-GOODBYE_S: Final = 2.0  # common.runner says goodbye to kept connections before it drains
+GOODBYE_S: Final = 2.0  # common.http.server says goodbye to kept connections before it drains
 CLOSING_S: Final = 10.0  # journals and stores, after the drain
 DRAIN_S: Final = 15.0  # when SLUICE_DRAIN_S is not set
 OPS_PORT: Final = "ops"

@@ -16,12 +16,12 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
-from common import logs, tasks
-from common.loopback import is_loopback
-from common.ops import Readiness, create_ops_app
-from common.process import allow_open_files, calm_collector, leave_no_core
-from common.runner import Front, Handler, Runner
-from common.settings import SecretFiles, Settings, SettingsError, load
+from common.http.server import Front, Handler, Runner
+from common.runtime import logs, tasks
+from common.runtime.loopback import is_loopback
+from common.runtime.process import disable_core_dumps, raise_open_file_limit, tune_gc
+from common.runtime.readiness import Readiness, create_ops_app
+from common.runtime.settings import SecretFiles, Settings, SettingsError, StartError, load
 
 log = structlog.get_logger()
 
@@ -61,15 +61,11 @@ class Service:
     front: Callable[[web.Server], Front] | None = None
     ops: Callable[[web.Application], None] | None = None
     around: Callable[[Handler], Handler] | None = None
-    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    fatal: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Broken(Exception):
+class BackgroundTaskFailed(Exception):
     """The service ended because it can't mend itself; the log says what broke."""
-
-
-class StartError(Exception):
-    """The service cannot start; the message is one line that names the cause and the cure."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -81,7 +77,7 @@ def command_line(
 ) -> int:
     """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
     arguments = _parser(name, migrate is not None).parse_args()
-    leave_no_core()
+    disable_core_dumps()
     secrets = SecretFiles(settings, os.environ)
     try:
         config = load(settings)
@@ -98,7 +94,7 @@ def command_line(
     except StartError as error:
         log.error("cannot start", reason=str(error))
         return 1
-    except Broken:
+    except BackgroundTaskFailed:
         log.error("ended to be started anew")
         return 1
     except Exception:
@@ -151,24 +147,24 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
     runner = create_runner(service)
     service.readiness.starting = True
     try:
-        allow_open_files()
+        raise_open_file_limit()
         await ops.setup()
         await _listen(ops, service.listen.ops_host, service.listen.ops_port)
         await runner.setup()
         await _listen(runner, service.listen.host, service.listen.port)
         service.readiness.starting = False
         log.info("listening", **asdict(service.listen))
-        calm_collector()
-        await _first(stop, service.broken)
+        tune_gc()
+        await _first(stop, service.fatal)
         service.readiness.draining = True
         log.info("draining", at_most_s=service.drain_s)
-        await runner.say_goodbye()
+        await runner.start_draining()
     finally:
         await runner.cleanup()
         await ops.cleanup()
     log.info("stopped")
-    if service.broken.is_set():
-        raise Broken
+    if service.fatal.is_set():
+        raise BackgroundTaskFailed
 
 
 def create_runner(service: Service) -> Runner:
@@ -183,7 +179,7 @@ async def _first(*events: asyncio.Event) -> None:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in waiting:
-            await tasks.end(task)
+            await tasks.cancel_and_wait(task)
 
 
 def _count_tasks(registry: CollectorRegistry) -> None:

@@ -22,12 +22,12 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from common.ops import Readiness
-from common.service import Broken, Listen, Service, create_runner, serve
-from common.settings import Settings
-from common.tasks import end
-from common.telemetry import HttpMetrics
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.runtime.metrics import HttpMetrics
+from common.runtime.readiness import Readiness
+from common.runtime.settings import Settings
+from common.runtime.tasks import cancel_and_wait
+from common.service import BackgroundTaskFailed, Listen, Service, create_runner, serve
 
 PROBE = """
 import asyncio, sys
@@ -35,12 +35,13 @@ from pathlib import Path
 from typing import ClassVar
 from aiohttp import web
 from pydantic import SecretStr
-from common import runner
-from common.ops import Readiness
-from common.service import Listen, Service, StartError, command_line
-from common.settings import Port, Settings
-from common.telemetry import HttpMetrics, create_registry
-from common.web import Door, create_app
+from common.http import server
+from common.runtime.readiness import Readiness
+from common.service import Listen, Service, command_line
+from common.runtime.settings import StartError
+from common.runtime.settings import Port, Settings
+from common.runtime.metrics import HttpMetrics, create_registry
+from common.http.app import AppConfig, create_app
 
 class ProbeSettings(Settings):
     prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_", "PROBE_")
@@ -48,14 +49,14 @@ class ProbeSettings(Settings):
     probe_port: Port | None = None
     probe_ops_port: Port | None = None
     probe_fails: bool = False
-    probe_lame_duck_s: float = runner.LAME_DUCK_S
+    probe_lame_duck_s: float = server.LAME_DUCK_S
     probe_token: SecretStr = SecretStr("")
     probe_key: SecretStr = SecretStr("")
 
 def create(settings):
-    runner.LAME_DUCK_S = settings.probe_lame_duck_s
+    server.LAME_DUCK_S = settings.probe_lame_duck_s
     registry = create_registry()
-    app = create_app(Door(HttpMetrics(registry)))
+    app = create_app(AppConfig(HttpMetrics(registry)))
     release = asyncio.Event()
     async def slow(request):
         print("entered", flush=True)
@@ -229,7 +230,7 @@ async def test_bomb__is_answered_and_not_unpacked_further(
     monkeypatch: pytest.MonkeyPatch, path: str, status: bytes
 ) -> None:
     """A megabyte of it is a gigabyte, which would hold up the loop for seconds."""
-    monkeypatch.setattr("common.runner.LINGER_S", 0.2)
+    monkeypatch.setattr("common.http.server.LINGER_S", 0.2)
     bodies: list[aiohttp.StreamReader] = []
 
     async def read(request: web.Request) -> web.Response:
@@ -241,7 +242,7 @@ async def test_bomb__is_answered_and_not_unpacked_further(
     async def remember(request: web.Request, _response: web.StreamResponse) -> None:
         bodies.append(request.content)
 
-    app = create_app(Door(HttpMetrics(CollectorRegistry())))
+    app = create_app(AppConfig(HttpMetrics(CollectorRegistry())))
     app.on_response_prepare.append(remember)
     app.router.add_post("/read", read)
     app.router.add_post("/refused", refused)
@@ -261,7 +262,7 @@ async def test_bomb__is_answered_and_not_unpacked_further(
 
 async def test_client_that_still_sends_when_it_is_answered__hears_the_answer() -> None:
     """Closing at once would reset the connection, and the answer would be lost on the way."""
-    async with listening(create_app(Door(HttpMetrics(CollectorRegistry())))) as port:
+    async with listening(create_app(AppConfig(HttpMetrics(CollectorRegistry())))) as port:
 
         def ask() -> int:
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
@@ -283,8 +284,8 @@ async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_p
     app.cleanup_ctx.append(resources)
     listen = Listen("127.0.0.1", free_port(), free_port())
     service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s=1.0)
-    service.broken.set()
-    with pytest.raises(Broken):
+    service.fatal.set()
+    with pytest.raises(BackgroundTaskFailed):
         await serve(service)
     assert closed
 
@@ -361,7 +362,7 @@ class SlowFront:
     def connections(self) -> Sized:
         return self._server.connections
 
-    def say_goodbye(self) -> None:
+    def start_draining(self) -> None:
         pass
 
     def pre_shutdown(self) -> None:
@@ -381,7 +382,7 @@ class SlowFront:
 async def test_drain__takes_its_time_once_whatever_hangs(
     monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], front: Callable[[web.Server], SlowFront] | None
 ) -> None:
-    monkeypatch.setattr("common.runner.LAME_DUCK_S", 0.0)
+    monkeypatch.setattr("common.http.server.LAME_DUCK_S", 0.0)
     drain_s, stood_s, entered, ended, closed_at = 2.0, 0.0, asyncio.Semaphore(0), [], [0.0]
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
@@ -424,7 +425,7 @@ async def test_drain__takes_its_time_once_whatever_hangs(
         watching = asyncio.create_task(watch())
         stop.set()
         await serving
-        await end(watching)
+        await cancel_and_wait(watching)
         for writer in writers:
             writer.close()
     assert [drain_s <= at - began < 1.8 * drain_s + stood_s for at in ended] == [True, True]

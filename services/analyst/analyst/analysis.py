@@ -32,7 +32,8 @@ from analyst.report import (
 )
 from analyst.rules import draft_by_rules
 from analyst.writer import Budget
-from common.contracts import Aggregate, DriftReport, Window
+from common.contracts.aggregates import Aggregate, DriftReport
+from common.contracts.base import Window
 
 DRAFTS: Final = 2
 """A model's draft, and one repair, which gets a single try."""

@@ -22,12 +22,13 @@ from analyst.model_state import ModelState
 from analyst.quota import Quota
 from analyst.ratelimit_headers import ratelimit_headers
 from analyst.report import NO_CALL, FallbackReason, Past, Report
-from common.contracts import AggregateRequest, AnalystHealth, ModelHealth
-from common.negotiation import preferred
-from common.openapi import Header, operation
-from common.problems import FieldError, Problem, unavailable
-from common.requests import RequestContext
-from common.web import ErrorTable, context
+from common.contracts.aggregates import AggregateRequest
+from common.contracts.reports import AnalystHealth, ModelHealth
+from common.http.app import ErrorTable, context
+from common.http.context import RequestContext
+from common.http.negotiation import preferred
+from common.http.openapi import Header, operation
+from common.http.problems import FieldError, Problem, unavailable
 
 MARKDOWN: Final = "text/markdown"
 JSON: Final = "application/json"
@@ -144,7 +145,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         errors=(429, 502, 503, 504),
         tag="analyst",
         examples=[AnalysisRequest(window="1h"), examples.REPORT],
-        sends=CACHE_HEADERS,
+        response_headers=CACHE_HEADERS,
     )
     async def analyze_performance(request: web.Request, body: AnalysisRequest) -> web.StreamResponse:
         """Report on the service's performance in a window.

@@ -29,16 +29,17 @@ from analyst.report import Draft, Report
 from analyst.settings import AnalystSettings
 from analyst.telemetry import AnalystMetrics
 from analyst.writer import Budget
-from common import postgres
-from common.loopback import is_loopback
-from common.ops import Check, Readiness, State
-from common.redis import REDIS_ERRORS, create_client
-from common.requests import uuid7
-from common.service import Service, StartError
-from common.specification import add_specification
-from common.tasks import running
-from common.telemetry import HttpMetrics, create_registry
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.http.context import uuid7
+from common.http.specification import add_specification
+from common.runtime.loopback import is_loopback
+from common.runtime.metrics import HttpMetrics, create_registry
+from common.runtime.readiness import Check, Readiness, State
+from common.runtime.settings import StartError
+from common.runtime.tasks import supervised
+from common.service import Service
+from common.stores import postgres
+from common.stores.redis import REDIS_ERRORS, create_client
 
 log = structlog.get_logger()
 
@@ -57,8 +58,8 @@ def migrate(settings: AnalystSettings) -> None:
 
 def create_service(settings: AnalystSettings, drafter: Drafter | None = None) -> Service:
     """The analyst, ready to listen. `drafter` stands in for the model that the settings name."""
-    registry, broken = create_registry(), asyncio.Event()
-    app = create_app(_door(settings, HttpMetrics(registry)))
+    registry, fatal = create_registry(), asyncio.Event()
+    app = create_app(_app_config(settings, HttpMetrics(registry)))
     redis = create_client(settings, timeout_s=settings.analyst_redis_timeout_s)
     store = RedisFlightStore(redis)
     flights = _create_flights(store, settings)
@@ -76,12 +77,12 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
             app[METRICS] = await stack.enter_async_context(
                 open_metrics_client(settings.metrics_url(), settings.analyst_metrics_timeout_s)
             )
-            app[ARCHIVE] = await _open_archive(stack, settings, telemetry.lost.inc, broken)
+            app[ARCHIVE] = await _open_archive(stack, settings, telemetry.lost.inc, fatal)
             await _open_model(stack, app, settings, quota, on_outcome)
             stack.push_async_callback(flights.close)
             listener = Listener(ended=flights.wake, invalidated=flights.forget, missed=flights.wake_all)
             listening = listen(redis, listener, random.uniform)
-            await stack.enter_async_context(running(listening, "flight messages", broken))
+            await stack.enter_async_context(supervised(listening, "flight messages", fatal))
             yield
 
     app.cleanup_ctx.append(resources)
@@ -113,11 +114,11 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
         description="Reports on the performance, whose figures are looked up and never written by a model.",
     )
     readiness = Readiness(_checks(app, redis, model, settings))
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, fatal=fatal)
 
 
-def _door(settings: AnalystSettings, metrics: HttpMetrics) -> Door:
-    return Door(
+def _app_config(settings: AnalystSettings, metrics: HttpMetrics) -> AppConfig:
+    return AppConfig(
         metrics=metrics,
         errors=error_table(settings.analyst_negative_ttl_s),
         max_body_bytes=MAX_BODY_BYTES,
@@ -199,12 +200,12 @@ async def _open_model(
 
 
 async def _open_archive(
-    stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None], broken: asyncio.Event
+    stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None], fatal: asyncio.Event
 ) -> Archive | None:
     if settings.database_url is None:
         return None
     limits = ArchiveLimits(settings.analyst_reports_keep_days, settings.analyst_database_timeout_s)
-    archive = open_archive(settings.database_url.get_secret_value(), limits, on_lost, broken)
+    archive = open_archive(settings.database_url.get_secret_value(), limits, on_lost, fatal)
     return await stack.enter_async_context(archive)
 
 

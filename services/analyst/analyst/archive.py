@@ -15,9 +15,9 @@ import structlog
 from pydantic import ValidationError
 
 from analyst.report import Past, Report
-from common.ops import State
-from common.postgres import POSTGRES_ERRORS, create_pool, renew_after
-from common.tasks import running
+from common.runtime.readiness import State
+from common.runtime.tasks import supervised
+from common.stores.postgres import POSTGRES_ERRORS, create_pool, expire_if_read_only
 
 log = structlog.get_logger()
 
@@ -102,7 +102,7 @@ class Archive:
                 await self._pool.execute(_KEEP, report.report_id, report.generated_at, report.model_dump_json())
             except POSTGRES_ERRORS as error:
                 self._lost(error)
-                await renew_after(error, self._pool)
+                await expire_if_read_only(error, self._pool)
             else:
                 self._reachable = True
             finally:
@@ -115,7 +115,7 @@ class Archive:
                 await self._pool.execute(_PURGE, timedelta(days=self._limits.keep_days))
             except POSTGRES_ERRORS as error:
                 log.warning("old reports not deleted", error=type(error).__name__)
-                await renew_after(error, self._pool)
+                await expire_if_read_only(error, self._pool)
             await asyncio.sleep(PURGE_S)
 
     async def drain(self) -> None:
@@ -135,7 +135,7 @@ class Archive:
 
 @asynccontextmanager
 async def open_archive(
-    dsn: str, limits: ArchiveLimits, on_lost: Callable[[], None], broken: asyncio.Event
+    dsn: str, limits: ArchiveLimits, on_lost: Callable[[], None], fatal: asyncio.Event
 ) -> AsyncIterator[Archive]:
     """The archive and its background work; it opens with the database absent."""
     pool = create_pool(dsn, schema=SCHEMA, application="sluice-analyst", size=CONNECTIONS, timeout_s=limits.timeout_s)
@@ -143,8 +143,8 @@ async def open_archive(
     archive = Archive(pool, limits, on_lost)
     try:
         async with (
-            running(archive.store_all(), "report archive", broken),
-            running(archive.purge_often(), "report retention", broken),
+            supervised(archive.store_all(), "report archive", fatal),
+            supervised(archive.purge_often(), "report retention", fatal),
         ):
             yield archive
             await archive.drain()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from analyst.report import Reading, Unit
-from common.contracts import RuleMetric, ThresholdState
+from common.contracts.thresholds import RuleMetric, ThresholdState
 
 Method = Literal["exact", "sketch"]
 

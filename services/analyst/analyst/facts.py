@@ -8,20 +8,9 @@ from typing import Final, get_args
 
 from analyst.fact import NAMES, Fact, Method, quotient
 from analyst.report import Figure, Reading
-from common.contracts import (
-    SKETCH_RELATIVE_ERROR,
-    WINDOW_S,
-    Aggregate,
-    Drift,
-    DriftName,
-    DriftReport,
-    Latency,
-    MetricName,
-    Summary,
-    ThresholdState,
-    TimeRange,
-    Window,
-)
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, Drift, DriftReport, Latency, Summary
+from common.contracts.base import WINDOW_S, TimeRange, Window
+from common.contracts.thresholds import DriftName, MetricName, ThresholdState
 
 METRICS: Final[tuple[MetricName, ...]] = get_args(MetricName)
 DRIFTS: Final[tuple[DriftName, ...]] = get_args(DriftName)

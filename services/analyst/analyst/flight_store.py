@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from analyst.flight import Entered, Lifetime, StoreUnavailable
 from analyst.scripts import Script, heed_cancellation, load_all, load_script
 from analyst.wakeups import Ended
-from common.redis import REDIS_ERRORS
+from common.stores.redis import REDIS_ERRORS
 
 log = structlog.get_logger()
 

@@ -12,11 +12,12 @@ from yarl import URL
 
 from analyst.analysis import METRICS_BROKEN, METRICS_UNAVAILABLE, Measured
 from analyst.flight import FlightFailed
-from common.client import UpstreamError, UpstreamMalformed, UpstreamRefused, call_json, create_session
-from common.contracts import WINDOW_S, Aggregate, AggregateRequest, DriftReport
-from common.ops import State
-from common.requests import RequestContext, uuid7
-from common.tasks import end
+from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport
+from common.contracts.base import WINDOW_S
+from common.http.client import UpstreamError, UpstreamMalformed, UpstreamRefused, call_json, create_session
+from common.http.context import RequestContext, uuid7
+from common.runtime.readiness import State
+from common.runtime.tasks import cancel_and_wait
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class MetricsClient:
         try:
             return Measured(await self._aggregated(request, own), await drift)
         finally:
-            await end(drift)
+            await cancel_and_wait(drift)
 
     async def _aggregated(self, request: AggregateRequest, context: RequestContext) -> Aggregate:
         url = f"{self._url}/metrics/aggregated"

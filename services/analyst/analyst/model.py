@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from analyst.prompting import draft_schema
 from analyst.writer import Writer
-from common.service import StartError
+from common.runtime.settings import StartError
 
 MAX_TOKENS: Final = 4096
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 
-from common.contracts import ModelCondition, ModelHealth
+from common.contracts.reports import ModelCondition, ModelHealth
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from analyst.attempts import QuotaUnavailable, Slot
 from analyst.scripts import Script, load_script
-from common.redis import REDIS_ERRORS
+from common.stores.redis import REDIS_ERRORS
 
 WINDOW_S: Final = 61.0
 RESERVED: Final = 6

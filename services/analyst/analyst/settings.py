@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from analyst.archive import CONNECTIONS
+from common.runtime.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
-from common.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings, is_web_address
 
 
 def _visible_ascii(key: SecretStr) -> SecretStr:

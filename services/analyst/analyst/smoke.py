@@ -18,9 +18,9 @@ from analyst.model import open_writer
 from analyst.rendering import render
 from analyst.settings import AnalystSettings
 from analyst.writer import Budget
-from common.contracts import Aggregate, Confidence, Latency, Summary, TimeRange
-from common.service import StartError
-from common.settings import SettingsError, load
+from common.contracts.aggregates import Aggregate, Confidence, Latency, Summary
+from common.contracts.base import TimeRange
+from common.runtime.settings import SettingsError, StartError, load
 
 _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

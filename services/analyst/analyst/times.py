@@ -7,7 +7,7 @@ from analyst import lexicon
 from analyst.facts import DRIFTS, Facts
 from analyst.naming import mentioned
 from analyst.passage import Cited, Passage, Reason, is_instruction
-from common.contracts import WINDOW_S, Window
+from common.contracts.base import WINDOW_S, Window
 
 _WINDOW_OF: Final[dict[int, Window]] = {seconds: window for window, seconds in WINDOW_S.items()}
 

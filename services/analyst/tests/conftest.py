@@ -14,19 +14,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from analyst.analysis import Drafter
 from analyst.app import create_service
 from analyst.settings import AnalystSettings
-from common.contracts import (
-    Aggregate,
-    Confidence,
-    Drift,
-    DriftReport,
-    Latency,
-    Summary,
-    ThresholdRule,
-    ThresholdState,
-    TimeRange,
-)
+from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, Latency, Summary
+from common.contracts.base import TimeRange
+from common.contracts.thresholds import ThresholdRule, ThresholdState
+from common.runtime.settings import load
 from common.service import Service
-from common.settings import load
 from launcher.valkey import Valkey
 
 MakeAggregate = Callable[..., Aggregate]

@@ -26,9 +26,9 @@ from analyst.model import open_writer
 from analyst.quota import Quota
 from analyst.report import Report
 from analyst.writer import Budget, Prompt, Retryable
-from common.requests import uuid7
+from common.http.context import uuid7
+from common.runtime.tasks import cancel_and_wait
 from common.service import Service
-from common.tasks import end
 
 PATH = "/analyze/performance"
 INVENTED = GOOD.replace("{e1}", "7 ms")
@@ -333,7 +333,7 @@ async def _pauses() -> AsyncIterator[list[tuple[float, float]]]:
     try:
         yield found
     finally:
-        await end(watching)
+        await cancel_and_wait(watching)
 
 
 async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota: Quota) -> None:

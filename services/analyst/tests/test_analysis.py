@@ -12,7 +12,7 @@ from analyst.flight import Entered, FlightFailed, Flights, Lifetime, Limits
 from analyst.grounding import Refusal, check_draft
 from analyst.report import Draft, FallbackReason, Report, Status
 from analyst.writer import Budget
-from common.contracts import Aggregate, DriftReport
+from common.contracts.aggregates import Aggregate, DriftReport
 
 MakeAggregate = Callable[..., Aggregate]
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from analyst.analysis import Brief, Drafter, DraftFailed
 from analyst.report import Draft, Report
 from analyst.writer import Budget
-from common.contracts import DriftReport
+from common.contracts.aggregates import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
 

@@ -17,10 +17,10 @@ from analyst.app import migrate as run_migrations
 from analyst.archive import Archive, ArchiveLimits, ArchiveUnavailable, open_archive
 from analyst.report import Grounding, Report, Windows
 from analyst.settings import AnalystSettings
-from common.contracts import TimeRange
-from common.postgres import create_pool, migrate
-from common.requests import uuid7
-from common.service import StartError
+from common.contracts.base import TimeRange
+from common.http.context import uuid7
+from common.runtime.settings import StartError
+from common.stores.postgres import create_pool, migrate
 from launcher.postgres import Postgres
 
 NOW = datetime.now(UTC)

@@ -6,7 +6,8 @@ import pytest
 from analyst.checks import Observation, run_checks, status_of
 from analyst.facts import read_facts
 from analyst.report import Category, Severity, Status
-from common.contracts import Aggregate, DriftReport, LabelShare, RuleMetric, ThresholdRule, ThresholdState
+from common.contracts.aggregates import Aggregate, DriftReport, LabelShare
+from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 from analyst.fact import NAMES
 from analyst.facts import figure, read_facts
 from analyst.report import Figure
-from common.contracts import (
-    SKETCH_RELATIVE_ERROR,
-    WINDOW_S,
-    Aggregate,
-    DriftName,
-    DriftReport,
-    LabelShare,
-    MetricName,
-    ThresholdRule,
-    ThresholdState,
-)
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport, LabelShare
+from common.contracts.base import WINDOW_S
+from common.contracts.thresholds import DriftName, MetricName, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 

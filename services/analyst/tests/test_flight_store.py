@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from analyst.flight import Computed, Entered, FlightFailed, Flights, Lifetime, Limits, Served, StoreUnavailable
 from analyst.flight_store import CHANNEL, ENDED, Listener, RedisFlightStore, listen
-from common.redis import create_client
-from common.settings import RedisSettings
+from common.runtime.settings import RedisSettings
+from common.stores.redis import create_client
 from launcher.valkey import Valkey
 
 LONG = Lifetime(60, 120, 3600)

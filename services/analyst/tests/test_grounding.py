@@ -6,7 +6,8 @@ from analyst.checks import run_checks, status_of
 from analyst.facts import Facts, read_facts
 from analyst.grounding import Refusal, check_draft
 from analyst.report import Draft, Evidence, Finding, Reading, Recommendation, Status
-from common.contracts import Aggregate, DriftReport, LabelShare, ThresholdRule, ThresholdState
+from common.contracts.aggregates import Aggregate, DriftReport, LabelShare
+from common.contracts.thresholds import ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 

@@ -5,14 +5,8 @@ import pytest
 from analyst.checks import run_checks
 from analyst.facts import read_facts
 from analyst.limitations import limitations
-from common.contracts import (
-    SKETCH_RELATIVE_ERROR,
-    Aggregate,
-    DriftReport,
-    MetricName,
-    ThresholdRule,
-    ThresholdState,
-)
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport
+from common.contracts.thresholds import MetricName, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 

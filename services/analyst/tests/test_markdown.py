@@ -8,7 +8,7 @@ from analyst.markdown import to_markdown
 from analyst.rendering import render
 from analyst.report import Finding, Grounding, Report, Windows
 from analyst.rules import draft_by_rules
-from common.contracts import Aggregate
+from common.contracts.aggregates import Aggregate
 
 
 @pytest.fixture

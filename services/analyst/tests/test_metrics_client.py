@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from analyst.analysis import Measured
 from analyst.flight import FlightFailed
 from analyst.metrics_client import open_metrics_client
-from common.contracts import Aggregate, AggregateRequest
-from common.requests import RequestContext
+from common.contracts.aggregates import Aggregate, AggregateRequest
+from common.http.context import RequestContext
 
 REQUEST = AggregateRequest(window="1h")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

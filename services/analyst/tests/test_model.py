@@ -9,7 +9,7 @@ MISSING = """
 import sys
 sys.modules[sys.argv[2]] = None  # as if it were not installed
 from analyst.model import open_writer
-from common.service import StartError
+from common.runtime.settings import StartError
 try:
     open_writer(sys.argv[1], "key", "model", "")
 except StartError as error:

@@ -2,7 +2,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from analyst.model_state import ModelState
-from common.contracts import ModelHealth
+from common.contracts.reports import ModelHealth
 
 
 @pytest.mark.parametrize(("model", "state"), [(None, "no_key"), ("some-model", "not_asked")])

@@ -3,7 +3,7 @@ import pytest
 from analyst.facts import read_facts
 from analyst.rendering import number, render, show
 from analyst.report import Draft, Evidence, Figure, Reading, Unit
-from common.contracts import Aggregate
+from common.contracts.aggregates import Aggregate
 
 
 @pytest.mark.parametrize(

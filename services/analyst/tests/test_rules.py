@@ -14,22 +14,10 @@ from analyst.grounding import check_draft
 from analyst.rendering import Rendered, render, show
 from analyst.report import Draft, Figure, Status
 from analyst.rules import draft_by_rules
-from common.contracts import (
-    Aggregate,
-    Confidence,
-    Drift,
-    DriftName,
-    DriftReport,
-    LabelShare,
-    Latency,
-    MetricName,
-    Outcome,
-    Summary,
-    ThresholdRule,
-    ThresholdState,
-    TimeRange,
-    Window,
-)
+from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, LabelShare, Latency, Summary
+from common.contracts.base import TimeRange, Window
+from common.contracts.events import Outcome
+from common.contracts.thresholds import DriftName, MetricName, ThresholdRule, ThresholdState
 
 MakeAggregate = Callable[..., Aggregate]
 

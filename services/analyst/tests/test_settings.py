@@ -1,7 +1,7 @@
 import pytest
 
 from analyst.settings import AnalystSettings
-from common.settings import SettingsError, load
+from common.runtime.settings import SettingsError, load
 
 
 def test_defaults__are_the_designs() -> None:

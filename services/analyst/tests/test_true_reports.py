@@ -19,7 +19,8 @@ from analyst.prompting import draft_schema, write_prompt
 from analyst.rendering import render
 from analyst.report import PROMPT_VERSION, Draft
 from analyst.rules import draft_by_rules
-from common.contracts import Aggregate, Group, LabelShare, SeriesPoint, Window
+from common.contracts.aggregates import Aggregate, Group, LabelShare, SeriesPoint
+from common.contracts.base import Window
 
 REPORTS = 200
 PROMPTS = Path(str(resources.files("analyst"))) / "prompts"

@@ -6,19 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from analyst.report import Draft, Evidence, Figure, Finding, Reading, Recommendation
-from common.contracts import (
-    Aggregate,
-    Confidence,
-    Drift,
-    DriftReport,
-    LabelShare,
-    Latency,
-    Outcome,
-    Summary,
-    ThresholdRule,
-    ThresholdState,
-    TimeRange,
-)
+from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, LabelShare, Latency, Summary
+from common.contracts.base import TimeRange
+from common.contracts.events import Outcome
+from common.contracts.thresholds import ThresholdRule, ThresholdState
 
 NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMES: Final = {

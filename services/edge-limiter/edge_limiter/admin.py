@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from common.loopback import names_this_machine
+from common.runtime.loopback import is_localhost_header
 
 SCHEME: Final = "bearer"
 OF_PROXIES: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
@@ -42,7 +42,7 @@ class Admin:
                 raise TokenRequired
         elif not self.is_loopback:
             raise TokenNotSet
-        elif not names_this_machine(fields.get("host", "")) or not OF_PROXIES.isdisjoint(fields):
+        elif not is_localhost_header(fields.get("host", "")) or not OF_PROXIES.isdisjoint(fields):
             raise NotLocal
 
     def holds(self, authorization: str | None) -> bool:

@@ -7,11 +7,11 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 from pydantic import BaseModel
 
-from common.contracts import ModelHealth
-from common.openapi import operation
-from common.problems import Problem
-from common.specification import specification
-from common.web import ErrorTable
+from common.contracts.reports import ModelHealth
+from common.http.app import ErrorTable
+from common.http.openapi import operation
+from common.http.problems import Problem
+from common.http.specification import specification
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.admin import NotLocal, TokenNotSet, TokenRequired
 from edge_limiter.docs import add_docs
@@ -124,7 +124,7 @@ async def read_info(request: web.Request) -> Info:
     )
 
 
-@operation(response=Health, tag="edge", answers={503: _FAILED}, examples=[_HEALTHY])
+@operation(response=Health, tag="edge", responses={503: _FAILED}, examples=[_HEALTHY])
 async def read_health(request: web.Request) -> web.Response:
     """Whether predictions can be answered, and the state of each part.
 

@@ -13,19 +13,20 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.contracts import STREAM, AnalystHealth
-from common.events import EventPipe, open_event_pipe
-from common.journal import Journal
-from common.ops import Readiness, State
-from common.postgres import POSTGRES_ERRORS, create_pool, migrate
-from common.problems import Problem
-from common.redis import create_client, require_writes
-from common.requests import uuid7
-from common.service import Service, StartError
-from common.tasks import running
-from common.telemetry import HttpMetrics, create_registry
-from common.web import Door as PagesDoor
-from common.web import create_app
+from common.contracts.events import STREAM
+from common.contracts.reports import AnalystHealth
+from common.http.app import AppConfig, create_app
+from common.http.context import uuid7
+from common.http.problems import Problem
+from common.journal.journal import Journal
+from common.journal.recorder import EventPipeline, open_event_pipeline
+from common.runtime.metrics import HttpMetrics, create_registry
+from common.runtime.readiness import Readiness, State
+from common.runtime.settings import StartError
+from common.runtime.tasks import supervised
+from common.service import Service
+from common.stores.postgres import POSTGRES_ERRORS, create_pool, migrate
+from common.stores.redis import check_writable, create_client
 from edge_limiter.admin import Admin
 from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
 from edge_limiter.documents import Documents
@@ -56,7 +57,7 @@ log = structlog.get_logger()
 SCHEMA: Final = "edge"
 LIMITS: Final = web.AppKey("limits", Limits)
 DOOR: Final = web.AppKey("door", Door)
-PIPE: Final = web.AppKey("pipe", EventPipe)
+PIPE: Final = web.AppKey("pipe", EventPipeline)
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
@@ -81,7 +82,7 @@ class _Parts:
     store: PostgresLog
     routes: RouteTable
     document: dict[str, Any]
-    broken: asyncio.Event
+    fatal: asyncio.Event
 
 
 def create_service(settings: EdgeSettings) -> Service:
@@ -89,11 +90,11 @@ def create_service(settings: EdgeSettings) -> Service:
     policies = _policies(settings)
     registry = create_registry()
     http = HttpMetrics(registry)
-    pages = create_app(PagesDoor(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
+    pages = create_app(AppConfig(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
     store = _store(settings)
     document = add_routes(pages)
-    metrics, routes, broken = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
-    parts = _Parts(settings, policies, registry, http, metrics, store, routes, document, broken)
+    metrics, routes, fatal = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
+    parts = _Parts(settings, policies, registry, http, metrics, store, routes, document, fatal)
     pages.cleanup_ctx.append(lambda app: _resources(app, parts))
 
     def front(server: web.Server) -> Door:
@@ -106,7 +107,7 @@ def create_service(settings: EdgeSettings) -> Service:
         app.router.add_get("/limits", limits)
 
     readiness = _readiness(pages, store)
-    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, broken=broken)
+    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, fatal=fatal)
 
 
 def _store(settings: EdgeSettings) -> PostgresLog:
@@ -145,13 +146,13 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         app[PIPE] = await _open_events(stack, parts, redis)
         refusals = Refusals(app[PIPE].recorder.record)
         stack.callback(refusals.flush)
-        await stack.enter_async_context(running(refusals.run(), "refusal counters", parts.broken))
+        await stack.enter_async_context(supervised(refusals.run(), "refusal counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)
         limiter = await _open_limiter(stack, parts, housekeeping)
         upstreams = _open_upstreams(stack, parts)
         if parts.settings.edge_policy_file:
             watch = PolicyWatch(Path(parts.settings.edge_policy_file), parts.policies)
-            await stack.enter_async_context(running(watch.run(), "policy file", parts.broken))
+            await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
         shadows = Shadows(limiter, parts.metrics.decided)
         stack.push_async_callback(shadows.close)
         proxy = _proxy(parts, limiter, upstreams, refusals, shadows)
@@ -162,17 +163,17 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
         parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
         parts.metrics.watch_room(lambda: app[DOOR].room.held_bytes)
         parts.http.watch(lambda: app[DOOR].in_flight)
-        await stack.enter_async_context(running(app[DOOR].run(), "door", parts.broken))
+        await stack.enter_async_context(supervised(app[DOOR].run(), "door", parts.fatal))
         yield
 
 
-async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> EventPipe:
+async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> EventPipeline:
     settings = parts.settings
     journal = Journal(
         settings.events_journal_dir, settings.events_journal_max_bytes, keep_s=settings.events_journal_keep_s
     )
     # A counter is not worth refusing a request for: past a full journal they are dropped, and that is counted.
-    pipe = open_event_pipe(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
+    pipe = open_event_pipeline(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
     return await stack.enter_async_context(pipe)
 
 
@@ -187,7 +188,7 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
     stack.callback(pool.terminate)  # closing politely can wait for a server that hangs
     housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
     stack.push_async_callback(_leave, housekeeping)
-    await stack.enter_async_context(running(housekeeping.run(), "housekeeping", parts.broken))
+    await stack.enter_async_context(supervised(housekeeping.run(), "housekeeping", parts.fatal))
     return housekeeping
 
 
@@ -209,8 +210,8 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
         on_batch=parts.metrics.batch,
     )
     parts.metrics.watch_store(lambda: store.is_up, lambda: housekeeping.replicas)
-    await stack.enter_async_context(running(store.run(), "limiter store", parts.broken))
-    await stack.enter_async_context(running(limiter.run(), "limiter", parts.broken))
+    await stack.enter_async_context(supervised(store.run(), "limiter store", parts.fatal))
+    await stack.enter_async_context(supervised(limiter.run(), "limiter", parts.fatal))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await store.wait_up()
@@ -270,7 +271,7 @@ def _health(
 ) -> HealthReport:
     async def write_to_redis() -> float:
         started = time.perf_counter()
-        await require_writes(redis, STREAM)
+        await check_writable(redis, STREAM)
         return (time.perf_counter() - started) * 1000
 
     def limits() -> Literal["exact", "local", "open", "closed"]:

@@ -9,12 +9,12 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from common.logs import is_verbose
-from common.loopback import names_this_machine
-from common.problems import CONTENT_TYPE, Problem
-from common.requests import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
-from common.telemetry import HttpMetrics
-from common.web import ErrorTable, problem_of, record_request
+from common.http.app import ErrorTable, problem_of, record_request
+from common.http.context import REQUEST_ID, TIMEOUT_MS, TRACEPARENT, RequestContext, read_context, uuid7
+from common.http.problems import CONTENT_TYPE, Problem
+from common.runtime.logs import is_verbose
+from common.runtime.loopback import is_localhost_header
+from common.runtime.metrics import HttpMetrics
 from edge_limiter.admin import NoAdmin
 from edge_limiter.body import ClientGone
 from edge_limiter.connection import Connection, Later
@@ -90,7 +90,7 @@ class Boundary:
         request = passage.request
         if request.refusal is not None:
             raise request.refusal
-        if self.is_local and not names_this_machine(request.fields.get("host", "")):
+        if self.is_local and not is_localhost_header(request.fields.get("host", "")):
             raise Problem(403, _NOT_LOCAL)
         target = passage.target = parse_target(request.target)
         if self.pages.has(target.path):

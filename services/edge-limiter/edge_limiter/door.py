@@ -95,18 +95,18 @@ class Door:
         if self.is_draining:
             self._end_streams()
 
-    def say_goodbye(self) -> None:
+    def start_draining(self) -> None:
         """From now on close each connection after its answer, and end the answers that have no end."""
         self.is_draining = True
         self._end_streams()
 
     def _end_streams(self) -> None:
         for connection in list(self._connections):
-            connection.out.say_goodbye()
+            connection.out.start_draining()
 
     def pre_shutdown(self) -> None:
         """Close what is idle; the rest closes after its answer."""
-        self.say_goodbye()
+        self.start_draining()
         if self._pages_server is not None:
             self._pages_server.pre_shutdown()
         for connection in list(self._connections):

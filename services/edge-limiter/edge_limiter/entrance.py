@@ -2,8 +2,8 @@
 
 import structlog
 
-from common.events import ClientHasher
-from common.telemetry import HttpMetrics
+from common.journal.recorder import ClientHasher
+from common.runtime.metrics import HttpMetrics
 from edge_limiter.api import ERRORS
 from edge_limiter.body import Room
 from edge_limiter.boundary import Boundary

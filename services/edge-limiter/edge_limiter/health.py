@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from common.contracts import AnalystHealth, ModelHealth
+from common.contracts.reports import AnalystHealth, ModelHealth
 
 Status = Literal["ok", "degraded", "failed"]
 Probe = Callable[[], Awaitable[float]]

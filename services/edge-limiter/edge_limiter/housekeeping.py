@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from common.postgres import POSTGRES_ERRORS, renew_after
+from common.stores.postgres import POSTGRES_ERRORS, expire_if_read_only
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class Housekeeping:
                     await self.collect()
             except POSTGRES_ERRORS as error:
                 log.debug("limiter housekeeping failed", reason=type(error).__name__)
-                await renew_after(error, self._pool)
+                await expire_if_read_only(error, self._pool)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def beat(self) -> None:

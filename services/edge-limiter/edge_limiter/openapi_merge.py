@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from common.specification import EXAMPLE_ID, LIMITS, components, header, problem
+from common.http.specification import EXAMPLE_ID, LIMITS, components, header, problem
 from edge_limiter.policy import Decision, Policy
 from edge_limiter.ratelimit_headers import refusal
 from edge_limiter.routing import Route

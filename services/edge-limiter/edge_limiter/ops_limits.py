@@ -6,8 +6,8 @@ from typing import Final
 
 from aiohttp import web
 
-from common.postgres import POSTGRES_ERRORS
-from common.problems import Problem, unavailable
+from common.http.problems import Problem, unavailable
+from common.stores.postgres import POSTGRES_ERRORS
 from edge_limiter.identity import Clients
 from edge_limiter.limiter import Limiter
 from edge_limiter.policies import PolicySet, key_bucket

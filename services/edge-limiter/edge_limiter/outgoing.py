@@ -79,7 +79,7 @@ class Outgoing:
         """This answer has no end of its own: when the service stops, `finish` makes whoever writes it come to one."""
         self._finish = finish
 
-    def say_goodbye(self) -> None:
+    def start_draining(self) -> None:
         """The service stops."""
         if self._finish is not None:
             self._finish()

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from common.problems import Problem
-from common.requests import REQUEST_ID, RequestContext
+from common.http.context import REQUEST_ID, RequestContext
+from common.http.problems import Problem
 from edge_limiter.connection import Connection
 from edge_limiter.request import Request
 from edge_limiter.routing import Target

@@ -1,7 +1,7 @@
 """One request on its way through the edge: what it asks for, who sent it, and what became of it."""
 
-from common.requests import RequestContext
-from common.web import CLIENT_LEFT
+from common.http.app import CLIENT_LEFT
+from common.http.context import RequestContext
 from edge_limiter.connection import Connection
 from edge_limiter.identity import Client
 from edge_limiter.outgoing import Outgoing

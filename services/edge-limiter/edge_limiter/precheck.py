@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from common.problems import Problem, refuse_coding
+from common.http.problems import Problem, check_content_encoding
 from edge_limiter.relay import refuse_length
 from edge_limiter.request import Request
 from edge_limiter.routing import Route
@@ -21,7 +21,7 @@ def check_before_charge(request: Request, route: Route, max_body_bytes: int) -> 
 
     Otherwise any web page could spend its visitors' limit with a form, whose answer it need not read.
     """
-    refuse_coding(request.fields.get("content-encoding"))
+    check_content_encoding(request.fields.get("content-encoding"))
     refuse_length(request, max_body_bytes)
     if request.method in _WRITES and route.policy is not None and not _is_acceptable(request.fields, route):
         raise Problem(415, "Send application/json.")

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from common.problems import CONTENT_TYPE, Problem, not_in, unavailable
-from common.requests import REQUEST_ID, RequestContext, is_timeout
+from common.http.context import REQUEST_ID, RequestContext, is_timeout
+from common.http.problems import CONTENT_TYPE, Problem, unavailable, unsupported_encoding
 from edge_limiter.admin import Admin, TokenRequired
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.cost import cost_of
@@ -198,7 +198,7 @@ class Proxy:
     async def _countable(self, request: Request, ctx: RequestContext) -> bytes:
         """The whole body, which is read a second time when it is sent on."""
         if request.fields.get("content-encoding", "identity").lower() != "identity":
-            raise not_in("identity", "A list of texts is counted, so send it without Content-Encoding.")
+            raise unsupported_encoding("identity", "A list of texts is counted, so send it without Content-Encoding.")
         body = await read_whole(request, self.max_body_bytes, ctx.remaining_s(time.monotonic()))
         request.body.put_back(body)
         return body
@@ -229,7 +229,7 @@ class Proxy:
         if "authorization" in fields and self.admin.holds(fields["authorization"]):
             headers = [pair for pair in headers if pair[0].lower() != "authorization"]
         proto = fields.get("x-forwarded-proto") if client.via_trusted_proxy else None
-        headers += ctx.onward(now).items()
+        headers += ctx.outgoing_headers(now).items()
         headers += (
             ("X-Forwarded-For", client.address),
             ("X-Forwarded-Proto", "https" if proto == "https" else "http"),

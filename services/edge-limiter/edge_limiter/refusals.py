@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from common.contracts import CounterEvent, Outcome
-from common.requests import uuid7
+from common.contracts.events import CounterEvent, Outcome
+from common.http.context import uuid7
 
 OUTCOMES: Final[dict[int, Outcome]] = {429: "limited", 502: "bad_gateway", 503: "unavailable", 504: "timeout"}
 FLUSH_S: Final = 1.0

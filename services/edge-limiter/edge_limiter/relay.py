@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from common.problems import Problem, unavailable
+from common.http.problems import Problem, unavailable
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.outgoing import Outgoing
 from edge_limiter.request import Request

@@ -4,9 +4,17 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from common.loopback import is_loopback
+from common.runtime.loopback import is_loopback
+from common.runtime.settings import (
+    EventsSettings,
+    Port,
+    PostgresSettings,
+    RedisSettings,
+    Seconds,
+    Settings,
+    is_web_address,
+)
 from common.service import Listen
-from common.settings import EventsSettings, Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from edge_limiter.identity import parse_network
 from edge_limiter.policy import Policy, PolicyError
 

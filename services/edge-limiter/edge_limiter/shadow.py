@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from common import tasks
+from common.runtime import tasks
 from edge_limiter.identity import Client
 from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.policies import Counted
@@ -36,7 +36,7 @@ class Shadows:
     async def close(self) -> None:
         """Drop the decisions that are still pending."""
         for task in list(self._pending):
-            await tasks.end(task)
+            await tasks.cancel_and_wait(task)
 
     def _charge(self, policy: Policy, key: bytes, cost: int) -> None:
         if self._limiter.denied(policy, key, cost) is not None:

@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
-from common.postgres import POSTGRES_ERRORS, connect
+from common.stores.postgres import POSTGRES_ERRORS, connect
 from edge_limiter.lane import Query, QueryResult, StoreUnavailable
 
 log = structlog.get_logger()

@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, Gauge, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from common.counters import Counts, Spreads
-from common.telemetry import LATENCY_BUCKETS_S
+from common.runtime.counters import Counts, Spreads
+from common.runtime.metrics import LATENCY_BUCKETS_S
 
 DECISION_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)

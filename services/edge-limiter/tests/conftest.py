@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from common.runtime.settings import load
 from common.service import Service, create_runner
-from common.settings import load
 from edge_limiter.app import create_service
 from edge_limiter.settings import EdgeSettings
 

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from common.web import problem_of
+from common.http.app import problem_of
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.api import ERRORS
 from edge_limiter.limits import MAX_TARGET_BYTES, NO_ROOM

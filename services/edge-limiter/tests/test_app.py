@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from common.contracts import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 

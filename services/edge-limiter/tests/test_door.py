@@ -655,7 +655,7 @@ async def test_door_that_says_goodbye__still_answers_a_connection_just_made_and_
     front = await open_front()
     reader, writer = await front.connect()
     await until(lambda: front.door.connections)
-    front.door.say_goodbye()
+    front.door.start_draining()
     writer.write(HEAD + b"Content-Length: 2\r\n\r\n12")
     answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 200") and b"Connection: close" in answer

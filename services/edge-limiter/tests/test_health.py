@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from common.contracts import AnalystHealth, ModelHealth
+from common.contracts.reports import AnalystHealth, ModelHealth
 from edge_limiter.health import HealthReport
 
 Limits = Literal["exact", "local", "open", "closed"]

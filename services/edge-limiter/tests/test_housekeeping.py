@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from common.postgres import create_pool
-from common.tasks import end
+from common.runtime.tasks import cancel_and_wait
+from common.stores.postgres import create_pool
 from edge_limiter.housekeeping import ALIVE_S, GRACE_S, PAGE, Housekeeping
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -53,7 +53,7 @@ async def test_store_that_ceased_to_take_writes__is_left(
         async with asyncio.timeout(60):
             while not logs:
                 await asyncio.sleep(0.01)
-        await end(running)
+        await cancel_and_wait(running)
     assert logs[0]["reason"] == "ReadOnlySQLTransactionError"
     await housekeeping.beat()
     await pool.close()

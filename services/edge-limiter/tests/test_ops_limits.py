@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from common.ops import create_ops_app
+from common.runtime.readiness import create_ops_app
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]

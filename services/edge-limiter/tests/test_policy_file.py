@@ -9,8 +9,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from common.service import StartError
-from common.settings import load
+from common.runtime.settings import StartError, load
 from edge_limiter.app import LIMITS, create_service
 from edge_limiter.policies import PolicySet
 from edge_limiter.policy import Policy, PolicyError

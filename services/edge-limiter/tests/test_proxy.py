@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from structlog.testing import capture_logs
 from yarl import URL
 
-from common.events import ClientHasher
+from common.journal.recorder import ClientHasher
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]

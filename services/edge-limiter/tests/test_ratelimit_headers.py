@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from common.problems import ProblemDocument
+from common.http.problems import ProblemDocument
 from edge_limiter.policy import Decision, Policy
 from edge_limiter.ratelimit_headers import QUOTA_EXCEEDED, rate_limit, refusal
 

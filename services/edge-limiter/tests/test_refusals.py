@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from common.contracts import CounterEvent
+from common.contracts.events import CounterEvent
 from edge_limiter.refusals import MAX_BUCKETS, Refusals
 
 

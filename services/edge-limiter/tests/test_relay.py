@@ -330,12 +330,12 @@ async def test_event_stream__ends_whole_when_the_edge_stops(
         await asked.wait()
         door = edge.service.app[DOOR]
         if is_late:
-            door.say_goodbye()
+            door.start_draining()
         may_begin.set()
         response = await following
         assert await response.content.readline() == b"data: 1\n"
         if not is_late:
-            door.say_goodbye()
+            door.start_draining()
         assert await response.read() == b"\n"
         await door.shutdown(None)
         assert door.in_flight == 0
@@ -359,7 +359,7 @@ async def test_long_answer_that_is_no_event_stream__is_not_cut_short(
     async with edge.http.get("/metrics/count") as response:
         await has_begun.wait()
         door = edge.service.app[DOOR]
-        door.say_goodbye()
+        door.start_draining()
         door.sweep(asyncio.get_running_loop().time())
         may_end.set()
         assert await response.read() == b"1\n2\n"

@@ -204,7 +204,7 @@ async def test_other_rules__are_asked_anew(flood: Flood) -> None:
 
 async def test_service_that_drains__ends_the_connection_of_a_known_one_too(flood: Flood) -> None:
     await flood.become_known()
-    flood.door.say_goodbye()
+    flood.door.start_draining()
     status, headers, _ = await flood.ask()
     assert (status, headers["Connection"], await flood.reader.read()) == (429, "close", b"")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from common.settings import SettingsError, load
+from common.runtime.settings import SettingsError, load
 from edge_limiter.settings import EdgeSettings
 
 MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db", "EVENTS_HASH_KEY": "key"}

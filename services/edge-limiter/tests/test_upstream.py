@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from tls import listening, self_signed
 
-from common.ops import Readiness
-from common.runner import Runner
+from common.http.server import Runner
+from common.runtime.readiness import Readiness
 from edge_limiter.upstream.client import (
     DNS_TTL_S,
     MAX_IDLE_S,
@@ -218,7 +218,7 @@ async def test_upstream_stops_under_low_traffic__no_write_is_lost_or_repeated(
         while len(bodies) < 60:
             await asyncio.sleep(0.01)
         readiness.draining = True
-        await stopping.say_goodbye()
+        await stopping.start_draining()
         await stopping.cleanup()
         has_stopped.set()
     await staying.cleanup()

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from common.journal import JournalFull
+from common.journal.journal import JournalFull
 from inference.instruments import Instruments
 from inference.jobs import DeadlineExceeded, Overloaded
 from inference.recording import Caller, Records

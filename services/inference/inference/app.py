@@ -13,15 +13,16 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from common.events import ClientHasher, EventPipe, open_event_pipe
-from common.journal import Journal
-from common.ops import Check, Readiness, State
-from common.redis import create_client
-from common.service import Service, StartError
-from common.specification import add_specification
-from common.tasks import running
-from common.telemetry import HttpMetrics, create_registry
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.http.specification import add_specification
+from common.journal.journal import Journal
+from common.journal.recorder import ClientHasher, EventPipeline, open_event_pipeline
+from common.runtime.metrics import HttpMetrics, create_registry
+from common.runtime.readiness import Check, Readiness, State
+from common.runtime.settings import StartError
+from common.runtime.tasks import supervised
+from common.service import Service
+from common.stores.redis import create_client
 from inference import api, huggingface, oip
 from inference.admission import Limits
 from inference.answering import Answering
@@ -49,11 +50,11 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
     `given` replaces the engine that the settings name.
     """
     registry = create_registry()
-    readiness, broken = Readiness({"model": _loading}), asyncio.Event()
-    door = Door(HttpMetrics(registry), ERRORS, default_timeout_s=settings.inference_timeout_s)
-    app = create_app(door)
+    readiness, fatal = Readiness({"model": _loading}), asyncio.Event()
+    config = AppConfig(HttpMetrics(registry), ERRORS, default_timeout_s=settings.inference_timeout_s)
+    app = create_app(config)
     app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
-    app.cleanup_ctx.append(_resources(settings, registry, readiness, broken, given))
+    app.cleanup_ctx.append(_resources(settings, registry, readiness, fatal, given))
     app[READINESS] = readiness
     for protocol in (api, huggingface, oip):
         protocol.add_routes(app)
@@ -69,8 +70,8 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
         registry,
         settings.listen(),
         settings.sluice_drain_s,
-        around=partial(gate, app, door),
-        broken=broken,
+        around=partial(gate, app, config),
+        fatal=fatal,
     )
 
 
@@ -78,7 +79,7 @@ def _resources(
     settings: InferenceSettings,
     registry: CollectorRegistry,
     readiness: Readiness,
-    broken: asyncio.Event,
+    fatal: asyncio.Event,
     given: Plan | None,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def resources(app: web.Application) -> AsyncIterator[None]:
@@ -86,14 +87,14 @@ def _resources(
             stack.enter_context(_short_turns())
             instruments = Instruments(registry)
             pipe = await stack.enter_async_context(_event_pipe(settings, registry))
-            batcher = await stack.enter_async_context(_batcher(settings, instruments, broken, given))
+            batcher = await stack.enter_async_context(_batcher(settings, instruments, fatal, given))
             scorer = Scorer(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
             instruments.watch(batcher, scorer)
             records = Records(
                 pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
-            await stack.enter_async_context(running(records.run(), "refusal counters", broken))
-            await stack.enter_async_context(running(_watch(batcher), "watch for a lost worker", broken))
+            await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
+            await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
             app[ANSWERING] = Answering(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
@@ -113,7 +114,7 @@ def _short_turns() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) -> AsyncIterator[EventPipe]:
+async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) -> AsyncIterator[EventPipeline]:
     journal = Journal(
         settings.events_journal_dir,
         max_bytes=settings.events_journal_max_bytes,
@@ -121,7 +122,7 @@ async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) 
     )
     redis = create_client(settings)
     try:
-        async with open_event_pipe(
+        async with open_event_pipeline(
             journal, redis, when_full=settings.events_when_full, registry=registry, drain_s=PIPE_DRAIN_S
         ) as pipe:
             yield pipe
@@ -131,7 +132,7 @@ async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) 
 
 @asynccontextmanager
 async def _batcher(
-    settings: InferenceSettings, instruments: Instruments, broken: asyncio.Event, given: Plan | None
+    settings: InferenceSettings, instruments: Instruments, fatal: asyncio.Event, given: Plan | None
 ) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
     with _start_errors():
@@ -149,7 +150,7 @@ async def _batcher(
             on_read=instruments.read,
             on_batch=instruments.batch,
             restarts=chosen.restarts,
-            on_worker=partial(_tell_of_worker, broken),
+            on_worker=partial(_tell_of_worker, fatal),
         )
         card = await batcher.start()
     try:
@@ -190,12 +191,12 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _tell_of_worker(broken: asyncio.Event, event: WorkerEvent) -> None:
+def _tell_of_worker(fatal: asyncio.Event, event: WorkerEvent) -> None:
     """What no new engine mends, such as a GPU that failed, a new process may."""
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
     if event.what == "gave up":
-        broken.set()
+        fatal.set()
 
 
 async def _watch(batcher: Batcher) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated, Final
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, Field
 
-from common.events import ClientHasher
-from common.journal import JournalFull
-from common.ops import Readiness
-from common.problems import Problem, unavailable
-from common.web import ErrorTable, context, route_of
+from common.http.app import ErrorTable, context, route_of
+from common.http.problems import Problem, unavailable
+from common.journal.journal import JournalFull
+from common.journal.recorder import ClientHasher
+from common.runtime.readiness import Readiness
 from inference.answering import Answering
 from inference.engine import ModelCard
 from inference.jobs import DeadlineExceeded, Overloaded, ScoringFailed

@@ -12,9 +12,9 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from pydantic import ValidationError
 
-from common.requests import REQUEST_ID, RequestContext, read_context
-from common.runner import Handler
-from common.web import Door
+from common.http.app import AppConfig
+from common.http.context import REQUEST_ID, RequestContext, read_context
+from common.http.server import Handler
 from inference.answering import Answering
 from inference.api import PredictRequest
 from inference.calls import ANSWERING, ERRORS, READINESS
@@ -25,7 +25,7 @@ _SMALL_BYTES: Final = 64 << 10
 _ID: Final = "@id@"  # stands in a rendered document for the id of a request
 
 
-def gate(app: web.Application, door: Door, handler: Handler) -> Handler:
+def gate(app: web.Application, config: AppConfig, handler: Handler) -> Handler:
     """`handler` with refusals before it that look and count like those of `app`, whose `door` it is."""
 
     async def refuse_early(request: web.BaseRequest) -> web.StreamResponse:
@@ -34,12 +34,12 @@ def gate(app: web.Application, door: Door, handler: Handler) -> Handler:
             return await handler(request)
         started_s = answering.now()
         ctx = read_context(
-            request.headers, started_s, default_s=door.default_timeout_s, maximum_s=door.maximum_timeout_s
+            request.headers, started_s, default_s=config.default_timeout_s, maximum_s=config.maximum_timeout_s
         )
         retry_after_s = _refused(answering, await request.read(), ctx)
         if retry_after_s is None:
             return await handler(request)
-        door.metrics.observe(PATH, "POST", 503, answering.now() - started_s)
+        config.metrics.observe(PATH, "POST", 503, answering.now() - started_s)
         return _Refusal(math.ceil(retry_after_s), ctx.request_id)
 
     return refuse_early

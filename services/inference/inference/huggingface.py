@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
-from common.openapi import operation
-from common.problems import FieldError, Problem
+from common.http.openapi import operation
+from common.http.problems import FieldError, Problem
 from inference.calls import ANSWERING, MAX_TEXTS, ModelPath, Text, check_model, predictions
 from inference.engine import ModelCard
 from inference.scoring import Prediction

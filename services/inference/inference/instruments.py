@@ -4,8 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
-from common.counters import Counts, Spread, Spreads
-from common.telemetry import LATENCY_BUCKETS_S
+from common.runtime.counters import Counts, Spread, Spreads
+from common.runtime.metrics import LATENCY_BUCKETS_S
 from inference.batcher import Batcher, BatchReport
 from inference.engine import ModelCard
 from inference.jobs import ScoringFailed

@@ -11,8 +11,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from common.openapi import operation
-from common.problems import CONTENT_TYPE
+from common.http.openapi import operation
+from common.http.problems import CONTENT_TYPE
 from inference import oip_models, tensors
 from inference.calls import ANSWERING, READINESS, ModelPath, VersionPath, check_model, predictions, served_name
 from inference.engine import ModelCard

@@ -81,20 +81,20 @@ SERVER: Final[dict[str, Any]] = {
     "response": ServerMetadata,
     "examples": [ServerMetadata(name="sluice", version="0.1.0", extensions=["binary_tensor_data"])],
 }
-LIVE: Final[dict[str, Any]] = {"response": Live, "answers": _BROKEN, "examples": [Live(live=True)]}
+LIVE: Final[dict[str, Any]] = {"response": Live, "responses": _BROKEN, "examples": [Live(live=True)]}
 READY: Final[dict[str, Any]] = {
     "response": Ready,
-    "answers": {503: Ready(ready=False), **_BROKEN},
+    "responses": {503: Ready(ready=False), **_BROKEN},
     "examples": [Ready(ready=True)],
 }
 MODEL_READY: Final[dict[str, Any]] = {
     "response": ModelReady,
-    "answers": {503: ModelReady(name=_NAME, ready=False), **_MISSING},
+    "responses": {503: ModelReady(name=_NAME, ready=False), **_MISSING},
     "examples": [ModelReady(name=_NAME, ready=True)],
 }
 MODEL: Final[dict[str, Any]] = {
     "response": ModelMetadata,
-    "answers": _MISSING,
+    "responses": _MISSING,
     "examples": [
         ModelMetadata(
             name=_NAME,
@@ -113,7 +113,7 @@ INFER: Final[dict[str, Any]] = {
     "body": InferRequest,
     "response": InferResponse,
     "media": {"application/octet-stream": "the answer's JSON, then the tensors' bytes"},
-    "answers": {
+    "responses": {
         400: ProtocolError(error="The input's shape does not match its 2 texts."),
         413: ProtocolError(error="The body is larger than this service takes."),
         503: ProtocolError(error="More texts are waiting than can be scored in time."),

@@ -9,9 +9,9 @@ from typing import Final, Literal, TypeAlias
 import structlog
 from pydantic import ValidationError
 
-from common.contracts import CounterEvent, PredictionEvent
-from common.journal import JournalFull
-from common.requests import uuid7
+from common.contracts.events import CounterEvent, PredictionEvent
+from common.http.context import uuid7
+from common.journal.journal import JournalFull
 from inference.engine import ModelCard, ModelError
 from inference.jobs import ScoringFailed
 from inference.scoring import Answer

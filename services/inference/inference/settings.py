@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.runtime.settings import EventsSettings, Port, RedisSettings, Seconds, Settings
 from common.service import Listen
-from common.settings import EventsSettings, Port, RedisSettings, Seconds, Settings
 
 
 class InferenceSettings(Settings, RedisSettings, EventsSettings):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.problems import Problem, invalid, not_json
+from common.http.problems import Problem, field_errors, invalid_json
 from inference.calls import MAX_TEXTS, Text
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
@@ -124,9 +124,9 @@ def _json_length(body: bytes, header: str | None) -> int:
 
 
 def _wrong(error: ValidationError) -> list[Any]:
-    if (problem := not_json(error)) is not None:
+    if (problem := invalid_json(error)) is not None:
         raise problem from None
-    return invalid(error, "body")
+    return field_errors(error, "body")
 
 
 def _elements(tensor: Input, binary: bytes) -> list[Any]:

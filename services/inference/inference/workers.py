@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
-from common import tasks
+from common.runtime import tasks
 from inference.admission import estimate
 from inference.bisection import EngineBroken, Outcomes, score_apart
 from inference.engine import Host, ModelCard, ModelChanged
@@ -122,7 +122,7 @@ class Worker:
     async def close(self) -> None:
         """End it; what it was over is not answered."""
         for task in self._serving:
-            await tasks.end(task)
+            await tasks.cancel_and_wait(task)
         self.is_ready = False
         await _close(self._host)
 

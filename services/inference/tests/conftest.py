@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 from redis.asyncio import Redis
 
-from common.contracts import EVENT_FIELD, STREAM
+from common.contracts.events import EVENT_FIELD, STREAM
 from common.service import Service, create_runner
 from inference.app import create_service
 from inference.engine import Encoded, ModelCard

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common import logs
+from common.runtime import logs
 
 Json = dict[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from common.service import Broken, StartError, serve
-from common.settings import SettingsError, load
+from common.runtime.settings import SettingsError, StartError, load
+from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
 from inference.engine import ModelMissing
 from inference.loading import Plan
@@ -77,7 +77,7 @@ async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
         url = f"http://127.0.0.1:{service.listen.port}/predict"
         async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "3000"}) as response:
             assert response.status == 504
-    with pytest.raises(Broken):
+    with pytest.raises(BackgroundTaskFailed):
         await running
 
 
@@ -95,9 +95,9 @@ async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
         async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "3000"}) as response:
             assert response.status == 504
         async with asyncio.timeout(60):
-            await service.broken.wait()
+            await service.fatal.wait()
         stage.release()
-    with pytest.raises(Broken):
+    with pytest.raises(BackgroundTaskFailed):
         await running
 
 

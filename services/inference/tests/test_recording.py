@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from common.contracts import CounterEvent, PredictionEvent
-from common.journal import JournalFull
+from common.contracts.events import CounterEvent, PredictionEvent
+from common.journal.journal import JournalFull
 from inference.engine import ModelCard, ModelError
 from inference.jobs import ScoringFailed
 from inference.recording import Caller, Records, require_recordable

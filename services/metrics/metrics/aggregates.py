@@ -5,7 +5,8 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
-from common.contracts import Aggregate, AggregateRequest, DriftReport, Filters, Group, GroupBy, ThresholdState
+from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters, Group, GroupBy
+from common.contracts.thresholds import ThresholdState
 from metrics.drift import drifts
 from metrics.rollups import Rollups, Snapshot
 from metrics.standing import Standing, tallies

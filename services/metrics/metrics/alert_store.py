@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from common.contracts import Alert, Alerts, ThresholdRule
+from common.contracts.thresholds import Alert, Alerts, ThresholdRule
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Connection, Database
 from metrics.windows import as_time, as_us

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from common.contracts import WINDOW_S, AlertState, ThresholdRule, ThresholdState
+from common.contracts.base import WINDOW_S
+from common.contracts.thresholds import AlertState, ThresholdRule, ThresholdState
 from metrics.windows import SECOND
 
 MISSED: Final = 3  # evaluations that may fail in a row before it is silence

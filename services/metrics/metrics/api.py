@@ -9,10 +9,12 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
-from common.contracts import Aggregate, AggregateRequest, Alerts, Body, DriftReport, Filters, Window
-from common.openapi import Header, operation
-from common.problems import FieldError, Problem, unavailable
-from common.web import ErrorTable
+from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
+from common.contracts.base import Body, Window
+from common.contracts.thresholds import Alerts
+from common.http.app import ErrorTable
+from common.http.openapi import Header, operation
+from common.http.problems import FieldError, Problem, unavailable
 from metrics import examples
 from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, TooManyOfOneClient, VersionConflict
 from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
@@ -86,7 +88,9 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
         return await request.app[RESOURCES].aggregates.answer(body)
 
 
-@operation(response=Thresholds, errors=(503, 504), tag="thresholds", examples=[examples.THRESHOLDS], sends=[ETAG])
+@operation(
+    response=Thresholds, errors=(503, 504), tag="thresholds", examples=[examples.THRESHOLDS], response_headers=[ETAG]
+)
 async def read_thresholds(request: web.Request) -> web.Response:
     """Read the thresholds.
 
@@ -102,8 +106,8 @@ async def read_thresholds(request: web.Request) -> web.Response:
     errors=(412, 428, 503, 504),
     tag="thresholds",
     examples=[examples.THRESHOLDS],
-    takes=[IF_MATCH],
-    sends=[ETAG],
+    request_headers=[IF_MATCH],
+    response_headers=[ETAG],
 )
 async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.Response:
     """Replace all thresholds.

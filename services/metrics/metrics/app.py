@@ -13,17 +13,18 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from common import postgres
-from common.client import create_session
-from common.loopback import is_loopback
-from common.ops import Check, Readiness, State
-from common.postgres import create_pool
-from common.redis import create_client
-from common.service import Service, StartError
-from common.specification import add_specification
-from common.tasks import running
-from common.telemetry import HttpMetrics, create_registry
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.http.client import create_session
+from common.http.specification import add_specification
+from common.runtime.loopback import is_loopback
+from common.runtime.metrics import HttpMetrics, create_registry
+from common.runtime.readiness import Check, Readiness, State
+from common.runtime.settings import StartError
+from common.runtime.tasks import supervised
+from common.service import Service
+from common.stores import postgres
+from common.stores.postgres import create_pool
+from common.stores.redis import create_client
 from metrics.aggregates import Aggregates
 from metrics.alert_store import AlertStore
 from metrics.api import ERRORS, routes
@@ -58,9 +59,9 @@ def migrate(settings: MetricsSettings) -> None:
 def create_service(settings: MetricsSettings) -> Service:
     """The service, ready to listen; it starts with PostgreSQL and Redis absent."""
     registry = create_registry()
-    readiness, broken = Readiness({"start": _not_started}), asyncio.Event()
+    readiness, fatal = Readiness({"start": _not_started}), asyncio.Event()
     app = create_app(
-        Door(
+        AppConfig(
             HttpMetrics(registry),
             errors=ERRORS,
             default_timeout_s=settings.metrics_request_timeout_s,
@@ -78,7 +79,7 @@ def create_service(settings: MetricsSettings) -> Service:
 
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
-            app[RESOURCES], readiness.checks = await _open(opened, settings, registry, broken)
+            app[RESOURCES], readiness.checks = await _open(opened, settings, registry, fatal)
             yield
 
     async def end_streams(app: web.Application) -> None:
@@ -86,7 +87,7 @@ def create_service(settings: MetricsSettings) -> Service:
 
     app.cleanup_ctx.append(resources)
     app.on_shutdown.append(end_streams)
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, broken=broken)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, fatal=fatal)
 
 
 def _assets() -> Assets:
@@ -97,18 +98,18 @@ def _assets() -> Assets:
 
 
 async def _open(
-    opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry, broken: asyncio.Event
+    opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry, fatal: asyncio.Event
 ) -> tuple[Resources, dict[str, Check]]:
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
     stream = StreamUpkeep(await opened.enter_async_context(create_client(settings)))
-    upkeep = await _start_upkeep(opened, settings, writing, stream, registry, broken)
-    await _start_consumers(opened, settings, writing, registry, broken)
+    upkeep = await _start_upkeep(opened, settings, writing, stream, registry, fatal)
+    await _start_consumers(opened, settings, writing, registry, fatal)
     rollups = Rollups(reading)
     aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
     live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
-    await opened.enter_async_context(running(live.watch(), "live aggregates", broken))
-    await _start_alerting(opened, settings, writing, upkeep, registry, broken)
+    await opened.enter_async_context(supervised(live.watch(), "live aggregates", fatal))
+    await _start_alerting(opened, settings, writing, upkeep, registry, fatal)
     checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
@@ -134,7 +135,7 @@ async def _start_upkeep(
     database: Database,
     stream: StreamUpkeep,
     registry: CollectorRegistry,
-    broken: asyncio.Event,
+    fatal: asyncio.Event,
 ) -> Upkeep:
     partitions = Partitions(
         database,
@@ -144,7 +145,7 @@ async def _start_upkeep(
     )
     upkeep = Upkeep(stream, partitions, UpkeepMetrics(registry))
     for work in (upkeep.watch_partitions(settings.metrics_maintenance_s), upkeep.watch_stream()):
-        await opened.enter_async_context(running(work, "upkeep", broken))
+        await opened.enter_async_context(supervised(work, "upkeep", fatal))
     return upkeep
 
 
@@ -153,7 +154,7 @@ async def _start_consumers(
     settings: MetricsSettings,
     database: Database,
     registry: CollectorRegistry,
-    broken: asyncio.Event,
+    fatal: asyncio.Event,
 ) -> None:
     redis = await opened.enter_async_context(create_client(settings, timeout_s=settings.redis_timeout_s + BLOCK_S))
     metrics, process = IngestionMetrics(registry), f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -169,7 +170,7 @@ async def _start_consumers(
         consumer = Consumer(
             reader, Ledger(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
         )
-        consuming = running(consumer.run(), "consumer", broken, stop=consumer.stop, drain_s=settings.sluice_drain_s)
+        consuming = supervised(consumer.run(), "consumer", fatal, stop=consumer.stop, drain_s=settings.sluice_drain_s)
         await opened.enter_async_context(consuming)
 
 
@@ -179,7 +180,7 @@ async def _start_alerting(
     database: Database,
     upkeep: Upkeep,
     registry: CollectorRegistry,
-    broken: asyncio.Event,
+    fatal: asyncio.Event,
 ) -> None:
     metrics, url = AlertMetrics(registry), settings.metrics_webhook_url.get_secret_value()
     evaluator = Evaluator(
@@ -190,7 +191,7 @@ async def _start_alerting(
         lag_s=upkeep.lag_s,
         now=time.time,
     )
-    await opened.enter_async_context(running(evaluator.watch(), "evaluator", broken))
+    await opened.enter_async_context(supervised(evaluator.watch(), "evaluator", fatal))
     if url:
         notifier = Notifier(
             Outbox(database, lease_s=settings.metrics_webhook_timeout_s + settings.metrics_ingest_timeout_s),
@@ -200,7 +201,7 @@ async def _start_alerting(
             timeout_s=settings.metrics_webhook_timeout_s,
             now=time.time,
         )
-        await opened.enter_async_context(running(notifier.watch(), "notifier", broken))
+        await opened.enter_async_context(supervised(notifier.watch(), "notifier", fatal))
 
 
 async def _not_started() -> State:
@@ -223,7 +224,7 @@ def _redis_check(stream: StreamUpkeep) -> Check:
     async def check() -> State:
         """Without Redis, or while it takes no writes, nothing new arrives, but everything stored is answered."""
         try:
-            await stream.require_writes()
+            await stream.check_writable()
         except StreamUnavailable:
             return "degraded"
         return "ok"

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from common.problems import Problem
+from common.http.problems import Problem
 from metrics.assets import EARLY, Asset, Assets
 
 _HEADERS: Final = {

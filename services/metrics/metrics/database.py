@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from common.postgres import POSTGRES_ERRORS, renew_after
+from common.stores.postgres import POSTGRES_ERRORS, expire_if_read_only
 from metrics.errors import RowRefused, StoreTooSlow, StoreUnavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -70,7 +70,7 @@ class Database:
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             raise RowRefused(type(error).__name__) from error
         except POSTGRES_ERRORS as error:
-            await renew_after(error, self._pool)
+            await expire_if_read_only(error, self._pool)
             raise StoreUnavailable(type(error).__name__) from error
 
 

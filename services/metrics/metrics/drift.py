@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 from typing import Final, NamedTuple, TypeVar
 
-from common.contracts import Drift
+from common.contracts.aggregates import Drift
 from metrics.histogram import CHARACTERS, SCORE
 from metrics.tally import Tally
 

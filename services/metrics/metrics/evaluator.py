@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from common.contracts import ThresholdState
+from common.contracts.thresholds import ThresholdState
 from metrics import alert_store, outbox
 from metrics.alerts import Episode, advance, end, fingerprint
 from metrics.database import Connection, Database

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import ValidationError
 
-from common.contracts import EVENT_ADAPTER, CounterEvent, PredictionEvent
+from common.contracts.events import EVENT_ADAPTER, CounterEvent, PredictionEvent
 
 Reason = Literal["malformed", "too_old", "in_future", "refused"]
 

@@ -3,11 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from common.contracts import (
+from common.contracts.aggregates import (
     Aggregate,
     AggregateRequest,
-    Alert,
-    Alerts,
     Confidence,
     Drift,
     DriftReport,
@@ -18,10 +16,9 @@ from common.contracts import (
     SeriesPoint,
     StoredPrediction,
     Summary,
-    ThresholdRule,
-    ThresholdState,
-    TimeRange,
 )
+from common.contracts.base import TimeRange
+from common.contracts.thresholds import Alert, Alerts, ThresholdRule, ThresholdState
 from metrics.thresholds import ThresholdHistory, Thresholds, ThresholdVersion
 
 _END: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)

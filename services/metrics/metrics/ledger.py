@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from common.contracts import CounterEvent, PredictionEvent
+from common.contracts.events import CounterEvent, PredictionEvent
 from metrics.database import Connection, Database
 from metrics.errors import RowRefused
 from metrics.rollup_sql import WRITE

@@ -8,7 +8,8 @@ from typing import Final, NoReturn
 
 import structlog
 
-from common.contracts import AggregateRequest, Window
+from common.contracts.aggregates import AggregateRequest
+from common.contracts.base import Window
 from metrics.aggregates import Aggregates
 from metrics.errors import StoreUnavailable, TooManyFollowers, TooManyOfOneClient
 

@@ -8,7 +8,7 @@ import re
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from common.contracts import Filters, PredictionPage, StoredPrediction
+from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
 from metrics.database import Database
 from metrics.errors import InvalidField
 from metrics.windows import Range, as_time, as_us

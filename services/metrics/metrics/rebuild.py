@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from common import logs
-from common.postgres import create_pool
-from common.settings import SettingsError, load
+from common.runtime import logs
+from common.runtime.settings import SettingsError, load
+from common.stores.postgres import create_pool
 from metrics.alert_store import wait_until_alone
 from metrics.database import Connection, Database
 from metrics.errors import StoreUnavailable

@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from common.problems import FieldError, Problem
-from common.web import context
+from common.http.app import context
+from common.http.problems import FieldError, Problem
 from metrics.aggregates import Aggregates
 from metrics.alert_store import AlertStore
 from metrics.errors import InvalidField

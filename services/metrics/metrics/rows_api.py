@@ -11,16 +11,11 @@ from typing import Annotated, Final
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
-from common.contracts import (
-    Body,
-    Filters,
-    Outcome,
-    PredictionPage,
-    StoredPrediction,
-    Window,
-)
-from common.negotiation import preferred
-from common.openapi import operation
+from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
+from common.contracts.base import Body, Window
+from common.contracts.events import Outcome
+from common.http.negotiation import preferred
+from common.http.openapi import operation
 from metrics import examples
 from metrics.resources import RESOURCES, deadline, fields_of_query
 from metrics.windows import SECOND, Range, asked_range, span

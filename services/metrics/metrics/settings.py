@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from common.runtime.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
-from common.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 
 
 def _web_address(value: SecretStr) -> SecretStr:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from common.contracts import WINDOW_S, Filters, ThresholdRule, ThresholdState, Window
+from common.contracts.aggregates import Filters
+from common.contracts.base import WINDOW_S, Window
+from common.contracts.thresholds import ThresholdRule, ThresholdState
 from metrics.drift import drifts
 from metrics.rollups import Snapshot
 from metrics.tally import Tally

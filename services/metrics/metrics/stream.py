@@ -14,8 +14,8 @@ from redis.client import NEVER_DECODE
 from redis.commands.core import AsyncScript
 from redis.exceptions import ResponseError
 
-from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
-from common.redis import REDIS_ERRORS, require_writes
+from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM
+from common.stores.redis import REDIS_ERRORS, check_writable
 from metrics.errors import StreamUnavailable
 from metrics.events import DeadLetter, Entry
 
@@ -154,10 +154,10 @@ class StreamUpkeep:
             entries, age_ms = await self._backlog(keys=[STREAM], args=[GROUP, EVENT_FIELD])
         return Backlog(None if entries < 0 else entries, max(0, age_ms) / 1000)
 
-    async def require_writes(self) -> None:
+    async def check_writable(self) -> None:
         """Raises StreamUnavailable too while Redis takes no writes: new events wait in journals then, uncounted."""
         async with _translated():
-            await require_writes(self._redis, STREAM)
+            await check_writable(self._redis, STREAM)
 
     async def tidy(self) -> None:
         """Trim what is settled, and forget consumers that went away with nothing pending."""

@@ -6,8 +6,8 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from common.contracts import Body, Window
-from common.openapi import operation
+from common.contracts.base import Body, Window
+from common.http.openapi import operation
 from metrics.examples import EVENT
 from metrics.resources import RESOURCES
 

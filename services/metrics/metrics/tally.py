@@ -4,17 +4,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from common.contracts import (
+from common.contracts.aggregates import (
     SKETCH_RELATIVE_ERROR,
     Confidence,
     Filters,
     GroupBy,
     LabelShare,
     Latency,
-    Outcome,
     SeriesPoint,
     Summary,
 )
+from common.contracts.events import Outcome
 from metrics.histogram import LATENCY, SCORE, bins, percentiles, sketch_us, spread
 from metrics.windows import Range, as_time
 

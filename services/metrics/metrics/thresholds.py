@@ -4,7 +4,9 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from common.contracts import Body, RuleMetric, Summary, ThresholdRule, ThresholdState
+from common.contracts.aggregates import Summary
+from common.contracts.base import Body
+from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
 
 LATE_S: Final = 60.0  # as IngestLags has it: clocks may differ by less

@@ -103,7 +103,7 @@ class Upkeep:
     async def _takes_writes(self) -> bool:
         try:
             async with asyncio.timeout(LAG_TIMEOUT_S):
-                await self._stream.require_writes()
+                await self._stream.check_writable()
         except (StreamUnavailable, TimeoutError):
             return False
         return True

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
-from common.contracts import WINDOW_S, AggregateRequest, Bucket, TimeRange, Window
+from common.contracts.aggregates import AggregateRequest, Bucket
+from common.contracts.base import WINDOW_S, TimeRange, Window
 from metrics.errors import InvalidField
 
 SECOND: Final = 1_000_000

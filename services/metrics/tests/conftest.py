@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM, CounterEvent, PredictionEvent
-from common.postgres import create_pool
+from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM, CounterEvent, PredictionEvent
+from common.stores.postgres import create_pool
 from metrics.consumer import Consumer
 from metrics.database import Database
 from metrics.ledger import Ledger

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
-from common.postgres import create_pool
+from common.stores.postgres import create_pool
 from metrics.consumer import Consumer
 from metrics.database import Database
 from metrics.ledger import Ledger, Written

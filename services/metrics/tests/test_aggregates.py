@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.contracts import SKETCH_RELATIVE_ERROR, AggregateRequest, Bucket, CounterEvent, Filters
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, AggregateRequest, Bucket, Filters
+from common.contracts.events import CounterEvent
 from metrics.aggregates import ROWS_AT_ONCE, Aggregates
 from metrics.database import Database
 from metrics.ledger import Ledger

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.contracts import ThresholdRule, ThresholdState
+from common.contracts.thresholds import ThresholdRule, ThresholdState
 from metrics.alerts import Episode, advance, end, fingerprint, labels
 
 SECOND = 1_000_000

@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from common.contracts import Aggregate, DriftReport, PredictionPage
+from common.contracts.aggregates import Aggregate, DriftReport, PredictionPage
 from common.service import Service
 from metrics.app import create_service
 from metrics.rows_api import EXPORT_ROWS, SLICE_BYTES, _send

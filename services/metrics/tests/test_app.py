@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from common.ops import Readiness
+from common.runtime.readiness import Readiness
 from launcher.valkey import Valkey
 from metrics.app import create_service
 from metrics.resources import RESOURCES

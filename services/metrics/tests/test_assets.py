@@ -5,7 +5,8 @@ from typing import get_args
 
 import pytest
 
-from common.contracts import RuleMetric, Window
+from common.contracts.base import Window
+from common.contracts.thresholds import RuleMetric
 from metrics.assets import UPLOT, read_assets
 from metrics.errors import AssetDamaged
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from common.contracts import STREAM
-from common.postgres import create_pool
+from common.contracts.events import STREAM
+from common.stores.postgres import create_pool
 from launcher.testing import migrate
 from metrics.consumer import DAY_US, Consumer
 from metrics.database import Database

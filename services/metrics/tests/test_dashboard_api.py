@@ -8,8 +8,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
-from common.telemetry import HttpMetrics
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.runtime.metrics import HttpMetrics
 from metrics.assets import Assets, read_assets
 from metrics.dashboard_api import add_dashboard
 
@@ -23,7 +23,7 @@ def assets() -> Assets:
 
 @pytest.fixture
 async def client(assets: Assets) -> AsyncIterator[Client]:
-    app = create_app(Door(HttpMetrics(CollectorRegistry())))
+    app = create_app(AppConfig(HttpMetrics(CollectorRegistry())))
     add_dashboard(app, assets)
     async with TestClient(TestServer(app), auto_decompress=False) as client:
         yield client

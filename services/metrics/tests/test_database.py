@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 import asyncpg
 import pytest
 
-from common.postgres import create_pool
+from common.stores.postgres import create_pool
 from metrics.database import Connection, Database
 from metrics.errors import StoreTooSlow, StoreUnavailable
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.contracts import Drift
+from common.contracts.aggregates import Drift
 from metrics.drift import drifts
 from metrics.histogram import BIN_BITS
 from metrics.tally import Row, Source, Tally

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from common import tasks
-from common.contracts import Alert, ThresholdRule
+from common.contracts.thresholds import Alert, ThresholdRule
+from common.runtime import tasks
 from metrics.alert_store import GRACE_S, AlertStore
 from metrics.database import Connection, Database
 from metrics.evaluator import HISTORY_S, Evaluator
@@ -341,7 +341,7 @@ async def test_error_that_nobody_expected__does_not_end_the_watch(
             while not (await store.alerts()).alerts:
                 clock.now_s += 0.01  # slowly: what happened must still be in the rule's window when it is judged
     finally:
-        await tasks.end(watching)
+        await tasks.cancel_and_wait(watching)
 
 
 async def test_drift_of_labels__can_fire(

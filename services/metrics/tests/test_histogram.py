@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.contracts import SKETCH_RELATIVE_ERROR
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR
 from metrics.histogram import BIN_BITS, GAMMA, bins, percentiles, read, sketch_us, spread
 
 histograms = st.dictionaries(st.integers(0, 1023), st.integers(1, 10**12 - 1))

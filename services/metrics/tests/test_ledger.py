@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.contracts import CounterEvent
+from common.contracts.events import CounterEvent
 from metrics.database import Database
 from metrics.errors import RowRefused
 from metrics.ledger import Ledger, Written

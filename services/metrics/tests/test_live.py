@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.contracts import Aggregate
+from common.contracts.aggregates import Aggregate
 from metrics.aggregates import Aggregates
 from metrics.database import Database
 from metrics.errors import StoreUnavailable, TooManyFollowers, TooManyOfOneClient

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from common.migrations import migrate
-from common.postgres import create_pool
+from common.stores.migrations import migrate
+from common.stores.postgres import create_pool
 from metrics.database import Database
 from metrics.rebuild import rebuild
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
-from common.client import create_session
-from common.contracts import ThresholdRule
+from common.contracts.thresholds import ThresholdRule
+from common.http.client import create_session
 from metrics import outbox
 from metrics.alerts import Episode, fingerprint
 from metrics.database import Database

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.postgres import create_pool
+from common.stores.postgres import create_pool
 from metrics.database import Database
 from metrics.errors import StoreUnavailable
 from metrics.ledger import Ledger

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.contracts import Filters
+from common.contracts.aggregates import Filters
 from metrics.database import Database
 from metrics.errors import InvalidField
 from metrics.ledger import Ledger

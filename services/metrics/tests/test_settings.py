@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.settings import SettingsError, load
+from common.runtime.settings import SettingsError, load
 from metrics.settings import MetricsSettings
 
 REQUIRED = {"DATABASE_URL": "postgresql://sluice:secret@localhost:5432/sluice"}

@@ -8,9 +8,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from common.contracts import DEAD_LETTERS, EVENT_FIELD, STREAM
-from common.redis import create_client
-from common.settings import RedisSettings
+from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM
+from common.runtime.settings import RedisSettings
+from common.stores.redis import create_client
 from metrics.errors import StreamUnavailable
 from metrics.events import DeadLetter, Entry
 from metrics.stream import BATCH_BYTES, GROUP, PORTION, StreamReader, StreamUpkeep

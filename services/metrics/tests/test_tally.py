@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.contracts import Filters, Outcome
+from common.contracts.aggregates import Filters
+from common.contracts.events import Outcome
 from metrics.histogram import BIN_BITS, CHARACTERS, LATENCY, SCORE
 from metrics.tally import Row, Source, Tally
 from metrics.windows import Range, as_time

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from common.contracts import ThresholdRule
+from common.contracts.thresholds import ThresholdRule
 from metrics.database import Database
 from metrics.errors import VersionConflict
 from metrics.threshold_store import ThresholdStore, Versioned

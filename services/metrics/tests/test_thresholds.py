@@ -5,7 +5,9 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from common.contracts import Outcome, Summary, ThresholdRule
+from common.contracts.aggregates import Summary
+from common.contracts.events import Outcome
+from common.contracts.thresholds import ThresholdRule
 from metrics.histogram import BIN_BITS
 from metrics.tally import Row, Source, Tally
 from metrics.thresholds import DEFAULT, LATE_S, Thresholds, judge, while_late

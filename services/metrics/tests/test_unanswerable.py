@@ -9,8 +9,8 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
-from common.telemetry import HttpMetrics
-from common.web import Door, create_app
+from common.http.app import AppConfig, create_app
+from common.runtime.metrics import HttpMetrics
 from metrics.aggregates import Aggregates
 from metrics.alert_store import AlertStore
 from metrics.api import ERRORS, routes
@@ -43,7 +43,7 @@ async def client() -> AsyncIterator[Client]:
     aggregates = Aggregates(Rollups(database), lag_s, exact_max=10, now=time.time)
     live = Live(aggregates, interval_s=1, max_followers=1)
     stores = ThresholdStore(database), AlertStore(database, interval_s=5, now=time.time), Predictions(database)
-    app = create_app(Door(HttpMetrics(CollectorRegistry()), errors=ERRORS))
+    app = create_app(AppConfig(HttpMetrics(CollectorRegistry()), errors=ERRORS))
     app.add_routes(routes())
     app[RESOURCES] = Resources(Rollups(database), aggregates, *stores, live)
     async with TestClient(TestServer(app)) as client:

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from common import tasks
-from common.postgres import create_pool
-from common.redis import create_client
-from common.settings import RedisSettings
+from common.runtime import tasks
+from common.runtime.settings import RedisSettings
+from common.stores.postgres import create_pool
+from common.stores.redis import create_client
 from metrics.database import Database
 from metrics.errors import StoreUnavailable
 from metrics.partitions import Partitions, PartitionState
@@ -99,7 +99,7 @@ async def test_lag_of_a_stream_that_takes_no_writes__is_unknown_and_what_it_hold
                 while await redis.xlen("{predictions}") > 500:
                     await asyncio.sleep(0)
         finally:
-            await tasks.end(watching)
+            await tasks.cancel_and_wait(watching)
         await redis.config_set("maxmemory", 0)
         assert await told(upkeep) >= 0
 
@@ -130,7 +130,7 @@ async def test_stream_that_takes_no_writes_for_long__is_logged_once(
                         await rounds.get()
                         await redis.config_set("min-replicas-to-write", replicas)
             finally:
-                await tasks.end(watching)
+                await tasks.cancel_and_wait(watching)
     assert [entry["event"] for entry in logs] == ["stream not trimmed"] * 2
 
 
@@ -190,7 +190,7 @@ async def test_partitions_that_stay_locked__are_tried_ever_later(
         async with asyncio.timeout(60):
             times = [await tries.get() for _ in range(5)]
     finally:
-        await tasks.end(watching)
+        await tasks.cancel_and_wait(watching)
     assert all(
         after - before >= wait_s for before, after, wait_s in zip(times, times[1:], (0.05, 0.1, 0.2, 0.4), strict=False)
     )
@@ -223,5 +223,5 @@ async def test_unexpected_errors__do_not_end_upkeep(
                 for _ in range(2):
                     await rounds.get()
         finally:
-            await tasks.end(watching)
+            await tasks.cancel_and_wait(watching)
         assert watching.cancelled()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.contracts import AggregateRequest, Window
+from common.contracts.aggregates import AggregateRequest
+from common.contracts.base import Window
 from metrics.errors import InvalidField
 from metrics.windows import (
     RAW,

@@ -1,5 +1,5 @@
 """Runs the revisions of schema `edge`."""
 
-from common.postgres import run_env
+from common.stores.postgres import run_env
 
 run_env()

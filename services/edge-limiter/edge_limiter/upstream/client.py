@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from common.runner import LAME_DUCK_S
+from common.http.server import LAME_DUCK_S
 from edge_limiter.upstream.connection import Body, ConnectionClosed, UpstreamConnection, UpstreamResponse
 from edge_limiter.upstream.errors import BadGateway, UpstreamOverloaded, UpstreamTimeout
 from edge_limiter.upstream.headers import Headers, request_head

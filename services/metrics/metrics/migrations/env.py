@@ -1,5 +1,5 @@
-"""Alembic's entry: runs the revisions on the connection that `common.postgres.migrate` opened."""
+"""Alembic's entry: runs the revisions on the connection that `common.stores.postgres.migrate` opened."""
 
-from common.postgres import run_env
+from common.stores.postgres import run_env
 
 run_env()

@@ -1,0 +1,173 @@
+"""What the metrics service answers: aggregates, drift, and single predictions."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, Field
+
+from common.contracts.base import Body, TimeRange, Window
+from common.contracts.events import Outcome
+from common.contracts.thresholds import ThresholdState
+
+Bucket = Literal["1m", "5m", "15m", "1h", "6h", "1d"]
+
+GroupBy = Literal["model", "label", "outcome", "route"]
+
+
+class Filters(Body):
+    """Only what matches all of these is counted; an absent filter matches everything."""
+
+    model: Annotated[str, Field(max_length=128)] | None = None
+    route: Annotated[str, Field(max_length=64)] | None = None
+    label: Annotated[str, Field(max_length=64)] | None = None
+    outcome: Outcome | None = None
+
+
+class AggregateRequest(Body):
+    """Either `window` (up to now) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    bucket: Bucket | None = None
+    group_by: Annotated[list[GroupBy], Field(max_length=4)] = Field([])
+    filters: Filters = Filters()
+
+
+SKETCH_RELATIVE_ERROR: Final = (2 ** (1 / 32) - 1) / (2 ** (1 / 32) + 1)
+
+"""How far an estimated latency percentile may be from the true one, as a share of that: 1.083 %."""
+
+
+class Latency(Body):
+    """Milliseconds over answered predictions; null where there were none.
+
+    Percentiles are exact or a sketch, which states its error bound; the mean and the maximum are exact always.
+    """
+
+    n: int
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+    method: Literal["exact", "sketch"]
+    relative_error: float
+
+
+class LabelShare(Body):
+    label: str
+    count: int
+    share: float
+
+
+class Confidence(Body):
+    """Scores of answered predictions: their mean, and counts in ten equal bins from 0 to 1."""
+
+    mean: float | None = None
+    histogram: list[int]
+
+
+class Summary(Body):
+    """One window in numbers. Rates are shares in [0, 1]; `error_rate` leaves rate-limited requests out."""
+
+    range: TimeRange
+    requests: int
+    predictions: int
+    rate_limited: int
+    errors: dict[Outcome, int]
+    throughput_per_s: float
+    error_rate: float | None
+    limited_rate: float | None
+    latency_ms: Latency
+    labels: list[LabelShare]
+    confidence: Confidence
+
+
+class SeriesPoint(Body):
+    at: AwareDatetime
+    requests: int
+    predictions: int
+    errors: int
+    rate_limited: int
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Group(Body):
+    """One combination of the `group_by` values."""
+
+    key: dict[GroupBy, str]
+    requests: int
+    latency_ms: Latency
+
+
+class Aggregate(Summary):
+    """The answer of POST /metrics/aggregated; `lag_s` says how far ingestion is behind, null while unknown."""
+
+    previous: Summary
+    series: list[SeriesPoint] = Field([])
+    groups: list[Group] = Field([])
+    thresholds: list[ThresholdState] = Field([])
+    lag_s: float | None
+
+
+class Drift(Body):
+    """How far a distribution moved, and how far chance alone would move it with so few observations.
+
+    `psi` is the population stability index; `noise` is what it exceeds once in a thousand times when nothing changed;
+    `value` is the excess, which a rule's limits are for. The rest is null where it does not apply.
+    """
+
+    n: int
+    reference_n: int
+    psi: float | None = None
+    noise: float | None = None
+    value: float | None = None
+    jensen_shannon: Annotated[float | None, Field(description="Divergence in bits, 0 to 1.")] = None
+    kolmogorov_smirnov: Annotated[float | None, Field(description="Largest gap of cumulated shares.")] = None
+    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null without observations to compare.")] = None
+
+
+class DriftReport(Body):
+    """Answered predictions of `range` beside those of `reference`."""
+
+    range: TimeRange
+    reference: TimeRange
+    labels: Drift
+    confidence: Drift
+    length: Drift
+    lag_s: float | None
+
+
+class StoredPrediction(Body):
+    """One prediction as it is stored, whatever its outcome."""
+
+    id: str
+    at: AwareDatetime
+    route: str
+    outcome: Outcome
+    request_id: str
+    trace_id: str | None
+    model: str
+    revision: str
+    label: str | None
+    score: float | None
+    margin: float | None
+    cached: bool
+    truncated: bool
+    latency_us: int
+    queue_us: int
+    compute_us: int
+    tokens: int
+    characters: int
+    client: str | None
+    text: str | None
+
+
+class PredictionPage(Body):
+    """Newest first; `next` is the cursor of the following page, null on the last."""
+
+    predictions: list[StoredPrediction]
+    next: str | None

@@ -1,0 +1,61 @@
+"""Events on the stream from the services to the database."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+STREAM: Final = "{predictions}"
+
+DEAD_LETTERS: Final = "{predictions}:dead"
+
+EVENT_FIELD: Final = "event"
+
+Outcome = Literal["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]
+
+Micros = Annotated[int, Field(ge=0, le=1 << 53)]
+
+Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
+
+
+class Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    at_us: Annotated[Micros, Field(description="Unix time in µs, fixed by the producer in its journal.")]
+    route: Annotated[str, Field(max_length=64)]
+    outcome: Outcome
+
+
+class PredictionEvent(Event):
+    """One text that was scored (or failed on its own), whichever route it came by."""
+
+    kind: Literal["prediction"] = "prediction"
+    request_id: Annotated[str, Field(max_length=128)]
+    trace_id: Annotated[str, Field(max_length=32)] | None = None
+    model: Annotated[str, Field(min_length=1, max_length=128, description="Empty in rollups: counters have none.")]
+    revision: Annotated[str, Field(max_length=64)]
+    label: Annotated[str, Field(max_length=64)] | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    margin: Annotated[float, Field(ge=0, le=1)] | None = None
+    cached: bool = False
+    truncated: bool = False
+    latency_us: Count
+    queue_us: Count = 0
+    compute_us: Count = 0
+    tokens: Count = 0
+    characters: Count = 0
+    client: Annotated[str, Field(max_length=64, description="Keyed HMAC of the client's address.")] | None = None
+    text: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class CounterEvent(Event):
+    """`n` requests that a service refused or failed itself within one second: a flood writes no row per request."""
+
+    kind: Literal["counter"] = "counter"
+    policy: Annotated[str, Field(max_length=64)] = ""
+    n: Annotated[int, Field(ge=1, le=1 << 31)]
+
+
+AnyEvent = Annotated[PredictionEvent | CounterEvent, Field(discriminator="kind")]
+
+EVENT_ADAPTER: TypeAdapter[PredictionEvent | CounterEvent] = TypeAdapter(AnyEvent)

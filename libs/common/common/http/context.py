@@ -1,0 +1,77 @@
+"""What travels with a request: its id, its trace and its deadline."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+REQUEST_ID = "X-Request-ID"
+TRACEPARENT = "traceparent"
+TIMEOUT_MS = "X-Request-Timeout-Ms"
+HURRIED = "X-Request-Hurried"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_TIMEOUT = re.compile(r"[0-9]{1,20}", re.ASCII)
+
+
+def uuid7(now_ns: Callable[[], int] = time.time_ns) -> str:
+    """A UUIDv7 (RFC 9562, method 3): 60 bits of time, ordered to 0.25 µs, then 62 random ones. Python 3.11 has none."""
+    ms, rest_ns = divmod(now_ns(), 1_000_000)
+    random = int.from_bytes(os.urandom(8)) >> 2
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # a third quicker than an f-string, and every request has one
+        ms >> 16, ms & 0xFFFF, (rest_ns << 12) // 1_000_000, 0x8000 | random >> 48, random & 0xFFFF_FFFF_FFFF,
+    )  # fmt: skip
+
+
+class RequestContext(NamedTuple):
+    """Identity and time budget of one request, read once at the door and passed on at each hop.
+
+    `is_hurried`: the client itself allowed less time than usual, and running out of it says nothing of the service.
+    Only the edge knows; behind it the header X-Request-Hurried says so.
+    """
+
+    request_id: str
+    trace_id: str | None
+    traceparent: str | None
+    deadline_s: float  # on the clock of `time.monotonic`
+    is_hurried: bool = False
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds left; zero or less means that the client has given up."""
+        return self.deadline_s - now
+
+    def outgoing_headers(self, now: float) -> dict[str, str]:
+        """Headers for the next hop, with the time already spent subtracted."""
+        headers = {REQUEST_ID: self.request_id, TIMEOUT_MS: str(max(1, int(self.remaining_s(now) * 1000)))}
+        if self.is_hurried:
+            headers[HURRIED] = "1"
+        if self.traceparent:
+            headers[TRACEPARENT] = self.traceparent
+        return headers
+
+
+def is_timeout(asked: str) -> bool:
+    """Whether a value of X-Request-Timeout-Ms says anything."""
+    return _TIMEOUT.fullmatch(asked) is not None
+
+
+def read_context(headers: Mapping[str, str], now: float, *, default_s: float, maximum_s: float) -> RequestContext:
+    """Take id, trace and deadline from `headers`; what is absent or malformed is made anew or defaulted.
+
+    A client may ask for more or less time than `default_s` with X-Request-Timeout-Ms, up to `maximum_s`.
+    """
+    request_id = headers.get(REQUEST_ID, "")
+    if not _REQUEST_ID.fullmatch(request_id):
+        request_id = uuid7()
+    trace = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
+    asked = headers.get(TIMEOUT_MS, "")
+    budget_s = int(asked) / 1000 if is_timeout(asked) else default_s
+    return RequestContext(
+        request_id=request_id,
+        trace_id=trace.group(1) if trace else None,
+        traceparent=trace.group(0) if trace else None,
+        deadline_s=now + min(budget_s, maximum_s),
+        is_hurried=HURRIED in headers,
+    )

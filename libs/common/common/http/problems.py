@@ -1,0 +1,126 @@
+"""Every error a client sees: an RFC 9457 problem document that never echoes input or exception text."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+CONTENT_TYPE = "application/problem+json"
+MAX_FIELD_ERRORS: Final = 20
+_MANY_ERRORS: Final = 1000  # the validator tells of all or of none, and a megabyte of unknown fields is 100,000
+
+SUPPORTED_ENCODINGS: Final = frozenset({"identity", "gzip"})
+"""What aiohttp unpacks well. Of others it answers some before the app has them, and takes the rest for plain bytes; of
+a `deflate` that breaks off it tells nobody, and who reads it waits for its end until the deadline."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_MESSAGES_WITH_INPUT: Final = {  # messages of the validator that would hold the input
+    "union_tag_invalid": "The tag is not one of those expected",
+    "uuid_parsing": "Input should be a valid UUID",
+    "url_parsing": "Input should be a valid URL",
+}
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with the request, and where."""
+
+    location: Literal["body", "query", "path", "header"]
+    field: Annotated[str, Field(description="Dotted path of the field; empty for the whole.")]
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details, with the request id to quote to support."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    request_id: str | None = None
+    errors: list[FieldError] = []
+
+
+class Problem(Exception):
+    """An answer other than success. Raise it anywhere below a handler; the middleware renders it."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str | None = None,
+        *,
+        type: str = "about:blank",
+        title: str | None = None,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or title or HTTPStatus(status).phrase)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.document = ProblemDocument(
+            type=type,
+            title=title or HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            errors=list(errors),
+            **(extra or {}),
+        )
+
+    def response(self, request_id: str | None = None) -> web.Response:
+        """Render as `application/problem+json`."""
+        body = self.document.model_copy(update={"request_id": request_id})
+        return web.Response(
+            status=self.status,
+            body=body.model_dump_json(exclude_none=True).encode(),
+            headers={**self.headers, "Content-Type": CONTENT_TYPE},
+        )
+
+
+def unavailable(detail: str, retry_after_s: float) -> Problem:
+    """503: we are full, or a store that this needs is down. `Retry-After` is rounded up, at least 1 s."""
+    return Problem(503, detail, headers={"Retry-After": str(max(1, -int(-retry_after_s // 1)))})
+
+
+def unsupported_encoding(coding: str, detail: str) -> Problem:
+    """415 that says, as RFC 9110 has it in 12.5.3, which coding is taken: without that it is about the media type."""
+    return Problem(415, detail, headers={"Accept-Encoding": coding})
+
+
+def check_content_encoding(coding: str | None) -> None:
+    """Raise Problem 415 for a Content-Encoding that no service unpacks."""
+    if coding is not None and coding.lower() not in SUPPORTED_ENCODINGS:
+        raise unsupported_encoding("gzip", "Content-Encoding can be gzip; leave it out of what is not packed.")
+
+
+def field_errors(error: ValidationError, location: Literal["body", "query", "path", "header"]) -> list[FieldError]:
+    """Name the fields that failed, at most MAX_FIELD_ERRORS, without their values: these can be secret."""
+    if error.error_count() > _MANY_ERRORS:
+        return [FieldError(location=location, field="", message=f"More than {_MANY_ERRORS} fields are not valid")]
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        FieldError(
+            location=location,
+            field=".".join(_name(part) for part in item["loc"]),
+            message=_MESSAGES_WITH_INPUT.get(item["type"], item["msg"]),
+        )
+        for item in details[:MAX_FIELD_ERRORS]
+    ]
+
+
+def invalid_json(error: ValidationError) -> Problem | None:
+    """400 with the parser's reason, which repeats nothing, if what was validated was no JSON: then the only error."""
+    if error.error_count() != 1:
+        return None
+    [found] = error.errors(include_url=False, include_input=False)
+    if found["type"] != "json_invalid":
+        return None
+    return Problem(400, f"The body is not valid JSON: {found['ctx']['error']}.")
+
+
+def _name(part: int | str) -> str:
+    """An unknown field's name is input too: it is repeated only when it looks like a name."""
+    return str(part) if isinstance(part, int) or _NAME.fullmatch(part) else "?"

@@ -1,0 +1,96 @@
+"""Records events before answers go out, and hashes client addresses so that none is ever stored."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter
+from redis.asyncio import Redis
+
+from common.contracts.events import CounterEvent, PredictionEvent
+from common.journal.journal import Journal, JournalFull
+from common.journal.publisher import Publisher
+from common.runtime import tasks
+from common.runtime.readiness import State
+from common.runtime.settings import StartError
+
+WhenFull = Literal["refuse", "drop"]
+
+
+class Recorder:
+    """`record` returns once the events are safe from the death of this process."""
+
+    def __init__(
+        self, journal: Journal, notify: Callable[[], None], when_full: WhenFull, registry: CollectorRegistry
+    ) -> None:
+        self._journal = journal
+        self._notify = notify
+        self._when_full = when_full
+        self._recorded = Counter("sluice_events_recorded", "Events appended to the journal.", registry=registry)
+        self._dropped = Counter("sluice_events_dropped", "Events lost because the journal was full.", registry=registry)
+        self.is_full = False
+
+    def record(self, events: Sequence[PredictionEvent | CounterEvent]) -> None:
+        """Append `events` with one write. Raises JournalFull unless EVENTS_WHEN_FULL=drop."""
+        try:
+            self._journal.append([event.model_dump_json(exclude_none=True).encode() for event in events])
+        except JournalFull:
+            self.is_full = True
+            if self._when_full == "refuse":
+                raise
+            self._dropped.inc(len(events))
+            return
+        self.is_full = False
+        self._recorded.inc(len(events))
+        self._notify()
+
+
+class ClientHasher:
+    """Keyed HMAC-SHA256 of a client address, cut to 128 bits; None when no key is set."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def __call__(self, address: str | None) -> str | None:
+        if not self._key or not address:
+            return None
+        return hmac.new(self._key, address.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:32]
+
+
+class EventPipeline:
+    """The recorder and the shipper behind it, with the state that `/readyz` shows."""
+
+    def __init__(self, recorder: Recorder, publisher: Publisher) -> None:
+        self.recorder = recorder
+        self._publisher = publisher
+
+    async def state(self) -> State:
+        """Degraded while events only pile up on disk, or while the journal is full."""
+        return "ok" if self._publisher.is_connected and not self.recorder.is_full else "degraded"
+
+
+@asynccontextmanager
+async def open_event_pipeline(
+    journal: Journal, redis: Redis, *, when_full: WhenFull, registry: CollectorRegistry, drain_s: float
+) -> AsyncIterator[EventPipeline]:
+    """Open the journal and ship it in the background; at the end drain for at most `drain_s` and close it.
+
+    Raises StartError when the journal's folder cannot be used.
+    """
+    try:
+        journal.open()
+    except JournalFull as error:
+        raise StartError(f"{error}: {journal.root}; set EVENTS_JOURNAL_DIR to a folder this user can write") from error
+    publisher = Publisher(journal, redis, registry)
+    task = asyncio.create_task(publisher.run(), name="journal shipper")
+    try:
+        yield EventPipeline(Recorder(journal, publisher.notify, when_full, registry), publisher)
+    finally:
+        try:
+            await tasks.cancel_and_wait(task)
+            await publisher.drain(drain_s)
+        finally:
+            journal.close()

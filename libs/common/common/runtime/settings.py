@@ -1,0 +1,202 @@
+"""Settings from the environment: exact names, bounds on every number, and one clear line when something is wrong."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, TypeVar, get_args
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, SecretStr, ValidationError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_LOOKS_LIKE: Final = "postgresql://user:password@host:5432/database, with any of /?#@[] in the password percent-encoded"
+
+
+def _plain_postgres(value: object) -> object:
+    """Check a PostgreSQL URL, and accept SQLAlchemy's spelling of it, because people have one at hand."""
+    if not isinstance(value, str):
+        return value
+    url = value.replace("postgresql+asyncpg://", "postgresql://", 1)
+    if not url.startswith(("postgresql://", "postgres://")) or not _is_url(url):
+        raise ValueError(f"it must look like {_LOOKS_LIKE}")
+    return url
+
+
+def _is_url(url: str) -> bool:
+    """Whether each host of a URL, which may list several as PostgreSQL's do, has a possible port or none.
+
+    A password that ends the address early would be read as a port, a path or a query, and be told in errors: so the
+    only `@` is the one before the hosts, and a query is of pairs.
+    """
+    try:
+        parts = urlsplit(url)
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        has_ports = all(urlsplit(f"//{host}").port != 0 for host in hosts)
+        return has_ports and url.count("@") == parts.netloc.count("@") <= 1
+    except ValueError:  # its message may hold the value
+        return False
+
+
+def is_web_address(url: str) -> bool:
+    """Whether it is http(s)://host, with a possible port or none, and whatever follows."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+PostgresUrl = Annotated[SecretStr, BeforeValidator(_plain_postgres)]
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line that names the cause and the cure."""
+
+
+class SettingsError(Exception):
+    """A variable is malformed, missing or unknown; the message is one line that names it."""
+
+
+class Settings(BaseModel):
+    """What every service reads. Field `x_y` is variable `X_Y`; empty means not set.
+
+    `prefixes` are the variable families this class owns: an unknown name under one of them stops the start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_",)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+    sluice_port_base: Annotated[int, Field(ge=1024, le=64_000)] = 8000
+    sluice_ops_host: str = "127.0.0.1"
+    sluice_drain_s: Seconds = 15.0
+
+    def postgres_connections(self) -> int:
+        """How many one process holds at the most."""
+        return 0
+
+
+class PostgresSettings(BaseModel):
+    """Where PostgreSQL is, and how long we wait for it."""
+
+    database_url: PostgresUrl
+
+
+class RedisSettings(BaseModel):
+    """Where Redis (or anything that speaks its protocol) is."""
+
+    redis_host: str = "localhost"
+    redis_port: Port = 6379
+    redis_db: Annotated[int, Field(ge=0, le=15)] = 0
+    redis_username: str = ""
+    redis_password: SecretStr = SecretStr("")
+    redis_tls: bool = False
+    redis_ca_file: FilePath | None = None
+    redis_cluster: bool = False
+    redis_timeout_s: Seconds = 2.0
+
+
+class EventsSettings(BaseModel):
+    """The prediction journal and the stream it is shipped to."""
+
+    events_journal_dir: Path = Path(".sluice/journal")
+    events_journal_max_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 40)] = 1 << 30
+    events_journal_keep_s: Seconds = 600.0
+    events_when_full: Literal["refuse", "drop"] = "refuse"
+    events_hash_key: SecretStr = SecretStr("")
+    events_store_text: bool = False
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
+    """Read `cls` from the environment, or raise SettingsError with one line that names the variable."""
+    env = os.environ if environ is None else environ
+    names = variables(cls)
+    _refuse_unknown(cls, env, names)
+    values = {}
+    for name, field in names.items():
+        value = _value(cls, field, name, env)
+        if value is not None:
+            values[field] = value
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def variables(cls: type[Settings]) -> dict[str, str]:
+    """Variable name to field name, for every setting of `cls`."""
+    return {field.upper(): field for field in cls.model_fields}
+
+
+class SecretFiles:
+    """The secret files of `cls` as they are now. Make it before `load`, so that it misses no change."""
+
+    def __init__(self, cls: type[Settings], environ: Mapping[str, str]) -> None:
+        names = [f"{name}_FILE" for name, field in variables(cls).items() if _is_secret(cls, field)]
+        self._digests = {path: _digest(path) for path in map(environ.get, names) if path}
+
+    def changed(self) -> int:
+        """How many hold something else by now, or are gone: content counts, not time."""
+        return sum(_digest(path) != digest for path, digest in self._digests.items())
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes().rstrip(b"\r\n")).digest()
+    except OSError:
+        return None
+
+
+def _is_secret(cls: type[Settings], field: str) -> bool:
+    return _mentions_secret(cls.model_fields[field].annotation)
+
+
+def _mentions_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_mentions_secret, get_args(annotation)))
+
+
+def _value(cls: type[Settings], field: str, name: str, env: Mapping[str, str]) -> str | None:
+    value = env.get(name)
+    if _is_secret(cls, field):
+        value = value.rstrip("\r\n") if value else None  # as of a file: what pasted it may have added a line end
+        if path := env.get(f"{name}_FILE"):
+            if value:
+                raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+            value = _file_content(f"{name}_FILE", path)
+    return value or None
+
+
+def _file_content(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{name} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SettingsError(f"{name} cannot be read: it is not UTF-8 text") from None
+
+
+def _refuse_unknown(cls: type[Settings], env: Mapping[str, str], names: Mapping[str, str]) -> None:
+    secret_files = {f"{name}_FILE" for name, field in names.items() if _is_secret(cls, field)}
+    known = names.keys() | secret_files
+    for name in sorted(env):
+        if name.startswith(cls.prefixes) and name not in known:
+            raise SettingsError(f"{name} is not a setting: check its spelling against .env.example")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # several variables that don't go together, which the reason names
+        return reason
+    name = str(first["loc"][0]).upper()
+    if first["type"] == "missing":
+        return f"{name} is not set: it is required (see .env.example)"
+    return f"{name} is not valid: {reason}"

@@ -1,0 +1,146 @@
+"""Events are on disk when `record` returns; a full journal refuses or drops as told; addresses become hashes."""
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from common.http.context import uuid7
+from common.journal.journal import Journal, JournalFull
+from common.journal.recorder import ClientHasher, Recorder, WhenFull, open_event_pipeline
+from common.runtime.settings import RedisSettings, StartError
+from common.stores.redis import create_client
+from launcher.valkey import Valkey
+
+
+def event(number: int = 1) -> CounterEvent:
+    return CounterEvent(id=uuid7(), at_us=number, route="/predict", outcome="limited", n=1)
+
+
+def settings(port: int, password: str = "") -> RedisSettings:
+    values = {"redis_host": "127.0.0.1", "redis_port": port, "redis_password": password, "redis_timeout_s": 60}
+    return RedisSettings.model_validate(values)
+
+
+@pytest.fixture
+async def redis(redis_url: str, valkey: Valkey) -> AsyncIterator[Redis]:
+    client = create_client(settings(valkey.port, valkey.password))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def absent_redis(free_port: Any) -> AsyncIterator[Redis]:
+    client = create_client(settings(free_port()))
+    yield client
+    await client.aclose()
+
+
+def recorder(root: Path, when_full: WhenFull) -> tuple[Recorder, Journal, CollectorRegistry]:
+    registry, journal = CollectorRegistry(), Journal(root, max_bytes=500)
+    journal.open()
+    return Recorder(journal, lambda: None, when_full, registry), journal, registry
+
+
+async def test_recorded_events__reach_the_stream_and_read_back_equal(tmp_path: Path, redis: Redis) -> None:
+    events = [event(number) for number in range(100)]
+    pipe_of = open_event_pipeline(
+        Journal(tmp_path), redis, when_full="refuse", registry=CollectorRegistry(), drain_s=60
+    )
+    async with pipe_of as pipe:
+        pipe.recorder.record(events[:60])
+        pipe.recorder.record(events[60:])
+    entries: Any = await redis.xrange(STREAM)
+    assert [EVENT_ADAPTER.validate_json(fields[EVENT_FIELD]) for _, fields in entries] == events
+    assert "null" not in json.dumps([fields for _, fields in entries])
+
+
+async def test_pipe_without_redis__is_degraded_and_keeps_the_events(tmp_path: Path, absent_redis: Redis) -> None:
+    journal = Journal(tmp_path)
+    pipe_of = open_event_pipeline(journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5)
+    async with pipe_of as pipe:
+        pipe.recorder.record([event()])
+        async with asyncio.timeout(60):
+            while await pipe.state() != "degraded":
+                await asyncio.sleep(0.01)
+    successor = Journal(tmp_path)
+    successor.open()
+    chunk = successor.next_chunk()
+    assert chunk is not None
+    assert len(chunk.payloads) == 1
+    successor.close()
+
+
+async def test_pipe_with_a_silent_server__closes_within_its_drain_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = create_client(settings(silent.getsockname()[1]))
+        registry = CollectorRegistry()
+        async with asyncio.timeout(20):
+            async with open_event_pipeline(
+                Journal(tmp_path), client, when_full="refuse", registry=registry, drain_s=0.3
+            ) as pipe:
+                pipe.recorder.record([event()])
+        await client.aclose()
+
+
+async def test_unusable_journal_folder__stops_the_start_and_names_the_cure(tmp_path: Path, absent_redis: Redis) -> None:
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file")
+    with pytest.raises(StartError, match=r"File exists.*EVENTS_JOURNAL_DIR"):
+        async with open_event_pipeline(
+            journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5
+        ):
+            pass
+
+
+def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
+    refusing, journal, registry = recorder(tmp_path, "refuse")
+    with pytest.raises(JournalFull):
+        while True:
+            refusing.record([event()])
+    assert refusing.is_full
+    assert registry.get_sample_value("sluice_events_dropped_total") == 0
+    chunk = journal.next_chunk()
+    assert chunk is not None
+    journal.mark_shipped(chunk)
+    refusing.record([event()])
+    assert not refusing.is_full
+    journal.close()
+
+
+def test_full_journal__drops_and_counts_when_told(tmp_path: Path) -> None:
+    dropping, journal, registry = recorder(tmp_path, "drop")
+    for _ in range(10):
+        dropping.record([event(), event()])
+    recorded = registry.get_sample_value("sluice_events_recorded_total") or 0
+    dropped = registry.get_sample_value("sluice_events_dropped_total") or 0
+    assert 0 < recorded < 20
+    assert recorded + dropped == 20
+    assert dropping.is_full
+    journal.close()
+
+
+def test_client_hash__is_keyed_stable_and_short() -> None:
+    hashed = ClientHasher("key")("192.0.2.1")
+    assert hashed == ClientHasher("key")("192.0.2.1")
+    assert hashed != ClientHasher("other")("192.0.2.1")
+    assert hashed is not None
+    assert re.fullmatch("[0-9a-f]{32}", hashed)
+
+
+def test_client_hash_of_a_header_that_is_no_text__is_one_too() -> None:
+    """Bytes that are not UTF-8 come as what Python writes in their place."""
+    assert ClientHasher("key")(b"\xff".decode(errors="surrogateescape")) is not None
+
+
+@pytest.mark.parametrize(("key", "address"), [("", "192.0.2.1"), ("key", None), ("key", "")])
+def test_client_hash_without_key_or_address__is_none(key: str, address: str | None) -> None:
+    assert ClientHasher(key)(address) is None
