@@ -1,12 +1,12 @@
 """Prometheus metrics of the edge's own work."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
-from prometheus_client import CollectorRegistry, Gauge, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from common.runtime.counters import Counts, Spreads
 from common.runtime.metrics import LATENCY_BUCKETS_S
 
 DECISION_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -18,39 +18,43 @@ class EdgeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._decisions = Counts("sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry)
-        self._refused = Counts(
+        decisions = Counter(
+            "sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry=registry
+        )
+        self._decisions = cache(decisions.labels)
+        self._refused = Counter(
             "sluice_edge_connections_refused",
             "Connections closed at once (full, or a share), or with answers that were not read (unread).",
             ["reason"],
-            registry,
+            registry=registry,
         )
-        batch = Spreads("sluice_edge_batch_keys", "Keys decided by one statement.", BATCH_BUCKETS, registry)
-        statement = Spreads(
+        self._batch = Histogram(
+            "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self._statement = Histogram(
             "sluice_edge_decision_seconds",
             "From the question to the store's answer, waiting included: the slowest decision of each statement.",
-            DECISION_BUCKETS_S,
-            registry,
+            buckets=DECISION_BUCKETS_S,
+            registry=registry,
         )
-        self._batch, self._statement = batch.at(), statement.at()
         self._store_up = Gauge("sluice_edge_store_up", "1 while limits are exact over all replicas.", registry=registry)
         self._replicas = Gauge("sluice_edge_replicas", "Edge processes on this database.", registry=registry)
-        self._upstream = Spreads(
+        self._upstream = Histogram(
             "sluice_edge_upstream_seconds",
             "Time from sending a request to the head of its answer.",
-            LATENCY_BUCKETS_S,
-            registry,
             ["upstream"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
         )
         self._in_flight = Gauge(
             "sluice_edge_upstream_in_flight", "Requests on their way to an upstream.", ["upstream"], registry=registry
         )
 
     def connection_refused(self, reason: str) -> None:
-        self._refused.add(reason)
+        self._refused.labels(reason).inc()
 
     def decided(self, policy: str, allowed: bool, source: str) -> None:
-        self._decisions.add(policy, "allowed" if allowed else "refused", source)
+        self._decisions(policy, "allowed" if allowed else "refused", source).inc()
 
     def batch(self, keys: int, seconds: float) -> None:
         self._batch.observe(keys)
@@ -76,7 +80,7 @@ class EdgeMetrics:
 
     def upstream_observer(self, name: str) -> Callable[[float], None]:
         """What one upstream's latencies go to."""
-        return self._upstream.at(name).observe
+        return self._upstream.labels(name).observe
 
 
 class _Bytes(Collector):

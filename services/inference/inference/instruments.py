@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from common.runtime.counters import Counts, Spread, Spreads
 from common.runtime.metrics import LATENCY_BUCKETS_S
 from inference.batcher import Batcher, BatchReport
 from inference.engine import ModelCard
@@ -31,17 +30,17 @@ class Instruments:
             "Tokens scored with padding; the padding share is 1 - batch_tokens_sum / padded_tokens.",
             registry=registry,
         )
-        self._texts = Counts(
+        self._texts = Counter(
             "sluice_inference_texts",
             "Texts answered: scored, found in the cache, shared with a request on its way, or failed alone.",
             ["source"],
-            registry,
+            registry=registry,
         )
-        self._refusals = Counts("sluice_inference_refusals", "Texts refused.", ["reason"], registry)
+        self._refusals = Counter("sluice_inference_refusals", "Texts refused.", ["reason"], registry=registry)
         for source in ("scored", "cached", "shared", "failed"):
-            self._texts.add(source, n=0)
+            self._texts.labels(source)
         for reason in ("overloaded", "deadline", "journal"):
-            self._refusals.add(reason, n=0)
+            self._refusals.labels(reason)
 
     def watch(self, batcher: Batcher, scorer: Scorer) -> None:
         """Show the queue, the cache and the workers."""
@@ -68,19 +67,19 @@ class Instruments:
 
     def answered(self, answer: Answer) -> None:
         if isinstance(answer, ScoringFailed):
-            self._texts.add("failed")
+            self._texts.labels("failed").inc()
         elif answer.cached:
-            self._texts.add("cached")
+            self._texts.labels("cached").inc()
         else:
-            self._texts.add("shared" if answer.shared else "scored")
+            self._texts.labels("shared" if answer.shared else "scored").inc()
             self._queue.observe(answer.queue_s)
             self._compute.observe(answer.compute_s)
 
     def refused(self, reason: str, texts: int) -> None:
-        self._refusals.add(reason, n=texts)
+        self._refusals.labels(reason).inc(texts)
 
-    def _spread(self, name: str, text: str, bounds: tuple[float, ...]) -> Spread:
-        return Spreads(f"sluice_inference_{name}", text, bounds, self._registry).at()
+    def _spread(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(f"sluice_inference_{name}", text, buckets=bounds, registry=self._registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"sluice_inference_{name}", text, registry=self._registry)
