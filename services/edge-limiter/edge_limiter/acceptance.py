@@ -32,7 +32,6 @@ _SHADOWED: Final = frozenset(
         "x-forwarded-host",
         "x-forwarded-proto",
         "x-real-ip",
-        "x-request-hurried",
         "x-request-id",
         "x-request-timeout-ms",
     }

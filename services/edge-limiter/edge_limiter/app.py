@@ -257,7 +257,6 @@ def _proxy(
         ),
         wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
         upstreams=upstreams,
-        budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
         budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
         refusals=refusals,
         shadows=shadows,

@@ -139,8 +139,7 @@ class Boundary:
         """The client hears of `error`; an answer that has begun can only be cut."""
         problem = problem_of(self.errors, error)
         passage.cause, passage.status = error, problem.status
-        is_the_clients = problem.status == 504 and passage.ctx.is_hurried
-        if passage.route is not None and not is_the_clients:
+        if passage.route is not None:
             self.proxy.refusals.count(problem.status, passage.route.pattern, passage.route.policy)
         if passage.out.has_begun:
             passage.out.cut()

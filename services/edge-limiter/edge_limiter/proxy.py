@@ -44,7 +44,6 @@ class Proxy:
     admin: Admin
     wrong_tokens: Rule
     upstreams: Mapping[str, UpstreamClient]
-    budget_s: float
     budgets_s: Mapping[str, float]
     refusals: Refusals
     shadows: Shadows
@@ -113,13 +112,9 @@ class Proxy:
             raise
 
     def _budget(self, passage: Passage, route: Route) -> None:
-        """The door's deadline, or the service's own where the client named none; or a note that it named a shorter."""
-        budget_s = self.budgets_s.get(route.service, self.budget_s)
-        if is_timeout(passage.request.fields.get("x-request-timeout-ms", "")):
-            if passage.ctx.deadline_s < passage.started_s + budget_s:
-                passage.ctx = passage.ctx._replace(is_hurried=True)
-        elif route.service in self.budgets_s:
-            passage.ctx = passage.ctx._replace(deadline_s=time.monotonic() + budget_s)
+        """Set the deadline of the service, unless the client sent one."""
+        if route.service in self.budgets_s and not is_timeout(passage.request.fields.get("x-request-timeout-ms", "")):
+            passage.ctx = passage.ctx._replace(deadline_s=time.monotonic() + self.budgets_s[route.service])
 
     def _refuses(self, passage: Passage, route: Route, rule: Rule, decision: Decision) -> bool:
         """Whether this decision is the end of the request: it counts, and tells the client."""

@@ -1,7 +1,4 @@
-"""Owns the rule that nothing is answered or refused off the record; every route of every protocol goes through here.
-
-What a client's own haste made late is no refusal of ours: it is exported, and not on record.
-"""
+"""Owns the rule that nothing is answered or refused off the record; every route of every protocol goes through here."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -37,7 +34,7 @@ class Answering:
         """No answer was withheld in the last moments because it could not be put on record."""
         return self.now() - self._unrecorded_at_s >= _CALM_S
 
-    def refused_now(self, route: str, text: str, deadline_s: float, *, is_hurried: bool) -> float | None:
+    def refused_now(self, route: str, text: str, deadline_s: float) -> float | None:
         """The `retry_after_s` of the Overloaded that `answer` would raise, counted alike; None if it would not.
 
         Nothing is raised: in a flood that would cost more than all else here.
@@ -45,23 +42,22 @@ class Answering:
         retry_after_s = self._scorer.retry_after_s([text], deadline_s)
         if retry_after_s is None or retry_after_s == math.inf:
             return None  # DeadlineExceeded: `answer` raises that
-        self._overloaded(route, [text], is_hurried)
+        self._refused(route, "overloaded", 1)
         return retry_after_s
 
     async def answer(self, caller: Caller, texts: Sequence[str]) -> list[Answer]:
         """One answer per text, in order, all on record when this returns.
 
-        Raises Overloaded, DeadlineExceeded and JournalFull, each counted, and on record unless it was haste.
+        Raises Overloaded, DeadlineExceeded and JournalFull, each counted and on record.
         """
         try:
             answers = await self._scorer.score(texts, caller.deadline_s)
             self._records.answered(caller, texts, answers, self.now() - caller.started_s)
         except Overloaded:
-            self._overloaded(caller.route, texts, caller.is_hurried)
+            self._refused(caller.route, "overloaded", len(texts))
             raise
         except DeadlineExceeded:
-            if not caller.is_hurried:
-                self._records.refused(caller.route, "timeout", len(texts))
+            self._records.refused(caller.route, "timeout", len(texts))
             self._instruments.refused("deadline", len(texts))
             raise
         except JournalFull:
@@ -71,13 +67,6 @@ class Answering:
         for answer in answers:
             self._instruments.answered(answer)
         return answers
-
-    def _overloaded(self, route: str, texts: Sequence[str], is_hurried: bool) -> None:
-        """Whom more time would have helped, and who allowed less than usual, is late of their own making."""
-        if is_hurried and self._scorer.retry_after_s(texts, math.inf) is None:
-            self._instruments.refused("deadline", len(texts))
-        else:
-            self._refused(route, "overloaded", len(texts))
 
     def _refused(self, route: str, reason: str, texts: int) -> None:
         self._records.refused(route, "unavailable", texts)

@@ -71,7 +71,6 @@ def caller(request: web.Request) -> Caller:
         client=request.app[CLIENT_HASHER](forwarded or request.remote),
         started_s=request.app[ANSWERING].now(),
         deadline_s=ctx.deadline_s,
-        is_hurried=ctx.is_hurried,
     )
 
 

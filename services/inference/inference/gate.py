@@ -66,7 +66,7 @@ def _refused(answering: Answering, body: bytes, ctx: RequestContext) -> float | 
         asked = PredictRequest.model_validate_json(body, strict=True)
     except ValidationError:
         return None  # the whole way says what is wrong with it
-    return answering.refused_now(PATH, asked.text, ctx.deadline_s, is_hurried=ctx.is_hurried)
+    return answering.refused_now(PATH, asked.text, ctx.deadline_s)
 
 
 class _Refusal(web.StreamResponse):

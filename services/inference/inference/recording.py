@@ -27,8 +27,7 @@ _NUL_STAND_IN: Final = "\N{SYMBOL FOR NULL}"  # PostgreSQL's text can't hold NUL
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, by which route, since when and until when, in seconds on the monotonic clock; `is_hurried` as
-    `RequestContext` has it."""
+    """The client of a request, its route, its start and its deadline, in seconds on the monotonic clock."""
 
     route: str
     request_id: str
@@ -36,7 +35,6 @@ class Caller:
     client: str | None
     started_s: float
     deadline_s: float
-    is_hurried: bool = False
 
 
 def require_recordable(card: ModelCard) -> None:

@@ -217,24 +217,6 @@ async def test_deadline_passed__is_504_and_is_counted(start: Any, stage: Any, re
     assert (event["kind"], event["outcome"], event["route"], event["n"]) == ("counter", "timeout", "/predict", 1)
 
 
-async def test_deadline_that_the_client_cut_short__is_refused_off_the_record(
-    start: Any, stage: Any, recorded_refusals: Any
-) -> None:
-    client = await start()
-    stage.hold()
-    first = asyncio.create_task(post(client, "/predict", {"text": "first"}))
-    await stage.entered()
-    hasty = {"X-Request-Hurried": "1"}
-    for told, timeout_ms, status in ((hasty, "0", 504), (hasty, "500", 504), ({}, "0", 504)):
-        headers = told | {"X-Request-Timeout-Ms": timeout_ms}
-        assert (await post(client, "/predict", {"text": "good"}, **headers))[0] == status
-    stage.release()
-    assert (await first)[0] == 200
-    value = client.service.registry.get_sample_value
-    assert value("sluice_inference_refusals_total", {"reason": "deadline"}) == 3
-    assert await recorded_refusals(1) == {("/predict", "timeout"): 1}
-
-
 async def test_full_journal__is_503_and_nothing_is_answered(start: Any) -> None:
     client = await start(events_journal_max_bytes=1 << 16, redis_port=1, inference_cache_bytes=0)
     statuses = [(await post(client, "/predict/batch", {"texts": ["good"] * 64}))[0] for _ in range(5)]

@@ -60,13 +60,6 @@ async def test_text_that_is_late_in_any_case__is_504_and_counted_as_that(pressed
     assert await recorded_refusals(1) == {("/predict", "timeout"): 1}
 
 
-async def test_haste__is_no_excuse_for_a_full_service(pressed: Any, recorded_refusals: Any) -> None:
-    async with pressed() as client:
-        for path, body in (("/predict", {"text": "bad"}), ("/predict/batch", {"texts": ["bad"]})):
-            assert (await client.post(path, json=body, headers={"X-Request-Hurried": "1"})).status == 503
-    assert await recorded_refusals(2) == {("/predict", "unavailable"): 1, ("/predict/batch", "unavailable"): 1}
-
-
 async def test_refusals__leave_nothing_to_the_collector(pressed: Any, circles: Callable[[str], list[str]]) -> None:
     async with pressed() as client:
         for path, body in (("/predict", {"text": "bad"}), ("/predict/batch", {"texts": ["bad"]})):

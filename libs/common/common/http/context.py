@@ -9,7 +9,6 @@ from typing import NamedTuple
 REQUEST_ID = "X-Request-ID"
 TRACEPARENT = "traceparent"
 TIMEOUT_MS = "X-Request-Timeout-Ms"
-HURRIED = "X-Request-Hurried"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -26,17 +25,12 @@ def uuid7(now_ns: Callable[[], int] = time.time_ns) -> str:
 
 
 class RequestContext(NamedTuple):
-    """Identity and time budget of one request, read once at the door and passed on at each hop.
-
-    `is_hurried`: the client itself allowed less time than usual, and running out of it says nothing of the service.
-    Only the edge knows; behind it the header X-Request-Hurried says so.
-    """
+    """Identity and deadline of one request, read once on arrival and passed on at each hop."""
 
     request_id: str
     trace_id: str | None
     traceparent: str | None
     deadline_s: float  # on the clock of `time.monotonic`
-    is_hurried: bool = False
 
     def remaining_s(self, now: float) -> float:
         """Seconds left; zero or less means that the client has given up."""
@@ -45,8 +39,6 @@ class RequestContext(NamedTuple):
     def outgoing_headers(self, now: float) -> dict[str, str]:
         """Headers for the next hop, with the time already spent subtracted."""
         headers = {REQUEST_ID: self.request_id, TIMEOUT_MS: str(max(1, int(self.remaining_s(now) * 1000)))}
-        if self.is_hurried:
-            headers[HURRIED] = "1"
         if self.traceparent:
             headers[TRACEPARENT] = self.traceparent
         return headers
@@ -73,5 +65,4 @@ def read_context(headers: Mapping[str, str], now: float, *, default_s: float, ma
         trace_id=trace.group(1) if trace else None,
         traceparent=trace.group(0) if trace else None,
         deadline_s=now + min(budget_s, maximum_s),
-        is_hurried=HURRIED in headers,
     )

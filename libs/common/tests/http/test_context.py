@@ -106,11 +106,3 @@ def test_next_hop__gets_the_time_that_is_left() -> None:
     assert context.outgoing_headers(101.25) == {"X-Request-ID": "r-1", "X-Request-Timeout-Ms": "3750"}
     assert context.outgoing_headers(200.0)["X-Request-Timeout-Ms"] == "1"
     assert context.remaining_s(200.0) < 0
-
-
-def test_haste__is_what_the_hop_before_says_and_is_passed_on() -> None:
-    assert not read({"X-Request-Timeout-Ms": "1"}).is_hurried
-    assert "X-Request-Hurried" not in read({}).outgoing_headers(100.0)
-    hurried = read({"X-Request-Hurried": "1"})
-    assert hurried.is_hurried
-    assert read(hurried.outgoing_headers(100.0)).is_hurried
