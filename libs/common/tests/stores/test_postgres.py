@@ -1,12 +1,11 @@
 """Pools that wait for their server, and migrations that run once however many start them."""
 
 import asyncio
-import socket
 import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -216,24 +215,6 @@ async def test_pool__never_opens_more_connections_than_its_size(database_url: st
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'probe-size'"
         counts = await asyncio.gather(*(pool.fetchval(query) for _ in range(20)))
     assert max(counts) == 2
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """Where connections are taken and nothing is ever said, as by a host that was lost."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        yield silent.getsockname()[1]
-
-
-async def test_silent_host__leaves_time_for_the_next_one(database_url: str, silent_port: int) -> None:
-    url = database_url.replace("@", f"@127.0.0.1:{silent_port},")
-    async with create_pool(url, schema="probe", application="probe", timeout_s=1) as pool:
-        assert await first_answer(pool) == 1
-
-
-def test_migrate__passes_over_a_silent_host(database_url: str, silent_port: int, package: Callable[..., str]) -> None:
-    migrate(database_url.replace("@", f"@127.0.0.1:{silent_port},"), package=package(FIRST), schema="probe")
-    assert fetch(database_url, "SELECT count(*) FROM probe.thing") == [(0,)]
 
 
 async def starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
