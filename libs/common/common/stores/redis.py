@@ -1,39 +1,32 @@
-"""The Redis client: one place for its address, its time limits, and no hidden retries."""
+"""Redis clients with one address, time limits and no hidden retries."""
 
-import asyncio
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from common.runtime.settings import RedisSettings
-from common.stores.names import look_up
 
-REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-"""What a Redis that is down, slow or restarting raises; TimeoutError is an OSError."""
+REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError)
+"""Errors of a Redis server that is down, slow or restarting. TimeoutError is an OSError."""
 
 
 class _ReconnectOnReadOnly(Connection):
-    """Is closed after it refused to write, and the next command dials anew: a master that became a replica keeps its
-    clients and answers their pings, while its address may long lead to the new one. In a cluster it answers MOVED.
-    """
+    """Reconnects after the server refused a write, because the address may lead to a new master by then.
 
-    async def _connect(self) -> None:
-        async with asyncio.timeout(self.socket_connect_timeout):
-            await look_up(self.host)
-        await super()._connect()  # type: ignore[no-untyped-call]  # the library gives it no types
+    A master that became a replica keeps its clients and answers their pings.
+    """
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return await super().read_response(*args, **kwargs)
         except ReadOnlyError:
-            # Once the pool has it back: a pipeline has more answers to read.
-            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # the library gives it no types
+            # Takes effect when the connection returns to the pool: a pipeline has more responses to read.
+            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py has no types for it
             raise
 
 
@@ -41,28 +34,18 @@ class _ReconnectOnReadOnlyTls(_ReconnectOnReadOnly, SSLConnection):
     pass
 
 
-class _Cluster(RedisCluster):
-    """As lazy as the other client; and mends two faults of the library when many tasks share one that has to find its
-    nodes (again): they end each other's connections, and one that is ended while it opens raises AttributeError.
-    """
+class _LazyCluster(RedisCluster):
+    """Connects at the first command, as `Redis` does, not when it is entered."""
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        await self.initialize()  # does nothing when it has looked
-        try:
-            return await super().execute_command(*args, **kwargs)
-        except AttributeError as error:
-            raise RedisConnectionError("ended while it was opened") from error
-
 
 def create_client(settings: RedisSettings, *, timeout_s: float | None = None) -> Redis:
-    """A lazy client: it connects on first use, so a service starts with Redis absent.
+    """Return a client that connects at its first command, so that a service starts without Redis.
 
-    The library's own retries are off (they made one GET take 8 s against a hung server): each caller decides.
-    `timeout_s` overrides the settings' for callers that block, such as a stream reader.
-    The client of a cluster has the methods of the other, and finds the node of each key itself.
+    redis-py's own retries are off, because one GET took 8 s against a hung server. `timeout_s` replaces
+    `redis_timeout_s` for callers that block, such as a stream reader.
     """
     limit_s = timeout_s or settings.redis_timeout_s
     options: dict[str, Any] = {
@@ -80,14 +63,14 @@ def create_client(settings: RedisSettings, *, timeout_s: float | None = None) ->
         "max_connections": 64,
     }
     if settings.redis_cluster:
-        return cast(Redis, _Cluster(**options, require_full_coverage=False))
+        return cast(Redis, _LazyCluster(**options, require_full_coverage=False))
     client = Redis(**options, db=settings.redis_db)
     client.connection_pool.connection_class = _ReconnectOnReadOnlyTls if settings.redis_tls else _ReconnectOnReadOnly
     return client
 
 
 async def run_id(redis: Redis, key: str) -> str:
-    """Changes when another server process holds `key`."""
+    """Return the id of the server process that holds `key`; a restart or a failover changes it."""
     if isinstance(redis, RedisCluster):
         await redis.initialize()
         info = await redis.info("server", target_nodes=redis.get_node_from_key(key))
@@ -97,9 +80,9 @@ async def run_id(redis: Redis, key: str) -> str:
 
 
 async def check_writable(redis: Redis, stream: str) -> None:
-    """Raises one of REDIS_ERRORS while the server that holds `stream` takes no writes: it is full, or its disk is.
+    """Raise one of REDIS_ERRORS if the server that holds `stream` refuses writes, such as when its memory is full.
 
-    The entry has an id that no stream takes, so nothing is ever written, nor made where there is none.
+    Redis rejects the id `0-0`, so nothing is written and no stream is created.
     """
     try:
         await redis.xadd(stream, {"": ""}, id="0-0")
