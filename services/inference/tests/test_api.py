@@ -17,7 +17,12 @@ def log_lines(own_logs: None) -> Any:
     """Call it for the log lines so far."""
     stream = io.StringIO()
     logs.configure("inference", log_format="json", stream=stream)
-    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def written() -> list[Json]:
+        logs.flush(60)
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    return written
 
 
 async def post(client: Any, path: str, body: Any, **headers: str) -> tuple[int, Json]:
