@@ -20,15 +20,14 @@ from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
 from analyst.markdown import to_markdown
 from analyst.model_state import ModelState
 from analyst.quota import Quota
-from analyst.ratelimit_headers import ratelimit_headers
 from analyst.report import NO_CALL, FallbackReason, Past, Report
 from common.contracts.aggregates import AggregateRequest
 from common.contracts.reports import AnalystHealth, ModelHealth
 from common.http.app import ErrorTable, context
 from common.http.context import RequestContext
-from common.http.negotiation import preferred
-from common.http.openapi import Header, operation
-from common.http.problems import FieldError, Problem, unavailable
+from common.http.openapi import Header, operation, preferred
+from common.http.problems import FieldError, Problem, retry_after, unavailable
+from common.http.ratelimit import Limit, rate_limit_headers, too_many_requests, whole_seconds
 
 MARKDOWN: Final = "text/markdown"
 JSON: Final = "application/json"
@@ -41,7 +40,6 @@ REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
 SPARE_POLICY: Final = "gemini-absolute"
 """What absolute times may take of it."""
-QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 CACHE_HEADERS: Final = (
     Header("X-Cache", "HIT, MISS or STALE.", "HIT"),
     Header(hdrs.AGE, "How many seconds old the report is.", "42"),
@@ -158,8 +156,10 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         answer = await _report(doorway, context(request), body)
         doorway.served(answer.report, answer.is_shared, time.monotonic() - started)
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
-        if answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
-            headers |= _quota_headers(doorway.quota, doorway.quota.last, is_spare=body.start is not None)
+        slot = doorway.quota.last
+        if slot is not None and answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
+            limit = _quota_limit(doorway.quota, slot, is_spare=body.start is not None)
+            headers |= dict(rate_limit_headers(limit))
         return _response(answer.report, answer.body, request, headers)
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
@@ -235,25 +235,17 @@ async def _no_ai(doorway: Doorway, reason: FallbackReason | None, *, is_spare: b
     if reason == "quota":
         with suppress(QuotaUnavailable):
             slot = await doorway.quota.look(is_spare=is_spare)
-            wait = {"Retry-After": str(max(1, math.ceil(slot.wait_s)))}
-            return Problem(
-                429,
-                "The quota of calls to the model is used up.",
-                type=QUOTA_EXCEEDED,
-                title="Quota exceeded",
-                headers=wait | _quota_headers(doorway.quota, slot, is_spare=is_spare),
-                extra={"violated-policies": [SPARE_POLICY if is_spare else QUOTA_POLICY]},
-            )
+            limit = _quota_limit(doorway.quota, slot, is_spare=is_spare)
+            return too_many_requests(limit, "The quota of calls to the model is used up.")
     return unavailable(f"No AI report can be made now ({reason}).", doorway.retry_after_s)
 
 
-def _quota_headers(quota: Quota, slot: Slot | None, *, is_spare: bool) -> dict[str, str]:
-    """Where the caller stands by `slot`, which tells of the whole quota."""
-    if slot is None:
-        return {}
+def _quota_limit(quota: Quota, slot: Slot, *, is_spare: bool) -> Limit:
+    """Return the caller's share of the quota. The time until it resets is known only while nothing is left."""
     share = quota.share(is_spare=is_spare)
-    policy, left = SPARE_POLICY if is_spare else QUOTA_POLICY, max(0, slot.remaining - quota.limit + share)
-    return ratelimit_headers(policy, limit=share, window_s=quota.window_s, left=left, wait_s=slot.wait_s)
+    remaining = max(0, slot.remaining - quota.limit + share)
+    reset_s = None if remaining or not slot.wait_s else whole_seconds(slot.wait_s)
+    return Limit(SPARE_POLICY if is_spare else QUOTA_POLICY, share, whole_seconds(quota.window_s), remaining, reset_s)
 
 
 def _archive(doorway: Doorway) -> Archive:
@@ -281,8 +273,8 @@ def _response(report: Report, body: bytes, request: web.Request, headers: dict[s
 
 def _failed(error: FlightFailed, retry_after_s: float) -> Problem:
     if error.code == METRICS_BROKEN:
-        headers = {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-        return Problem(502, "The metrics service gave an answer that its contract does not allow.", headers=headers)
+        detail = "The metrics service gave an answer that its contract does not allow."
+        return Problem(502, detail, headers=retry_after(retry_after_s))
     details = {
         "timeout": "The report was not ready in time.",
         "metrics_unavailable": "The metrics service is not reachable, and no earlier report is kept.",

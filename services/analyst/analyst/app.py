@@ -31,7 +31,7 @@ from analyst.telemetry import AnalystMetrics
 from analyst.writer import Budget
 from common.http.app import AppConfig, create_app
 from common.http.context import uuid7
-from common.http.specification import add_specification
+from common.http.openapi import add_openapi
 from common.runtime.loopback import is_loopback
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Check, Readiness, State
@@ -107,7 +107,7 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
             retry_after_s=settings.analyst_negative_ttl_s,
         ),
     )
-    add_specification(
+    add_openapi(
         app,
         title="Sluice analyst",
         version=version("sluice-analyst"),

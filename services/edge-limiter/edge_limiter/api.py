@@ -9,9 +9,8 @@ from pydantic import BaseModel
 
 from common.contracts.reports import ModelHealth
 from common.http.app import ErrorTable
-from common.http.openapi import operation
+from common.http.openapi import openapi_document, operation
 from common.http.problems import Problem
-from common.http.specification import specification
 from edge_limiter.acceptance import Unacceptable
 from edge_limiter.admin import NotLocal, TokenNotSet, TokenRequired
 from edge_limiter.docs import add_docs
@@ -147,7 +146,7 @@ def add_routes(app: web.Application) -> dict[str, Any]:
     app.router.add_get("/health", read_health)
     app.router.add_get("/openapi.json", read_openapi)
     add_docs(app)
-    document = specification(app, title="Sluice", version=VERSION, description=DESCRIPTION)
+    document = openapi_document(app, title="Sluice", version=VERSION, description=DESCRIPTION)
     document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
     return document | {"tags": [{"name": "edge", "description": "What this is, and how it is."}]}
 

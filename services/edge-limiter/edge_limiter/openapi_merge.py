@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from common.http.specification import EXAMPLE_ID, LIMITS, components, header, problem
+from common.http.openapi import EXAMPLE_ID, components, header_ref, problem_ref
+from common.http.ratelimit import RATE_LIMIT_HEADERS
 from edge_limiter.policy import Decision, Policy
 from edge_limiter.ratelimit_headers import refusal
 from edge_limiter.routing import Route
@@ -88,7 +89,7 @@ def _public(operation: Document, name: str, route: Route, merged: Document) -> D
     operation_id = re.sub(r"\W", "_", f"{name}_{operation.get('operationId', '')}")
     public = {**operation, "tags": [name], "operationId": operation_id}
     if route.policy is not None:
-        limits = {each: header(each) for each in LIMITS}
+        limits = {each: header_ref(each) for each in RATE_LIMIT_HEADERS}
         for code, answer in public["responses"].items():
             if code.startswith("2"):
                 answer["headers"] = answer.get("headers", {}) | limits
@@ -103,7 +104,7 @@ def _add_problems(operation: Document, codes: Iterable[int], merged: Document) -
     """A service that answers a status in a shape of its own keeps it, beside the edge's problem document."""
     responses = operation["responses"]
     for code in codes:
-        answer = responses.setdefault(str(code), problem(code))
+        answer = responses.setdefault(str(code), problem_ref(code))
         if "$ref" not in answer:
             shared = merged["components"]["responses"][f"Problem{code}"]
             answer["content"] = shared["content"] | answer.get("content", {})

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Final
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.http.openapi import operation
-from common.http.specification import EXAMPLE_ID
+from common.http.openapi import EXAMPLE_ID, operation
 from inference.calls import ANSWERING, MAX_CHARACTERS, MAX_TEXTS, UNSCORABLE, Text, caller
 from inference.engine import ModelCard
 from inference.jobs import ScoringFailed

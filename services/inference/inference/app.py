@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from common.http.app import AppConfig, create_app
-from common.http.specification import add_specification
+from common.http.openapi import add_openapi
 from common.journal.journal import Journal
 from common.journal.recorder import ClientHasher, EventPipeline, open_event_pipeline
 from common.runtime.metrics import HttpMetrics, create_registry
@@ -58,7 +58,7 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
     app[READINESS] = readiness
     for protocol in (api, huggingface, oip):
         protocol.add_routes(app)
-    add_specification(
+    add_openapi(
         app,
         title="Sluice inference",
         version=version("sluice-inference"),

@@ -14,7 +14,7 @@ from common.contracts.base import Body, Window
 from common.contracts.thresholds import Alerts
 from common.http.app import ErrorTable
 from common.http.openapi import Header, operation
-from common.http.problems import FieldError, Problem, unavailable
+from common.http.problems import FieldError, Problem, retry_after, unavailable
 from metrics import examples
 from metrics.errors import InvalidField, StoreUnavailable, TooManyFollowers, TooManyOfOneClient, VersionConflict
 from metrics.resources import RESOURCES, deadline, fields_of_query, unanswerable
@@ -195,7 +195,7 @@ ERRORS: Final[ErrorTable] = {
     TooManyOfOneClient: lambda _: Problem(
         429,
         "Your address has as many open streams as allowed; close one, or poll POST /metrics/aggregated.",
-        headers={"Retry-After": str(round(RETRY_AFTER_S))},
+        headers=retry_after(RETRY_AFTER_S),
     ),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),
 }

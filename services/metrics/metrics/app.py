@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from common.http.app import AppConfig, create_app
 from common.http.client import create_session
-from common.http.specification import add_specification
+from common.http.openapi import add_openapi
 from common.runtime.loopback import is_loopback
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Check, Readiness, State
@@ -69,7 +69,7 @@ def create_service(settings: MetricsSettings) -> Service:
         )
     )
     app.add_routes(routes())
-    add_specification(
+    add_openapi(
         app,
         title="Sluice metrics",
         version=version("sluice-metrics"),

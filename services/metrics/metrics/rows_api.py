@@ -14,8 +14,7 @@ from pydantic import AwareDatetime, Field
 from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
 from common.contracts.base import Body, Window
 from common.contracts.events import Outcome
-from common.http.negotiation import preferred
-from common.http.openapi import operation
+from common.http.openapi import operation, preferred
 from metrics import examples
 from metrics.resources import RESOURCES, deadline, fields_of_query
 from metrics.windows import SECOND, Range, asked_range, span

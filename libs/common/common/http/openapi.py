@@ -1,141 +1,353 @@
-"""The decorator that validates requests by pydantic models, and notes what the specification says of them."""
+"""OpenAPI: a decorator that validates requests with pydantic, and the OpenAPI 3.1 document of an app.
+
+Also content negotiation, because operations describe every media type that they can return.
+"""
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import json
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
 
-from common.http.problems import FieldError, Problem, field_errors, invalid_json
+from common.http.context import REQUEST_ID
+from common.http.problems import CONTENT_TYPE, FieldError, Problem, ProblemDocument, field_errors, invalid_json
+from common.http.ratelimit import RATE_LIMIT_HEADERS
 
+Json = dict[str, Any]
 Model = type[BaseModel]
 Handler = Callable[..., Awaitable[web.StreamResponse | BaseModel]]
+
+JSON: Final = "application/json"
+EXAMPLE_ID: Final = "01a20bb1-f56a-74eb-ab6a-7aee04ea1360"
+
+_QUALITY: Final = re.compile(r"q=(0(\.[0-9]*)?|1(\.0*)?)", re.ASCII)
+_SCHEMAS: Final = "#/components/schemas/"
+_PROBLEMS: Final = {
+    400: "The request is malformed.",
+    401: "An admin token is required.",
+    403: "Not allowed for this client.",
+    404: "Not found.",
+    408: "The request did not arrive in time.",
+    409: "The request conflicts with the current state.",
+    412: "The resource changed since it was read.",
+    413: "The body is larger than this service accepts.",
+    414: "The request target is too long.",
+    415: "Send application/json.",
+    417: "The only supported expectation is 100-continue.",
+    422: "The request is well-formed but not valid.",
+    428: "Send If-Match with the ETag that you read.",
+    429: "Over a limit; try again after Retry-After.",
+    431: "The request headers are too large.",
+    500: "The service failed to answer; quote the request id.",
+    501: "The method or the transfer encoding is not supported.",
+    502: "A service behind this one cannot be reached or failed.",
+    503: "Full, or a store is down; try again after Retry-After.",
+    504: "The deadline passed before the response was ready.",
+    505: "Send HTTP/1.1.",
+}
+_HEADERS: Final[Json] = {
+    REQUEST_ID: {
+        "description": "The request id: the client's own if it is valid, otherwise a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+        "example": EXAMPLE_ID,
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before the next attempt.",
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 12,
+    },
+    "WWW-Authenticate": {
+        "description": "How to authenticate.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="sluice"',
+    },
+    **RATE_LIMIT_HEADERS,
+}
+_HEADERS_OF: Final[dict[int, tuple[str, ...]]] = {
+    401: ("WWW-Authenticate",),
+    429: ("Retry-After", *RATE_LIMIT_HEADERS),
+    503: ("Retry-After",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header of a request or of an answer."""
+    """The description of one request or response header."""
 
     name: str
     description: str
     example: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What the specification says about one handler."""
+    """A decorator for handlers that validates path, query and JSON body and passes them as `path`, `query`, `body`.
 
-    path: Model | None
-    query: Model | None
-    body: Model | None
-    response: Model | None
-    status: int
-    errors: tuple[int, ...]
-    responses: Mapping[int, BaseModel]
-    tag: str
-    summary: str
-    description: str
-    media: Mapping[str, str]
-    examples: tuple[BaseModel, ...]
-    request_headers: tuple[Header, ...]
-    response_headers: tuple[Header, ...]
-    validates: bool
+    A returned model is serialised with `status`. The docstring of the handler becomes summary (its first line) and
+    description. Raises Problem 415 for a body that is not `application/json`, 400 for invalid JSON, and 422 with every
+    invalid field. With `validates=False` the handler reads the request itself, and the models only describe it.
 
-    def example_of(self, model: Model) -> BaseModel | None:
-        """The first example that is a `model`."""
-        return next((example for example in self.examples if type(example) is model), None)
-
-
-def operation(
-    *,
-    path: Model | None = None,
-    query: Model | None = None,
-    body: Model | None = None,
-    response: Model | None = None,
-    status: int = 200,
-    errors: Sequence[int] = (),
-    responses: Mapping[int, BaseModel] | None = None,
-    tag: str = "",
-    media: Mapping[str, str] | None = None,
-    examples: Sequence[BaseModel] = (),
-    request_headers: Sequence[Header] = (),
-    response_headers: Sequence[Header] = (),
-    validates: bool = True,
-) -> Callable[[Handler], Callable[[web.Request], Awaitable[web.StreamResponse]]]:
-    """Validate path, query and JSON body into keyword arguments `path`, `query`, `body`; serialise the returned model.
-
-    The handler's docstring is its summary (first line) and description. Raises Problem 415 for a body that is not
-    `application/json`, 400 for one that is not JSON, and 422 naming every field that is wrong. With `validates` false
-    the handler reads the request itself, and the models only describe it.
-
-    The rest is for the specification: `errors` are answered by problem documents, `answers` by a model of their own, of
-    which an example stands there. `examples` are a `body`, a `response` or both. `media` are types other than JSON
-    that the answer can have, each with an example. `takes` and `sends` are headers of the request and of the answer.
+    The other fields are documentation: `errors` lists statuses of problem documents, and `responses` maps other
+    statuses to example models. `examples` holds a body, a response or both. `media` maps further media types of the
+    response to examples.
     """
 
-    def decorate(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    path: Model | None = None
+    query: Model | None = None
+    body: Model | None = None
+    response: Model | None = None
+    status: int = 200
+    errors: Sequence[int] = ()
+    responses: Mapping[int, BaseModel] = field(default_factory=dict)
+    tag: str = ""
+    media: Mapping[str, str] = field(default_factory=dict)
+    examples: Sequence[BaseModel] = ()
+    request_headers: Sequence[Header] = ()
+    response_headers: Sequence[Header] = ()
+    validates: bool = True
+
+    def __call__(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         @functools.wraps(handler)
         async def validated(request: web.Request) -> web.StreamResponse:
-            arguments = await _arguments(request, path, query, body) if validates else {}
+            arguments = await self._arguments(request) if self.validates else {}
             result = await handler(request, **arguments)
             if isinstance(result, web.StreamResponse):
                 return result
-            return web.Response(status=status, body=result.model_dump_json().encode(), content_type="application/json")
+            return web.Response(status=self.status, body=result.model_dump_json().encode(), content_type=JSON)
 
-        summary, _, description = (inspect.getdoc(handler) or handler.__name__).partition("\n")
-        validated.operation = Operation(  # type: ignore[attr-defined]  # functions take attributes; mypy has no type for it
-            path=path,
-            query=query,
-            body=body,
-            response=response,
-            status=status,
-            errors=tuple(errors),
-            responses=responses or {},
-            tag=tag,
-            summary=summary,
-            description=description.strip(),
-            media=media or {},
-            examples=tuple(examples),
-            request_headers=tuple(request_headers),
-            response_headers=tuple(response_headers),
-            validates=validates,
-        )
+        validated.operation = self  # type: ignore[attr-defined]  # mypy has no type for attributes of functions
         return validated
 
-    return decorate
+    async def _arguments(self, request: web.Request) -> dict[str, BaseModel]:
+        arguments: dict[str, BaseModel] = {}
+        errors: list[FieldError] = []
 
-
-async def _arguments(
-    request: web.Request, path: Model | None, query: Model | None, body: Model | None
-) -> dict[str, BaseModel]:
-    arguments: dict[str, BaseModel] = {}
-    errors: list[FieldError] = []
-    places: list[tuple[Literal["path", "query"], Model | None, Callable[[], dict[str, str]]]] = [
-        ("path", path, lambda: dict(request.match_info)),
-        ("query", query, lambda: dict(request.query)),
-    ]
-    for name, model, read in places:
-        if model is not None:
+        def validate(location: Literal["path", "query", "body"], read: Callable[[], BaseModel]) -> None:
             try:
-                arguments[name] = model.model_validate(read())
+                arguments[location] = read()
             except ValidationError as error:
-                errors += field_errors(error, name)
-    if body is not None:
-        try:
-            arguments["body"] = body.model_validate_json(await _json_bytes(request), strict=True)
-        except ValidationError as error:
-            if (problem := invalid_json(error)) is not None:
-                raise problem from None
-            errors += field_errors(error, "body")
-    if errors:
-        raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=errors)
-    return arguments
+                if location == "body" and (problem := invalid_json(error)) is not None:
+                    raise problem from None
+                errors.extend(field_errors(error, location))
+
+        if (path := self.path) is not None:
+            validate("path", lambda: path.model_validate(dict(request.match_info)))
+        if (query := self.query) is not None:
+            validate("query", lambda: query.model_validate(dict(request.query)))
+        if (body := self.body) is not None:
+            content = await _json_bytes(request)
+            validate("body", lambda: body.model_validate_json(content, strict=True))
+        if errors:
+            raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=errors)
+        return arguments
+
+    def example_of(self, model: Model) -> BaseModel | None:
+        return next((example for example in self.examples if type(example) is model), None)
+
+    @property
+    def problems(self) -> set[int]:
+        """The statuses that are answered with problem documents."""
+        codes = {*self.errors, 500}
+        if self.validates and self.body is not None:
+            codes |= {400, 413, 415}
+        if self.validates and (self.body or self.path or self.query):
+            codes.add(422)
+        return codes - self.responses.keys()
+
+
+operation = Operation  # reads as a decorator
 
 
 async def _json_bytes(request: web.Request) -> bytes:
-    if request.content_type != "application/json":
+    if request.content_type != JSON:
         raise Problem(415, "Send application/json.")
     return await request.read()
+
+
+def preferred(accept: Iterable[str], offered: Sequence[str]) -> str:
+    """Return the media type of `offered` that the `Accept` headers rank highest (RFC 9110, 12.5.1).
+
+    Equal q-values go to types that the client names, in its order; without any match the first is returned.
+    """
+    ranges: dict[str, tuple[float, int]] = {}
+    for position, part in enumerate(",".join(accept).lower().split(",")):
+        media, *parameters = (word.strip() for word in part.split(";"))
+        match = _QUALITY.fullmatch(next((word for word in parameters if word.startswith("q=")), "q=1"))
+        ranges.setdefault(media, (float(match[1]) if match else 0.0, position))
+
+    def rank(media: str) -> tuple[float, bool, int]:
+        for pattern in (media, f"{media.partition('/')[0]}/*", "*/*"):
+            if pattern in ranges:
+                quality, position = ranges[pattern]
+                return quality, bool(quality) and pattern == media, -position if pattern == media else 0
+        return 0.0, False, 0
+
+    return max(offered, key=rank)
+
+
+def add_openapi(app: web.Application, *, title: str, version: str, description: str = "") -> None:
+    """Serve `GET /openapi.json` for the routes added so far."""
+    document = json.dumps(openapi_document(app, title=title, version=version, description=description)).encode()
+
+    async def openapi(_request: web.Request) -> web.Response:
+        return web.Response(body=document, content_type=JSON)
+
+    app.router.add_get("/openapi.json", openapi)
+
+
+def openapi_document(app: web.Application, *, title: str, version: str, description: str = "") -> Json:
+    """Return the OpenAPI 3.1 document of the routes in `app` whose handlers are decorated with an Operation."""
+    routes = [
+        (route, route.resource.canonical, route.handler.operation)
+        for route in app.router.routes()
+        if hasattr(route.handler, "operation") and route.method != "HEAD" and route.resource is not None
+    ]
+    schemas = _Schemas([op for *_, op in routes])
+    paths: dict[str, Json] = {}
+    names: Counter[str] = Counter()
+    for route, path, op in routes:
+        name = route.handler.__name__
+        names[name] += 1
+        unique = name if names[name] == 1 else f"{name}_{names[name]}"  # one handler may serve several routes
+        item = _describe(unique, inspect.getdoc(route.handler) or name, op, schemas)
+        paths.setdefault(path, {})[route.method.lower()] = item
+    parts = components({code for *_, op in routes for code in op.problems})
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "description": description},
+        "paths": paths,
+        "components": {"schemas": schemas.used_in(paths, parts), **parts},
+    }
+
+
+def components(problems: Iterable[int]) -> Json:
+    """Return the shared responses for these problem statuses, and the shared headers."""
+    return {"responses": {f"Problem{code}": _problem(code) for code in sorted(problems)}, "headers": _HEADERS}
+
+
+def problem_ref(code: int) -> Json:
+    """Return a reference to a response of `components`."""
+    return {"$ref": f"#/components/responses/Problem{code}"}
+
+
+def header_ref(name: str) -> Json:
+    """Return a reference to a header of `components`."""
+    return {"$ref": f"#/components/headers/{name}"}
+
+
+def _header_refs(code: int) -> Json:
+    return {name: header_ref(name) for name in (REQUEST_ID, *_HEADERS_OF.get(code, ()))}
+
+
+def _problem(code: int) -> Json:
+    document = ProblemDocument(
+        title=HTTPStatus(code).phrase, status=code, detail=_PROBLEMS[code], request_id=EXAMPLE_ID
+    )
+    if code == 422:
+        error = FieldError(location="body", field="text", message="String should have at least 1 character")
+        document = document.model_copy(update={"title": "Invalid request", "errors": [error]})
+    content = {"schema": {"$ref": f"{_SCHEMAS}{ProblemDocument.__name__}"}, "example": document.model_dump(mode="json")}
+    return {"description": _PROBLEMS[code], "headers": _header_refs(code), "content": {CONTENT_TYPE: content}}
+
+
+class _Schemas:
+    """The JSON Schemas of all models, generated together so that shared models are defined once."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        inputs = {m for o in operations for m in (o.path, o.query, o.body) if m is not None}
+        outputs = {o.response for o in operations if o.response is not None} | {ProblemDocument}
+        outputs |= {type(example) for o in operations for example in o.responses.values()}
+        pairs: list[tuple[Model, Literal["validation", "serialization"]]] = [
+            *((m, "validation") for m in sorted(inputs, key=str)),
+            *((m, "serialization") for m in sorted(outputs, key=str)),
+        ]
+        self._named, top = models_json_schema(pairs, ref_template=f"{_SCHEMAS}{{model}}")
+        self._all: Json = top.get("$defs", {})
+
+    def input(self, model: Model) -> Json:
+        return self._named[model, "validation"]
+
+    def output(self, model: Model) -> Json:
+        return self._named[model, "serialization"]
+
+    def parameters(self, model: Model | None, location: str) -> list[Json]:
+        if model is None:
+            return []
+        schema = self._all[self.input(model)["$ref"].rsplit("/", 1)[1]]
+        required = schema["properties"].keys() if location == "path" else schema.get("required", ())
+        return [_parameter(name, location, name in required, each) for name, each in schema["properties"].items()]
+
+    def used_in(self, *parts: Json) -> Json:
+        """Return the schemas reachable from `parts`, which leaves out those that only listed parameters."""
+        used: Json = {}
+        pending: list[Any] = [*parts]
+        while pending:
+            for name in re.findall(f'"{_SCHEMAS}([^"]+)"', json.dumps(pending.pop())):
+                if name not in used:
+                    used[name] = self._all[name]
+                    pending.append(used[name])
+        return used
+
+
+def _parameter(name: str, location: str, required: bool, schema: Json) -> Json:
+    """Describe a parameter. It can be absent but never null, so null is removed from its schema."""
+    schema = dict(schema)
+    options = [option for option in schema.pop("anyOf", []) if option != {"type": "null"}]
+    schema |= options[0] if len(options) == 1 else {"anyOf": options} if options else {}
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    parameter = {"name": name, "in": location, "required": required, "schema": schema}
+    if "description" in schema:
+        parameter["description"] = schema.pop("description")
+    if examples := schema.pop("examples", None):
+        parameter["example"] = examples[0]
+    return parameter
+
+
+def _describe(name: str, doc: str, op: Operation, schemas: _Schemas) -> Json:
+    summary, _, description = doc.partition("\n")
+    item: Json = {"operationId": name, "summary": summary, "description": description.strip(), "tags": [op.tag]}
+    item["parameters"] = [*schemas.parameters(op.path, "path"), *schemas.parameters(op.query, "query")]
+    item["parameters"] += [{"name": each.name, "in": "header", **_header(each)} for each in op.request_headers]
+    item = {key: value for key, value in item.items() if value not in ("", [], [""])}
+    if op.body is not None:
+        content = {JSON: _example(schemas.input(op.body), op.example_of(op.body), omit_defaults=True)}
+        item["requestBody"] = {"required": True, "content": content}
+    responses = {op.status: _success(op, schemas)}
+    responses |= {code: _response(code, example, schemas) for code, example in op.responses.items()}
+    responses |= {code: problem_ref(code) for code in op.problems}
+    item["responses"] = {str(code): responses[code] for code in sorted(responses)}
+    return item
+
+
+def _success(op: Operation, schemas: _Schemas) -> Json:
+    content: Json = {media: {"example": text} for media, text in op.media.items()}
+    if op.response is not None:
+        content = {JSON: _example(schemas.output(op.response), op.example_of(op.response))} | content
+    headers = {REQUEST_ID: header_ref(REQUEST_ID)} | {each.name: _header(each) for each in op.response_headers}
+    return {"description": "Success", "headers": headers} | ({"content": content} if content else {})
+
+
+def _response(code: int, example: BaseModel, schemas: _Schemas) -> Json:
+    content = {JSON: _example(schemas.output(type(example)), example)}
+    return {"description": _PROBLEMS[code], "headers": _header_refs(code), "content": content}
+
+
+def _example(schema: Json, example: BaseModel | None, *, omit_defaults: bool = False) -> Json:
+    if example is None:
+        return {"schema": schema}
+    return {"schema": schema, "example": example.model_dump(mode="json", exclude_unset=omit_defaults)}
+
+
+def _header(header: Header) -> Json:
+    return {"description": header.description, "schema": {"type": "string"}, "example": header.example}

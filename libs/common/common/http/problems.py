@@ -80,9 +80,14 @@ class Problem(Exception):
         )
 
 
+def retry_after(seconds: float) -> dict[str, str]:
+    """Return the `Retry-After` header, rounded up and at least 1 s."""
+    return {"Retry-After": str(max(1, -int(-seconds // 1)))}
+
+
 def unavailable(detail: str, retry_after_s: float) -> Problem:
-    """503: we are full, or a store that this needs is down. `Retry-After` is rounded up, at least 1 s."""
-    return Problem(503, detail, headers={"Retry-After": str(max(1, -int(-retry_after_s // 1)))})
+    """Return the 503 of a service that is full or that lacks a store it needs."""
+    return Problem(503, detail, headers=retry_after(retry_after_s))
 
 
 def unsupported_encoding(coding: str, detail: str) -> Problem:

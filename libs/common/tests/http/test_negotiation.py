@@ -1,6 +1,6 @@
 import pytest
 
-from common.http.negotiation import preferred
+from common.http.openapi import preferred
 
 JSON, CSV, NDJSON = "application/json", "text/csv", "application/x-ndjson"
 

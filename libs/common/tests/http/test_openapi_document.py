@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 
 from common.http.app import AppConfig, create_app
-from common.http.openapi import Header, operation
-from common.http.specification import add_specification, specification
+from common.http.openapi import Header, add_openapi, openapi_document, operation
 from common.runtime.metrics import HttpMetrics
 
 
@@ -88,13 +87,13 @@ def create() -> web.Application:
     app.router.add_get("/text", get_text)
     app.router.add_post("/own", read_it_yourself)
     app.router.add_get("/internal", undocumented)
-    add_specification(app, title="Probe", version="1.2.3", description="A probe.")
+    add_openapi(app, title="Probe", version="1.2.3", description="A probe.")
     return app
 
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    return specification(create(), title="Probe", version="1")
+    return openapi_document(create(), title="Probe", version="1")
 
 
 async def test_specification__is_served_and_valid_openapi_3_1() -> None:
