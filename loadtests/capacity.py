@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
 from common.stores.postgres import create_pool
-from edge_limiter.lane import Query
-from edge_limiter.store import PostgresLog
+from edge_limiter.ratelimit.batcher import Query
+from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate, started
 from launcher.valkey import Valkey

@@ -17,9 +17,9 @@ from analyst.report import Grounding, Report, Windows
 from common.contracts.base import TimeRange
 from common.http.context import uuid7
 from common.stores.postgres import create_pool
-from edge_limiter.housekeeping import Housekeeping
-from edge_limiter.lane import Query
-from edge_limiter.store import PostgresLog
+from edge_limiter.ratelimit.batcher import Query
+from edge_limiter.ratelimit.housekeeping import Housekeeping
+from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.testing import migrate
 from metrics.database import Database
 from metrics.ledger import Ledger

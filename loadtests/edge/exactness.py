@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import asyncpg
 import structlog
 
-from edge_limiter.lane import Query, StoreUnavailable
-from edge_limiter.store import PostgresLog
+from edge_limiter.ratelimit.batcher import Query, StoreUnavailable
+from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import migrate, started

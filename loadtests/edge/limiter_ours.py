@@ -14,10 +14,10 @@ import time
 import asyncpg
 import uvloop
 
-from edge_limiter.lane import Query
-from edge_limiter.limiter import Limiter
-from edge_limiter.policy import Policy
-from edge_limiter.store import DECIDE, PostgresLog, columns
+from edge_limiter.ratelimit.batcher import Query
+from edge_limiter.ratelimit.limiter import Limiter
+from edge_limiter.ratelimit.policy import Policy
+from edge_limiter.ratelimit.postgres import DECIDE, PostgresLog, columns
 
 KEYS, LIMIT, WINDOW_S = 5_000, 1_000, 1
 BUCKETS = [b"client-%d" % number for number in range(KEYS)]

@@ -17,8 +17,8 @@ from topologies.pgbouncer import SERVER_CONNECTIONS, PgBouncer
 
 from common.contracts.events import EVENT_FIELD, STREAM
 from common.stores.postgres import create_pool
-from edge_limiter.lane import Query, StoreUnavailable
-from edge_limiter.store import PostgresLog
+from edge_limiter.ratelimit.batcher import Query, StoreUnavailable
+from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 from metrics.consumer import Consumer

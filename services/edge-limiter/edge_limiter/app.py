@@ -29,26 +29,26 @@ from common.stores.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.stores.redis import check_writable, create_client
 from edge_limiter.admin import Admin
 from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
+from edge_limiter.check.lookup import Limits
 from edge_limiter.documents import Documents
 from edge_limiter.door import Door
 from edge_limiter.entrance import create_door, warn_of_undeclared_proxy
 from edge_limiter.health import AskAnalyst, HealthReport, Probe
-from edge_limiter.housekeeping import Housekeeping
-from edge_limiter.identity import Clients
-from edge_limiter.limiter import Limiter
 from edge_limiter.limits import MAX_BODY_BYTES
-from edge_limiter.ops_limits import Limits
-from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import PolicyError
-from edge_limiter.policy_file import PolicyWatch, read_policies
+from edge_limiter.metrics import EdgeMetrics
 from edge_limiter.proxy import Proxy
+from edge_limiter.ratelimit.housekeeping import Housekeeping
+from edge_limiter.ratelimit.identity import Clients
+from edge_limiter.ratelimit.limiter import Limiter
+from edge_limiter.ratelimit.policy import PolicyError
+from edge_limiter.ratelimit.policy_file import PolicyWatch, read_policies
+from edge_limiter.ratelimit.policy_set import PolicySet, Rule
+from edge_limiter.ratelimit.postgres import CONNECT_TIMEOUT_S, PostgresLog
+from edge_limiter.ratelimit.shadow import Shadows
 from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
-from edge_limiter.shadow import Shadows
-from edge_limiter.store import CONNECT_TIMEOUT_S, PostgresLog
-from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.errors import BadGateway
 

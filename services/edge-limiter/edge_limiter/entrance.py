@@ -9,12 +9,12 @@ from edge_limiter.body import Room
 from edge_limiter.boundary import Boundary
 from edge_limiter.door import Door
 from edge_limiter.limits import Patience
+from edge_limiter.metrics import EdgeMetrics
 from edge_limiter.pages import Pages
 from edge_limiter.places import Places
 from edge_limiter.proxy import Proxy
 from edge_limiter.repeats import Repeats
 from edge_limiter.settings import EdgeSettings
-from edge_limiter.telemetry import EdgeMetrics
 from edge_limiter.unread import Unread
 
 log = structlog.get_logger()

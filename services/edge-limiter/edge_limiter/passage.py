@@ -3,9 +3,9 @@
 from common.http.app import CLIENT_LEFT
 from common.http.context import RequestContext
 from edge_limiter.connection import Connection
-from edge_limiter.identity import Client
 from edge_limiter.outgoing import Outgoing
-from edge_limiter.policies import Counted, Rule
+from edge_limiter.ratelimit.identity import Client
+from edge_limiter.ratelimit.policy_set import Counted, Rule
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, Target
 

@@ -11,19 +11,19 @@ from common.http.problems import CONTENT_TYPE, Problem, unavailable, unsupported
 from edge_limiter.admin import Admin, TokenRequired
 from edge_limiter.body import BodyTooLarge, NoRoom
 from edge_limiter.cost import cost_of
-from edge_limiter.identity import Client, Clients
-from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.passage import Passage
-from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.precheck import check_before_charge
+from edge_limiter.ratelimit.identity import Client, Clients
+from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
+from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
+from edge_limiter.ratelimit.policy_set import PolicySet, Rule
+from edge_limiter.ratelimit.shadow import Shadows
 from edge_limiter.ratelimit_headers import rate_limit, refusal
 from edge_limiter.refusals import Refusals
 from edge_limiter.relay import no_room, read_whole, request_body, send_answer, too_large
 from edge_limiter.repeats import Refused
 from edge_limiter.request import Request
 from edge_limiter.routing import Route, RouteTable
-from edge_limiter.shadow import Shadows
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.errors import BadGateway, UpstreamError, UpstreamOverloaded, UpstreamTimeout
 from edge_limiter.upstream.headers import Headers, forwardable_request_headers, forwardable_response_headers

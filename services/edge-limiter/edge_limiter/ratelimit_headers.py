@@ -3,7 +3,7 @@
 import functools
 from typing import Final, NamedTuple
 
-from edge_limiter.policy import Decision, Policy
+from edge_limiter.ratelimit.policy import Decision, Policy
 
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 

@@ -7,7 +7,7 @@ import hashlib
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from edge_limiter.policies import Rule
+from edge_limiter.ratelimit.policy_set import Rule
 from edge_limiter.routing import Route
 
 MOST_KNOWN: Final = 16_384

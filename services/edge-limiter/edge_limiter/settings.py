@@ -15,8 +15,8 @@ from common.runtime.settings import (
     is_web_address,
 )
 from common.service import Listen
-from edge_limiter.identity import parse_network
-from edge_limiter.policy import Policy, PolicyError
+from edge_limiter.ratelimit.identity import parse_network
+from edge_limiter.ratelimit.policy import Policy, PolicyError
 
 Limit = Annotated[int, Field(ge=1)]
 WindowS = Annotated[int, Field(ge=1, le=86_400)]

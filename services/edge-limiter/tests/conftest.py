@@ -59,7 +59,7 @@ class RunningEdge:
 @pytest.fixture(autouse=True)
 def patient_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Allow a busy machine time to connect."""
-    monkeypatch.setattr("edge_limiter.store.CONNECT_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("edge_limiter.ratelimit.postgres.CONNECT_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 from edge.exactness import WINDOW_US, Try, judge
 
-from edge_limiter.lane import Query
-from edge_limiter.limiter import Limiter
-from edge_limiter.policy import Policy
-from edge_limiter.store import LATE_IN_A_ROW, PostgresLog
+from edge_limiter.ratelimit.batcher import Query
+from edge_limiter.ratelimit.limiter import Limiter
+from edge_limiter.ratelimit.policy import Policy
+from edge_limiter.ratelimit.postgres import LATE_IN_A_ROW, PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 

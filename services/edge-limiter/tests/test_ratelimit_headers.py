@@ -3,7 +3,7 @@ import json
 import pytest
 
 from common.http.problems import ProblemDocument
-from edge_limiter.policy import Decision, Policy
+from edge_limiter.ratelimit.policy import Decision, Policy
 from edge_limiter.ratelimit_headers import QUOTA_EXCEEDED, rate_limit, refusal
 
 POLICY = Policy("predict", 60, 60)

@@ -12,8 +12,8 @@ from edge_limiter.api import EDGE
 from edge_limiter.app import DOOR
 from edge_limiter.door import Door
 from edge_limiter.limits import REPEAT_TRIES
-from edge_limiter.policies import Rule
-from edge_limiter.policy import Policy
+from edge_limiter.ratelimit.policy import Policy
+from edge_limiter.ratelimit.policy_set import Rule
 from edge_limiter.repeats import Refused, Repeats
 from edge_limiter.routes import ROUTES
 

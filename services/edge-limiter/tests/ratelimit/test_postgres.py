@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from edge_limiter.lane import Query, QueryResult, StoreUnavailable
-from edge_limiter.store import DECIDE, LATE_IN_A_ROW, PostgresLog, _jittered_s, columns
+from edge_limiter.ratelimit.batcher import Query, QueryResult, StoreUnavailable
+from edge_limiter.ratelimit.postgres import DECIDE, LATE_IN_A_ROW, PostgresLog, _jittered_s, columns
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge_limiter.policy import MAX_LIMIT, Decision
+from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision
 
 MAX_CHARGES: Final = 500_000
 """About 54 MB. Without a bound, a policy with a window of a day would store a day of admissions."""

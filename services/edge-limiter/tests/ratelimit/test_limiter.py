@@ -4,10 +4,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from edge_limiter.lane import Query, QueryResult, StoreUnavailable
-from edge_limiter.limiter import CostAboveLimit, DenyCache, Limiter, LimiterUnavailable
-from edge_limiter.local_log import InMemorySlidingLog
-from edge_limiter.policy import Decision, Policy
+from edge_limiter.ratelimit.batcher import Query, QueryResult, StoreUnavailable
+from edge_limiter.ratelimit.limiter import CostAboveLimit, DenyCache, Limiter, LimiterUnavailable
+from edge_limiter.ratelimit.local import InMemorySlidingLog
+from edge_limiter.ratelimit.policy import Decision, Policy
 
 POLICY = Policy("predict", 5, 60)
 KEY = b"client"

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from common.runtime.settings import StartError, load
 from edge_limiter.app import LIMITS, create_service
-from edge_limiter.policies import PolicySet
-from edge_limiter.policy import Policy, PolicyError
-from edge_limiter.policy_file import PolicyWatch, parse_policies
+from edge_limiter.ratelimit.policy import Policy, PolicyError
+from edge_limiter.ratelimit.policy_file import PolicyWatch, parse_policies
+from edge_limiter.ratelimit.policy_set import PolicySet
 from edge_limiter.settings import EdgeSettings
 
 StartEdge = Callable[..., Awaitable[Any]]

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from edge_limiter.lane import BATCH_KEYS, TICK_S, DecisionBatcher, Query, QueryResult, StoreUnavailable
-from edge_limiter.policy import Policy
+from edge_limiter.ratelimit.batcher import BATCH_KEYS, TICK_S, DecisionBatcher, Query, QueryResult, StoreUnavailable
+from edge_limiter.ratelimit.policy import Policy
 
 POLICY = Policy("predict", 10, 60)
 OTHER = Policy("predict", 20, 60)

@@ -9,9 +9,9 @@ from typing import Annotated, Final, Literal
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edge_limiter.identity import parse_network
-from edge_limiter.policies import PolicySet, Rule
-from edge_limiter.policy import Policy, PolicyError
+from edge_limiter.ratelimit.identity import parse_network
+from edge_limiter.ratelimit.policy import Policy, PolicyError
+from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 
 log = structlog.get_logger()
 

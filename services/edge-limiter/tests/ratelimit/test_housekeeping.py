@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from common.runtime.tasks import cancel_and_wait
 from common.stores.postgres import create_pool
-from edge_limiter.housekeeping import ALIVE_S, GRACE_S, PAGE, Housekeeping
+from edge_limiter.ratelimit.housekeeping import ALIVE_S, GRACE_S, PAGE, Housekeeping
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 

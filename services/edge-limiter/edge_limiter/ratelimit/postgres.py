@@ -18,7 +18,7 @@ import structlog
 from asyncpg.prepared_stmt import PreparedStatement
 
 from common.stores.postgres import POSTGRES_ERRORS, connect
-from edge_limiter.lane import Query, QueryResult, StoreUnavailable
+from edge_limiter.ratelimit.batcher import Query, QueryResult, StoreUnavailable
 
 log = structlog.get_logger()
 

@@ -12,9 +12,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from edge_limiter.lane import DecisionBatcher, Query, QueryResult, Store, StoreUnavailable
-from edge_limiter.local_log import InMemorySlidingLog
-from edge_limiter.policy import Decision, Policy
+from edge_limiter.ratelimit.batcher import DecisionBatcher, Query, QueryResult, Store, StoreUnavailable
+from edge_limiter.ratelimit.local import InMemorySlidingLog
+from edge_limiter.ratelimit.policy import Decision, Policy
 
 REMEMBERED_KEYS = 100_000
 """Clients in the deny cache and in the log of own admissions; about 40 MB when full."""

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_limiter.local_log import InMemorySlidingLog
-from edge_limiter.policy import MAX_LIMIT
+from edge_limiter.ratelimit.local import InMemorySlidingLog
+from edge_limiter.ratelimit.policy import MAX_LIMIT
 
 LIMIT, WINDOW_S = 7, 10.0
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from edge_limiter.identity import Client, Network, parse_address
-from edge_limiter.memo import MEMO_LENGTH
-from edge_limiter.policy import Policy, PolicyError
+from edge_limiter.ratelimit.identity import Client, Network, parse_address
+from edge_limiter.ratelimit.policy import Policy, PolicyError
 
 Identity = Literal["ip", "api-key"]
 
 _MEMO: Final = 4_096
+_MEMO_PATH_LENGTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class PolicySet:
         rules = self._found.get(key)
         if rules is None:
             rules = self._search(method, path, default)
-            if len(self._found) < _MEMO and len(path) <= MEMO_LENGTH:
+            if len(self._found) < _MEMO and len(path) <= _MEMO_PATH_LENGTH:
                 self._found[key] = rules
         return rules
 

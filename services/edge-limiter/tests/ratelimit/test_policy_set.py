@@ -2,9 +2,9 @@ import hashlib
 
 import pytest
 
-from edge_limiter.identity import Client, Clients, parse_network
-from edge_limiter.policies import PolicySet, Rule, digest_of
-from edge_limiter.policy import Policy
+from edge_limiter.ratelimit.identity import Client, Clients, parse_network
+from edge_limiter.ratelimit.policy import Policy
+from edge_limiter.ratelimit.policy_set import PolicySet, Rule, digest_of
 
 CLIENT = Clients().of("192.0.2.7")
 K1 = hashlib.sha256(b"k1").digest()

@@ -2,7 +2,7 @@ import ipaddress
 
 import pytest
 
-from edge_limiter.identity import Clients, parse_network
+from edge_limiter.ratelimit.identity import Clients, parse_network
 
 INGRESS = "10.0.0.1"
 CLIENTS = Clients(["10.0.0.0/8", "fd00::/8"])

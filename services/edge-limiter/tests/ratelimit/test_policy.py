@@ -1,6 +1,6 @@
 import pytest
 
-from edge_limiter.policy import MAX_LIMIT, Policy, PolicyError
+from edge_limiter.ratelimit.policy import MAX_LIMIT, Policy, PolicyError
 
 
 def test_limit_above_what_is_counted_exactly__is_refused_with_the_cure() -> None:

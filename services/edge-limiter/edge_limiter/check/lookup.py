@@ -8,9 +8,9 @@ from aiohttp import web
 
 from common.http.problems import Problem, unavailable
 from common.stores.postgres import POSTGRES_ERRORS
-from edge_limiter.identity import Clients
-from edge_limiter.limiter import Limiter
-from edge_limiter.policies import PolicySet, key_bucket
+from edge_limiter.ratelimit.identity import Clients
+from edge_limiter.ratelimit.limiter import Limiter
+from edge_limiter.ratelimit.policy_set import PolicySet, key_bucket
 
 RETRY_S: Final = 1.0
 USAGE: Final = "Ask with policy=NAME and either address=ADDRESS or key=SHA256, the digest of an API key in hexadecimal."

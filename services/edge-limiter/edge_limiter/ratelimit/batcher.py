@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from edge_limiter.policy import Decision, Policy
+from edge_limiter.ratelimit.policy import Decision, Policy
 
 BATCH_KEYS: Final = 128
 """A batch of 256 is slower: nothing overlaps the statement."""

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import Final
 
 from common.runtime import tasks
-from edge_limiter.identity import Client
-from edge_limiter.limiter import CostAboveLimit, Limiter, LimiterUnavailable
-from edge_limiter.policies import Counted
-from edge_limiter.policy import Policy
+from edge_limiter.ratelimit.identity import Client
+from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
+from edge_limiter.ratelimit.policy import Policy
+from edge_limiter.ratelimit.policy_set import Counted
 
 TIMEOUT_S: Final = 1.0
 MAX_PENDING: Final = 1_024
