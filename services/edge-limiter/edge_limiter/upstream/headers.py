@@ -14,6 +14,7 @@ HOP_BY_HOP: Final = frozenset(
 )
 _SET_BY_PROXY: Final = frozenset(
     "content-length expect forwarded host traceparent x-forwarded-for x-forwarded-host x-forwarded-port "
+    "x-forwarded-proto x-real-ip x-request-id x-request-timeout-ms".split()
 )
 _NOT_IN_REQUESTS: Final = HOP_BY_HOP | _SET_BY_PROXY
 _NOT_IN_RESPONSES: Final = HOP_BY_HOP | {"content-length", "server", "x-request-id"}
