@@ -1,0 +1,420 @@
+"""One client connection: reads requests with aiohttp's parser and has them answered one after the other.
+
+Replaces two methods of aiohttp's handler. `data_received` parses one request at a time: bytes behind it wait, so that a
+malformed request cannot take a well-formed one with it. `start` answers requests in the connection's own task, without
+aiohttp's request and response objects, which cost more than everything else here.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+import structlog
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
+
+from edge_limiter.server.connection_limits import UNREAD_HIGH_WATER_BYTES
+from edge_limiter.server.request import ClientDisconnected, Request
+from edge_limiter.server.response import ResponseWriter
+from edge_limiter.server.validation import (
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    MAX_TARGET_BYTES,
+    BadRequest,
+    from_parse_error,
+    head_too_large,
+    malformed,
+    origin_form,
+    parse_headers,
+    validate_head,
+)
+
+if TYPE_CHECKING:
+    from edge_limiter.server.http_server import HttpServer
+
+log = structlog.get_logger()
+
+READ_BUFFER_BYTES: Final = 32 << 10
+"""A body that is not read is buffered up to twice this size."""
+MAX_PIPELINED: Final = 32
+"""Requests answered from one read; then the connection closes, and the client may repeat the rest."""
+MAX_PENDING_BYTES: Final = 64 << 10
+"""Bytes kept behind the request in progress."""
+FIELD_BYTES: Final = 512
+"""About what a header takes in memory besides its bytes."""
+OVERHEAD_BYTES: Final = 64 << 10
+"""Chunk heads, extensions and trailers of one body: this much, plus eight times the body."""
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 4 << 20
+"""What is discarded after a connection's last response: closing with unread input would reset the connection."""
+
+
+class RequestHandler(web.RequestHandler):
+    """`client` is what the peer's address stands for, `task` answers the connection's requests."""
+
+    __slots__ = (
+        "_body_bytes_before",
+        "_body_left_bytes",
+        "_head_end",
+        "_held_bytes",
+        "_is_refusing",
+        "_is_upgrade",
+        "_lingers",
+        "_pending",
+        "_pipelined",
+        "_request",
+        "_server",
+        "_stage_bytes",
+        "_stage_started",
+        "_stalled_since",
+        "_tcp",
+        "_unparsed_bytes",
+        "bytes_in",
+        "client",
+        "peer",
+        "response",
+    )
+
+    peer: str
+    client: bytes | None
+    response: ResponseWriter
+    _tcp: asyncio.Transport
+
+    def __init__(self, server: "HttpServer", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop=loop, access_log=cast(object, None), keepalive_timeout=0)  # type: ignore[arg-type]
+        self._server = server
+        self._parser = self._create_parser()
+        self._request: Request | None = None
+        self._pending = b""
+        self._pipelined = 0
+        self._held_bytes = 0
+        self._stage_bytes = 0  # received of the present head or, after it, of the present body
+        self._head_end = b""  # the last bytes of a head that is not complete
+        self._body_left_bytes = 0  # of the present body, to be received; without meaning if it is chunked
+        self._unparsed_bytes = 0  # held by the parser behind the end of the present request
+        self._is_upgrade = False
+        self._stage_started = loop.time()
+        self._body_bytes_before = 0  # of the present body, when `_stage_started` was set
+        self._stalled_since: float | None = None
+        self._is_refusing = False
+        self._lingers = False
+        self.bytes_in = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._request is not None
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        return self._task_handler
+
+    def abort(self) -> None:
+        self._tcp.abort()
+
+    def close_if_idle(self) -> None:
+        if self._request is None:
+            self._tcp.close()
+
+    def enforce_timeouts(self, now: float) -> None:
+        """Refuse or close what takes too long; called about twice a second."""
+        timeouts, took_s = self._server.timeouts, now - self._stage_started
+        if self._stalled_since is not None:
+            if now - self._stalled_since > timeouts.send_s:
+                self.abort()
+        elif self._lingers or self._tcp.is_closing():
+            if took_s > (LINGER_S if self._lingers else timeouts.send_s):
+                self.abort()
+        elif self._request is None:
+            if self._stage_bytes and took_s > timeouts.head_s:
+                self._refuse(BadRequest(408, "The head of the request did not arrive in time."))
+            elif not self._stage_bytes and took_s > timeouts.keep_alive_s:
+                self._tcp.close()
+        elif not self._request.is_complete and not self._is_refusing:
+            self._enforce_body_rate(self._request, now, took_s)
+
+    def _enforce_body_rate(self, request: Request, now: float, took_s: float) -> None:
+        timeouts, received_bytes = self._server.timeouts, request.content.total_bytes
+        if self._reading_paused:
+            self._stage_started, self._body_bytes_before = now, received_bytes
+        elif took_s > timeouts.body_s:
+            if received_bytes - self._body_bytes_before < timeouts.body_bytes_per_s * took_s:
+                self._refuse(BadRequest(408, "The body did not arrive in time."))
+            self._stage_started, self._body_bytes_before = now, received_bytes
+
+    # called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._tcp = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
+        self.client = self._server.client_of(self.peer)
+        if not self._server.limiter.acquire(self.client):
+            self._tcp.abort()
+            return
+        self._tcp.set_write_buffer_limits(UNREAD_HIGH_WATER_BYTES)
+        self.response = ResponseWriter(self._tcp, self._can_keep_alive, self._drain_helper)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        if self.transport is None:  # it was refused
+            return
+        if self._request is not None and not self._request.is_complete:
+            self._request.content.set_exception(ClientDisconnected())
+        self.response.detach()
+        self._release_memory()
+        self._server.slow_readers.remove(self)
+        super().connection_lost(error)
+        self._request, self._pending = None, b""
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled_since = self._loop.time()
+        self._server.slow_readers.add(self, self._tcp.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stalled_since = None
+        self._server.slow_readers.remove(self)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # aiohttp calls this after every read of a body
+            super().resume_reading(resume_parser)
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
+        if self._is_refusing or self._lingers:
+            self._discard(len(data))
+        elif self._request is not None and self._request.is_complete:
+            self._pend(data)
+        else:
+            self._parse(data)
+
+    # reading
+
+    def _create_parser(self) -> HttpRequestParser:
+        return HttpRequestParser(
+            self,
+            self._loop,
+            READ_BUFFER_BYTES,
+            max_line_size=MAX_TARGET_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+            max_msg_queue_size=1,  # pause after each request
+        )
+
+    def _parse(self, data: bytes) -> None:
+        """Parse to the end of one request. A head is parsed before what follows it, so that errors belong to one."""
+        if self._request is None:
+            if not self._stage_bytes:
+                data = data.lstrip(b"\r\n")  # empty lines before a request
+                self._stage_started = self._loop.time()
+            found = (self._head_end + data).find(b"\r\n\r\n")
+            end = found + 4 - len(self._head_end)
+            if found >= 0 and end < len(data):
+                self._feed(data[:end])
+                data = data[end:]
+        if self._is_refusing:
+            return
+        if self._request is not None and self._request.is_complete:
+            self._pend(data)
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Feed the parser, which pauses at the end of a request and keeps what is behind it."""
+        self._stage_bytes += len(data)
+        self._hold_memory(len(data))
+        assert self._parser is not None
+        try:
+            messages, _, _ = self._parser.feed_data(data)
+        except (HttpProcessingError, ValueError) as error:
+            self._refuse(malformed() if self._request is not None else from_parse_error(error))
+            return
+        if messages:
+            [(message, content)] = messages
+            self._begin(message, content)
+        elif self._request is None:
+            self._hold_memory(FIELD_BYTES * data.count(b"\n"))
+            self._head_end = (self._head_end + data)[-3:]
+        elif data:
+            self._count_unparsed(self._request, data)
+        self._enforce_size()
+
+    def _begin(self, message: RawRequestMessage, content: StreamReader) -> None:
+        """Have the request answered whose head was parsed."""
+        self._stage_bytes, self._body_bytes_before, self._head_end = 0, 0, b""
+        self._stage_started = self._loop.time()
+        self._hold_memory(FIELD_BYTES * len(message.raw_headers))
+        try:
+            request = self._validated(message, content)
+        except BadRequest as error:
+            self._is_refusing = True
+            request = Request(message.method, "", [], {}, self.peer, content, error=error)
+        self._is_upgrade = message.upgrade
+        self._body_left_bytes = (request.length or 0) - content.total_bytes
+        self._answer(request)
+
+    def _validated(self, message: RawRequestMessage, content: StreamReader) -> Request:
+        headers, fields = parse_headers(message.raw_headers)
+        validate_head(message.method, message.version, fields)
+        target = message.path if message.path.startswith("/") else origin_form(message.path, fields)
+        request = Request(
+            message.method,
+            target,
+            headers,
+            fields,
+            self.peer,
+            content,
+            is_http10=message.version == (1, 0),
+            keep_alive=not message.should_close,
+        )
+        if "expect" in fields:
+            request.on_first_wait = self.response.send_continue
+        return request
+
+    def _count_unparsed(self, request: Request, data: bytes) -> None:
+        """Note how much of `data`, the last read, is behind the end of `request` and waits in the parser.
+
+        The end of a chunked body is found by the parser alone. Where all of such a read could belong to the next
+        request, all of it is counted.
+        """
+        if "transfer-encoding" in request.fields:
+            self._unparsed_bytes = 0 if data.endswith(b"\r\n\r\n") else len(data)
+        elif len(data) > self._body_left_bytes:
+            self._unparsed_bytes = len(data[self._body_left_bytes :].strip(b"\r\n"))
+        self._body_left_bytes -= len(data)
+
+    def _answer(self, request: Request) -> None:
+        self._request = request
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Refuse the request being received, and read nothing after it."""
+        self._is_refusing = True
+        if self._request is not None:
+            self._request.content.set_exception(error)
+        else:
+            self._answer(Request("", "", [], {}, self.peer, error=error))
+
+    def _enforce_size(self) -> None:
+        request = self._request
+        if request is None:
+            if self._stage_bytes > 2 * MAX_HEAD_BYTES:
+                self._refuse(head_too_large())
+        elif not request.is_complete:
+            if self._stage_bytes - 9 * request.content.total_bytes > OVERHEAD_BYTES:
+                self._refuse(malformed())
+        else:
+            return
+        if self._server.budget.is_exceeded and not self._is_refusing and self._stage_bytes:
+            self._refuse(BadRequest(503, "Too many bytes of requests are in memory."))
+
+    def _pend(self, data: bytes) -> None:
+        """Keep what comes behind the request in progress."""
+        self._pending += data
+        self._hold_memory(len(data))
+        if self._server.budget.is_exceeded and self._pending:
+            self.abort()
+        elif len(self._pending) > MAX_PENDING_BYTES and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+
+    def _discard(self, size_bytes: int) -> None:
+        self._stage_bytes += size_bytes
+        if self._stage_bytes > LINGER_BYTES:
+            self.abort()
+
+    def _hold_memory(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        self._server.budget.held_bytes += size_bytes
+
+    def _release_memory(self) -> None:
+        self._server.budget.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    # answering
+
+    async def start(self) -> None:
+        """Answer the requests of this connection, one after the other; aiohttp runs it as the connection's task."""
+        while await self._answer_next():
+            pass
+        self._finish()
+
+    async def _answer_next(self) -> bool:
+        """Whether the connection can take another request."""
+        if self._request is None:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        request, response = self._request, self.response
+        assert request is not None
+        response.reset(request)
+        try:
+            await self._server.handle(request, response)
+            if not response.has_ended:
+                response.abort()
+            if response.closes:
+                return False
+            while not request.is_complete:
+                await request.content.readany()
+            if self._paused:
+                await self._drain_helper()  # responses would pile up
+        except (BadRequest, ClientDisconnected, ConnectionError):
+            return False
+        except Exception:
+            log.exception("request handler failed")
+            response.abort()
+            return False
+        return self._go_on()
+
+    def _can_keep_alive(self) -> bool:
+        request = self._request
+        if request is None or self._is_refusing or self._server.is_draining or not request.keep_alive:
+            return False
+        return request.is_drainable and self._pipelined < MAX_PIPELINED
+
+    def _go_on(self) -> bool:
+        """Parse what waits behind the answered request. False if there is nothing and the server is draining."""
+        self._request = None
+        self._release_memory()
+        assert self._parser is not None
+        self._parser.message_consumed()
+        pending, self._pending = self._pending, b""
+        if self._is_upgrade:
+            pending = self._discarded_by_upgrade() + pending
+        self._stage_started, self._stage_bytes = self._loop.time(), self._unparsed_bytes
+        if self._unparsed_bytes:
+            self._hold_memory(self._unparsed_bytes + MAX_HEADERS * FIELD_BYTES)
+            self._unparsed_bytes = 0
+        self._parse(pending)
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+        self._pipelined = self._pipelined + 1 if self._request is not None else 0
+        return self._request is not None or not self._server.is_draining
+
+    def _discarded_by_upgrade(self) -> bytes:
+        """Return the bytes behind an ignored offer of another protocol. aiohttp's parser would discard them."""
+        assert self._parser is not None
+        self._parser.set_upgraded(True)
+        _, _, rest = self._parser.feed_data(b"")
+        self._parser, self._unparsed_bytes = self._create_parser(), 0
+        return rest
+
+    def _finish(self) -> None:
+        """Close after the last response. Input that was not read would reset the connection and lose the response."""
+        request, self._request = self._request, None
+        self._release_memory()
+        if self._tcp.is_closing():
+            return
+        self._stage_started, self._stage_bytes = self._loop.time(), 0
+        if self._pending or self._is_refusing or request is None or not request.is_complete:
+            self._lingers, self._pending = True, b""
+            self._tcp.write_eof()
+            if self._reading_paused or self._buffer_paused:
+                self._tcp.resume_reading()
+        else:
+            self._tcp.close()

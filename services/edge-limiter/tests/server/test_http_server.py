@@ -1,0 +1,436 @@
+"""The HTTP server over real sockets, with a handler that answers with the size of the body."""
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
+from edge_limiter.server.http_server import HttpServer
+from edge_limiter.server.request import Request
+from edge_limiter.server.response import ResponseWriter
+from edge_limiter.server.validation import BadRequest
+
+POST = b"POST /predict HTTP/1.1\r\nHost: edge\r\n"
+GATE = b"POST /gate HTTP/1.1\r\nHost: edge\r\n"
+EMPTY = b"Content-Length: 0\r\n\r\n"
+
+
+@dataclass
+class Site:
+    """A server on a port of its own. Requests for /gate wait for `gate`; `padding` makes responses longer."""
+
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+    slow_readers: SlowReaders = field(default_factory=SlowReaders)
+    max_connections: int = 100
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: list[Request] = field(default_factory=list)
+    cancelled: int = 0
+    padding: bytes = b""
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    server: HttpServer = field(init=False)
+    port: int = field(init=False)
+
+    async def start(self) -> None:
+        limiter = ConnectionLimiter(self.max_connections)
+        self.server = HttpServer(
+            self.handle, limiter=limiter, budget=self.budget, slow_readers=self.slow_readers, client_of=str.encode
+        )
+        listener = await asyncio.get_running_loop().create_server(self.server, "127.0.0.1", 0)
+        self.stack.callback(listener.close)
+        self.stack.push_async_callback(self.server.shutdown, 1)
+        self.port = listener.sockets[0].getsockname()[1]
+
+    async def handle(self, request: Request, response: ResponseWriter) -> None:
+        self.seen.append(request)
+        try:
+            if request.target == "/gate":
+                await self.gate.wait()
+            if request.error is not None:
+                raise request.error
+            body = b"" if request.target == "/unread" else await request.read(1 << 20)
+            response.send(200, [], b"%d" % len(body) + self.padding)
+        except BadRequest as error:
+            response.send(error.status, [], b"", close=True)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def connect(self, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.stack.callback(writer.close)
+        writer.write(data)
+        return reader, writer
+
+    async def exchange(self, data: bytes) -> bytes:
+        """Return everything that the server sends in response to `data` until it closes the connection."""
+        reader, _ = await self.connect(data)
+        async with asyncio.timeout(10):
+            return await reader.read()
+
+    async def received(self, count: int) -> None:
+        await until(lambda: self.server.bytes[0] >= count)
+
+    def advance(self, seconds: float) -> None:
+        """Sweep as if so much time had passed."""
+        self.server.sweep(asyncio.get_running_loop().time() + seconds)
+
+
+OpenSite = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def open_site() -> AsyncIterator[OpenSite]:
+    async with AsyncExitStack() as stack:
+
+        async def start(**options: object) -> Site:
+            site = Site(stack=stack, **options)  # type: ignore[arg-type]  # the dataclass checks the names
+            await site.start()
+            return site
+
+        yield start
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def status_of(reader: asyncio.StreamReader) -> int:
+    """Read one response with a Content-Length and return its status."""
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+    return int(head.split(b" ")[1])
+
+
+# how long a client may take
+
+
+async def test_head__not_complete_in_time__is_408(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, _ = await site.connect(POST[:20])
+    await site.received(20)
+    site.advance(14)
+    site.advance(16)
+    assert await status_of(reader) == 408
+    assert await reader.read() == b""
+
+
+async def test_head_behind_a_request_in_progress__is_not_late(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(GATE + EMPTY + POST[:20])
+    await site.received(len(GATE + EMPTY) + 20)
+    site.advance(100)
+    site.gate.set()
+    assert await status_of(reader) == 200
+    writer.write(POST[20:] + EMPTY)
+    assert await status_of(reader) == 200
+
+
+async def test_partial_head_behind_a_chunked_request__is_timed(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, _ = await site.connect(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + POST[:20])
+    assert await status_of(reader) == 200
+    site.advance(16)
+    assert await status_of(reader) == 408
+
+
+async def test_idle_connection__is_closed_after_the_keep_alive_time(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(POST + EMPTY)
+    assert await status_of(reader) == 200
+    site.advance(74)
+    writer.write(POST + EMPTY)
+    assert await status_of(reader) == 200
+    site.advance(76)
+    assert await reader.read() == b""
+
+
+async def test_body_below_the_minimum_rate__is_408(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, _ = await site.connect(POST + b"Content-Length: 9000\r\n\r\n" + b"x" * 100)
+    await until(lambda: site.seen and site.seen[0].content.total_bytes == 100)
+    site.advance(16)
+    assert await status_of(reader) == 408
+
+
+async def test_body_above_the_minimum_rate__is_waited_for(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(POST + b"Content-Length: 9000\r\n\r\n" + b"x" * 2_000)
+    await until(lambda: site.seen and site.seen[0].content.total_bytes == 2_000)
+    site.advance(16)
+    writer.write(b"x" * 7_000)
+    assert await status_of(reader) == 200
+
+
+async def test_client_that_stops_reading__is_closed_after_the_send_time(open_site: OpenSite) -> None:
+    site = await open_site(padding=b"x" * (32 << 20))
+    await site.connect(POST + EMPTY)
+    await until(lambda: site.slow_readers.held_bytes)
+    site.advance(59)
+    assert site.server.connections
+    site.advance(61)
+    await until(lambda: not site.server.connections)
+
+
+async def test_slow_clients__do_not_delay_others(open_site: OpenSite) -> None:
+    site = await open_site(max_connections=1_000)
+    slow = [await site.connect(POST + (b"Content-Length: 100\r\n\r\n" if n % 2 else b"")) for n in range(100)]
+    reader, writer = await site.connect()
+    for _ in range(20):
+        writer.write(POST + b"Content-Length: 2\r\n\r\nab")
+        assert await status_of(reader) == 200
+    await until(lambda: len(site.server.connections) == 101)
+    site.advance(16)
+    assert {await status_of(reader) for reader, _ in slow} == {408}
+
+
+async def test_sweep__one_failing_connection__still_checks_the_others(open_site: OpenSite) -> None:
+    site = await open_site()
+    for _ in range(2):
+        await site.connect(POST[:20])
+    await site.received(40)
+    for connection in site.server.connections[:1]:
+        del connection._stage_started  # type: ignore[attr-defined]
+    with capture_logs() as logs:
+        site.advance(16)
+    await until(lambda: len(site.seen) == 1)
+    assert [line["event"] for line in logs] == ["connection check failed"]
+
+
+# reading and reusing connections
+
+
+async def test_connection__is_reused(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect()
+    for body in (b"", b"abc", b"x" * 300_000):
+        writer.write(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert await status_of(reader) == 200
+    writer.write(POST + b"Connection: close\r\n" + EMPTY)
+    assert await status_of(reader) == 200
+    assert await reader.read() == b""
+
+
+async def test_small_unread_body__is_discarded_and_the_connection_reused(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(POST.replace(b"/predict", b"/unread") + b"Content-Length: 5\r\n\r\nab")
+    assert await status_of(reader) == 200
+    writer.write(b"cde" + POST + EMPTY)
+    assert await status_of(reader) == 200
+
+
+async def test_large_unread_body__closes_the_connection_after_the_response(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(POST.replace(b"/predict", b"/unread") + b"Content-Length: 900000\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"Connection: close" in head
+    writer.write(b"x" * 900_000)
+    await writer.drain()
+    assert await reader.read() == b"0"
+
+
+async def test_client_that_sends_without_end_after_a_refusal__is_cut_off(open_site: OpenSite) -> None:
+    site = await open_site()
+    _, writer = await site.connect(b"\0\r\n\r\n")
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(20):
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+    await until(lambda: not site.server.connections)
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_expect_continue__interim_response_only_for_http_1_1(open_site: OpenSite, version: bytes) -> None:
+    site = await open_site()
+    head = b"POST / HTTP/%b\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n" % version
+    reader, writer = await site.connect(head)
+    if version == b"1.1":
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    else:
+        await until(lambda: site.seen and site.seen[0].on_first_wait is None)
+    writer.write(b"12")
+    assert await status_of(reader) == 200
+
+
+async def test_http_1_0__closes_the_connection(open_site: OpenSite) -> None:
+    site = await open_site()
+    response = await site.exchange(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 200") and b"Connection: close" in response
+
+
+async def test_absolute_form__authority_is_dropped(open_site: OpenSite) -> None:
+    site = await open_site()
+    targets = {
+        b"http://edge/a?b=c": "/a?b=c",
+        b"HTTP://EDGE/a": "/a",
+        b"https://edge": "/",
+        b"http://edge?b": "/?b",
+    }
+    for target in targets:
+        request = b"GET %b HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n" % target
+        assert (await site.exchange(request)).startswith(b"HTTP/1.1 200")
+    assert [request.target for request in site.seen] == list(targets.values())
+    assert (await site.exchange(b"GET http://other/ HTTP/1.1\r\nHost: edge\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_client_that_does_not_read__gets_no_second_response(open_site: OpenSite) -> None:
+    site = await open_site(padding=b"x" * (32 << 20))
+    reader, _ = await site.connect((POST + EMPTY) * 2)
+    await until(lambda: site.slow_readers.held_bytes)
+    assert len(site.seen) == 1
+    assert [await status_of(reader) for _ in range(2)] == [200, 200]
+
+
+async def test_small_chunks_of_a_large_body__are_not_overhead(open_site: OpenSite) -> None:
+    site = await open_site()
+    chunks = b"1\r\nx\r\n" * 30_000
+    body = b"80000\r\n" + b"x" * 0x80000 + b"\r\n" + chunks + b"0\r\n\r\n"
+    reader, _ = await site.connect(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+    assert await status_of(reader) == 200
+
+
+# connections and memory
+
+
+async def test_connections_over_the_maximum__are_closed_at_once(open_site: OpenSite) -> None:
+    site = await open_site(max_connections=1)
+    _, first = await site.connect()
+    await until(lambda: site.server.connections)
+    with capture_logs() as logs:
+        for _ in range(3):
+            reader, _ = await site.connect()
+            async with asyncio.timeout(5):
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+    assert [line["reason"] for line in logs] == ["full"]
+    first.close()
+    await until(lambda: not site.server.connections)
+    reader, _ = await site.connect(POST + EMPTY)
+    assert await status_of(reader) == 200
+
+
+async def test_partial_heads__count_until_they_are_answered_or_gone(open_site: OpenSite) -> None:
+    site = await open_site(budget=MemoryBudget(20_000))
+    reader, writer = await site.connect(POST + b"X-Long: " + b"a" * 5_000)
+    await until(lambda: site.budget.held_bytes > 5_000)
+    writer.write(b"\r\n" + EMPTY)
+    assert await status_of(reader) == 200
+    assert site.budget.held_bytes == 0
+    _, gone = await site.connect(POST + b"".join(b"%x:\r\n" % n for n in range(30)))
+    await until(lambda: site.budget.held_bytes > 30 * 500)  # what 30 fields take in memory
+    gone.close()
+    await until(lambda: site.budget.held_bytes == 0)
+
+
+async def test_memory_budget__exceeded__incomplete_requests_get_503(open_site: OpenSite) -> None:
+    site = await open_site(budget=MemoryBudget(20_000))
+    await site.connect(POST + b"X-Long: " + b"a" * 18_000)
+    await site.received(18_000)
+    reader, _ = await site.connect(POST + b"X-Long: " + b"a" * 9_000)
+    assert await status_of(reader) == 503
+    reader, _ = await site.connect(POST + EMPTY)
+    assert await status_of(reader) == 200
+
+
+async def test_bytes_behind_a_request_in_progress__count_and_are_bounded(open_site: OpenSite) -> None:
+    site = await open_site(budget=MemoryBudget(50_000))
+    reader, writer = await site.connect(GATE + EMPTY)
+    await until(lambda: site.seen)
+    writer.write(POST + EMPTY + POST + b"X-Long: " + b"a" * 20_000)
+    await until(lambda: site.budget.held_bytes > 20_000)
+    writer.write(b"a" * 300_000)
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            await reader.read()
+    assert site.budget.held_bytes == 0
+
+
+async def test_unread_responses_over_the_limit__cut_the_slowest(open_site: OpenSite) -> None:
+    site = await open_site(slow_readers=SlowReaders(40 << 20), padding=b"x" * (32 << 20))  # the kernel takes a few MiB
+    slow, _ = await site.connect(POST + EMPTY)
+    await until(lambda: site.slow_readers.held_bytes)
+    reader, _ = await site.connect(POST + EMPTY)
+    assert await status_of(reader) == 200
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await slow.readexactly(32 << 20)
+    await until(lambda: not site.slow_readers.held_bytes)
+
+
+# how connections end
+
+
+async def test_client_that_leaves__cancels_its_handler_and_frees_its_memory(open_site: OpenSite) -> None:
+    site = await open_site()
+    _, writer = await site.connect(GATE + b"Content-Length: 3\r\n\r\nabc")
+    await until(lambda: site.seen)
+    writer.close()
+    await until(lambda: site.cancelled)
+    assert not site.server.connections
+    assert site.budget.held_bytes == 0
+
+
+async def test_client_that_leaves_within_its_body__cancels_its_handler(open_site: OpenSite) -> None:
+    site = await open_site()
+    _, writer = await site.connect(POST + b"Content-Length: 300\r\n\r\nabc")
+    await until(lambda: site.seen)
+    writer.close()
+    await until(lambda: not site.server.connections)
+    assert site.budget.held_bytes == 0
+
+
+async def test_closed_connection__is_freed_without_the_collector(open_site: OpenSite) -> None:
+    site = await open_site()
+    gc.disable()
+    try:
+        reader, writer = await site.connect(POST + b"Content-Length: 3\r\n\r\nabc")
+        assert await status_of(reader) == 200
+        [connection] = site.server.connections
+        site.seen.clear()
+        writer.close()
+        await until(lambda: sys.getrefcount(connection) == 2)
+    finally:
+        gc.enable()
+
+
+async def test_drain__answers_a_new_request_and_closes(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect()
+    await until(lambda: site.server.connections)
+    site.server.start_draining()
+    writer.write(POST + b"Content-Length: 2\r\n\r\n12")
+    response = await reader.read()
+    assert response.startswith(b"HTTP/1.1 200") and b"Connection: close" in response
+
+
+async def test_shutdown__waits_for_requests_and_closes_idle_connections(open_site: OpenSite) -> None:
+    site = await open_site()
+    idle, _ = await site.connect()
+    reader, _ = await site.connect(GATE + EMPTY)
+    await until(lambda: site.seen)
+    site.server.pre_shutdown()
+    assert await idle.read() == b""
+    shutdown = asyncio.create_task(site.server.shutdown(20))
+    site.gate.set()
+    assert await status_of(reader) == 200
+    await shutdown
+    assert await reader.read() == b""
+
+
+async def test_shutdown__past_its_timeout__cancels_the_handler(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, _ = await site.connect(GATE + EMPTY)
+    await until(lambda: site.seen)
+    await site.server.shutdown(0)
+    assert site.cancelled == 1
+    with suppress(ConnectionResetError):
+        assert await reader.read() == b""
