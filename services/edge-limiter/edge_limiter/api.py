@@ -1,49 +1,23 @@
 """The edge's own pages, and what its errors become; the paths that it proxies are in `routes.py`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from pydantic import BaseModel
 
 from common.contracts.reports import ModelHealth
-from common.http.app import ErrorTable
 from common.http.openapi import openapi_document, operation
-from common.http.problems import Problem
-from edge_limiter.acceptance import Unacceptable
-from edge_limiter.admin import NotLocal, TokenNotSet, TokenRequired
-from edge_limiter.docs import add_docs
+from edge_limiter.docs import docs_handlers
 from edge_limiter.documents import Documents
 from edge_limiter.health import Health, HealthReport, Part
-from edge_limiter.proxy import Proxy
-from edge_limiter.routing import BadTarget, Route
+from edge_limiter.proxy.handler import LocalHandler
+from edge_limiter.routing import Route, RouteTable
+from edge_limiter.server.request import Request
+from edge_limiter.upstream.client import UpstreamClient
 
 VERSION: Final = version("sluice-edge-limiter")
-
-ERRORS: Final[ErrorTable] = {
-    BadTarget: lambda error: Problem(
-        400, str(error), title="Malformed request target", headers={"Connection": "close"}
-    ),
-    Unacceptable: lambda error: Problem(
-        error.status,
-        error.detail,
-        headers={"Connection": "close"} | ({"Retry-After": "1"} if error.status == 503 else {}),
-    ),
-    TokenRequired: lambda _: Problem(
-        401, "Send the admin token as Authorization: Bearer.", headers={"WWW-Authenticate": 'Bearer realm="sluice"'}
-    ),
-    TokenNotSet: lambda _: Problem(
-        403,
-        "No admin token is set, and other machines can reach the edge, perhaps through a proxy: set EDGE_ADMIN_TOKEN.",
-    ),
-    NotLocal: lambda _: Problem(
-        403,
-        "No admin token is set, so this takes only direct requests whose Host is localhost or 127.0.0.1: "
-        "set EDGE_ADMIN_TOKEN.",
-    ),
-}
-
 
 DESCRIPTION: Final = """\
 Text classification behind exact limits.
@@ -80,18 +54,6 @@ class Info(BaseModel):
     endpoints: list[Endpoint]
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """What the handlers need; opened with the app's resources."""
-
-    proxy: Proxy
-    health: HealthReport
-    documents: Documents
-
-
-EDGE: Final = web.AppKey("edge", Edge)
-
-
 _INFO: Final = Info(
     name="sluice",
     version=VERSION,
@@ -114,46 +76,43 @@ _FAILED: Final = _HEALTHY.model_copy(
 )
 
 
-@operation(response=Info, tag="edge", examples=[_INFO])
-async def read_info(request: web.Request) -> Info:
-    """What this service is, and what it offers."""
-    endpoints = [_endpoint(route) for route in request.app[EDGE].proxy.routes.routes]
-    return Info(
-        name="sluice", version=VERSION, docs="/docs", openapi="/openapi.json", health="/health", endpoints=endpoints
-    )
+def local_handlers(
+    routes: RouteTable, health: HealthReport, upstreams: Mapping[str, UpstreamClient]
+) -> dict[str, LocalHandler]:
+    """Return what answers the edge's own paths."""
+
+    @operation(response=Info, tag="edge", examples=[_INFO])
+    async def read_info(_request: Request) -> Info:
+        """What this service is, and what it offers."""
+        return _INFO.model_copy(update={"endpoints": [_endpoint(route) for route in routes.routes]})
+
+    @operation(response=Health, tag="edge", responses={503: _FAILED}, examples=[_HEALTHY])
+    async def read_health(_request: Request) -> web.Response:
+        """Whether predictions can be answered, and the state of each part.
+
+        200 while they can, also when a part is down and the edge answers without it (`degraded`); 503 when they can't.
+        """
+        report = await health.read()
+        status = 503 if report.status == "failed" else 200
+        return web.Response(status=status, body=report.model_dump_json().encode(), content_type="application/json")
+
+    async def read_openapi(_request: Request) -> web.Response:
+        return web.Response(body=await documents.read(), content_type="application/json")
+
+    # @operation passes the request on unchanged, so these take the server's own
+    described = {"/": cast(LocalHandler, read_info), "/health": cast(LocalHandler, read_health)}
+    documents = Documents(_describe(described), upstreams, routes.match)
+    return described | {"/openapi.json": read_openapi} | docs_handlers()
 
 
-@operation(response=Health, tag="edge", responses={503: _FAILED}, examples=[_HEALTHY])
-async def read_health(request: web.Request) -> web.Response:
-    """Whether predictions can be answered, and the state of each part.
-
-    200 while they can, also when a part is away and the edge answers without it (`degraded`); 503 when they can't.
-    """
-    health = await request.app[EDGE].health.read()
-    status = 503 if health.status == "failed" else 200
-    return web.Response(status=status, body=health.model_dump_json().encode(), content_type="application/json")
-
-
-async def read_openapi(request: web.Request) -> web.Response:
-    """The documents of the edge and of the services behind it, as one."""
-    return web.Response(body=await request.app[EDGE].documents.read(), content_type="application/json")
-
-
-def add_routes(app: web.Application) -> dict[str, Any]:
-    """Register the pages. Returns the edge's own OpenAPI document."""
-    app.on_response_prepare.append(_hide_version)
-    app.router.add_get("/", read_info)
-    app.router.add_get("/health", read_health)
-    app.router.add_get("/openapi.json", read_openapi)
-    add_docs(app)
+def _describe(handlers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the edge's own OpenAPI document."""
+    app = web.Application()
+    for path, handler in handlers.items():
+        app.router.add_get(path, handler)
     document = openapi_document(app, title="Sluice", version=VERSION, description=DESCRIPTION)
     document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
     return document | {"tags": [{"name": "edge", "description": "What this is, and how it is."}]}
-
-
-async def _hide_version(_request: web.Request, response: web.StreamResponse) -> None:
-    """aiohttp would tell its version and Python's."""
-    response.headers[hdrs.SERVER] = "sluice"
 
 
 def _endpoint(route: Route) -> Endpoint:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import structlog
 from aiohttp import web
@@ -15,11 +15,10 @@ from redis.asyncio import Redis
 
 from common.contracts.events import STREAM
 from common.contracts.reports import AnalystHealth
-from common.http.app import AppConfig, create_app
 from common.http.context import uuid7
 from common.http.problems import Problem
 from common.journal.journal import Journal
-from common.journal.recorder import EventPipeline, open_event_pipeline
+from common.journal.recorder import ClientHasher, EventPipeline, open_event_pipeline
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Readiness, State
 from common.runtime.settings import StartError
@@ -28,15 +27,13 @@ from common.service import Service
 from common.stores.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.stores.redis import check_writable, create_client
 from edge_limiter.admin import Admin
-from edge_limiter.api import EDGE, ERRORS, Edge, add_routes
+from edge_limiter.api import local_handlers
 from edge_limiter.check.lookup import Limits
-from edge_limiter.documents import Documents
-from edge_limiter.door import Door
-from edge_limiter.entrance import create_door, warn_of_undeclared_proxy
 from edge_limiter.health import AskAnalyst, HealthReport, Probe
-from edge_limiter.limits import MAX_BODY_BYTES
 from edge_limiter.metrics import EdgeMetrics
-from edge_limiter.proxy import Proxy
+from edge_limiter.proxy.enforcement import Enforcer
+from edge_limiter.proxy.forward import MAX_BODY_BYTES, Forwarder
+from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import Limiter
@@ -48,6 +45,8 @@ from edge_limiter.ratelimit.shadow import Shadows
 from edge_limiter.refusals import Refusals
 from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
 from edge_limiter.routing import RouteTable
+from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
+from edge_limiter.server.http_server import HttpServer, Timeouts
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.errors import BadGateway
@@ -56,7 +55,7 @@ log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
 LIMITS: Final = web.AppKey("limits", Limits)
-DOOR: Final = web.AppKey("door", Door)
+SERVER: Final = web.AppKey("server", HttpServer)
 PIPE: Final = web.AppKey("pipe", EventPipeline)
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
@@ -81,7 +80,6 @@ class _Parts:
     metrics: EdgeMetrics
     store: PostgresLog
     routes: RouteTable
-    document: dict[str, Any]
     fatal: asyncio.Event
 
 
@@ -90,24 +88,23 @@ def create_service(settings: EdgeSettings) -> Service:
     policies = _policies(settings)
     registry = create_registry()
     http = HttpMetrics(registry)
-    pages = create_app(AppConfig(http, ERRORS, default_timeout_s=settings.edge_timeout_s))
+    app = web.Application()  # holds the resources; HttpServer answers all requests
     store = _store(settings)
-    document = add_routes(pages)
     metrics, routes, fatal = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
-    parts = _Parts(settings, policies, registry, http, metrics, store, routes, document, fatal)
-    pages.cleanup_ctx.append(lambda app: _resources(app, parts))
+    parts = _Parts(settings, policies, registry, http, metrics, store, routes, fatal)
+    app.cleanup_ctx.append(lambda app: _resources(app, parts))
 
-    def front(server: web.Server) -> Door:
-        return pages[DOOR].before(server)
+    def front(_server: web.Server) -> HttpServer:
+        return app[SERVER]
 
     async def limits(request: web.Request) -> web.Response:
-        return await pages[LIMITS].read(request) if LIMITS in pages else Problem(503).response()
+        return await app[LIMITS].read(request) if LIMITS in app else Problem(503).response()
 
-    def ops(app: web.Application) -> None:
-        app.router.add_get("/limits", limits)
+    def ops(ops_app: web.Application) -> None:
+        ops_app.router.add_get("/limits", limits)
 
-    readiness = _readiness(pages, store)
-    return Service(pages, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, fatal=fatal)
+    readiness = _readiness(app, store)
+    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, fatal=fatal)
 
 
 def _store(settings: EdgeSettings) -> PostgresLog:
@@ -155,15 +152,19 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
             await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
         shadows = Shadows(limiter, parts.metrics.decided)
         stack.push_async_callback(shadows.close)
-        proxy = _proxy(parts, limiter, upstreams, refusals, shadows)
-        app[LIMITS] = Limits(parts.policies, limiter, proxy.clients, housekeeping.used)
-        documents = Documents(parts.document, upstreams, parts.routes.match)
-        app[EDGE] = Edge(proxy, _health(parts, housekeeping, redis, upstreams), documents)
-        app[DOOR] = create_door(parts.settings, parts.http, parts.metrics, proxy)
-        parts.metrics.watch_bytes(lambda: app[DOOR].bytes)
-        parts.metrics.watch_room(lambda: app[DOOR].room.held_bytes)
-        parts.http.watch(lambda: app[DOOR].in_flight)
-        await stack.enter_async_context(supervised(app[DOOR].run(), "door", parts.fatal))
+        clients = Clients(
+            split(parts.settings.edge_trusted_proxies),
+            ipv6_prefix=parts.settings.edge_ipv6_prefix,
+            on_undeclared_proxy=_warn_of_undeclared_proxy,
+        )
+        app[LIMITS] = Limits(parts.policies, limiter, clients, housekeeping.used)
+        local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams), upstreams)
+        handler = _handler(parts, limiter, clients, upstreams, refusals, shadows, local)
+        app[SERVER] = server = _server(parts, handler, clients)
+        parts.metrics.watch_bytes(lambda: server.bytes)
+        parts.metrics.watch_room(lambda: server.budget.held_bytes)
+        parts.http.watch(lambda: server.in_flight)
+        await stack.enter_async_context(supervised(server.run(), "http server", parts.fatal))
         yield
 
 
@@ -238,30 +239,68 @@ def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, UpstreamC
     return {name: upstream(name, origin) for name, origin in settings.upstreams().items()}
 
 
-def _proxy(
-    parts: _Parts, limiter: Limiter, upstreams: dict[str, UpstreamClient], refusals: Refusals, shadows: Shadows
-) -> Proxy:
+def _handler(
+    parts: _Parts,
+    limiter: Limiter,
+    clients: Clients,
+    upstreams: dict[str, UpstreamClient],
+    refusals: Refusals,
+    shadows: Shadows,
+    local: dict[str, LocalHandler],
+) -> ProxyHandler:
     settings = parts.settings
-    return Proxy(
+    admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
+    forwarder = Forwarder(upstreams, admin, MAX_BODY_BYTES)
+    return ProxyHandler(
         routes=parts.routes,
-        policies=parts.policies,
-        limiter=limiter,
-        clients=Clients(
-            split(settings.edge_trusted_proxies),
-            ipv6_prefix=settings.edge_ipv6_prefix,
-            on_undeclared_proxy=warn_of_undeclared_proxy,
+        local=local,
+        enforcer=Enforcer(
+            policies=parts.policies,
+            limiter=limiter,
+            clients=clients,
+            admin=admin,
+            wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
+            shadows=shadows,
+            rejections=refusals,
+            decided=parts.metrics.decided,
+            forwarder=forwarder,
         ),
-        admin=Admin(
-            settings.edge_admin_token.get_secret_value(),
-            is_loopback=settings.is_local,
-        ),
-        wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
-        upstreams=upstreams,
+        forwarder=forwarder,
+        metrics=parts.http,
+        budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
         budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
-        refusals=refusals,
-        shadows=shadows,
-        decided=parts.metrics.decided,
-        max_body_bytes=MAX_BODY_BYTES,
+        max_budget_s=settings.edge_max_timeout_s,
+        hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
+        is_local=settings.is_local,
+    )
+
+
+def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServer:
+    def client_of(peer: str) -> bytes | None:
+        client = clients.of(peer)
+        return None if client.via_trusted_proxy else client.bucket
+
+    settings, report = parts.settings, parts.metrics.connection_refused
+    return HttpServer(
+        handler.handle,
+        Timeouts(
+            head_s=settings.edge_header_timeout_s,
+            keep_alive_s=settings.edge_keepalive_s,
+            body_s=settings.edge_body_timeout_s,
+            body_bytes_per_s=settings.edge_body_min_rate,
+            send_s=settings.edge_idle_timeout_s,
+        ),
+        ConnectionLimiter(settings.edge_max_connections, report),
+        MemoryBudget(settings.edge_body_memory_bytes),
+        SlowReaders(report=report),
+        client_of,
+    )
+
+
+def _warn_of_undeclared_proxy(_peer: str) -> None:
+    log.warning(
+        "X-Forwarded-For from a private address is ignored: "
+        "if that is your ingress, name it in EDGE_TRUSTED_PROXIES, or all its clients share one limit"
     )
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import functools
-import io
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final
 
 from aiohttp import web
+
+from edge_limiter.server.request import Request
 
 _PAGE: Final = b"""<!DOCTYPE html>
 <html lang="en">
@@ -45,30 +46,27 @@ _FILES: Final = {
 }
 
 
-def add_docs(app: web.Application) -> None:
-    """Serve `GET /docs`."""
-    app.router.add_get("/docs", _constant(_PAGE, "text/html"))
-    app.router.add_get("/docs/start.js", _constant(_START, "text/javascript"))
-    for path, (name, content_type) in _FILES.items():
-        app.router.add_get(path, _packaged(name, content_type))
+Handler = Callable[[Request], Awaitable[web.Response]]
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+def docs_handlers() -> dict[str, Handler]:
+    """Return what answers `/docs` and the files that it loads."""
+    files = {path: _packaged(name, content_type) for path, (name, content_type) in _FILES.items()}
+    return {"/docs": _constant(_PAGE, "text/html"), "/docs/start.js": _constant(_START, "text/javascript"), **files}
 
 
 def _constant(body: bytes, content_type: str) -> Handler:
-    async def page(_request: web.Request) -> web.Response:
+    async def page(_request: Request) -> web.Response:
         return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_HEADERS)
 
     return page
 
 
 def _packaged(name: str, content_type: str) -> Handler:
-    async def file(_request: web.Request) -> web.Response:
+    async def file(_request: Request) -> web.Response:
         body = await asyncio.to_thread(_read, name)
         headers = {**_HEADERS, "Cache-Control": "public, max-age=86400"}
-        pieces = io.BytesIO(body)  # of a client that does not read we keep one piece
-        return web.Response(body=pieces, content_type=content_type, charset="utf-8", headers=headers)
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
 
     return file
 

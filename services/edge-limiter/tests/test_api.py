@@ -5,10 +5,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from common.http.app import problem_of
-from edge_limiter.acceptance import Unacceptable
-from edge_limiter.api import ERRORS
-from edge_limiter.limits import MAX_TARGET_BYTES, NO_ROOM
+from edge_limiter.server.validation import MAX_TARGET_BYTES
 from launcher.valkey import Valkey
 
 StartEdge = Callable[..., Awaitable[Any]]
@@ -173,8 +170,3 @@ async def test_wrong_method_on_an_own_page__is_405(start_edge: StartEdge) -> Non
     edge = await start_edge()
     async with edge.http.post("/health") as response:
         assert response.status == 405
-
-
-def test_head_refused_for_lack_of_memory__says_when_to_retry() -> None:
-    assert problem_of(ERRORS, Unacceptable(*NO_ROOM)).headers == {"Connection": "close", "Retry-After": "1"}
-    assert "Retry-After" not in problem_of(ERRORS, Unacceptable(400, "malformed")).headers

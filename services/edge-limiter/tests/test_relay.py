@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from edge_limiter.app import DOOR
+from edge_limiter.app import SERVER
 
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
@@ -328,7 +328,7 @@ async def test_event_stream__ends_whole_when_the_edge_stops(
     async with asyncio.timeout(10):
         following = asyncio.create_task(edge.http.get("/metrics/stream"))
         await asked.wait()
-        door = edge.service.app[DOOR]
+        door = edge.service.app[SERVER]
         if is_late:
             door.start_draining()
         may_begin.set()
@@ -358,7 +358,7 @@ async def test_long_answer_that_is_no_event_stream__is_not_cut_short(
     edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(export))
     async with edge.http.get("/metrics/count") as response:
         await has_begun.wait()
-        door = edge.service.app[DOOR]
+        door = edge.service.app[SERVER]
         door.start_draining()
         door.sweep(asyncio.get_running_loop().time())
         may_end.set()

@@ -12,7 +12,7 @@ from edge_limiter.ratelimit.policy import Policy, PolicyError
 Identity = Literal["ip", "api-key"]
 
 _MEMO: Final = 4_096
-_MEMO_PATH_LENGTH: Final = 64
+_MAX_CACHED_PATH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class PolicySet:
         rules = self._found.get(key)
         if rules is None:
             rules = self._search(method, path, default)
-            if len(self._found) < _MEMO and len(path) <= _MEMO_PATH_LENGTH:
+            if len(self._found) < _MEMO and len(path) <= _MAX_CACHED_PATH:
                 self._found[key] = rules
         return rules
 

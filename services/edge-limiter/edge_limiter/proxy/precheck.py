@@ -1,29 +1,34 @@
-"""Refuse what the head alone shows to be wrong, before the client is charged for it."""
+"""Refuses what the head alone shows to be wrong, before the client is charged for it."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from common.http.problems import Problem, check_content_encoding
-from edge_limiter.relay import refuse_length
-from edge_limiter.request import Request
+from edge_limiter.proxy.responses import too_large
 from edge_limiter.routing import Route
+from edge_limiter.server.request import Request
 
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
 _FORMS: Final = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
-"""Content types that a browser sends to another site without asking that site first, as does none at all."""
+"""Content types that a browser sends to another site without a preflight request, as it does without any."""
 _MAYBE_JSON: Final = frozenset({"application/json", "application/octet-stream", ""})
-"""The service decides about the last two: they only say that the client names no type."""
+"""With the last two the client names no type, so the service decides."""
 _BROWSER: Final = frozenset({"origin", "sec-fetch-site"})
 
 
 def check_before_charge(request: Request, route: Route, max_body_bytes: int) -> None:
     """Raise Problem 413 or 415.
 
-    Otherwise any web page could spend its visitors' limit with a form, whose answer it need not read.
+    Otherwise any web page could spend its visitors' limit with a form, whose response it need not read.
     """
-    check_content_encoding(request.fields.get("content-encoding"))
-    refuse_length(request, max_body_bytes)
-    if request.method in _WRITES and route.policy is not None and not _is_acceptable(request.fields, route):
+    fields = request.fields
+    if "content-encoding" in fields:
+        check_content_encoding(fields["content-encoding"])
+    if request.length is not None and request.length > max_body_bytes:
+        raise too_large()
+    if fields.get("content-type") == "application/json":
+        return
+    if request.method in _WRITES and route.policy is not None and not _is_acceptable(fields, route):
         raise Problem(415, "Send application/json.")
 
 

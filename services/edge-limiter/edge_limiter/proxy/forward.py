@@ -1,0 +1,113 @@
+"""Forwards a request to its service and streams the response back: small bodies whole, others as they arrive."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from common.http.context import REQUEST_ID
+from common.http.problems import Problem
+from edge_limiter.admin import Admin
+from edge_limiter.proxy.responses import upstream_problem
+from edge_limiter.proxy.state import RequestState
+from edge_limiter.server.request import Request
+from edge_limiter.server.response import ResponseWriter
+from edge_limiter.server.validation import Headers
+from edge_limiter.upstream.client import UpstreamClient
+from edge_limiter.upstream.connection import Body, UpstreamResponse
+from edge_limiter.upstream.errors import UpstreamError
+from edge_limiter.upstream.headers import forwardable_request_headers, forwardable_response_headers
+
+MAX_BODY_BYTES: Final = 1 << 20
+"""The services take no more either."""
+WHOLE_BYTES: Final = 64 << 10
+"""Bodies up to this size are read before they are forwarded, so that a slow upload holds no upstream connection."""
+VIA: Final = "1.1 sluice"
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarder:
+    """`admin` recognises the admin token, which ends at the edge."""
+
+    upstreams: Mapping[str, UpstreamClient]
+    admin: Admin
+    max_body_bytes: int
+
+    async def forward(self, state: RequestState) -> None:
+        """Send the request upstream and its response to the client. Raises Problem only before the response began."""
+        request, ctx = state.request, state.ctx
+        body, framing = await self._request_body(request, ctx.remaining_s(time.monotonic()))
+        now = time.monotonic()
+        headers = self._request_headers(state, now)
+        headers += framing
+        client, target = self.upstreams[state.route.service], state.target.path_and_query
+        try:
+            with await client(request.method, target, headers, body, ctx.remaining_s(now)) as upstream:
+                returned = forwardable_response_headers(upstream.headers)
+                returned += (("Via", VIA), (REQUEST_ID, ctx.request_id), *state.limit_headers)
+                await _send(state.response, request.method, upstream, returned)
+                state.status = upstream.status
+        except UpstreamError as error:
+            raise upstream_problem(error, state.route.service) from error
+
+    async def read(self, request: Request, timeout_s: float) -> bytes:
+        """Return the whole body. Raises BodyTooLarge, and Problem 408 if it does not arrive in time."""
+        if request.is_complete:
+            return await request.read(self.max_body_bytes)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await request.read(self.max_body_bytes)
+        except TimeoutError:
+            raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
+
+    async def _request_body(self, request: Request, timeout_s: float) -> tuple[Body, Headers]:
+        """Return the body to forward, and its Content-Length if it is streamed and has one."""
+        length = request.length
+        if request.is_complete or (length is not None and length <= WHOLE_BYTES):
+            return await self.read(request, timeout_s), []
+        framing = [] if length is None else [("Content-Length", str(length))]
+        return request.chunks(self.max_body_bytes), framing
+
+    def _request_headers(self, state: RequestState, now: float) -> Headers:
+        fields, client = state.request.fields, state.client
+        headers = forwardable_request_headers(state.request.headers, fields.get("connection"))
+        if "authorization" in fields and self.admin.holds(fields["authorization"]):
+            headers = [pair for pair in headers if pair[0].lower() != "authorization"]
+        proto = fields.get("x-forwarded-proto") if client.via_trusted_proxy else None
+        headers += state.ctx.outgoing_headers(now).items()
+        headers += (
+            ("X-Forwarded-For", client.address),
+            ("X-Forwarded-Proto", "https" if proto == "https" else "http"),
+            ("X-Forwarded-Host", fields.get("host", "")),
+            ("Via", VIA),
+        )
+        return headers
+
+
+async def _send(response: ResponseWriter, method: str, upstream: UpstreamResponse, headers: Headers) -> None:
+    """Send an upstream's response. Raises UpstreamError only before the first byte."""
+    status, length = upstream.status, upstream.length
+    if method == "HEAD" or status in (204, 304):
+        response.send(status, headers, b"", length=length)
+        return
+    if length is not None and length <= WHOLE_BYTES:
+        response.send(status, headers, await upstream.read())
+        return
+    response.start(status, headers, length)
+    if length is None and _is_event_stream(headers):
+        response.end_on_shutdown(upstream.end)
+    try:
+        async for chunk in upstream.chunks():
+            await response.write(chunk)
+    except UpstreamError:
+        response.abort()
+    else:
+        response.end()
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    """Whether the response may end anywhere: clients of an event stream drop a partial event and reconnect."""
+    return any(
+        name.lower() == "content-type" and value.lower().startswith("text/event-stream") for name, value in headers
+    )
