@@ -188,5 +188,5 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
     assert counted == {
         ("/predict", "predict", "limited"): 5,
         ("/metrics", "metrics", "bad_gateway"): 1,
-        ("/analyze/performance", "analyze", "timeout"): 1,
+        ("/analyze/performance", "analyze", "timeout"): 2,
     }
