@@ -166,7 +166,7 @@ async def test_policies_of_a_file__limit_block_and_are_replaced(
 
 
 def documented_example() -> str:
-    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
     return page.split("```toml\n")[1].split("```")[0]
 
 

@@ -1,6 +1,5 @@
 import asyncio
 import select
-import socket
 import time
 import uuid
 from collections import defaultdict
@@ -318,13 +317,6 @@ async def test_missing_tables__are_waited_for(database_url: str) -> None:
         await log.wait_up()
     task.cancel()
     await asyncio.wait([task])
-
-
-async def test_silent_host__leaves_time_for_the_next_one(edge_database: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        hosts = edge_database.replace("@", f"@127.0.0.1:{silent.getsockname()[1]},")
-        async with open_log(hosts) as log:
-            assert (await log.decide([Query(b"k", 1, 1, LIMIT, WINDOW_S)]))[0].admitted == 1
 
 
 async def test_restarted_server__forgets_no_charge(own_postgres: Callable[[], Postgres]) -> None:
