@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from written import Overlay
 
-from edge_limiter.routes import ROUTES
+from edge_limiter.proxy.routes import ROUTES
 
 ROOT = Path(__file__).parents[3]
 

@@ -26,14 +26,17 @@ from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.stores.redis import check_writable, create_client
-from edge_limiter.admin import Admin
-from edge_limiter.api import local_handlers
 from edge_limiter.check.lookup import Limits
-from edge_limiter.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.metrics import EdgeMetrics
+from edge_limiter.pages.health import AskAnalyst, HealthReport, Probe
+from edge_limiter.pages.info import local_handlers
+from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.enforcement import Enforcer
 from edge_limiter.proxy.forward import MAX_BODY_BYTES, Forwarder
 from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
+from edge_limiter.proxy.rejections import Refusals
+from edge_limiter.proxy.routes import ANALYST, INFERENCE, ROUTES
+from edge_limiter.proxy.routing import RouteTable
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import Limiter
@@ -42,9 +45,6 @@ from edge_limiter.ratelimit.policy_file import PolicyWatch, read_policies
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.postgres import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.ratelimit.shadow import Shadows
-from edge_limiter.refusals import Refusals
-from edge_limiter.routes import ANALYST, INFERENCE, ROUTES
-from edge_limiter.routing import RouteTable
 from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
 from edge_limiter.server.http_server import HttpServer, Timeouts
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split

@@ -6,10 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from common.http.problems import Problem, unavailable, unsupported_encoding
-from edge_limiter.admin import Admin, TokenRequired
-from edge_limiter.cost import cost_of
+from edge_limiter.proxy.admin import Admin, TokenRequired
+from edge_limiter.proxy.cost import cost_of
 from edge_limiter.proxy.forward import Forwarder
 from edge_limiter.proxy.precheck import check_before_charge
+from edge_limiter.proxy.rejections import Refusals
 from edge_limiter.proxy.responses import RETRY_S, rate_limit_headers, refusal, send_refusal
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.ratelimit.identity import Client, Clients
@@ -17,7 +18,6 @@ from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnava
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.shadow import Shadows
-from edge_limiter.refusals import Refusals
 from edge_limiter.server.request import Request
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from common.http.context import REQUEST_ID
 from common.http.problems import Problem
-from edge_limiter.admin import Admin
+from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.responses import upstream_problem
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.server.request import Request

@@ -5,7 +5,7 @@ from typing import Final
 
 from common.http.problems import Problem, check_content_encoding
 from edge_limiter.proxy.responses import too_large
-from edge_limiter.routing import Route
+from edge_limiter.proxy.routing import Route
 from edge_limiter.server.request import Request
 
 _WRITES: Final = frozenset({"POST", "PUT", "PATCH"})

@@ -8,9 +8,9 @@ from aiohttp import hdrs
 from common.http.app import ErrorTable
 from common.http.context import REQUEST_ID
 from common.http.problems import CONTENT_TYPE, Problem, unavailable
-from edge_limiter.admin import NotLocal, TokenNotSet, TokenRequired
+from edge_limiter.proxy.admin import NotLocal, TokenNotSet, TokenRequired
+from edge_limiter.proxy.routing import BadTarget
 from edge_limiter.ratelimit.policy import Decision, Policy
-from edge_limiter.routing import BadTarget
 from edge_limiter.server.request import BodyTooLarge
 from edge_limiter.server.response import ResponseWriter, date_header
 from edge_limiter.server.validation import BadRequest, Headers

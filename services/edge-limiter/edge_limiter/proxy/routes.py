@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from edge_limiter.routing import READS, Route
+from edge_limiter.proxy.routing import READS, Route
 
 INFERENCE: Final = "inference"
 METRICS: Final = "metrics"

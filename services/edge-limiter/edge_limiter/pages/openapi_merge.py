@@ -8,8 +8,8 @@ from typing import Any, Final
 from common.http.openapi import EXAMPLE_ID, components, header_ref, problem_ref
 from common.http.ratelimit import RATE_LIMIT_HEADERS
 from edge_limiter.proxy.responses import refusal
+from edge_limiter.proxy.routing import Route
 from edge_limiter.ratelimit.policy import Decision, Policy
-from edge_limiter.routing import Route
 
 Document = dict[str, Any]
 RouteOf = Callable[[str, str], Route | None]

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from common.contracts.reports import ModelHealth
 from common.http.openapi import openapi_document, operation
-from edge_limiter.docs import docs_handlers
-from edge_limiter.documents import Documents
-from edge_limiter.health import Health, HealthReport, Part
+from edge_limiter.pages.docs import docs_handlers
+from edge_limiter.pages.documents import Documents
+from edge_limiter.pages.health import Health, HealthReport, Part
 from edge_limiter.proxy.handler import LocalHandler
-from edge_limiter.routing import Route, RouteTable
+from edge_limiter.proxy.routing import Route, RouteTable
 from edge_limiter.server.request import Request
 from edge_limiter.upstream.client import UpstreamClient
 

@@ -1,6 +1,6 @@
 import pytest
 
-from edge_limiter.admin import Admin, NotLocal, TokenNotSet, TokenRequired
+from edge_limiter.proxy.admin import Admin, NotLocal, TokenNotSet, TokenRequired
 
 WITH_TOKEN = Admin("s3cret", is_loopback=False)
 

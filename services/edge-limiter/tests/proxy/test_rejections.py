@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from common.contracts.events import CounterEvent
-from edge_limiter.refusals import MAX_BUCKETS, Refusals
+from edge_limiter.proxy.rejections import MAX_BUCKETS, Refusals
 
 
 def test_flood__becomes_one_event_per_second_route_policy_and_outcome() -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from edge_limiter.proxy.routing import Cost
 from edge_limiter.ratelimit.policy import MAX_LIMIT
-from edge_limiter.routing import Cost
 
 TOO_MANY: Final = MAX_LIMIT + 1
 """Where counting stops."""

@@ -2,8 +2,8 @@ from typing import Any
 
 from openapi_spec_validator import validate
 
-from edge_limiter.openapi_merge import merge
-from edge_limiter.routing import Route, RouteTable
+from edge_limiter.pages.openapi_merge import merge
+from edge_limiter.proxy.routing import Route, RouteTable
 
 Json = dict[str, Any]
 OWN: Json = {

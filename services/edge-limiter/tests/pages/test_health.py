@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from common.contracts.reports import AnalystHealth, ModelHealth
-from edge_limiter.health import HealthReport
+from edge_limiter.pages.health import HealthReport
 
 Limits = Literal["exact", "local", "open", "closed"]
 RETIRED = AnalystHealth(status="degraded", model=ModelHealth(name="gone", state="not_found"))
@@ -66,11 +66,11 @@ async def test_many_who_ask__cost_each_part_one_question_until_the_answer_is_old
 ) -> None:
     parts = Parts(analyst=RETIRED)
     report = parts.report()
-    monkeypatch.setattr("edge_limiter.health.KEEP_S", 3600.0)
+    monkeypatch.setattr("edge_limiter.pages.health.KEEP_S", 3600.0)
     await asyncio.gather(*(report.read() for _ in range(10)))
     assert await report.read() is await report.read()
     assert set(parts.asked.values()) == {1}
-    monkeypatch.setattr("edge_limiter.health.KEEP_S", 0.0)
+    monkeypatch.setattr("edge_limiter.pages.health.KEEP_S", 0.0)
     await report.read()
     assert set(parts.asked.values()) == {2}
 
@@ -83,7 +83,7 @@ async def test_parts__are_asked_at_once() -> None:
 
 
 async def test_parts_that_hang__are_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_limiter.health.TIMEOUT_S", 0.05)
+    monkeypatch.setattr("edge_limiter.pages.health.TIMEOUT_S", 0.05)
     async with asyncio.timeout(60):
         health = await Parts(hang=("database", "redis", "metrics", "analyst")).report().read()
     assert {health.database.status, health.redis.status, health.upstreams["metrics"].status} == {"down"}

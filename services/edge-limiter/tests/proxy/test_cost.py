@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from edge_limiter.cost import TOO_MANY, cost_of
-from edge_limiter.routing import Cost
+from edge_limiter.proxy.cost import TOO_MANY, cost_of
+from edge_limiter.proxy.routing import Cost
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edge_limiter.openapi_merge import RouteOf, merge
+from edge_limiter.pages.openapi_merge import RouteOf, merge
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.errors import UpstreamError
 

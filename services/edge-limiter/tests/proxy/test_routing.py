@@ -1,7 +1,7 @@
 import pytest
 
-from edge_limiter.routes import ROUTES
-from edge_limiter.routing import BadTarget, RouteTable, parse_target
+from edge_limiter.proxy.routes import ROUTES
+from edge_limiter.proxy.routing import BadTarget, RouteTable, parse_target
 
 TABLE = RouteTable(ROUTES)
 
