@@ -26,6 +26,7 @@ from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.postgres import POSTGRES_ERRORS, create_pool, migrate
 from common.stores.redis import check_writable, create_client
+from edge_limiter.check.http import check_handler
 from edge_limiter.check.lookup import Limits
 from edge_limiter.metrics import EdgeMetrics
 from edge_limiter.pages.health import AskAnalyst, HealthReport, Probe
@@ -251,20 +252,22 @@ def _handler(
     settings = parts.settings
     admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
     forwarder = Forwarder(upstreams, admin, MAX_BODY_BYTES)
+    enforcer = Enforcer(
+        policies=parts.policies,
+        limiter=limiter,
+        clients=clients,
+        admin=admin,
+        wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
+        shadows=shadows,
+        rejections=refusals,
+        decided=parts.metrics.decided,
+        forwarder=forwarder,
+    )
     return ProxyHandler(
         routes=parts.routes,
         local=local,
-        enforcer=Enforcer(
-            policies=parts.policies,
-            limiter=limiter,
-            clients=clients,
-            admin=admin,
-            wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
-            shadows=shadows,
-            rejections=refusals,
-            decided=parts.metrics.decided,
-            forwarder=forwarder,
-        ),
+        check=check_handler(parts.routes, enforcer),
+        enforcer=enforcer,
         forwarder=forwarder,
         metrics=parts.http,
         budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),

@@ -97,10 +97,10 @@ class Enforcer:
         return False
 
     async def _decide(self, state: RequestState, rule: Rule, key: bytes) -> Decision:
-        units = 1 if state.route.cost == "one" else await self._units(state)
+        units = state.units or (1 if state.route.cost == "one" else await self._units(state))
         if state.shadows:
             self.shadows.evaluate(state.shadows, state.client, units)
-        if state.route.cost != "one":
+        if units > 1 or state.route.cost != "one":
             for cost in {rule.cost, rule.cost * units}:  # the first may have become known while the body arrived
                 if (known := self.limiter.denied(rule.policy, key, cost)) is not None:
                     return known
@@ -120,7 +120,8 @@ class Enforcer:
         """Count a request that no rule limits. A compressed list counts as one unit, because it is not refused here."""
         if state.shadows:
             coding = state.request.fields.get("content-encoding", "identity").lower()
-            units = await self._units(state) if state.route.cost != "one" and coding == "identity" else 1
+            is_counted = not state.units and state.route.cost != "one" and coding == "identity"
+            units = await self._units(state) if is_counted else max(1, state.units)
             self.shadows.evaluate(state.shadows, state.client, units)
 
     async def _units(self, state: RequestState) -> int:

@@ -31,17 +31,21 @@ _CONTEXT_HEADERS: Final = frozenset({"x-request-id", "traceparent", "x-request-t
 LocalHandler = Callable[[Request], Awaitable[web.Response]]
 """Answers one of the edge's own paths."""
 
+CHECK_PATH: Final = "/check"
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyHandler:
-    """`local` answers GET and HEAD for the edge's own paths. `budgets_s` has the deadlines of slower services.
+    """`local` answers GET and HEAD for the edge's own paths, `check` decides for other gateways.
 
+    `budgets_s` has the deadlines of slower services.
     `hash_client` pseudonymises addresses in the log. `is_local`: only this machine reaches the edge, so `Host` must
     name it; otherwise a web page could point its own name at 127.0.0.1.
     """
 
     routes: RouteTable
     local: Mapping[str, LocalHandler]
+    check: Callable[[RequestState], Awaitable[None]]
     enforcer: Enforcer
     forwarder: Forwarder
     metrics: HttpMetrics
@@ -66,6 +70,9 @@ class ProxyHandler:
             if local is not None:
                 route = state.target.path
                 await _answer_locally(state, local)
+            elif state.target.path == CHECK_PATH:
+                route = CHECK_PATH
+                await self.check(state)
             else:
                 state.route = self._route(state)
                 route = state.route.pattern

@@ -13,7 +13,10 @@ from edge_limiter.server.response import ResponseWriter
 
 @dataclass(slots=True)
 class RequestState:
-    """`limit_headers` is empty until the limit was decided. `cause` is the exception that ended the request early."""
+    """`limit_headers` is empty until the limit was decided. `cause` is the exception that ended the request early.
+
+    `units` is what the request counts, before the factor of a rule; 0 until its texts were counted.
+    """
 
     request: Request
     response: ResponseWriter
@@ -22,6 +25,7 @@ class RequestState:
     target: Target = field(init=False)
     route: Route = field(init=False)
     client: Client = field(init=False)
+    units: int = 0
     shadows: tuple[Counted, ...] = ()
     limit_headers: tuple[tuple[str, str], ...] = ()
     status: int = CLIENT_LEFT
