@@ -128,13 +128,13 @@ bench-inference: ## compare inference with its peers, in one run (installs them 
 	$(call set_up,dev,.venv)
 	@.venv/bin/python loadtests/bench_inference.py $(ARGS)
 
-bench-edge: ## compare the edge with nginx, HAProxy and others, in one run (installs slowapi below .cache)
+bench-edge: ## compare the edge with nginx, HAProxy, Envoy and others, in one run (installs Envoy below .cache)
 	$(call set_up,dev,.venv)
-	@.venv/bin/python loadtests/bench_edge.py $(ARGS)
+	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge $(ARGS)
 
 bench-limiter: ## compare the limiter alone with others, in one run (installs them below .cache)
 	$(call set_up,dev,.venv)
-	@.venv/bin/python loadtests/bench_limiter.py $(ARGS)
+	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.limiter $(ARGS)
 
 bench-metrics: ## measure ingestion, a minute of kills, aggregates over ten million rows (5 GB of disk; installs chdb below .cache)
 	$(call set_up,dev,.venv)

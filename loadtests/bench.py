@@ -1,12 +1,13 @@
-"""`make bench`: runs every `bench_*.py` that has not run yet, one after the other, then writes the summary.
+"""`make bench`: run every benchmark that has not run yet, one after the other, then write the summary.
 
     python loadtests/bench.py [--again] [--only edge,metrics] [--gather]
 
-What a part printed is kept in .cache/bench/PART.md, what it measured in PART.json. A part that is done is not run
-again, so that an interrupted run goes on where it stopped. The summary and its plots go into docs/.
+A benchmark is a `bench_*.py`, or a package below `benchmarks`. Its output goes to .cache/bench/PART.md, its results to
+PART.json. Parts that are done are not run again, so an interrupted run resumes. Summary and plots go to docs/.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -36,8 +37,9 @@ def main() -> int:
 
 
 def parts() -> list[str]:
-    """All there are, those that the summary begins with first."""
+    """Return every benchmark's name, in the order of the summary."""
     found = {file.stem.removeprefix("bench_") for file in HERE.glob("bench_*.py")}
+    found |= {file.parent.name for file in HERE.glob("benchmarks/*/__main__.py")}
     return [*(part for part in FIRST if part in found), *sorted(found - set(FIRST))]
 
 
@@ -47,7 +49,7 @@ def run(names: Sequence[str], again: bool) -> list[str]:
     started, failed = time.monotonic(), []
     for number, part in enumerate(names, 1):
         if _output(part).exists() and not again:
-            print(f"== {part}: done before (--again runs it anew)", flush=True)
+            print(f"== {part}: already done (use --again to repeat it)", flush=True)
             continue
         print(f"== {part}: {number} of {len(names)}, {time.monotonic() - started:.0f} s so far", flush=True)
         if not _succeeds(part):
@@ -58,10 +60,14 @@ def run(names: Sequence[str], again: bool) -> list[str]:
 def _succeeds(part: str) -> bool:
     """Shows what the part prints, and keeps that and what it measured once it has ended well."""
     unfinished = _output(part).with_suffix(".md.part")
-    command = [sys.executable, "-u", str(HERE / f"bench_{part}.py")]
+    script = HERE / f"bench_{part}.py"
+    command = [str(script)] if script.exists() else ["-m", f"benchmarks.{part}"]
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
     with (
         unfinished.open("w", encoding="utf-8") as kept,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running,
+        subprocess.Popen(
+            [sys.executable, "-u", *command], env=environment, stdout=subprocess.PIPE, text=True
+        ) as running,
     ):
         for line in running.stdout or ():
             print(line, end="", flush=True)

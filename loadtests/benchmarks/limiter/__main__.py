@@ -1,9 +1,9 @@
-"""The limiter alone beside others, in one run: decisions a second, medians of interleaved rounds.
+"""Compare the limiter alone with other limiters in one run: decisions per second, medians of interleaved rounds.
 
-    python loadtests/bench_limiter.py [--rounds 5] [--seconds 3]
+    make bench-limiter ARGS="[--rounds 5] [--seconds 3]"
 
-One process each, the same 5,000 clients one after the other, 1,000 in a second allowed, so nothing is refused. Each
-runs at the best of the settings tried; the peers are installed below .cache.
+Each contender is one process that decides for the same 5,000 clients in turn. A client may make 1,000 requests per
+second, so nothing is refused. Every contender runs with the best of the settings tried.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import results
 from peers.install import install, versions
@@ -25,24 +26,25 @@ from launcher.postgres import Postgres
 from launcher.testing import migrate, started
 from launcher.valkey import Valkey
 
-HERE = Path(__file__).parent / "edge"
+HERE: Final = Path(__file__).parent
+THREADS: Final = [1, 2, 4, 8]
 
 
-@dataclass
+@dataclass(slots=True)
 class Contender:
-    """`command` takes seconds and a setting; `wanted` is by how much ours should be ahead."""
+    """`command` takes seconds and a setting. `wanted` is the factor by which ours should be ahead."""
 
     label: str
     command: Callable[[float, int], list[str]]
     settings: list[int]
-    wanted: str = ""
+    wanted: float | None = None
     rounds: list[float] = field(default_factory=list)
     best: int = 0
 
     def measure(self, seconds: float, setting: int) -> float:
         return float(json.loads(subprocess.check_output(self.command(seconds, setting)))["per_second"])
 
-    def choose(self) -> None:
+    def choose_setting(self) -> None:
         self.best = max(self.settings, key=lambda setting: self.measure(1.0, setting))
 
 
@@ -57,55 +59,54 @@ def main() -> None:
         migrate("edge_limiter", postgres.url())
         contenders = _contenders(peers, postgres.url(), valkey.url())
         for contender in contenders:
-            contender.choose()
+            contender.choose_setting()
         for _ in range(options.rounds):
             for contender in contenders:
                 contender.rounds.append(contender.measure(options.seconds, contender.best))
-        _print(contenders, options)
+    _print(contenders, options)
     results.save("limiter", [_measured(contenders)], versions("limiters", ("pyrate-limiter", "psycopg", "limits")))
 
 
 def _contenders(peers: str, database: str, redis: str) -> list[Contender]:
-    def command(python: str, script: str, name: str, url: str) -> Callable[[float, int], list[str]]:
-        return lambda seconds, setting: [python, str(HERE / script), name, url, str(seconds), str(setting)]
-
-    ours, theirs, threads = "limiter_ours.py", "limiter_peers.py", [1, 2, 4, 8]
+    ours, single = (_command(sys.executable, "ours.py", name, database) for name in ("ours", "single"))
+    pyrate, limits, limits_async = (
+        _command(peers, "peers.py", name, url)
+        for name, url in (("pyrate", database), ("limits", redis), ("limits-async", redis))
+    )
     return [
-        Contender("ours, decisions waiting", command(sys.executable, ours, "ours", database), [64, 128, 256]),
-        Contender(
-            "our statement for each request, connections",
-            command(sys.executable, ours, "single", database), [1, 2, 4, 8], "8",
-        ),
-        Contender("pyrate-limiter, PostgreSQL, threads", command(peers, theirs, "pyrate", database), threads, "15"),
-        Contender("limits, moving window on Redis, threads", command(peers, theirs, "limits", redis), threads, "4"),
-        Contender(
-            "limits, the same with asyncio, decisions waiting",
-            command(peers, theirs, "limits-async", redis), [1, 8, 32, 64], "4",
-        ),
-    ]  # fmt: skip
+        Contender("ours, concurrent decisions", ours, [64, 128, 256]),
+        Contender("our statement for each request, connections", single, [1, 2, 4, 8], wanted=8),
+        Contender("pyrate-limiter, PostgreSQL, threads", pyrate, THREADS, wanted=15),
+        Contender("limits, moving window on Redis, threads", limits, THREADS, wanted=4),
+        Contender("limits, the same with asyncio, concurrent decisions", limits_async, [1, 8, 32, 64], wanted=4),
+    ]
+
+
+def _command(python: str, script: str, name: str, url: str) -> Callable[[float, int], list[str]]:
+    return lambda seconds, setting: [python, str(HERE / script), name, url, str(seconds), str(setting)]
 
 
 def _measured(contenders: list[Contender]) -> results.Measure:
     rounds = {contender.label: contender.rounds for contender in contenders}
-    wanted = {contender.label: float(contender.wanted) for contender in contenders if contender.wanted}
+    wanted = {contender.label: contender.wanted for contender in contenders if contender.wanted is not None}
     return results.Measure("decisions/s", "more", contenders[0].label, rounds, wanted)
 
 
 def _print(contenders: list[Contender], options: argparse.Namespace) -> None:
     ours = statistics.median(contenders[0].rounds)
-    print(f"{results.setup()}; {options.rounds} rounds of {options.seconds} s\n")
-    print("| | best setting | decisions/s | of all rounds | ours is | wanted |")
+    print(f"{results.setup()}; {options.rounds} rounds of {options.seconds:g} s\n")
+    print("| | best setting | decisions/s | all rounds | ours is ahead by | wanted |")
     print("|---|---:|---:|---:|---:|---:|")
     for contender in contenders:
         median, least, most = statistics.median(contender.rounds), min(contender.rounds), max(contender.rounds)
         print(
             f"| {contender.label} | {contender.best} | {median:,.0f} | {least:,.0f}…{most:,.0f} "
-            f"| {ours / median:.1f} × | {contender.wanted} |"
+            f"| {ours / median:.1f} × | {f'{contender.wanted:g} ×' if contender.wanted else ''} |"
         )
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="The limiter alone beside other limiters.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     return parser.parse_args()

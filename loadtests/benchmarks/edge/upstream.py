@@ -1,4 +1,4 @@
-"""The server behind every proxy of the benchmark: the cheapest that answers a POST with JSON. `upstream.py PORT`"""
+"""The upstream of every proxy: answers each request with the same small JSON at minimal cost. `upstream.py PORT`."""
 
 import asyncio
 import sys

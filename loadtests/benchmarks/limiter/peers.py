@@ -1,8 +1,9 @@
-"""Decisions a second of other exact limiters; prints JSON. Runs in the environment `limiters` of `peers/install.py`.
+"""Print the decisions per second of another exact limiter as JSON.
 
-limiter_peers.py {pyrate,limits,limits-async} URL SECONDS SETTING
+peers.py {pyrate,limits,limits-async} URL SECONDS SETTING
 
-SETTING: threads; for `limits-async` as many decisions that wait at once.
+SETTING is the number of threads, or for `limits-async` the number of concurrent decisions. Runs in the environment
+`limiters` of `loadtests/peers/install.py`.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ from psycopg_pool import ConnectionPool
 from pyrate_limiter import Duration, Rate, RateItem
 from pyrate_limiter.buckets import PostgresBucket
 
-KEYS, LIMIT = 5_000, 1_000  # in a second
+KEYS, LIMIT = 5_000, 1_000  # per second
 NAMES = [f"client-{number}" for number in range(KEYS)]
 
 
 def in_threads(decide: Callable[[int], bool], threads: int, seconds: float) -> int:
-    """Admissions in `seconds`; `decide` takes a key's number."""
+    """Return the admissions in `seconds`. `decide` takes the number of a key."""
     numbers = itertools.cycle(range(KEYS))
     admitted = [0] * threads
     until = time.perf_counter() + seconds
@@ -46,7 +47,7 @@ def in_threads(decide: Callable[[int], bool], threads: int, seconds: float) -> i
 
 
 def pyrate(url: str, seconds: float, threads: int) -> int:
-    """A bucket is a table, so each client has one; asked without `Limiter`, whose lock would let one thread in."""
+    """Each client has a bucket, which is a table. `Limiter` is left out: its lock admits one thread at a time."""
     with ConnectionPool(url, min_size=threads, max_size=threads) as pool:
         buckets = [PostgresBucket(pool, name.replace("-", "_"), [Rate(LIMIT, Duration.SECOND)]) for name in NAMES]
 

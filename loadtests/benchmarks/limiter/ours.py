@@ -1,8 +1,8 @@
-"""Decisions a second of our limiter, and of its statement asked for one request at a time; prints JSON.
+"""Print the decisions per second of our limiter, or of its SQL statement run once per request, as JSON.
 
-limiter_ours.py {ours,single} DATABASE_URL SECONDS SETTING
+ours.py {ours,single} DATABASE_URL SECONDS SETTING
 
-SETTING: for `ours` as many decisions wait at once, for `single` as many connections are used.
+SETTING is the number of concurrent decisions for `ours`, and the number of connections for `single`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""(c): a reverse proxy as one writes it with aiohttp in an hour, without limits. `plain_proxy.py PORT UPSTREAM`"""
+"""A straightforward reverse proxy with aiohttp's server and client, without limits: `plain_proxy.py PORT UPSTREAM`."""
 
 import sys
 from collections.abc import AsyncIterator
