@@ -132,6 +132,10 @@ bench-edge: ## compare the edge with nginx, HAProxy, Envoy and others, in one ru
 	$(call set_up,dev,.venv)
 	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge $(ARGS)
 
+prove-edge: ## prove the edge's promises on live processes: make prove-edge ARGS="--only bursts,outages"
+	$(call set_up,dev,.venv)
+	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge.proofs $(ARGS)
+
 bench-limiter: ## compare the limiter alone with others, in one run (installs them below .cache)
 	$(call set_up,dev,.venv)
 	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.limiter $(ARGS)
