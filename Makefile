@@ -171,6 +171,11 @@ test-topologies: ## test everything behind PgBouncer and on a Redis Cluster; nee
 	@mkdir -p .cache/tmp
 	@TOPOLOGY_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n0 tests/topologies $(ARGS)
 
+test-gateways: ## test the recipe for nginx that asks the edge (deploy/gateways); needs the program nginx
+	$(call set_up,dev,.venv)
+	@mkdir -p .cache/tmp
+	@GATEWAY_TESTS=1 TMPDIR="$(CURDIR)/.cache/tmp" .venv/bin/python -m pytest -q -n0 services/edge-limiter/tests/gateways $(ARGS)
+
 test-pods: ## test the services' pods with podman, which must have their images; if needed, PODMAN_FLAGS="--runtime runc"
 	$(call set_up,dev,.venv)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
