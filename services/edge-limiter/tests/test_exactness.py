@@ -1,4 +1,4 @@
-"""The limiter's promise under faults, in short; `python loadtests/edge/exactness.py --seconds 60` is the long run."""
+"""The limiter's promise under faults, in short. For the long run, see loadtests/benchmarks/limiter/exactness.py."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from edge.exactness import WINDOW_US, Try, judge
+from benchmarks.limiter.exactness import WINDOW_US, Try, judge
 
 from edge_limiter.ratelimit.batcher import Query
 from edge_limiter.ratelimit.limiter import Limiter
@@ -21,7 +21,7 @@ from edge_limiter.ratelimit.postgres import LATE_IN_A_ROW, PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 
-SCRIPT = Path(__file__).parents[3] / "loadtests" / "edge" / "exactness.py"
+SCRIPT = Path(__file__).parents[3] / "loadtests" / "benchmarks" / "limiter" / "exactness.py"
 SECONDS = os.environ.get("EXACTNESS_SECONDS", "5")
 LIMIT = 20
 

@@ -1,6 +1,6 @@
 """Replica processes against one oracle: over-admissions and refusals that had room, in database time.
 
-    python loadtests/edge/exactness.py [--seconds 60] [--replicas 4]
+    python loadtests/benchmarks/limiter/exactness.py [--seconds 60] [--replicas 4]
 
 Each replica is a process with its own connection. Meanwhile the database's clock jumps, connections are killed
 and the server restarts. A statement whose answer was lost may have been charged, so it is counted as "unknown".
