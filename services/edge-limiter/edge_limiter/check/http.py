@@ -48,8 +48,7 @@ def _described(request: Request) -> Request:
     if not target:
         raise Problem(400, "Send the path of the request as X-Forwarded-Uri or X-Original-URI.")
     method = fields.get("x-forwarded-method") or fields.get("x-original-method") or "GET"
-    described = {name: value for name, value in fields.items() if name not in ("content-length", "transfer-encoding")}
-    return Request(method.upper(), target, request.headers, described, request.peer)
+    return Request(method.upper(), target, request.headers, fields, request.peer)
 
 
 def _cost(value: str | None) -> int:

@@ -41,7 +41,8 @@ class Enforcer:
         state.client = client = self._client_of(request)
         if route.needs_admin and not await self._admits_admin(state):
             return False
-        check_before_charge(request, route, self.forwarder.max_body_bytes)
+        if not state.units:  # a gateway sends no body, and checks that itself
+            check_before_charge(request, route, self.forwarder.max_body_bytes)
         enforced, state.shadows = self.policies.find(
             request.method, state.target.path, route.policy, client, request.fields
         )
