@@ -1,6 +1,7 @@
 """Ships the journal to the Redis stream, in order, and once more whenever Redis forgot what it had acknowledged."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from common.contracts.events import EVENT_FIELD, STREAM
-from common.journal.journal import Journal
-from common.journal.segments import Chunk
+from common.journal.journal import Chunk, Journal
 from common.runtime import tasks
 from common.stores.redis import REDIS_ERRORS, run_id
 
@@ -161,9 +161,9 @@ class Publisher:
             self._journal.adopt_orphans()
             self._journal.collect()
             self._is_tidy = True
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             if self._is_tidy:
-                log.warning("journal folder cannot be tidied", error=error.strerror)
+                log.warning("journal folder cannot be tidied", error=str(error))
             self._is_tidy = False
 
     def _rewind(self, reason: str) -> None:

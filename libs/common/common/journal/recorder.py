@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 from redis.asyncio import Redis
 
@@ -17,11 +18,13 @@ from common.runtime import tasks
 from common.runtime.readiness import State
 from common.runtime.settings import StartError
 
+log = structlog.get_logger()
+
 WhenFull = Literal["refuse", "drop"]
 
 
 class Recorder:
-    """`record` returns once the events are safe from the death of this process."""
+    """Records events so that they survive the death of this process."""
 
     def __init__(
         self, journal: Journal, notify: Callable[[], None], when_full: WhenFull, registry: CollectorRegistry
@@ -34,15 +37,19 @@ class Recorder:
         self.is_full = False
 
     def record(self, events: Sequence[PredictionEvent | CounterEvent]) -> None:
-        """Append `events` with one write. Raises JournalFull unless EVENTS_WHEN_FULL=drop."""
+        """Append `events` in one transaction. Raises JournalFull unless EVENTS_WHEN_FULL=drop."""
         try:
             self._journal.append([event.model_dump_json(exclude_none=True).encode() for event in events])
-        except JournalFull:
+        except JournalFull as error:
+            if not self.is_full:
+                log.error("journal full", reason=str(error), when_full=self._when_full)
             self.is_full = True
             if self._when_full == "refuse":
                 raise
             self._dropped.inc(len(events))
             return
+        if self.is_full:
+            log.info("journal accepts events again")
         self.is_full = False
         self._recorded.inc(len(events))
         self._notify()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
 from common.http.context import uuid7
@@ -103,9 +104,13 @@ async def test_unusable_journal_folder__stops_the_start_and_names_the_cure(tmp_p
 
 def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
     refusing, journal, registry = recorder(tmp_path, "refuse")
-    with pytest.raises(JournalFull):
-        while True:
+    with capture_logs() as logs:
+        with pytest.raises(JournalFull):
+            while True:
+                refusing.record([event()])
+        with pytest.raises(JournalFull):
             refusing.record([event()])
+    assert [line["event"] for line in logs] == ["journal full"]
     assert refusing.is_full
     assert registry.get_sample_value("sluice_events_dropped_total") == 0
     chunk = journal.next_chunk()
