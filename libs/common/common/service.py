@@ -1,4 +1,4 @@
-"""Runs one service: command line, service port and ops port, drain on SIGTERM, exit at once on a second signal."""
+"""Runs a service: command line, service port, ops port, drain on SIGTERM, immediate exit on a second signal."""
 
 import argparse
 import asyncio
@@ -16,9 +16,10 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 
-from common.http.server import Front, Handler, Runner
+from common.http.server import AppRunner, Handler, OpenServer, Runner, ServerRunner
 from common.runtime import logs, tasks
 from common.runtime.loopback import is_loopback
+from common.runtime.metrics import LoopMetrics
 from common.runtime.process import disable_core_dumps, raise_open_file_limit, tune_gc
 from common.runtime.readiness import Readiness, create_ops_app
 from common.runtime.settings import SecretFiles, Settings, SettingsError, StartError, load
@@ -30,7 +31,7 @@ OPS_DRAIN_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where one service listens: its public port, and its ops port, which has no guard, on an address of its own."""
+    """Where a service listens. The ops port has no access control, so it has an address of its own."""
 
     host: str
     port: int
@@ -39,33 +40,39 @@ class Listen:
 
     @classmethod
     def at(cls, index: int, settings: Settings, host: str, port: int | None, ops_port: int | None) -> "Listen":
-        """Service `index` of the system listens on base+index and base+1000+index unless told otherwise."""
+        """Return the ports base+index and base+1000+index of service `index`, or those that are given."""
         base = settings.sluice_port_base
         return cls(host, port or base + index, ops_port or base + 1000 + index, settings.sluice_ops_host)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A built service, ready to listen. `front` may put a server of its own before the app's, which it then feeds.
+    """A service that is ready to listen. It is an aiohttp app, or opens a server of its own.
 
-    `ops` may add routes to the ops port. `around` may answer some requests before the app sees them. Whoever sets
-    `broken` has found what only a new process can mend: the service drains and ends with an error, for what keeps it
-    running to start it again.
+    `ops` adds routes to the ops port. `around` wraps the request handler of the app. Set `fatal` when only a new
+    process helps: the service drains and exits with an error, and its supervisor starts it again.
     """
 
-    app: web.Application
+    target: web.Application | OpenServer
     readiness: Readiness
     registry: CollectorRegistry
     listen: Listen
     drain_s: float
-    front: Callable[[web.Server], Front] | None = None
+    front: Callable[[web.Server], object] | None = None
     ops: Callable[[web.Application], None] | None = None
     around: Callable[[Handler], Handler] | None = None
     fatal: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def app(self) -> web.Application:
+        """The aiohttp app. Raises TypeError for a service with a server of its own."""
+        if not isinstance(self.target, web.Application):
+            raise TypeError("this service has no aiohttp app")
+        return self.target
+
 
 class BackgroundTaskFailed(Exception):
-    """The service ended because it can't mend itself; the log says what broke."""
+    """The service ended because `Service.fatal` was set; the log has the cause."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -75,7 +82,7 @@ Migrate = Callable[[S], None]
 def command_line(
     name: str, settings: type[S], create: Callable[[S], Service], *, migrate: Migrate[S] | None = None
 ) -> int:
-    """The `python -m <service>` of every service. Returns the exit status: 2 when settings are wrong."""
+    """Run `python -m <service>` and return the exit status: 2 for wrong settings, 1 for other errors."""
     arguments = _parser(name, migrate is not None).parse_args()
     disable_core_dumps()
     secrets = SecretFiles(settings, os.environ)
@@ -95,10 +102,10 @@ def command_line(
         log.error("cannot start", reason=str(error))
         return 1
     except BackgroundTaskFailed:
-        log.error("ended to be started anew")
+        log.error("stopped for a restart")
         return 1
     except Exception:
-        log.exception("ended by an error")
+        log.exception("stopped by an error")
         return 1
     return 0
 
@@ -114,13 +121,13 @@ def _parser(name: str, migrates: bool) -> argparse.ArgumentParser:
         nargs="?",
         default="serve",
         choices=["serve", "migrate"] if migrates else ["serve"],
-        help="serve (default) answers requests; migrate brings this service's tables up to date",
+        help="serve (default) answers requests; migrate upgrades the tables of this service",
     )
     return parser
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Looks up the version only when it is needed."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, name: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
@@ -131,21 +138,21 @@ class _Version(argparse.Action):
 
 
 async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets: SecretFiles | None = None) -> None:
-    """Listen until SIGTERM, SIGINT or `stop`; then refuse new work, drain for at most `drain_s`, close in reverse.
+    """Serve until SIGTERM, SIGINT or `stop`, then drain for at most `drain_s` and close everything in reverse.
 
-    Raises StartError, and Broken when the service broke meanwhile.
+    Raises StartError, and BackgroundTaskFailed when `Service.fatal` was set.
     """
     stop = stop or asyncio.Event()
     _stop_on_signals(stop)
-    _count_tasks(service.registry)
     if secrets is not None:
-        _count_changed(service.registry, secrets)
+        _count_changed_secrets(service.registry, secrets)
     ops_app = create_ops_app(service.readiness, service.registry, is_local=is_loopback(service.listen.ops_host))
     if service.ops is not None:
         service.ops(ops_app)
-    ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S, lingering_time=0)  # it takes no bodies
+    ops = web.AppRunner(ops_app, access_log=None, shutdown_timeout=OPS_DRAIN_S, lingering_time=0)  # it reads no bodies
     runner = create_runner(service)
     service.readiness.starting = True
+    loop_metrics = LoopMetrics(service.registry)
     try:
         raise_open_file_limit()
         await ops.setup()
@@ -155,25 +162,27 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
         service.readiness.starting = False
         log.info("listening", **asdict(service.listen))
         tune_gc()
-        await _first(stop, service.fatal)
+        await _any_set(stop, service.fatal)
         service.readiness.draining = True
         log.info("draining", at_most_s=service.drain_s)
         await runner.start_draining()
     finally:
         await runner.cleanup()
         await ops.cleanup()
+        loop_metrics.close()
     log.info("stopped")
     if service.fatal.is_set():
         raise BackgroundTaskFailed
 
 
 def create_runner(service: Service) -> Runner:
-    """What opens the service's resources, serves its public port and closes all in order."""
-    return Runner(service.app, service.readiness, service.drain_s, service.front, service.around)
+    """Return the runner that opens the resources of `service`, serves its public port and closes everything."""
+    if isinstance(service.target, web.Application):
+        return AppRunner(service.target, service.readiness, service.drain_s, service.front, service.around)
+    return ServerRunner(service.target, service.drain_s)
 
 
-async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of them is set."""
+async def _any_set(*events: asyncio.Event) -> None:
     waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -182,24 +191,17 @@ async def _first(*events: asyncio.Event) -> None:
             await tasks.cancel_and_wait(task)
 
 
-def _count_tasks(registry: CollectorRegistry) -> None:
-    """Show how many tasks the loop holds: one that nobody awaits is a leak that memory shows much later."""
-    loop = asyncio.get_running_loop()
-    gauge = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
-    gauge.set_function(lambda: len(asyncio.all_tasks(loop)))
+def _count_changed_secrets(registry: CollectorRegistry, secrets: SecretFiles) -> None:
+    """Show secrets that changed after the start, because this process continues with the old ones."""
+    description = "Secret files whose content is no longer what this process read at its start."
+    Gauge("sluice_secrets_changed", description, registry=registry).set_function(secrets.changed)
 
 
-def _count_changed(registry: CollectorRegistry, secrets: SecretFiles) -> None:
-    """Show when a secret was changed under this process, which reads each once and goes on with the old one."""
-    told = "Secret files whose content is no longer what this process read at its start."
-    Gauge("sluice_secrets_changed", told, registry=registry).set_function(secrets.changed)
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+async def _listen(runner: web.BaseRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port, backlog=1024).start()
     except socket.gaierror as error:
-        raise StartError(f"host {host} is not known; set this service's host to an address of this machine") from error
+        raise StartError(f"host {host} is unknown; set this service's host to an address of this machine") from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "not possible"
         raise StartError(f"port {port} on {host}: {reason}; set SLUICE_PORT_BASE or this service's port") from error

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
@@ -23,9 +24,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from common.http.app import AppConfig, create_app
-from common.runtime.metrics import HttpMetrics
+from common.runtime.metrics import HttpMetrics, LoopMetrics
 from common.runtime.readiness import Readiness
-from common.runtime.settings import Settings
+from common.runtime.settings import Settings, StartError
 from common.runtime.tasks import cancel_and_wait
 from common.service import BackgroundTaskFailed, Listen, Service, create_runner, serve
 
@@ -567,3 +568,63 @@ def test_request_on_a_kept_connection_after_sigterm__is_answered_and_told_to_clo
     assert (second.status, second.headers["Connection"]) == (404, "close")
     assert process.wait(60) == 0
     process.communicate()
+
+
+class OwnServer(web.Server):
+    """A server that answers every request itself, and records that it was asked to drain."""
+
+    def __init__(self) -> None:
+        super().__init__(self.respond)
+        self.is_draining = False
+
+    async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(text=request.path)
+
+    def start_draining(self) -> None:
+        self.is_draining = True
+
+
+async def test_server_of_its_own__is_opened_served_drained_and_closed(free_port: Callable[[], int]) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def open_server() -> AsyncIterator[web.Server]:
+        server = OwnServer()
+        events.append("opened")
+        yield server
+        events.append(f"closed, draining: {server.is_draining}")
+
+    listen, stop = Listen("127.0.0.1", free_port(), free_port()), asyncio.Event()
+    service = Service(open_server, Readiness(), CollectorRegistry(), listen, drain_s=5.0)
+    serving = asyncio.create_task(serve(service, stop=stop))
+    async with asyncio.timeout(60):
+        async with aiohttp.ClientSession() as client:
+            while (await answer(client, f"http://127.0.0.1:{listen.ops_port}/readyz"))[0] != 200:
+                await asyncio.sleep(0)
+            async with client.get(f"http://127.0.0.1:{listen.port}/path") as response:
+                assert await response.text() == "/path"
+        stop.set()
+        await serving
+    assert events == ["opened", "closed, draining: True"]
+
+
+async def test_own_server_that_cannot_open__stops_the_start(free_port: Callable[[], int]) -> None:
+    @asynccontextmanager
+    async def open_server() -> AsyncIterator[web.Server]:
+        raise StartError("no store")
+        yield OwnServer()
+
+    listen = Listen("127.0.0.1", free_port(), free_port())
+    with pytest.raises(StartError, match="no store"):
+        await serve(Service(open_server, Readiness(), CollectorRegistry(), listen, drain_s=1.0))
+
+
+async def test_loop_metrics__show_tasks_and_the_largest_lag() -> None:
+    registry = CollectorRegistry()
+    metrics = LoopMetrics(registry, timer_s=0.01)
+    time.sleep(0.2)  # noqa: ASYNC251  # blocks the loop, so that the timer is late
+    async with asyncio.timeout(60):
+        while (registry.get_sample_value("sluice_loop_lag_seconds") or 0) < 0.1:
+            await asyncio.sleep(0)
+    assert (registry.get_sample_value("sluice_loop_tasks") or 0) >= 1
+    metrics.close()

@@ -1,9 +1,9 @@
-"""Serves the public port of an app with aiohttp, behind a server of the service's own if it has one; drains both."""
+"""Runners that serve the public port of a service and drain it: for an aiohttp app, or for a server of its own."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sized
-from contextlib import suppress
-from typing import Final, Protocol, cast
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Final, Protocol, cast, runtime_checkable
 
 from aiohttp import web
 
@@ -12,44 +12,82 @@ from common.runtime.readiness import Readiness
 KEEPALIVE_S: Final = 60.0
 LAME_DUCK_S: Final = 2.0
 LAME_DUCK_POLL_S: Final = 0.05
-CUT_OFF_S: Final = 0.1  # for each step of cutting off what is late
-LINGER_S: Final = 10.0  # for a client that still sends when it is answered: a reset would cost it the answer
+CUT_OFF_S: Final = 0.1  # for each step of ending what is late
+LINGER_S: Final = 10.0  # for clients that still send when they get the response: a reset would cost them the response
 MAX_LINE_BYTES: Final = 16 << 10
 MAX_FIELD_BYTES: Final = 64 << 10
-"""More than the edge passes on: what aiohttp finds too long it refuses in plain text, and repeats it."""
+"""More than the edge forwards, because aiohttp refuses longer ones in plain text that repeats them."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-"""What aiohttp's server has a request answered by."""
+"""The request handler of an aiohttp server."""
+
+OpenServer = Callable[[], AbstractAsyncContextManager[web.Server]]
+"""Opens the resources of a service and yields its server. They are closed in reverse after the drain."""
 
 
-class Front(Protocol):
-    """A server of a service's own, which stands before aiohttp's."""
-
-    @property
-    def connections(self) -> Sized:
-        """Those that are open."""
+@runtime_checkable
+class Draining(Protocol):
+    """A server that ends its connections itself."""
 
     def start_draining(self) -> None:
-        """From now on close each connection after its answer."""
-
-    def pre_shutdown(self) -> None:
-        """Close what is idle."""
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        """Wait for the answers, at most `timeout` seconds, then cut off the rest; cancelled, only end to wait."""
-
-    def __call__(self) -> asyncio.Protocol: ...
+        """Close each connection after its next response."""
 
 
-class Runner(web.AppRunner):
-    """Opens an app's resources, serves its port and closes all in order."""
+class Runner(web.BaseRunner):
+    """Opens a server, serves its port, drains it, and closes everything in order."""
+
+    drain_s: float
+
+    async def start_draining(self) -> None:
+        """Stop accepting connections, and answer on open ones with `Connection: close` for a moment.
+
+        Otherwise a client could send a request on a connection that is being closed, and could not know whether it was
+        handled.
+        """
+        for site in list(self.sites):
+            await site.stop()
+        server = self.server
+        if isinstance(server, Draining):
+            server.start_draining()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LAME_DUCK_S
+        # aiohttp has no event for the end of a connection
+        while server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LAME_DUCK_POLL_S)
+
+    async def shutdown(self) -> None:
+        """Wait for responses in progress, at most `drain_s`. aiohttp alone would wait that long twice."""
+        if self.server is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.drain_s):
+                    await self.server.shutdown(None)
+
+
+class ServerRunner(Runner):
+    """Runs the server that `open_server` yields."""
+
+    def __init__(self, open_server: OpenServer, drain_s: float) -> None:
+        super().__init__(shutdown_timeout=CUT_OFF_S)
+        self.drain_s = drain_s
+        self._open_server = open_server
+        self._opened = AsyncExitStack()
+
+    async def _make_server(self) -> web.Server:
+        return await self._opened.enter_async_context(self._open_server())
+
+    async def _cleanup_server(self) -> None:
+        await self._opened.aclose()
+
+
+class AppRunner(Runner, web.AppRunner):
+    """Runs an aiohttp app. `around` wraps its request handler."""
 
     def __init__(
         self,
         app: web.Application,
         readiness: Readiness,
         drain_s: float,
-        front: Callable[[web.Server], Front] | None = None,
+        front: Callable[[web.Server], object] | None = None,
         around: Callable[[Handler], Handler] | None = None,
     ) -> None:
         super().__init__(
@@ -62,42 +100,16 @@ class Runner(web.AppRunner):
             max_field_size=MAX_FIELD_BYTES,
             lingering_time=LINGER_S,
         )
+        self.drain_s = drain_s
         self._front = front
         self._around = around
-        self._before: Front | None = None
         self._readiness = readiness
-        self._drain_s = drain_s
         app.on_response_prepare.append(self._close_when_draining)
 
-    async def start_draining(self) -> None:
-        """Take no new connection, and answer on the old ones with `Connection: close` for a moment.
-
-        A client would else send a request on a connection that is just being closed, even on one just made, and could
-        not know whether it was handled.
-        """
-        for site in list(self.sites):
-            await site.stop()
-        if self._before is not None:
-            self._before.start_draining()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LAME_DUCK_S
-        server = self._before or self.server
-        # aiohttp tells nobody when a connection ends, so this has to look
-        while server is not None and server.connections and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(LAME_DUCK_POLL_S)
-
     async def shutdown(self) -> None:
-        """Wait for the answers, at most `drain_s` in all; what is late is cut off after.
-
-        aiohttp would take the whole time twice, before it tells a handler to end and after, and a front once more.
-        """
+        """Run the app's `on_shutdown`, then drain."""
+        await self.app.shutdown()
         await super().shutdown()
-        server = self._before or self.server
-        if server is None:
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_s):
-                await server.shutdown(None)
 
     async def _close_when_draining(self, _request: web.Request, response: web.StreamResponse) -> None:
         if self._readiness.draining:
@@ -108,7 +120,4 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         if self._around is not None:
             server.request_handler = self._around(server.request_handler)
-        if self._front is None:
-            return server
-        self._before = self._front(server)
-        return cast(web.Server, self._before)
+        return server if self._front is None else cast(web.Server, self._front(server))

@@ -1,19 +1,22 @@
-"""The metrics registry of a service, and the metrics of its HTTP requests.
+"""The metrics registry of a service, and metrics of its event loop and its HTTP requests.
 
 The label values of a request repeat, so each metric caches its labelled children: `labels` would validate and lock
 every time.
 """
 
+import asyncio
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import version
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # clients may send any method
+LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # clients may send any method
 
 
 def create_registry() -> CollectorRegistry:
@@ -22,7 +25,34 @@ def create_registry() -> CollectorRegistry:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
+    Info("sluice_build", "Version of this service.", registry=registry).info({"version": version("sluice-common")})
     return registry
+
+
+class LoopMetrics:
+    """Tasks of the running event loop, and how late its timers fire. A task that is never awaited is a leak."""
+
+    def __init__(self, registry: CollectorRegistry, timer_s: float = 0.5) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._timer_s = timer_s
+        self._lag_s = 0.0
+        self._timer = loop.call_later(timer_s, self._tick, loop.time() + timer_s)
+        tasks = Gauge("sluice_loop_tasks", "Tasks of the event loop that have not ended.", registry=registry)
+        tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
+        lag = Gauge("sluice_loop_lag_seconds", "Largest delay of a timer since the last scrape.", registry=registry)
+        lag.set_function(self._largest_lag_s)
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _tick(self, due_s: float) -> None:
+        now_s = self._loop.time()
+        self._lag_s = max(self._lag_s, now_s - due_s)
+        self._timer = self._loop.call_later(self._timer_s, self._tick, now_s + self._timer_s)
+
+    def _largest_lag_s(self) -> float:
+        lag_s, self._lag_s = self._lag_s, 0.0
+        return lag_s
 
 
 class HttpMetrics:
