@@ -1,1 +1,1 @@
-"""What every Sluice service shares and no service owns."""
+"""Code that all Sluice services share."""

@@ -31,7 +31,7 @@ OPS_DRAIN_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where a service listens. The ops port has no access control, so it has an address of its own."""
+    """Where a service listens. The ops port has no access control, so it has a separate address."""
 
     host: str
     port: int
@@ -47,7 +47,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that is ready to listen. It is an aiohttp app, or opens a server of its own.
+    """A service that is ready to listen. `target` is an aiohttp app, or opens another server.
 
     `ops` adds routes to the ops port. `around` wraps the request handler of the app. Set `fatal` when only a new
     process helps: the service drains and exits with an error, and its supervisor starts it again.
@@ -65,7 +65,7 @@ class Service:
 
     @property
     def app(self) -> web.Application:
-        """The aiohttp app. Raises TypeError for a service with a server of its own."""
+        """The aiohttp app. Raises TypeError for a service with another server."""
         if not isinstance(self.target, web.Application):
             raise TypeError("this service has no aiohttp app")
         return self.target

@@ -1,4 +1,4 @@
-"""A whole service process: how it starts, what stops it, and with which words and status it ends."""
+"""A service process: start, drain, exit status and messages."""
 
 import asyncio
 import gzip
@@ -292,7 +292,7 @@ async def test_service_that_broke__closes_in_order_and_ends_with_an_error(free_p
 
 
 async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
-    """Tried again while nobody listens."""
+    """Retry until the port is open."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -354,7 +354,7 @@ def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
 
 
 class SlowFront:
-    """As the edge's: it waits for what is its own first, and then for aiohttp's server."""
+    """Waits for its own requests first, then for the server of aiohttp."""
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
@@ -396,7 +396,7 @@ async def test_drain__takes_its_time_once_whatever_hangs(
         return web.Response()
 
     async def watch() -> None:
-        """How long a busy machine has this process stand still."""
+        """Measure how long a busy machine suspends this process."""
         nonlocal stood_s
         while True:
             before = loop.time()
@@ -452,7 +452,7 @@ def test_page_whose_name_was_made_to_lead_here__reads_nothing_of_the_ops_port(pr
             connection.request("GET", "/metrics", headers={"Host": host})
             answer = connection.getresponse()
             assert answer.status == status
-            assert status == 200 or b"ask for it as localhost" in answer.read()  # a scraper hears what to change
+            assert status == 200 or b"use localhost" in answer.read()
 
 
 def test_crash__leaves_no_core_file(probe: Probe) -> None:

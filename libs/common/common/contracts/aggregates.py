@@ -9,12 +9,11 @@ from common.contracts.events import Outcome
 from common.contracts.thresholds import ThresholdState
 
 Bucket = Literal["1m", "5m", "15m", "1h", "6h", "1d"]
-
 GroupBy = Literal["model", "label", "outcome", "route"]
 
 
 class Filters(Body):
-    """Only what matches all of these is counted; an absent filter matches everything."""
+    """Events must match all filters; an absent filter matches everything."""
 
     model: Annotated[str, Field(max_length=128)] | None = None
     route: Annotated[str, Field(max_length=64)] | None = None
@@ -35,13 +34,13 @@ class AggregateRequest(Body):
 
 SKETCH_RELATIVE_ERROR: Final = (2 ** (1 / 32) - 1) / (2 ** (1 / 32) + 1)
 
-"""How far an estimated latency percentile may be from the true one, as a share of that: 1.083 %."""
+"""The largest relative error of an estimated latency percentile: 1.083 %."""
 
 
 class Latency(Body):
-    """Milliseconds over answered predictions; null where there were none.
+    """Milliseconds over successful predictions; null without any.
 
-    Percentiles are exact or a sketch, which states its error bound; the mean and the maximum are exact always.
+    Percentiles are exact, or a sketch with an error bound. The mean and the maximum are always exact.
     """
 
     n: int
@@ -62,14 +61,14 @@ class LabelShare(Body):
 
 
 class Confidence(Body):
-    """Scores of answered predictions: their mean, and counts in ten equal bins from 0 to 1."""
+    """Mean score of successful predictions, and counts in ten equal bins from 0 to 1."""
 
     mean: float | None = None
     histogram: list[int]
 
 
 class Summary(Body):
-    """One window in numbers. Rates are shares in [0, 1]; `error_rate` leaves rate-limited requests out."""
+    """The figures of one window. Rates are between 0 and 1; `error_rate` excludes rate-limited requests."""
 
     range: TimeRange
     requests: int
@@ -104,7 +103,7 @@ class Group(Body):
 
 
 class Aggregate(Summary):
-    """The answer of POST /metrics/aggregated; `lag_s` says how far ingestion is behind, null while unknown."""
+    """The response of POST /metrics/aggregated. `lag_s` is the delay of ingestion, null while unknown."""
 
     previous: Summary
     series: list[SeriesPoint] = Field([])
@@ -114,10 +113,10 @@ class Aggregate(Summary):
 
 
 class Drift(Body):
-    """How far a distribution moved, and how far chance alone would move it with so few observations.
+    """How far a distribution moved, and how far chance alone moves it with so few observations.
 
-    `psi` is the population stability index; `noise` is what it exceeds once in a thousand times when nothing changed;
-    `value` is the excess, which a rule's limits are for. The rest is null where it does not apply.
+    `psi` is the population stability index. Without any change it exceeds `noise` once in a thousand times. `value` is
+    the excess, which rules compare with their limits. Fields that do not apply are null.
     """
 
     n: int
@@ -126,12 +125,14 @@ class Drift(Body):
     noise: float | None = None
     value: float | None = None
     jensen_shannon: Annotated[float | None, Field(description="Divergence in bits, 0 to 1.")] = None
-    kolmogorov_smirnov: Annotated[float | None, Field(description="Largest gap of cumulated shares.")] = None
+    kolmogorov_smirnov: Annotated[
+        float | None, Field(description="Largest difference of the cumulative distributions.")
+    ] = None
     drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null without observations to compare.")] = None
 
 
 class DriftReport(Body):
-    """Answered predictions of `range` beside those of `reference`."""
+    """Successful predictions of `range` compared with those of `reference`."""
 
     range: TimeRange
     reference: TimeRange
@@ -142,7 +143,7 @@ class DriftReport(Body):
 
 
 class StoredPrediction(Body):
-    """One prediction as it is stored, whatever its outcome."""
+    """A stored prediction with any outcome."""
 
     id: str
     at: AwareDatetime
@@ -167,7 +168,7 @@ class StoredPrediction(Body):
 
 
 class PredictionPage(Body):
-    """Newest first; `next` is the cursor of the following page, null on the last."""
+    """Predictions, newest first. `next` is the cursor of the next page, null on the last."""
 
     predictions: list[StoredPrediction]
     next: str | None

@@ -5,7 +5,6 @@ from typing import Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 Window = Literal["5m", "15m", "1h", "6h", "24h", "7d", "30d"]
-
 WINDOW_S: Final[dict[Window, int]] = {
     "5m": 300,
     "15m": 900,

@@ -5,15 +5,11 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 STREAM: Final = "{predictions}"
-
 DEAD_LETTERS: Final = "{predictions}:dead"
-
 EVENT_FIELD: Final = "event"
 
 Outcome = Literal["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]
-
 Micros = Annotated[int, Field(ge=0, le=1 << 53)]
-
 Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 
 
@@ -21,18 +17,18 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-    at_us: Annotated[Micros, Field(description="Unix time in µs, fixed by the producer in its journal.")]
+    at_us: Annotated[Micros, Field(description="Unix time in µs when the producer recorded the event.")]
     route: Annotated[str, Field(max_length=64)]
     outcome: Outcome
 
 
 class PredictionEvent(Event):
-    """One text that was scored (or failed on its own), whichever route it came by."""
+    """One text that was scored or that failed, from any route."""
 
     kind: Literal["prediction"] = "prediction"
     request_id: Annotated[str, Field(max_length=128)]
     trace_id: Annotated[str, Field(max_length=32)] | None = None
-    model: Annotated[str, Field(min_length=1, max_length=128, description="Empty in rollups: counters have none.")]
+    model: Annotated[str, Field(min_length=1, max_length=128, description="Empty in rollups of counters.")]
     revision: Annotated[str, Field(max_length=64)]
     label: Annotated[str, Field(max_length=64)] | None = None
     score: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -49,7 +45,7 @@ class PredictionEvent(Event):
 
 
 class CounterEvent(Event):
-    """`n` requests that a service refused or failed itself within one second: a flood writes no row per request."""
+    """`n` requests that a service refused or failed within one second, so that a flood writes few rows."""
 
     kind: Literal["counter"] = "counter"
     policy: Annotated[str, Field(max_length=64)] = ""
@@ -57,5 +53,4 @@ class CounterEvent(Event):
 
 
 AnyEvent = Annotated[PredictionEvent | CounterEvent, Field(discriminator="kind")]
-
 EVENT_ADAPTER: TypeAdapter[PredictionEvent | CounterEvent] = TypeAdapter(AnyEvent)

@@ -8,14 +8,14 @@ ModelCondition = Literal["no_key", "not_asked", "ok", "not_found", "unauthorised
 
 
 class ModelHealth(Body):
-    """`not_found`: the provider knows no such model (retired?); `failing`: the last call failed, the next may not."""
+    """`not_found`: the provider lacks the model, which may be retired. `failing`: the last call failed."""
 
     name: str | None
     state: ModelCondition
 
 
 class AnalystHealth(Body):
-    """`degraded`: reports are written by rules, because the model cannot be used."""
+    """`degraded`: reports come from rules, because the model is unavailable."""
 
     status: Literal["ok", "degraded"]
     model: ModelHealth

@@ -20,14 +20,12 @@ MetricName = Literal[
     "latency_ms.max",
     "confidence.mean",
 ]
-
 DriftName = Literal["drift.labels", "drift.confidence", "drift.length"]
-
 RuleMetric = Literal[MetricName, DriftName]
 
 
 class ThresholdRule(Body):
-    """Fires when `metric` over `window` is past `above` or below `below`; exactly one of them is set."""
+    """Fires when `metric` over `window` is over `above` or under `below`. Set exactly one of them."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
     metric: RuleMetric
@@ -36,16 +34,16 @@ class ThresholdRule(Body):
     resolve_at: float | None = None
     for_s: Annotated[
         int,
-        Field(ge=0, le=86_400, description="It begins anew after longer than `window` without enough samples."),
+        Field(ge=0, le=86_400, description="Restarts after more than `window` without enough samples."),
     ] = 0
     keep_firing_for_s: Annotated[int, Field(ge=0, le=86_400)] = 0
     min_samples: Annotated[
         int,
-        Field(ge=0, le=1_000_000, description="Of what the metric is computed over; counts and throughput need none."),
+        Field(ge=0, le=1_000_000, description="Of the metric. Counts and throughput do not need any."),
     ] = 1
     window: Window = "5m"
     reference: Annotated[
-        Window | None, Field(description="For drift: how long before `window` it is compared with; 24h if absent.")
+        Window | None, Field(description="For drift: the time before `window` to compare with, 24h by default.")
     ] = None
     severity: Literal["info", "warning", "critical"] = "warning"
 
@@ -54,14 +52,14 @@ class ThresholdRule(Body):
     def _is_healthy(cls, value: float | None, info: ValidationInfo) -> float | None:
         above, below = info.data.get("above"), info.data.get("below")
         if value is not None and ((above is not None and value > above) or (below is not None and value < below)):
-            raise ValueError("it must lie on the healthy side of the limit")
+            raise ValueError("it must be on the healthy side of the limit")
         return value
 
     @field_validator("reference")
     @classmethod
     def _is_of_drift(cls, value: Window | None, info: ValidationInfo) -> Window | None:
         if value is not None and not info.data.get("metric", "drift.").startswith("drift."):
-            raise ValueError("it is for drift metrics only")
+            raise ValueError("it applies to drift metrics only")
         return value
 
     @model_validator(mode="after")
@@ -72,9 +70,9 @@ class ThresholdRule(Body):
 
 
 class ThresholdState(Body):
-    """A rule and where its metric stands now; `breached` is null without enough samples.
+    """A rule and the current value of its metric. `breached` is null without enough samples.
 
-    Latency percentiles are sketches here, within SKETCH_RELATIVE_ERROR, whatever those of the aggregate are.
+    Latency percentiles are always sketches here, within SKETCH_RELATIVE_ERROR.
     """
 
     rule: ThresholdRule
@@ -86,20 +84,20 @@ AlertState = Literal["pending", "firing", "resolved"]
 
 
 class Alert(Body):
-    """A rule that was past its limit: pending for `for_s`, then firing until its metric is healthy again."""
+    """A rule over its limit: pending for `for_s`, then firing until its metric is healthy."""
 
     rule: ThresholdRule
     state: AlertState
-    value: Annotated[float | None, Field(description="When it was last known.")]
-    fingerprint: Annotated[str, Field(description="Of the rule's labels, the same in every notification.")]
+    value: Annotated[float | None, Field(description="The last known value.")]
+    fingerprint: Annotated[str, Field(description="A hash of the rule's labels, the same in every notification.")]
     pending_at: AwareDatetime
     firing_at: AwareDatetime | None = None
     resolved_at: AwareDatetime | None = None
 
 
 class Alerts(Body):
-    """Firing alerts, then pending, then resolved ones, each newest first, and when rules were last judged."""
+    """Firing, then pending, then resolved alerts, each newest first, and the last evaluation of the rules."""
 
     alerts: list[Alert]
     evaluated_at: AwareDatetime | None
-    overdue: Annotated[bool, Field(description="Rules ought to have been judged since: what is listed may be over.")]
+    overdue: Annotated[bool, Field(description="An evaluation is overdue, so the list may be out of date.")]

@@ -1,4 +1,4 @@
-"""The aiohttp app every service starts from: request context, problem documents, metrics, one log line."""
+"""The aiohttp app of every service: request context, problem documents, metrics, one log line per request."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,22 +20,22 @@ log = structlog.get_logger()
 CONTEXT: Final = web.RequestKey("context", RequestContext)
 
 ErrorTable = Mapping[type[Exception], Callable[[Any], Problem]]
-"""Which problem each named error of the domain becomes. The most derived class that is listed wins."""
+"""Maps domain errors to problems. The most derived class in the table wins."""
 
 CLIENT_LEFT: Final = 499
-"""In metrics and logs only: the client went away, so nobody got a status."""
+"""The client disconnected before a response. Only in metrics and logs."""
 
-QUIET_STATUSES: Final = frozenset({429, 503, CLIENT_LEFT})  # a flood writes no log line each; the counters tell
+QUIET_STATUSES: Final = frozenset({429, 503, CLIENT_LEFT})  # counted, but not logged: they come in floods
 
 _STARTED: Final = web.RequestKey("started", bool)
 
 
 @dataclass(frozen=True, slots=True)
 class AppConfig:
-    """How requests enter: size limit, time budget, error table, metrics and the clock.
+    """Settings of an app: size limit, timeouts, error table, metrics and clock.
 
-    `is_local`: only this machine reaches the service, and only requests that name it so are taken. A page in somebody's
-    browser here, whose name was made to lead here, would else read whatever has no guard but that.
+    `is_local`: the service listens on loopback and accepts only requests whose Host is localhost. This stops DNS
+    rebinding, where a web page resolves its own name to this machine.
     """
 
     metrics: HttpMetrics
@@ -48,10 +48,10 @@ class AppConfig:
 
 
 def create_app(config: AppConfig) -> web.Application:
-    """An application whose every answer carries X-Request-ID and whose every error is a problem document.
+    """Return an app whose responses carry X-Request-ID and whose errors are problem documents.
 
-    An answer that breaks off half-way is cut, so that no client takes it for a whole one. One that starts before all
-    of the request's body is there, or whose body broke, ends the connection and says so; no more of that body is read.
+    A response that fails half-way is aborted, so that no client takes it for complete. If the request body is not
+    complete when the response starts, the connection closes and the rest of the body is discarded.
     """
     app = web.Application(middlewares=[request_middleware(config)], client_max_size=config.max_body_bytes)
     app.on_response_prepare.append(_add_request_id)
@@ -59,18 +59,18 @@ def create_app(config: AppConfig) -> web.Application:
 
 
 def context(request: web.Request) -> RequestContext:
-    """The request's id, trace and deadline."""
+    """Return the id, trace and deadline of the request."""
     return request[CONTEXT]
 
 
 def route_of(request: web.Request) -> str:
-    """The route pattern that matched, for metrics and logs; paths are unbounded, patterns are not."""
+    """Return the matched route pattern. Unlike paths, patterns are bounded in number."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unmatched"
 
 
 async def _add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    if CONTEXT in request:  # not when aiohttp refuses an Expect header, before any middleware
+    if CONTEXT in request:  # unset when aiohttp refuses an Expect header before any middleware
         request[_STARTED] = True
         response.headers[REQUEST_ID] = request[CONTEXT].request_id
     if not request.content.is_eof():
@@ -78,17 +78,17 @@ async def _add_request_id(request: web.Request, response: web.StreamResponse) ->
 
 
 def _discard_request_body(request: web.Request, response: web.StreamResponse) -> None:
-    """Throw away what still comes as it comes: to unpack the rest of a megabyte can take the loop two seconds."""
+    """Discard the rest without decoding it: a megabyte of gzip can block the loop for two seconds."""
     response.headers[hdrs.CONNECTION] = "close"
     response.force_close()
     request.protocol.close()
     if request.content.exception() is not None:
-        request.content.feed_eof()  # aiohttp would else ask for the rest, log its error and break the connection off
+        request.content.feed_eof()  # otherwise aiohttp reads on, logs an error and aborts the connection
 
 
 def request_middleware(config: AppConfig) -> Middleware:
     @web.middleware
-    async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = config.now()
         ctx = read_context(
             request.headers, started, default_s=config.default_timeout_s, maximum_s=config.maximum_timeout_s
@@ -98,7 +98,7 @@ def request_middleware(config: AppConfig) -> Middleware:
         config.metrics.in_flight += 1
         with structlog.contextvars.bound_contextvars(request_id=ctx.request_id, trace_id=ctx.trace_id):
             try:
-                response, cause = await _answer(config, request, handler)
+                response, cause = await _respond(config, request, handler)
                 status = response.status
             except web.HTTPException as redirection:
                 status = redirection.status
@@ -106,16 +106,16 @@ def request_middleware(config: AppConfig) -> Middleware:
             finally:
                 config.metrics.in_flight -= 1
                 _record(config, request, status, config.now() - started, cause)
-                cause = None  # its traceback holds this frame: a circle that only the collector could undo
+                cause = None  # its traceback refers to this frame: a reference cycle
         return response
 
-    return boundary
+    return handle
 
 
-async def _answer(
+async def _respond(
     config: AppConfig, request: web.Request, handler: Handler
 ) -> tuple[web.StreamResponse, Exception | None]:
-    """The handler's answer, or the problem that its error becomes and the error. Redirections are raised."""
+    """Return the response, or the problem and its error. Redirections are raised."""
     try:
         if config.is_local and not is_localhost_header(request.headers.get(hdrs.HOST, "")):
             raise Problem(403, LOCALHOST_ONLY)
@@ -123,7 +123,7 @@ async def _answer(
         return await handler(request), None
     except Exception as error:
         is_redirection = isinstance(error, web.HTTPException) and error.status < 400
-        if is_redirection or request.transport is None:  # without a transport there is nobody to answer
+        if is_redirection or request.transport is None:  # without a transport the client is gone
             raise
         if _STARTED in request:
             request.protocol.force_close()
@@ -131,7 +131,7 @@ async def _answer(
 
 
 def problem_of(table: ErrorTable, error: Exception) -> Problem:
-    """What a client hears of this error."""
+    """Return the problem for an error."""
     if isinstance(error, Problem):
         return error
     for cls in type(error).__mro__:
@@ -140,15 +140,15 @@ def problem_of(table: ErrorTable, error: Exception) -> Problem:
     if isinstance(error, web.HTTPException):
         return _from_aiohttp(error)
     if isinstance(error, web.RequestPayloadError):
-        return Problem(400, "The body is not encoded as its headers say.")
+        return Problem(400, "The body does not match its Content-Encoding or Transfer-Encoding.")
     return Problem(500, "The service failed to answer; quote the request id.")
 
 
 def _from_aiohttp(error: web.HTTPException) -> Problem:
     details = {
-        404: "No such route; GET /openapi.json lists them.",
-        405: "This route does not take that method; see Allow.",
-        413: "The body is larger than this service takes.",
+        404: "No such route. GET /openapi.json lists all routes.",
+        405: "This route does not support that method; see Allow.",
+        413: "The body is larger than this service accepts.",
     }
     allow = {"Allow": error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
     return Problem(error.status, details.get(error.status), headers=allow)
@@ -163,7 +163,7 @@ def _record(config: AppConfig, request: web.Request, status: int, seconds: float
 def record_request(
     route: str, method: str, status: int, seconds: float, cause: Exception | None, **context: object
 ) -> None:
-    """The one log line of a request. `context` is what the log's own context does not know."""
+    """Log a request in one line. `context` adds fields that are not bound to the log context."""
     is_quiet = status < 400 or status in QUIET_STATUSES
     if is_quiet and not is_verbose():
         return
@@ -179,7 +179,7 @@ def record_request(
 
 
 def _because(cause: Exception | None) -> str | None:
-    """What stands behind the error that the client heard of, by name: words could hold what nobody should read."""
+    """Return the names of the causes. Their messages could include user text or secrets."""
     below = cause.__cause__ if cause is not None else None
     names: list[str] = []
     while below is not None:

@@ -1,4 +1,4 @@
-"""HTTP from one service to another: time limits, the caller's deadline passed on, errors translated."""
+"""HTTP calls between services: time limits, the caller's deadline, and named errors."""
 
 import asyncio
 import time
@@ -10,23 +10,23 @@ from pydantic import BaseModel, ValidationError
 
 from common.http.context import RequestContext
 
-MAX_ANSWER_BYTES: Final = 8 << 20  # no service of ours answers another with a tenth of it
+MAX_RESPONSE_BYTES: Final = 8 << 20  # ten times the longest response of our services
 
 
 class UpstreamError(Exception):
-    """The other service could not be reached, broke, or answered what its contract does not allow."""
+    """The other service is unreachable, failed, or violated its contract."""
 
 
 class UpstreamTimeout(UpstreamError):
-    """The other service did not answer before the deadline."""
+    """The other service did not respond before the deadline."""
 
 
 class UpstreamMalformed(UpstreamError):
-    """The other service answered what its contract does not allow; asking again would not help."""
+    """The other service violated its contract, so retrying does not help."""
 
 
 class UpstreamRefused(UpstreamError):
-    """The other service answered with a status of 400 or more."""
+    """The other service responded with a status of 400 or more."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
@@ -37,7 +37,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def create_session(*, connections: int = 100, connect_timeout_s: float = 2.0) -> aiohttp.ClientSession:
-    """A session without cookies, environment proxies or its own total time limit: each call has one."""
+    """Return a session without cookies and environment proxies. Each call sets its own total time limit."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=30),
         timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
@@ -56,7 +56,7 @@ async def call_json(
     body: BaseModel | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> R:
-    """Call another service within the caller's deadline and validate its answer; raises UpstreamError only."""
+    """Call another service within the caller's deadline and validate its response. Raises only UpstreamError."""
     at = now()
     headers = context.outgoing_headers(at)
     data = None
@@ -68,7 +68,7 @@ async def call_json(
             async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
                 content = await _read(response)
     except TimeoutError as error:
-        raise UpstreamTimeout("no answer before the deadline") from error
+        raise UpstreamTimeout("no response before the deadline") from error
     except (aiohttp.ClientError, OSError) as error:
         raise UpstreamError(type(error).__name__) from error
     if response.status >= 400:
@@ -76,13 +76,13 @@ async def call_json(
     try:
         return answer.model_validate_json(content)
     except ValidationError as error:
-        raise UpstreamMalformed("the answer does not match its contract") from error
+        raise UpstreamMalformed("the response does not match its contract") from error
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for part in response.content.iter_any():
         content += part
-        if len(content) > MAX_ANSWER_BYTES:
-            raise UpstreamMalformed("the answer is too long")
+        if len(content) > MAX_RESPONSE_BYTES:
+            raise UpstreamMalformed("the response is too long")
     return bytes(content)

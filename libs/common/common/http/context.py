@@ -1,4 +1,4 @@
-"""What travels with a request: its id, its trace and its deadline."""
+"""The context of a request: its id, its trace and its deadline."""
 
 import os
 import re
@@ -16,10 +16,10 @@ _TIMEOUT = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 
 def uuid7(now_ns: Callable[[], int] = time.time_ns) -> str:
-    """A UUIDv7 (RFC 9562, method 3): 60 bits of time, ordered to 0.25 µs, then 62 random ones. Python 3.11 has none."""
+    """Return a UUIDv7 (RFC 9562, method 3): 60 bits of time, ordered to 0.25 µs, and 62 random bits."""
     ms, rest_ns = divmod(now_ns(), 1_000_000)
     random = int.from_bytes(os.urandom(8)) >> 2
-    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # a third quicker than an f-string, and every request has one
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031  # a third faster than an f-string, for every request
         ms >> 16, ms & 0xFFFF, (rest_ns << 12) // 1_000_000, 0x8000 | random >> 48, random & 0xFFFF_FFFF_FFFF,
     )  # fmt: skip
 
@@ -33,33 +33,33 @@ class RequestContext(NamedTuple):
     deadline_s: float  # on the clock of `time.monotonic`
 
     def remaining_s(self, now: float) -> float:
-        """Seconds left; zero or less means that the client has given up."""
+        """Return the seconds left; zero or less after the deadline."""
         return self.deadline_s - now
 
     def outgoing_headers(self, now: float) -> dict[str, str]:
-        """Headers for the next hop, with the time already spent subtracted."""
+        """Return the headers for the next hop, with the time that is left."""
         headers = {REQUEST_ID: self.request_id, TIMEOUT_MS: str(max(1, int(self.remaining_s(now) * 1000)))}
         if self.traceparent:
             headers[TRACEPARENT] = self.traceparent
         return headers
 
 
-def is_timeout(asked: str) -> bool:
-    """Whether a value of X-Request-Timeout-Ms says anything."""
-    return _TIMEOUT.fullmatch(asked) is not None
+def is_timeout(value: str) -> bool:
+    """Whether a value of X-Request-Timeout-Ms is valid."""
+    return _TIMEOUT.fullmatch(value) is not None
 
 
 def read_context(headers: Mapping[str, str], now: float, *, default_s: float, maximum_s: float) -> RequestContext:
-    """Take id, trace and deadline from `headers`; what is absent or malformed is made anew or defaulted.
+    """Read id, trace and deadline from `headers`. Absent or malformed values get a new id or the default.
 
-    A client may ask for more or less time than `default_s` with X-Request-Timeout-Ms, up to `maximum_s`.
+    A client may set more or less time than `default_s` with X-Request-Timeout-Ms, up to `maximum_s`.
     """
     request_id = headers.get(REQUEST_ID, "")
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = uuid7()
     trace = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
-    asked = headers.get(TIMEOUT_MS, "")
-    budget_s = int(asked) / 1000 if is_timeout(asked) else default_s
+    timeout_ms = headers.get(TIMEOUT_MS, "")
+    budget_s = int(timeout_ms) / 1000 if is_timeout(timeout_ms) else default_s
     return RequestContext(
         request_id=request_id,
         trace_id=trace.group(1) if trace else None,

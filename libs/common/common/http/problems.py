@@ -1,4 +1,4 @@
-"""Every error a client sees: an RFC 9457 problem document that never echoes input or exception text."""
+"""RFC 9457 problem documents for all errors. They never include input or exception text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CONTENT_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS: Final = 20
-_MANY_ERRORS: Final = 1000  # the validator tells of all or of none, and a megabyte of unknown fields is 100,000
+_MANY_ERRORS: Final = 1000  # pydantic renders all errors or none, and a megabyte of unknown fields has 100,000
 
 SUPPORTED_ENCODINGS: Final = frozenset({"identity", "gzip"})
-"""What aiohttp unpacks well. Of others it answers some before the app has them, and takes the rest for plain bytes; of
-a `deflate` that breaks off it tells nobody, and who reads it waits for its end until the deadline."""
+"""What aiohttp decodes reliably. It refuses some others before the app runs, treats the rest as plain bytes, and does
+not report a truncated `deflate` body: reading it waits until the deadline."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_MESSAGES_WITH_INPUT: Final = {  # messages of the validator that would hold the input
+_MESSAGES_WITH_INPUT: Final = {  # messages that would otherwise include input
     "union_tag_invalid": "The tag is not one of those expected",
     "uuid_parsing": "Input should be a valid UUID",
     "url_parsing": "Input should be a valid URL",
@@ -24,15 +24,15 @@ _MESSAGES_WITH_INPUT: Final = {  # messages of the validator that would hold the
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong with the request, and where."""
+    """One error in the request, and where it is."""
 
     location: Literal["body", "query", "path", "header"]
-    field: Annotated[str, Field(description="Dotted path of the field; empty for the whole.")]
+    field: Annotated[str, Field(description="Dotted path of the field; empty for the whole document.")]
     message: str
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457 problem details, with the request id to quote to support."""
+    """RFC 9457 problem details with the request id for support."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
 
@@ -45,7 +45,7 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer other than success. Raise it anywhere below a handler; the middleware renders it."""
+    """An error response. Raise it anywhere below a handler; the middleware renders it."""
 
     def __init__(
         self,
@@ -91,18 +91,18 @@ def unavailable(detail: str, retry_after_s: float) -> Problem:
 
 
 def unsupported_encoding(coding: str, detail: str) -> Problem:
-    """415 that says, as RFC 9110 has it in 12.5.3, which coding is taken: without that it is about the media type."""
+    """Return a 415 that names the supported coding (RFC 9110, 12.5.3), so it is not about the media type."""
     return Problem(415, detail, headers={"Accept-Encoding": coding})
 
 
 def check_content_encoding(coding: str | None) -> None:
-    """Raise Problem 415 for a Content-Encoding that no service unpacks."""
+    """Raise Problem 415 for a Content-Encoding that no service decodes."""
     if coding is not None and coding.lower() not in SUPPORTED_ENCODINGS:
-        raise unsupported_encoding("gzip", "Content-Encoding can be gzip; leave it out of what is not packed.")
+        raise unsupported_encoding("gzip", "Content-Encoding can only be gzip. Omit it for uncompressed bodies.")
 
 
 def field_errors(error: ValidationError, location: Literal["body", "query", "path", "header"]) -> list[FieldError]:
-    """Name the fields that failed, at most MAX_FIELD_ERRORS, without their values: these can be secret."""
+    """Return at most MAX_FIELD_ERRORS invalid fields, without their values, which can be secret."""
     if error.error_count() > _MANY_ERRORS:
         return [FieldError(location=location, field="", message=f"More than {_MANY_ERRORS} fields are not valid")]
     details = error.errors(include_url=False, include_context=False, include_input=False)
@@ -117,7 +117,7 @@ def field_errors(error: ValidationError, location: Literal["body", "query", "pat
 
 
 def invalid_json(error: ValidationError) -> Problem | None:
-    """400 with the parser's reason, which repeats nothing, if what was validated was no JSON: then the only error."""
+    """Return a 400 with the reason of the parser if the body is not JSON, otherwise None."""
     if error.error_count() != 1:
         return None
     [found] = error.errors(include_url=False, include_input=False)
@@ -127,5 +127,5 @@ def invalid_json(error: ValidationError) -> Problem | None:
 
 
 def _name(part: int | str) -> str:
-    """An unknown field's name is input too: it is repeated only when it looks like a name."""
+    """Unknown field names are input, too, so only those that look like names are repeated."""
     return str(part) if isinstance(part, int) or _NAME.fullmatch(part) else "?"

@@ -1,4 +1,4 @@
-"""Runners that serve the public port of a service and drain it: for an aiohttp app, or for a server of its own."""
+"""Runners that serve the public port of a service and drain it: for an aiohttp app or any other server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -19,7 +19,7 @@ RECORD_OVERHEAD_BYTES: Final = 12  # of a row, beside its payload
 _RESERVED_PAGES: Final = 64  # in the rollback journal; a page of deleted rows changes fewer
 _DELETED_ROWS: Final = 200
 _DELETED_BYTES: Final = 100_000
-_FREE_PAGES: Final = 4096  # kept for reuse; what is beyond is returned to the disk
+_FREE_PAGES: Final = 4096  # kept for reuse; others are returned to the disk
 _MARK_S: Final = 0.1  # what is shipped within it is deleted together
 
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, payload BLOB NOT NULL)"
@@ -46,7 +46,7 @@ class JournalFile:
             self._db.execute("COMMIT")
             self._db.execute("PRAGMA journal_mode=PERSIST")
             last_id, payload_bytes, rows = self._totals()
-            _inode(path)  # another process may have deleted it before it was locked
+            _inode(path)  # raises if another process deleted it meanwhile
         except BaseException as error:
             self._db.close()
             if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY:

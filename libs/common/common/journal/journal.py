@@ -1,7 +1,7 @@
 """The event journal: events are on disk before the response is sent, and stay until they are published.
 
-What `append` accepted survives the death of this process. It does not survive the loss of the host before it was
-published. Every process writes a file of its own in the journal folder, and adopts the files of dead processes.
+Accepted events survive the death of the process. They do not survive the loss of the host unless they are published.
+Every process writes one file in the journal folder, and adopts the files of dead processes.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Ships the journal to the Redis stream, in order, and once more whenever Redis forgot what it had acknowledged."""
+"""Publishes the journal to the Redis stream, in order, and again whenever the stream lost events."""
 
 import asyncio
 import sqlite3
@@ -21,15 +21,15 @@ from common.stores.redis import REDIS_ERRORS, run_id
 
 log = structlog.get_logger()
 
-CHECK_S: Final = 1.0  # how often to look whether Redis was replaced, and to tidy the journal
-LINGER_S: Final = 0.05  # what is appended within it shares one round trip
-CHUNK_BYTES: Final = 1 << 16  # one round trip: about 130 events, which hold the loop for about 2 ms
+CHECK_S: Final = 1.0  # between checks for lost events, and between clean-ups of the journal
+LINGER_S: Final = 0.05  # events appended within it share one round trip
+CHUNK_BYTES: Final = 1 << 16  # one round trip: about 130 events, which block the loop for about 2 ms
 BACKOFF_MIN_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 
 
 class Publisher:
-    """One task per process. Delivery is at least once: events carry ids, and the consumer drops duplicates."""
+    """Delivers events at least once. Events carry ids, and the consumer drops duplicates."""
 
     def __init__(
         self, journal: Journal, redis: Redis, registry: CollectorRegistry, now: Callable[[], float] = time.monotonic
@@ -42,26 +42,23 @@ class Publisher:
         self._run_id: str | None = None
         self._last_id = (0, 0)
         self._added = 0
-        self._is_tidy = True
+        self._is_clean = True
         self.is_connected = True
         self._shipped = Counter("sluice_events_shipped", "Events written to the stream.", registry=registry)
-        self._rewinds = Counter("sluice_events_rewinds", "Times the stream had forgotten events.", registry=registry)
-        pending = Gauge("sluice_events_journal_pending_bytes", "Journal bytes not shipped yet.", registry=registry)
+        self._rewinds = Counter("sluice_events_rewinds", "Times that the stream had lost events.", registry=registry)
+        pending = Gauge("sluice_events_journal_pending_bytes", "Journal bytes not published yet.", registry=registry)
         pending.set_function(lambda: journal.pending_bytes)
         size = Gauge("sluice_events_journal_bytes", "Journal bytes on disk.", registry=registry)
         size.set_function(lambda: journal.size_bytes)
-        skipped = Gauge("sluice_events_journal_skipped_bytes", "Journal bytes torn or damaged.", registry=registry)
+        skipped = Gauge("sluice_events_journal_skipped_bytes", "Journal bytes lost to damage.", registry=registry)
         skipped.set_function(lambda: journal.skipped_bytes)
 
     def notify(self) -> None:
-        """Something was appended."""
+        """Wake the publisher after an append."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Ship until cancelled; a Redis that is away is retried with back-off and logged once.
-
-        So is any other failure: events go on piling up on disk, and the next try may work.
-        """
+        """Publish until cancelled. Errors are retried with back-off and logged once, while events wait on disk."""
         backoff_s = BACKOFF_MIN_S
         while True:
             try:
@@ -77,7 +74,7 @@ class Publisher:
                 await self._idle()
 
     async def ship_all(self) -> None:
-        """Ship everything pending now. Raises what the Redis client raises."""
+        """Publish everything pending. Raises the errors of the Redis client."""
         while True:
             if self._now() >= self._check_at_s:
                 await self._check()
@@ -87,9 +84,9 @@ class Publisher:
             await self._ship(chunk)
 
     async def drain(self, timeout_s: float) -> None:
-        """At shutdown: ship what is pending, or leave it on disk for the next process."""
+        """Publish pending events at shutdown, or leave them on disk for the next process."""
         self._check_at_s = 0.0
-        shipping = asyncio.create_task(self._ship_at_last(), name="journal drain")
+        shipping = asyncio.create_task(self._publish_rest(), name="journal drain")
         try:
             await asyncio.wait([shipping], timeout=timeout_s)
         finally:
@@ -97,14 +94,14 @@ class Publisher:
         if pending_bytes := self._journal.pending_bytes:
             log.warning("journal left for the next process", pending_bytes=pending_bytes)
 
-    async def _ship_at_last(self) -> None:
+    async def _publish_rest(self) -> None:
         try:
             await self.ship_all()
-        except RedisConnectionError:  # perhaps only the old connection is dead
+        except RedisConnectionError:  # perhaps only the connection was stale
             with suppress(*REDIS_ERRORS):
                 await self.ship_all()
         except REDIS_ERRORS as error:
-            log.warning("stream not reachable at the end", error=type(error).__name__)
+            log.warning("stream unreachable at shutdown", error=type(error).__name__)
 
     async def _idle(self) -> None:
         try:
@@ -122,17 +119,17 @@ class Publisher:
         answers = await pipeline.execute(raise_on_error=False)
         ids = [_parse_id(answer) for answer in takewhile(lambda answer: isinstance(answer, str), answers)]
         if ids and ids[0] <= self._last_id:
-            self._rewind("stream ids went back")
+            self._rewind("stream ids decreased")
             return
         if ids:
             self._last_id = ids[-1]
             self._journal.mark_shipped(chunk, len(ids))
             self._shipped.inc(len(ids))
-        if len(ids) < len(answers):  # such as -OOM: this event and those behind it are tried again
+        if len(ids) < len(answers):  # such as OOM: this event and later ones are retried
             raise answers[len(ids)]
 
     async def _check(self) -> None:
-        """Ship again what Redis forgot; only when it forgot nothing may old segments go."""
+        """Detect lost events, and delete old ones only if none were lost."""
         current = await run_id(self._redis, STREAM)
         if self._run_id not in (None, current):
             self._rewind("another server process")
@@ -140,10 +137,10 @@ class Publisher:
             await self._compare_stream()
         self._run_id = current
         self._check_at_s = self._now() + CHECK_S
-        self._tidy()
+        self._clean_up()
 
     async def _compare_stream(self) -> None:
-        """Both its last id and its count of entries ever added only grow, unless the stream was lost."""
+        """The last id and the number of entries ever added only grow, unless the stream was lost."""
         try:
             info = await self._redis.xinfo_stream(STREAM)
         except ResponseError as error:
@@ -156,21 +153,21 @@ class Publisher:
             self._rewind("the stream lost entries")
         self._added = added
 
-    def _tidy(self) -> None:
+    def _clean_up(self) -> None:
         try:
             self._journal.adopt_orphans()
             self._journal.collect()
-            self._is_tidy = True
+            self._is_clean = True
         except (OSError, sqlite3.Error) as error:
-            if self._is_tidy:
-                log.warning("journal folder cannot be tidied", error=str(error))
-            self._is_tidy = False
+            if self._is_clean:
+                log.warning("journal clean-up failed", error=str(error))
+            self._is_clean = False
 
     def _rewind(self, reason: str) -> None:
         self._journal.rewind()
         self._last_id, self._added = (0, 0), 0
         self._rewinds.inc()
-        log.warning("shipping kept events again", reason=reason)
+        log.warning("publishing kept events again", reason=reason)
 
     def _reached(self) -> None:
         if not self.is_connected:
@@ -181,7 +178,7 @@ class Publisher:
         if self.is_connected:
             unexpected = None if isinstance(error, REDIS_ERRORS) else error
             name = type(error).__name__
-            log.warning("stream not reachable; events wait in the journal", error=name, exc_info=unexpected)
+            log.warning("stream unreachable; events wait in the journal", error=name, exc_info=unexpected)
         self.is_connected = False
 
 

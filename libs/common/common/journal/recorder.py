@@ -1,4 +1,4 @@
-"""Records events before answers go out, and hashes client addresses so that none is ever stored."""
+"""Records events before responses are sent, and hashes client addresses so that none is stored."""
 
 import asyncio
 import hashlib
@@ -56,7 +56,7 @@ class Recorder:
 
 
 class ClientHasher:
-    """Keyed HMAC-SHA256 of a client address, cut to 128 bits; None when no key is set."""
+    """Keyed HMAC-SHA256 of a client address, truncated to 128 bits. None without a key."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()
@@ -68,14 +68,14 @@ class ClientHasher:
 
 
 class EventPipeline:
-    """The recorder and the shipper behind it, with the state that `/readyz` shows."""
+    """A recorder and its publisher, and their state for `/readyz`."""
 
     def __init__(self, recorder: Recorder, publisher: Publisher) -> None:
         self.recorder = recorder
         self._publisher = publisher
 
     async def state(self) -> State:
-        """Degraded while events only pile up on disk, or while the journal is full."""
+        """Return `degraded` while events wait on disk or the journal is full."""
         return "ok" if self._publisher.is_connected and not self.recorder.is_full else "degraded"
 
 
@@ -83,9 +83,9 @@ class EventPipeline:
 async def open_event_pipeline(
     journal: Journal, redis: Redis, *, when_full: WhenFull, registry: CollectorRegistry, drain_s: float
 ) -> AsyncIterator[EventPipeline]:
-    """Open the journal and ship it in the background; at the end drain for at most `drain_s` and close it.
+    """Open the journal and publish it in the background. At the end, publish the rest for at most `drain_s`.
 
-    Raises StartError when the journal's folder cannot be used.
+    Raises StartError if the journal folder cannot be used.
     """
     try:
         journal.open()

@@ -1,13 +1,13 @@
-"""What is of this machine alone: addresses that only it reaches, and the names by which a request asks for it."""
+"""Loopback addresses and Host headers."""
 
 import ipaddress
 from typing import Final
 
-LOCALHOST_ONLY: Final = "Other machines do not reach this service: ask for it as localhost or 127.0.0.1."
+LOCALHOST_ONLY: Final = "This service is local: use localhost or 127.0.0.1 in the URL."
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a listener on `host` is reachable from this machine only."""
+    """Whether a listener on `host` is reachable only from this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -17,10 +17,9 @@ def is_loopback(host: str) -> bool:
 
 
 def is_localhost_header(host: str) -> bool:
-    """Whether a Host header does, whatever its port.
+    """Whether a Host header names this machine, with any port.
 
-    A browser lets a page of any name read the answers to that name, and who owns it may have it lead here; but it
-    always says the name.
+    In a DNS rebinding attack a web page resolves its own name to this machine, but the browser still sends that name.
     """
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     return is_loopback(name)

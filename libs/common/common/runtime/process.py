@@ -1,4 +1,4 @@
-"""What a serving process sets for itself: how many files it may open, how often it looks for cycles, no core files."""
+"""Limits of the process: open files, garbage collection, and no core dumps."""
 
 import gc
 import resource
@@ -13,20 +13,20 @@ COLLECT_AFTER: Final = 20_000  # allocations
 
 
 def tune_gc() -> None:
-    """What lives as long as the process need not be walked, nor a request's few cycles be looked for at once."""
+    """Exclude long-lived objects from garbage collection, and collect less often: requests leave few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
 
 
 def disable_core_dumps() -> None:
-    """A crash, its children's too, writes no memory to a disk: texts, addresses and keys lie in it."""
+    """Keep texts, addresses and keys off the disk when this process or a child crashes."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def raise_open_file_limit() -> None:
-    """Each connection is an open file; the soft limit is often 1024, and a process may raise it itself."""
+    """Raise the soft limit, which is often 1024: each connection is an open file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -34,4 +34,4 @@ def raise_open_file_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:
-        log.warning("open files stay limited", limit=soft, reason=type(error).__name__)
+        log.warning("open file limit not raised", limit=soft, reason=type(error).__name__)

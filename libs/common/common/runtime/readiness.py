@@ -1,4 +1,4 @@
-"""The ops port: liveness, readiness and Prometheus metrics; never proxied, never public."""
+"""The ops port: liveness, readiness and Prometheus metrics. It is never public."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,21 +17,21 @@ log = structlog.get_logger()
 
 State = Literal["ok", "degraded", "failed"]
 Check = Callable[[], Awaitable[State]]
-"""`failed`: this process can't answer at all. `degraded`: it answers in a lesser mode; the pod stays in."""
+"""`failed`: this process cannot respond. `degraded`: it responds in a reduced mode and stays in rotation."""
 
 CHECK_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class Readiness:
-    """Named checks of one process; red only when the process itself cannot answer."""
+    """The named checks of a process. Only a process that cannot respond is not ready."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     starting: bool = False
     draining: bool = False
 
     async def report(self) -> tuple[State, dict[str, State]]:
-        """Run all checks at once. One that hangs or raises counts as degraded: not to know is not to be gone."""
+        """Run all checks concurrently. A check that hangs or raises counts as degraded."""
         states = await asyncio.gather(*(_bounded(name, check) for name, check in self.checks.items()))
         named: dict[str, State] = dict(zip(self.checks, states, strict=True))
         if self.starting:
@@ -42,7 +42,7 @@ class Readiness:
 
 
 def worst(states: Iterable[State]) -> State:
-    """The worst of several states; no states at all is fine."""
+    """Return the worst state; `ok` without any."""
     found = set(states)
     return "failed" if "failed" in found else "degraded" if "degraded" in found else "ok"
 
@@ -59,9 +59,9 @@ async def _bounded(name: str, check: Check) -> State:
 
 
 def create_ops_app(readiness: Readiness, registry: CollectorRegistry, *, is_local: bool = False) -> web.Application:
-    """`/livez` touches no dependency; `/readyz` answers 503 only on a failed check; `/metrics` heeds Accept.
+    """Return the app with `/livez`, `/readyz` (503 only on a failed check) and `/metrics`.
 
-    `is_local`: as `common.http.app.Door` has it.
+    `is_local`: see `common.http.app.AppConfig`.
     """
 
     async def livez(_request: web.Request) -> web.Response:
@@ -75,7 +75,7 @@ def create_ops_app(readiness: Readiness, registry: CollectorRegistry, *, is_loca
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
-    app = web.Application(middlewares=[_by_name] if is_local else ())
+    app = web.Application(middlewares=[_localhost_only] if is_local else ())
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -83,7 +83,7 @@ def create_ops_app(readiness: Readiness, registry: CollectorRegistry, *, is_loca
 
 
 @web.middleware
-async def _by_name(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _localhost_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not is_localhost_header(request.headers.get(hdrs.HOST, "")):
         raise web.HTTPForbidden(text=LOCALHOST_ONLY)
     return await handler(request)

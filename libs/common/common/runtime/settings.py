@@ -1,4 +1,4 @@
-"""Settings from the environment: exact names, bounds on every number, and one clear line when something is wrong."""
+"""Settings from the environment: exact names, bounded numbers, and one clear line for an error."""
 
 import hashlib
 import os
@@ -12,24 +12,26 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, Se
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
-_LOOKS_LIKE: Final = "postgresql://user:password@host:5432/database, with any of /?#@[] in the password percent-encoded"
+_POSTGRES_EXAMPLE: Final = (
+    "postgresql://user:password@host:5432/database, with any of /?#@[] in the password percent-encoded"
+)
 
 
 def _plain_postgres(value: object) -> object:
-    """Check a PostgreSQL URL, and accept SQLAlchemy's spelling of it, because people have one at hand."""
+    """Check a PostgreSQL URL. The scheme of SQLAlchemy is accepted, too."""
     if not isinstance(value, str):
         return value
     url = value.replace("postgresql+asyncpg://", "postgresql://", 1)
     if not url.startswith(("postgresql://", "postgres://")) or not _is_url(url):
-        raise ValueError(f"it must look like {_LOOKS_LIKE}")
+        raise ValueError(f"it must look like {_POSTGRES_EXAMPLE}")
     return url
 
 
 def _is_url(url: str) -> bool:
-    """Whether each host of a URL, which may list several as PostgreSQL's do, has a possible port or none.
+    """Whether each host of a URL has a valid port or none. PostgreSQL URLs may list several hosts.
 
-    A password that ends the address early would be read as a port, a path or a query, and be told in errors: so the
-    only `@` is the one before the hosts, and a query is of pairs.
+    A password with unescaped characters could be parsed as a port, path or query and appear in errors. So there is at
+    most one `@`, before the hosts, and a query consists of pairs.
     """
     try:
         parts = urlsplit(url)
@@ -37,12 +39,12 @@ def _is_url(url: str) -> bool:
         hosts = parts.netloc.rpartition("@")[2].split(",")
         has_ports = all(urlsplit(f"//{host}").port != 0 for host in hosts)
         return has_ports and url.count("@") == parts.netloc.count("@") <= 1
-    except ValueError:  # its message may hold the value
+    except ValueError:  # its message may include the value
         return False
 
 
 def is_web_address(url: str) -> bool:
-    """Whether it is http(s)://host, with a possible port or none, and whatever follows."""
+    """Whether `url` is http(s)://host with an optional valid port and any path."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -54,17 +56,17 @@ PostgresUrl = Annotated[SecretStr, BeforeValidator(_plain_postgres)]
 
 
 class StartError(Exception):
-    """The service cannot start; the message is one line that names the cause and the cure."""
+    """The service cannot start. The message names the cause and the cure in one line."""
 
 
 class SettingsError(Exception):
-    """A variable is malformed, missing or unknown; the message is one line that names it."""
+    """A variable is malformed, missing or unknown. The message names it in one line."""
 
 
 class Settings(BaseModel):
-    """What every service reads. Field `x_y` is variable `X_Y`; empty means not set.
+    """Settings of every service. Field `x_y` is variable `X_Y`; an empty variable counts as unset.
 
-    `prefixes` are the variable families this class owns: an unknown name under one of them stops the start.
+    An unknown variable that starts with one of `prefixes` stops the start.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -77,18 +79,18 @@ class Settings(BaseModel):
     sluice_drain_s: Seconds = 15.0
 
     def postgres_connections(self) -> int:
-        """How many one process holds at the most."""
+        """Return the largest number of connections of one process."""
         return 0
 
 
 class PostgresSettings(BaseModel):
-    """Where PostgreSQL is, and how long we wait for it."""
+    """The address of PostgreSQL."""
 
     database_url: PostgresUrl
 
 
 class RedisSettings(BaseModel):
-    """Where Redis (or anything that speaks its protocol) is."""
+    """The address of Redis, or of a compatible server."""
 
     redis_host: str = "localhost"
     redis_port: Port = 6379
@@ -102,7 +104,7 @@ class RedisSettings(BaseModel):
 
 
 class EventsSettings(BaseModel):
-    """The prediction journal and the stream it is shipped to."""
+    """The event journal."""
 
     events_journal_dir: Path = Path(".sluice/journal")
     events_journal_max_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 40)] = 1 << 30
@@ -116,7 +118,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
-    """Read `cls` from the environment, or raise SettingsError with one line that names the variable."""
+    """Read `cls` from the environment. Raises SettingsError."""
     env = os.environ if environ is None else environ
     names = variables(cls)
     _refuse_unknown(cls, env, names)
@@ -132,19 +134,19 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
 
 
 def variables(cls: type[Settings]) -> dict[str, str]:
-    """Variable name to field name, for every setting of `cls`."""
+    """Return a map from variable to field for every setting of `cls`."""
     return {field.upper(): field for field in cls.model_fields}
 
 
 class SecretFiles:
-    """The secret files of `cls` as they are now. Make it before `load`, so that it misses no change."""
+    """Detects changes of secret files. Create it before `load`, so that it misses none."""
 
     def __init__(self, cls: type[Settings], environ: Mapping[str, str]) -> None:
         names = [f"{name}_FILE" for name, field in variables(cls).items() if _is_secret(cls, field)]
         self._digests = {path: _digest(path) for path in map(environ.get, names) if path}
 
     def changed(self) -> int:
-        """How many hold something else by now, or are gone: content counts, not time."""
+        """Return how many have other content than at the start, or are gone."""
         return sum(_digest(path) != digest for path, digest in self._digests.items())
 
 
@@ -166,7 +168,7 @@ def _mentions_secret(annotation: object) -> bool:
 def _value(cls: type[Settings], field: str, name: str, env: Mapping[str, str]) -> str | None:
     value = env.get(name)
     if _is_secret(cls, field):
-        value = value.rstrip("\r\n") if value else None  # as of a file: what pasted it may have added a line end
+        value = value.rstrip("\r\n") if value else None  # as for files: a pasted value may end with a newline
         if path := env.get(f"{name}_FILE"):
             if value:
                 raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
@@ -194,7 +196,7 @@ def _refuse_unknown(cls: type[Settings], env: Mapping[str, str], names: Mapping[
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:  # several variables that don't go together, which the reason names
+    if not first["loc"]:  # an invalid combination, which the reason names
         return reason
     name = str(first["loc"][0]).upper()
     if first["type"] == "missing":

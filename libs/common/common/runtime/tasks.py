@@ -1,4 +1,4 @@
-"""Background tasks: owning one for as long as a service runs, and ending one for good."""
+"""Background tasks that live as long as the service, and reliable cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -21,9 +21,9 @@ async def supervised(
     stop: Callable[[], None] | None = None,
     drain_s: float = 0.0,
 ) -> AsyncIterator[None]:
-    """Run `work`, which never ends by itself, beside the block: when it does end, log why and set `broken`.
+    """Run `work` during the block. It must not end by itself: if it does, log the reason and set `fatal`.
 
-    After the block it is cancelled; where `stop` asks it to finish, only once it took longer than `drain_s`.
+    After the block it is cancelled. With `stop`, which makes it finish, it first has `drain_s` to do so.
     """
 
     def ended(task: "asyncio.Task[None]") -> None:
@@ -44,10 +44,10 @@ async def supervised(
 
 
 async def cancel_and_wait(task: "asyncio.Task[Any]") -> None:
-    """Cancel `task` and wait until it is over; its error, if it had one, stays with it.
+    """Cancel `task` and wait until it has ended. Its error is not raised.
 
-    One cancellation is not enough on Python 3.11: `asyncio.wait_for`, which the Redis client uses, swallows it when
-    what it waits for is done in the same turn of the loop (gh-86296), and a task that loops would go on for ever.
+    On Python 3.11 `asyncio.wait_for`, which redis-py uses, loses a cancellation if its result arrives in the same
+    iteration of the loop (gh-86296), so this cancels repeatedly.
     """
     while not task.done():
         task.cancel()

@@ -1,6 +1,6 @@
-"""Migrations of one service's own schema, under an advisory lock; all revisions of a run succeed or none.
+"""Migrations of a service's schema under an advisory lock. All revisions of a run succeed, or none.
 
-Revisions are numbered (`0001`), so that a release knows a schema that a newer one has expanded, and leaves it alone.
+Revisions are numbered (`0001`), so that a release can recognise the schema of a newer one and leave it unchanged.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ CONNECT_TIMEOUT_S: Final = 10.0
 
 
 def migrate(dsn: str, *, package: str, schema: str, revision: str = "head") -> None:
-    """See `common.stores.postgres.migrate`; an older `revision` is for tests of the ones after it."""
+    """See `common.stores.postgres.migrate`. Tests pass an older `revision`."""
     asyncio.run(_migrate(dsn, package, schema, revision))
 
 
 async def _migrate(dsn: str, package: str, schema: str, revision: str) -> None:
     opened = await _connect(dsn)
 
-    async def given() -> "asyncpg.Connection[asyncpg.Record]":
+    async def get_connection() -> "asyncpg.Connection[asyncpg.Record]":
         return opened
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=given, poolclass=NullPool)
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=get_connection, poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, package, schema, revision)
@@ -46,7 +46,7 @@ async def _migrate(dsn: str, package: str, schema: str, revision: str) -> None:
 
 
 async def _connect(dsn: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """Not by SQLAlchemy, which refuses `?sslmode=` and the other options of a PostgreSQL URL."""
+    """Connect without SQLAlchemy, which rejects `?sslmode=` and other options of PostgreSQL URLs."""
     try:
         return await connect(dsn, timeout=CONNECT_TIMEOUT_S)
     except POSTGRES_ERRORS as error:
@@ -58,7 +58,7 @@ def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str, revis
     lock = zlib.crc32(f"sluice-migrate-{schema}".encode())
     connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
     if not connection.scalar(sqlalchemy.text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}):
-        connection.execute(sqlalchemy.text(f'CREATE SCHEMA "{schema}"'))  # needs a right that its owner may lack
+        connection.execute(sqlalchemy.text(f'CREATE SCHEMA "{schema}"'))  # needs a privilege that its owner may lack
     connection.execute(sqlalchemy.text(f'SET LOCAL search_path TO "{schema}"'))
     config = Config()
     config.set_main_option("script_location", str(files(package) / "migrations").replace("%", "%%"))
@@ -69,7 +69,7 @@ def _upgrade(connection: sqlalchemy.Connection, package: str, schema: str, revis
 
 
 def _is_newer(connection: sqlalchemy.Connection, config: Config, schema: str) -> bool:
-    """Whether a later release has migrated it; StartError when its version is none that any release could give."""
+    """Whether a later release migrated the schema. Raises StartError for a version that no release has."""
     known = ScriptDirectory.from_config(config)
     newest = known.get_current_head() or ""
     found = MigrationContext.configure(connection, opts={"version_table_schema": schema}).get_current_heads()
@@ -84,10 +84,10 @@ def _is_newer(connection: sqlalchemy.Connection, config: Config, schema: str) ->
 
 def run_env() -> None:
     """See `common.stores.postgres.run_env`."""
-    from alembic import context  # bound to the running migration only while there is one
+    from alembic import context  # exists only during a migration
 
     context.configure(
         connection=context.config.attributes["connection"],
         version_table_schema=context.config.attributes["schema"],
     )
-    context.run_migrations()  # inside `migrate`'s transaction, which holds the advisory lock
+    context.run_migrations()  # in the transaction of `migrate`, which holds the advisory lock

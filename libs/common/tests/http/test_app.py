@@ -214,7 +214,7 @@ async def test_bomb__is_413(client: Client) -> None:
 
 
 async def test_answer_before_the_body_is_there__says_that_it_is_the_last(client: Client) -> None:
-    """Or whoever keeps the connection would ask again on one that is being closed, and wonder whether it was heard."""
+    """Otherwise the client would send its next request on a connection that is being closed."""
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
     async with asyncio.timeout(5):
@@ -261,7 +261,7 @@ async def test_body_that_breaks_in_the_middle__is_400_and_the_last_on_its_connec
 async def test_body_in_a_coding_that_is_not_unpacked_well__is_415_and_not_waited_for(
     client: Client, coding: str
 ) -> None:
-    """aiohttp tells nobody of a `deflate` that breaks off: who read it waited for the rest until the deadline."""
+    """aiohttp does not report a truncated `deflate` body, so reading it waits until the deadline."""
     body = zlib.compress(SECRET.encode())[:-6]
     reader, writer = await asyncio.open_connection(client.host, client.port)
     head = f"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"

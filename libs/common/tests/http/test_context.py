@@ -1,4 +1,4 @@
-"""Request ids, traces and deadlines: what is hostile or absent is made anew, and time only shrinks."""
+"""Request ids, traces and deadlines: malformed values are replaced, and the time left only shrinks."""
 
 import re
 import uuid

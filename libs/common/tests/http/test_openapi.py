@@ -1,4 +1,4 @@
-"""The decorator validates by the same models that the specification shows."""
+"""The decorator validates requests with the models of the OpenAPI document."""
 
 import io
 import json
@@ -163,7 +163,7 @@ async def test_body_that_is_not_json__is_400_and_hears_where(client: Client, bod
 async def test_reason_why_a_body_is_not_json__repeats_nothing_of_it(
     client: Client, body: bytes | str, reason: str
 ) -> None:
-    """A text that JavaScript cut within an emoji is JSON to whoever sends it: they must hear what is wrong with it."""
+    """JavaScript can cut a text within an emoji. Its client needs to learn what is wrong."""
     _, document = await put(client, body)
     assert document["detail"] == f"The body is not valid JSON: {reason}."
 

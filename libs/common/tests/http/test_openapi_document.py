@@ -1,4 +1,4 @@
-"""The specification is valid, and says what the decorator does."""
+"""The OpenAPI document is valid and matches the decorators."""
 
 from typing import Annotated, Any
 
@@ -96,14 +96,14 @@ def document() -> dict[str, Any]:
     return openapi_document(create(), title="Probe", version="1")
 
 
-async def test_specification__is_served_and_valid_openapi_3_1() -> None:
+async def test_document__is_served_and_valid_openapi_3_1() -> None:
     async with TestClient(TestServer(create())) as client, client.get("/openapi.json") as response:
         served = await response.json()
     assert served["openapi"].startswith("3.1")
     validate(served)
 
 
-def test_operations__have_unique_ids_and_the_words_of_their_docstrings(document: dict[str, Any]) -> None:
+def test_operations__have_unique_ids_and_their_docstrings(document: dict[str, Any]) -> None:
     assert set(document["paths"]) == {"/things/{number}", "/words/{number}", "/text", "/own"}
     names = [item["operationId"] for path in document["paths"].values() for item in path.values()]
     assert names == ["put_thing", "get_thing", "get_thing_2", "get_text", "read_it_yourself"]
@@ -125,7 +125,7 @@ def test_parameters__can_be_absent_but_not_null(document: dict[str, Any]) -> Non
     assert after["schema"] == {"title": "After", "type": "string", "maxLength": 9}
 
 
-def test_request_and_answer__have_examples(document: dict[str, Any]) -> None:
+def test_request_and_response__have_examples(document: dict[str, Any]) -> None:
     item = document["paths"]["/things/{number}"]["put"]
     assert item["requestBody"]["content"]["application/json"]["example"] == {"text": "hi"}
     content = item["responses"]["201"]["content"]
@@ -135,13 +135,13 @@ def test_request_and_answer__have_examples(document: dict[str, Any]) -> None:
     assert list(document["paths"]["/text"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
 
 
-def test_headers__of_request_and_answer_are_described(document: dict[str, Any]) -> None:
+def test_headers__of_request_and_response_are_described(document: dict[str, Any]) -> None:
     item = document["paths"]["/things/{number}"]["put"]
     assert [each["name"] for each in item["parameters"] if each["in"] == "header"] == ["If-Match"]
     assert item["responses"]["201"]["headers"].keys() == {"X-Request-ID", "ETag"}
 
 
-def test_errors__are_problem_documents_that_operations_share(document: dict[str, Any]) -> None:
+def test_errors__are_shared_problem_documents(document: dict[str, Any]) -> None:
     responses = document["paths"]["/things/{number}"]["put"]["responses"]
     assert list(responses) == ["201", "400", "409", "413", "415", "422", "500", "503"]
     assert responses["503"] == {"$ref": "#/components/responses/Problem503"}
@@ -150,7 +150,7 @@ def test_errors__are_problem_documents_that_operations_share(document: dict[str,
     assert shared["content"]["application/problem+json"]["example"]["status"] == 503
 
 
-def test_answer_that_is_no_problem__has_its_own_shape(document: dict[str, Any]) -> None:
+def test_response_with_its_own_model__has_its_schema(document: dict[str, Any]) -> None:
     responses = document["paths"]["/own"]["post"]["responses"]
     assert list(responses) == ["200", "400", "500"]
     assert responses["400"]["content"] == {
@@ -158,6 +158,6 @@ def test_answer_that_is_no_problem__has_its_own_shape(document: dict[str, Any]) 
     }
 
 
-def test_schemas_that_only_listed_parameters__are_left_out(document: dict[str, Any]) -> None:
+def test_schemas_of_parameters__are_omitted(document: dict[str, Any]) -> None:
     names = {"Thing", "Stored", "Broken", "ProblemDocument", "FieldError"}
     assert set(document["components"]["schemas"]) == names

@@ -1,4 +1,4 @@
-"""The shipper against a real server that is slow, full, killed, replaced or emptied."""
+"""The publisher against a real server that is slow, full, killed, replaced or emptied."""
 
 import asyncio
 import shutil
@@ -31,7 +31,7 @@ class Clock:
 
 
 class Rig:
-    """A journal, a client and a shipper whose clock the test moves."""
+    """A journal, a client and a publisher with the clock of the test."""
 
     def __init__(self, root: Path, redis: Redis) -> None:
         self.clock = Clock()
@@ -55,7 +55,7 @@ class Rig:
         return [int(fields[EVENT_FIELD]) for _, fields in entries]
 
     async def forget_connections(self) -> None:
-        """What the client does by itself once the loop has told it that they are dead."""
+        """The client does the same once the loop reports that they are closed."""
         await self.redis.connection_pool.disconnect()
 
     def rewinds(self) -> float | None:
@@ -63,7 +63,7 @@ class Rig:
 
 
 def client(server: Valkey) -> Redis:
-    """Patient: what a busy machine answers too late is shipped twice."""
+    """Long timeouts, because events are published twice after one."""
     return create_client(
         RedisSettings.model_validate(
             {
@@ -118,7 +118,7 @@ async def test_events__reach_the_stream_in_order_and_once(rig: Rig) -> None:
     assert rig.registry.get_sample_value("sluice_events_shipped_total") == 700
 
 
-async def test_checks__come_once_a_second_at_most(rig: Rig) -> None:
+async def test_checks__run_at_most_once_a_second(rig: Rig) -> None:
     await rig.redis.config_resetstat()
     for number in range(50):
         rig.append(number, number)
@@ -128,9 +128,7 @@ async def test_checks__come_once_a_second_at_most(rig: Rig) -> None:
     assert calls["cmdstat_xinfo|stream"]["calls"] == 1
 
 
-async def test_check__adopts_what_dead_processes_left_and_deletes_what_was_kept_long_enough(
-    rig: Rig, tmp_path: Path
-) -> None:
+async def test_check__adopts_files_of_dead_processes_and_deletes_old_events(rig: Rig, tmp_path: Path) -> None:
     await rig.check_and_ship()
     dead = Journal(tmp_path)
     dead.open()
@@ -144,7 +142,7 @@ async def test_check__adopts_what_dead_processes_left_and_deletes_what_was_kept_
     assert rig.journal.size_bytes == 0
 
 
-async def test_trimmed_stream__is_not_taken_for_a_loss(rig: Rig) -> None:
+async def test_trimmed_stream__is_not_a_loss(rig: Rig) -> None:
     rig.append(1, 10)
     await rig.check_and_ship()
     await rig.redis.xtrim(STREAM, minid="99999999999999-0", approximate=False)
@@ -163,8 +161,8 @@ async def test_deleted_stream__is_filled_again(rig: Rig) -> None:
     assert await rig.stream() == list(range(1, 11))
 
 
-async def test_stream_deleted_and_used_by_another_at_once__is_filled_again(rig: Rig) -> None:
-    """Its last id is newer than ours then; only its count of entries gives it away."""
+async def test_stream_deleted_and_recreated_by_another_client__is_filled_again(rig: Rig) -> None:
+    """Its last id is newer than ours, so only its count of entries reveals the loss."""
     rig.append(1, 10)
     await rig.check_and_ship()
     await rig.check_and_ship()
@@ -174,7 +172,7 @@ async def test_stream_deleted_and_used_by_another_at_once__is_filled_again(rig: 
     assert await rig.stream() == list(range(11))
 
 
-async def test_stream_whose_ids_went_back__gets_everything_again_within_the_same_second(rig: Rig) -> None:
+async def test_stream_with_decreased_ids__is_filled_again_at_once(rig: Rig) -> None:
     rig.append(1, 10)
     await rig.redis.xadd(STREAM, {EVENT_FIELD: "0"}, id="99999999999999-1")
     await rig.check_and_ship()
@@ -185,7 +183,7 @@ async def test_stream_whose_ids_went_back__gets_everything_again_within_the_same
     assert rig.rewinds() == 1
 
 
-async def test_server_killed_and_back_empty__gets_every_kept_event_again(
+async def test_server_that_restarts_empty__gets_every_kept_event_again(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
@@ -202,7 +200,7 @@ async def test_server_killed_and_back_empty__gets_every_kept_event_again(
         assert rig.rewinds() == 1
 
 
-async def test_server_killed_and_back_with_an_old_file__has_every_id_in_the_end(
+async def test_server_that_restarts_with_an_old_file__gets_every_event(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey(appendonly="yes", appendfsync="always")
@@ -220,7 +218,7 @@ async def test_server_killed_and_back_with_an_old_file__has_every_id_in_the_end(
         assert set(await rig.stream()) == set(range(1, 201))
 
 
-async def test_server_restarted_between_two_checks__is_noticed_at_the_next(
+async def test_restart_between_two_checks__is_noticed_at_the_next(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
@@ -236,7 +234,7 @@ async def test_server_restarted_between_two_checks__is_noticed_at_the_next(
         assert set(await rig.stream()) == set(range(1, 111))
 
 
-async def test_drain__checks_first_what_the_server_forgot(tmp_path: Path, own_valkey: Callable[..., Valkey]) -> None:
+async def test_drain__checks_for_lost_events_first(tmp_path: Path, own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey()
     async with rigged(tmp_path / "journal", server) as rig:
         rig.append(1, 10)
@@ -248,9 +246,7 @@ async def test_drain__checks_first_what_the_server_forgot(tmp_path: Path, own_va
         assert await rig.stream() == list(range(1, 13))
 
 
-async def test_full_server__nothing_is_marked_that_it_refused(
-    tmp_path: Path, own_valkey: Callable[..., Valkey]
-) -> None:
+async def test_full_server__refused_events_are_not_marked(tmp_path: Path, own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey(maxmemory="3mb", maxmemory_policy="noeviction")
     async with rigged(tmp_path / "journal", server) as rig:
         padding = " " * 2000
@@ -268,7 +264,7 @@ async def test_full_server__nothing_is_marked_that_it_refused(
         assert set(await rig.stream()) == set(range(1, 2001))
 
 
-async def test_part_of_a_round_trip_refused__ships_the_rest_later_and_nothing_twice(rig: Rig) -> None:
+async def test_partly_refused_round_trip__publishes_the_rest_later_and_once(rig: Rig) -> None:
     await rig.redis.xadd(STREAM, {EVENT_FIELD: "0"}, id="18446744073709551615-18446744073709551613")
     rig.append(1, 5)
     with pytest.raises(ResponseError, match="exhausted"):
@@ -290,7 +286,7 @@ async def test_stream_of_another_type__is_an_error_and_loses_nothing(rig: Rig) -
     assert await rig.stream() == [1, 2, 3]
 
 
-async def test_running_shipper__survives_a_server_that_goes_and_comes(
+async def test_running_publisher__survives_a_restart_of_the_server(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
@@ -306,7 +302,7 @@ async def test_running_shipper__survives_a_server_that_goes_and_comes(
         assert rig.publisher.is_connected
 
 
-async def test_running_shipper_without_events__notices_each_time_what_the_server_forgot(rig: Rig) -> None:
+async def test_idle_publisher__notices_every_loss(rig: Rig) -> None:
     rig.append(1, 5)
     async with running(rig.publisher), asyncio.timeout(60):
         for times in (1, 2):
@@ -319,7 +315,7 @@ async def test_running_shipper_without_events__notices_each_time_what_the_server
     assert await rig.stream() == [1, 2, 3, 4, 5]
 
 
-async def test_failing_shipper__waits_twice_as_long_before_each_try(rig: Rig) -> None:
+async def test_failing_publisher__doubles_its_back_off(rig: Rig) -> None:
     tries_s: list[float] = []
 
     def count_try() -> float:
@@ -333,7 +329,7 @@ async def test_failing_shipper__waits_twice_as_long_before_each_try(rig: Rig) ->
     assert all(waited >= 0.99 * BACKOFF_MIN_S * 2**failures for failures, waited in enumerate(waited_s[:3]))
 
 
-async def test_running_shipper__survives_a_journal_folder_that_goes(rig: Rig, tmp_path: Path) -> None:
+async def test_running_publisher__survives_a_moved_journal_folder(rig: Rig, tmp_path: Path) -> None:
     async with running(rig.publisher):
         rig.append(1, 5)
         await until(lambda: rig.journal.pending_bytes == 0)
@@ -349,9 +345,7 @@ async def test_running_shipper__survives_a_journal_folder_that_goes(rig: Rig, tm
         assert await rig.stream() == [*range(1, 10)]
 
 
-async def test_journal_that_goes_with_its_node__costs_what_was_called_pending_and_nothing_else(
-    tmp_path: Path, redis_url: str, valkey: Valkey
-) -> None:
+async def test_lost_node__costs_only_its_pending_events(tmp_path: Path, redis_url: str, valkey: Valkey) -> None:
     async with rigged(tmp_path / "node", valkey) as lost:
         lost.append(1, 50)
         async with running(lost.publisher):
@@ -366,7 +360,7 @@ async def test_journal_that_goes_with_its_node__costs_what_was_called_pending_an
         assert other.rewinds() == 0
 
 
-async def test_drain_without_a_server__leaves_the_events_to_the_next_process(
+async def test_drain_without_a_server__leaves_events_to_the_next_process(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()

@@ -1,4 +1,4 @@
-"""Events are on disk when `record` returns; a full journal refuses or drops as told; addresses become hashes."""
+"""Recording: events on disk, a full journal that refuses or drops, and hashed addresses."""
 
 import asyncio
 import json
@@ -121,7 +121,7 @@ def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_full_journal__drops_and_counts_when_told(tmp_path: Path) -> None:
+def test_full_journal__drops_and_counts_if_configured(tmp_path: Path) -> None:
     dropping, journal, registry = recorder(tmp_path, "drop")
     for _ in range(10):
         dropping.record([event(), event()])
@@ -141,8 +141,8 @@ def test_client_hash__is_keyed_stable_and_short() -> None:
     assert re.fullmatch("[0-9a-f]{32}", hashed)
 
 
-def test_client_hash_of_a_header_that_is_no_text__is_one_too() -> None:
-    """Bytes that are not UTF-8 come as what Python writes in their place."""
+def test_client_hash__of_invalid_utf_8_exists() -> None:
+    """Python decodes invalid UTF-8 in headers to surrogates."""
     assert ClientHasher("key")(b"\xff".decode(errors="surrogateescape")) is not None
 
 

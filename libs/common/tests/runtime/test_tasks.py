@@ -45,7 +45,7 @@ async def test_task_that_failed__keeps_its_error() -> None:
 
 async def test_background_task_that_fails__breaks_the_service_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     async def fail() -> None:
-        raise ValueError("no more")
+        raise ValueError("failed")
 
     fatal = asyncio.Event()
     async with supervised(fail(), "watch", fatal), asyncio.timeout(5):

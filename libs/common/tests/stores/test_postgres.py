@@ -1,4 +1,4 @@
-"""Pools that wait for their server, and migrations that run once however many start them."""
+"""Connection pools and migrations."""
 
 import asyncio
 import struct
@@ -56,7 +56,7 @@ def fetch(url: str, query: str) -> list[tuple[object, ...]]:
     return asyncio.run(rows(url, query))
 
 
-def test_migrate__brings_tables_into_the_services_own_schema_and_twice_changes_nothing(
+def test_migrate__creates_tables_in_the_schema_and_is_idempotent(
     database_url: str, package: Callable[..., str]
 ) -> None:
     name = package(FIRST, SECOND)
@@ -67,7 +67,7 @@ def test_migrate__brings_tables_into_the_services_own_schema_and_twice_changes_n
     assert fetch(database_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
-def test_migrate__applies_what_was_added_since(database_url: str, package: Callable[..., str]) -> None:
+def test_migrate__applies_new_revisions(database_url: str, package: Callable[..., str]) -> None:
     migrate(database_url, package=package(FIRST), schema="probe")
     migrate(database_url, package=package(FIRST, SECOND), schema="probe")
     assert fetch(database_url, "SELECT id FROM probe.thing") == [(1,)]
@@ -87,9 +87,7 @@ def test_broken_revision__undoes_the_whole_run(database_url: str, package: Calla
     migrate(database_url, package=package(FIRST, SECOND), schema="probe")
 
 
-def test_release_before_the_last_revision__leaves_the_newer_schema_as_it_is(
-    database_url: str, package: Callable[..., str]
-) -> None:
+def test_older_release__leaves_a_newer_schema_unchanged(database_url: str, package: Callable[..., str]) -> None:
     migrate(database_url, package=package(FIRST, SECOND, SECOND.replace("1", "2")), schema="probe")
     with capture_logs() as logs:
         migrate(database_url, package=package(FIRST, SECOND), schema="probe")
@@ -107,9 +105,7 @@ def test_release_before_the_last_revision__leaves_the_newer_schema_as_it_is(
 
 
 @pytest.mark.parametrize("stored", ["0000", "zzzz", "00003", "9f3c2a"])
-def test_version_that_no_release_gives__is_one_line(
-    database_url: str, package: Callable[..., str], stored: str
-) -> None:
+def test_unknown_version__is_one_line(database_url: str, package: Callable[..., str], stored: str) -> None:
     migrate(database_url, package=package(FIRST), schema="probe")
     fetch(database_url, f"UPDATE probe.alembic_version SET version_num = '{stored}' RETURNING 1")
     with pytest.raises(StartError, match=rf"^probe\.alembic_version holds {stored}, which is no revision of"):
@@ -124,7 +120,7 @@ MIGRATE = """
 """
 
 
-def test_replicas_that_migrate_at_once__all_succeed_and_it_runs_once(
+def test_concurrent_migrations__all_succeed_and_run_once(
     database_url: str, package: Callable[..., str], tmp_path: Path
 ) -> None:
     slow = f'op.execute("SELECT pg_sleep(0.2)"); {SECOND}'
@@ -138,7 +134,7 @@ def test_url_with_libpq_options__migrates_too(database_url: str, package: Callab
     migrate(f"{database_url}?sslmode=disable&application_name=x", package=package(FIRST), schema="probe")
 
 
-def test_url_of_two_hosts__uses_the_one_that_takes_writes(
+def test_url_of_two_hosts__uses_the_primary(
     database_url: str, free_port: Callable[[], int], package: Callable[..., str]
 ) -> None:
     both = database_url.replace("@", f"@127.0.0.1:{free_port()},", 1) + "?target_session_attrs=read-write"
@@ -146,7 +142,7 @@ def test_url_of_two_hosts__uses_the_one_that_takes_writes(
     assert fetch(database_url, "SELECT count(*) FROM probe.thing") == [(0,)]
 
 
-def test_folder_with_a_percent_sign__migrates_too(
+def test_folder_with_a_percent_sign__is_migrated(
     database_url: str, package: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "100%").mkdir()
@@ -172,14 +168,14 @@ def test_running_services__load_no_migration_tools() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-async def test_pool__sees_its_schema_first_and_names_itself(database_url: str) -> None:
+async def test_pool__sets_search_path_and_application_name(database_url: str) -> None:
     async with create_pool(database_url, schema="probe", application="probe-app", timeout_s=60) as pool:
         await pool.execute("CREATE SCHEMA probe; CREATE TABLE thing (id int)")
         assert await pool.fetchval("SELECT schemaname FROM pg_tables WHERE tablename = 'thing'") == "probe"
         assert await pool.fetchval("SHOW application_name") == "probe-app"
 
 
-async def test_statement_that_takes_too_long__is_cut_off_and_the_pool_goes_on(database_url: str) -> None:
+async def test_slow_statement__is_cancelled_and_the_pool_works(database_url: str) -> None:
     async with create_pool(database_url, schema="probe", application="probe", size=1, timeout_s=0.3) as pool:
         with pytest.raises(POSTGRES_ERRORS):
             await pool.execute("SELECT pg_sleep(600)")
@@ -187,7 +183,7 @@ async def test_statement_that_takes_too_long__is_cut_off_and_the_pool_goes_on(da
 
 
 async def first_answer(pool: "asyncpg.Pool[asyncpg.Record]") -> object:
-    """A busy machine may take longer over any of these than the pool's short time."""
+    """A busy machine may exceed the short timeout of the pool."""
     async with asyncio.timeout(60):
         while True:
             with suppress(*POSTGRES_ERRORS):
@@ -218,9 +214,9 @@ async def test_pool__never_opens_more_connections_than_its_size(database_url: st
 
 
 async def starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """What a PostgreSQL says that recovers what a crash left."""
+    """Respond like a PostgreSQL server that recovers from a crash."""
     while asked := await reader.read(1 << 10):
-        if asked == struct.pack("!ii", 8, 80_877_103):  # may it be TLS?
+        if asked == struct.pack("!ii", 8, 80_877_103):  # SSLRequest
             writer.write(b"N")
         else:
             told = b"SFATAL\0C57P03\0Mthe database system is starting up\0\0"
@@ -229,7 +225,7 @@ async def starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     writer.close()
 
 
-async def test_server_that_is_just_starting__is_passed_over(database_url: str) -> None:
+async def test_starting_server__is_skipped(database_url: str) -> None:
     async with await asyncio.start_server(starting_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = database_url.replace("@", f"@127.0.0.1:{port},")
@@ -237,7 +233,7 @@ async def test_server_that_is_just_starting__is_passed_over(database_url: str) -
             assert await pool.fetchval("SELECT 1") == 1
 
 
-async def test_server_that_takes_no_writes__is_passed_over(own_postgres: Callable[..., Postgres]) -> None:
+async def test_read_only_server__is_skipped(own_postgres: Callable[..., Postgres]) -> None:
     standby, primary = own_postgres(default_transaction_read_only="on"), own_postgres()
     await asyncio.to_thread(
         standby.execute, f"BEGIN READ WRITE; ALTER USER postgres PASSWORD '{primary.password}'; COMMIT"
@@ -253,12 +249,12 @@ async def test_server_that_takes_no_writes__is_passed_over(own_postgres: Callabl
         f"{url}?target_session_attrs=read-write", schema="probe", application="probe", timeout_s=60
     ) as pool:
         assert await pool.fetchval("SELECT inet_server_port()") == primary.port
-    url += "?target_session_attrs=any"  # who says so may read there
+    url += "?target_session_attrs=any"  # reading from a standby is explicit
     async with create_pool(url, schema="probe", application="probe", timeout_s=60) as pool:
         assert await pool.fetchval("SELECT inet_server_port()") == standby.port
 
 
-def test_migrate_where_no_writes_are_taken__is_one_line(
+def test_migrate_on_a_read_only_server__is_one_line(
     own_postgres: Callable[..., Postgres], package: Callable[..., str]
 ) -> None:
     url = own_postgres(default_transaction_read_only="on").url()
@@ -267,7 +263,7 @@ def test_migrate_where_no_writes_are_taken__is_one_line(
             migrate(each, package=package(FIRST), schema="probe")
 
 
-async def test_pool_whose_server_ceased_to_take_writes__dials_anew(
+async def test_pool_of_a_demoted_server__reconnects(
     database_url: str, demoted: Callable[[str], AbstractContextManager[str]]
 ) -> None:
     with demoted(database_url) as url:

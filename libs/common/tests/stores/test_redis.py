@@ -1,4 +1,4 @@
-"""The Redis client: absent servers cost nothing until used, hung ones a bounded time, and nothing is tried twice."""
+"""The Redis client: lazy connections, bounded time and no retries."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ from launcher.valkey import Valkey
 
 
 def settings(port: int, **values: object) -> RedisSettings:
-    """With more time than a busy machine takes for an answer."""
+    """Settings with enough time for a busy machine."""
     patient = {"redis_host": "127.0.0.1", "redis_port": port, "redis_timeout_s": 60}
     return RedisSettings.model_validate(patient | values)
 
@@ -33,7 +33,7 @@ async def test_client__reads_and_writes_text(redis_url: str, valkey: Valkey) -> 
         assert await of_another_database.get("key") is None
 
 
-async def test_absent_server__is_an_error_of_the_first_call_only_and_heals(
+async def test_absent_server__is_an_error_of_the_call_and_recovers(
     own_valkey: Callable[..., Valkey],
 ) -> None:
     server = own_valkey()
@@ -59,7 +59,7 @@ async def test_hung_server__costs_one_timeout_and_no_hidden_retry(
         assert costs_s * 0.9 <= time.monotonic() - started < costs_s + 20  # a busy machine may be late by seconds
         silent.settimeout(0)
         silent.accept()[0].close()
-        with pytest.raises(BlockingIOError):  # each retry would have been a connection of its own
+        with pytest.raises(BlockingIOError):  # each retry would open another connection
             silent.accept()
         await client.aclose()
 
@@ -71,7 +71,7 @@ async def test_wrong_password__is_a_redis_error(redis_url: str, valkey: Valkey) 
     await client.aclose()
 
 
-async def test_abandoned_call__leaves_no_answer_for_the_next_one(redis_url: str, valkey: Valkey) -> None:
+async def test_cancelled_call__leaves_no_response_for_the_next_one(redis_url: str, valkey: Valkey) -> None:
     client = create_client(settings(valkey.port, redis_password=valkey.password))
     await client.set("key", "value")
     for _ in range(3):
@@ -98,7 +98,7 @@ async def someone_blocks(valkey: Valkey) -> bool:
 
 
 @pytest.mark.parametrize("by_tls", [False, True])
-async def test_master_that_became_a_replica__is_left_for_the_one_that_the_address_leads_to(
+async def test_demoted_master__is_left_for_the_new_one(
     own_valkey: Callable[..., Valkey], tmp_path: Path, by_tls: bool
 ) -> None:
     old, new = own_valkey(), own_valkey()
@@ -132,7 +132,7 @@ async def pipelined(client: Redis) -> None:
     await pipeline.execute()
 
 
-async def test_absent_cluster__is_an_error_of_the_command_and_not_of_the_start(free_port: Callable[[], int]) -> None:
+async def test_absent_cluster__is_an_error_of_the_command(free_port: Callable[[], int]) -> None:
     async with create_client(settings(free_port(), redis_cluster=True)) as redis:
         with pytest.raises(REDIS_ERRORS):
             await redis.ping()
@@ -140,9 +140,7 @@ async def test_absent_cluster__is_an_error_of_the_command_and_not_of_the_start(f
             await run_id(redis, "{predictions}")
 
 
-async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
-    redis_url: str, valkey: Valkey, tmp_path: Path
-) -> None:
+async def test_tls__checks_authority_and_host(redis_url: str, valkey: Valkey, tmp_path: Path) -> None:
     authority = self_signed(tmp_path, "localhost")
     known = {"redis_password": valkey.password, "redis_tls": True, "redis_ca_file": authority}
     async with before(valkey.port, authority) as port:
@@ -154,7 +152,7 @@ async def test_tls__trusts_the_given_authority_and_the_host_that_it_names(
                     await client.ping()
 
 
-async def test_server_that_takes_writes__is_left_as_it_is(redis_url: str, valkey: Valkey) -> None:
+async def test_writable_server__is_unchanged_by_the_check(redis_url: str, valkey: Valkey) -> None:
     async with create_client(settings(valkey.port, redis_password=valkey.password)) as client:
         await check_writable(client, "stream")
         assert not await client.exists("stream")
@@ -163,7 +161,7 @@ async def test_server_that_takes_writes__is_left_as_it_is(redis_url: str, valkey
         assert await client.xlen("stream") == 1
 
 
-async def test_server_that_takes_no_writes__is_an_error(own_valkey: Callable[..., Valkey]) -> None:
+async def test_read_only_server__is_an_error(own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey()
     async with create_client(settings(server.port, redis_password=server.password)) as client:
         await client.config_set("maxmemory", 1)
