@@ -61,6 +61,8 @@ PIPE: Final = web.AppKey("pipe", EventPipeline)
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
+_UPSTREAM_CONNECT_TIMEOUT_S: Final = 2.0
+_UPSTREAM_IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
 _PROBED: Final = {INFERENCE: "/v2/health/ready"}  # of an upstream that says whether it can answer
 _PROBED_ELSE: Final = "/openapi.json"
 
@@ -228,8 +230,8 @@ def _open_upstreams(stack: AsyncExitStack, parts: _Parts) -> dict[str, UpstreamC
     def upstream(name: str, origin: str) -> UpstreamClient:
         upstream = UpstreamClient(
             origin,
-            connect_timeout_s=settings.edge_connect_timeout_s,
-            idle_timeout_s=settings.edge_idle_timeout_s,
+            connect_timeout_s=_UPSTREAM_CONNECT_TIMEOUT_S,
+            idle_timeout_s=_UPSTREAM_IDLE_TIMEOUT_S,
             max_in_flight=settings.edge_upstream_limit,
             observe=parts.metrics.upstream_observer(name),
         )
@@ -286,13 +288,7 @@ def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServe
     settings, report = parts.settings, parts.metrics.connection_refused
     return HttpServer(
         handler.handle,
-        Timeouts(
-            head_s=settings.edge_header_timeout_s,
-            keep_alive_s=settings.edge_keepalive_s,
-            body_s=settings.edge_body_timeout_s,
-            body_bytes_per_s=settings.edge_body_min_rate,
-            send_s=settings.edge_idle_timeout_s,
-        ),
+        Timeouts(keep_alive_s=settings.edge_keepalive_s),
         ConnectionLimiter(settings.edge_max_connections, report),
         MemoryBudget(settings.edge_body_memory_bytes),
         SlowReaders(report=report),

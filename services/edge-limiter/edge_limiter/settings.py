@@ -85,17 +85,12 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
     edge_admin_token: SecretStr = SecretStr("")
 
-    edge_header_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
-    edge_body_timeout_s: Annotated[float, Field(ge=1, le=120)] = 15.0
-    edge_body_min_rate: Annotated[int, Field(ge=1, le=1 << 20)] = 100
     edge_keepalive_s: Annotated[float, Field(ge=15, le=3_600)] = 75.0
     edge_max_connections: Annotated[int, Field(ge=1, le=60_000)] = 20_000
     edge_body_memory_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 128 << 20
     edge_timeout_s: Seconds = 10.0
     edge_analyze_timeout_s: Seconds = 60.0
     edge_max_timeout_s: Seconds = 120.0
-    edge_connect_timeout_s: Seconds = 2.0
-    edge_idle_timeout_s: Seconds = 60.0
     edge_upstream_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_024
 
     @model_validator(mode="after")
