@@ -20,7 +20,7 @@ from edge_limiter.upstream.errors import UpstreamError
 from edge_limiter.upstream.headers import forwardable_request_headers, forwardable_response_headers
 
 MAX_BODY_BYTES: Final = 1 << 20
-"""The services take no more either."""
+"""The services have the same limit."""
 WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are forwarded, so that a slow upload holds no upstream connection."""
 VIA: Final = "1.1 sluice"

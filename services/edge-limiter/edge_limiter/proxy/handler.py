@@ -118,7 +118,7 @@ class ProxyHandler:
             state.ctx = state.ctx._replace(deadline_s=state.started_s + budget_s)
 
     def _fail(self, state: RequestState, error: Exception) -> None:
-        """Send the problem that `error` becomes; a response that has begun can only be cut."""
+        """Send the problem for `error`, or cut the connection if the response has begun."""
         problem = problem_of(ERRORS, error)
         state.cause, state.status = error, problem.status
         route = getattr(state, "route", None)

@@ -19,7 +19,7 @@ _BROWSER: Final = frozenset({"origin", "sec-fetch-site"})
 def check_before_charge(request: Request, route: Route, max_body_bytes: int) -> None:
     """Raise Problem 413 or 415.
 
-    Otherwise any web page could spend its visitors' limit with a form, whose response it need not read.
+    Otherwise any web page could spend its visitors' limit by submitting a form and ignoring the response.
     """
     fields = request.fields
     if "content-encoding" in fields:

@@ -35,7 +35,7 @@ class MemoryBudget:
 class ConnectionLimiter:
     """At most `limit` connections. One client gets any number until half are taken, then only its share.
 
-    A client is None where one peer stands for many, such as a trusted proxy: it has no share.
+    The client is None for a trusted proxy, which carries many clients and has no share.
     """
 
     def __init__(self, limit: int, report: Report = lambda _reason: None) -> None:

@@ -35,7 +35,7 @@ class Timeouts:
 class HttpServer(web.Server):
     """Creates a RequestHandler for each connection. `run` must be running: its sweep enforces the timeouts.
 
-    `client_of` returns the client that a peer's address stands for, None for many.
+    `client_of` maps a peer's address to its client, or to None for a proxy of many clients.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class HttpServer(web.Server):
                 connection.abort()
 
     def start_draining(self) -> None:
-        """Close each connection after its next response, and end the responses that have no end of their own."""
+        """Close each connection after its next response, and end event streams."""
         self.is_draining = True
         self.sweep(self._loop.time())
 

@@ -50,7 +50,7 @@ LINGER_BYTES: Final = 4 << 20
 
 
 class RequestHandler(web.RequestHandler):
-    """`client` is what the peer's address stands for, `task` answers the connection's requests."""
+    """`client` is the peer's key for connection limits; `task` answers the connection's requests."""
 
     __slots__ = (
         "_body_bytes_before",

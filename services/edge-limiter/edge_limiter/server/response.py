@@ -115,7 +115,7 @@ class ResponseWriter:
             self._transport.abort()
 
     def end_on_shutdown(self, finish: Callable[[], None]) -> None:
-        """Call `finish` when the server drains: this response has no end of its own."""
+        """Call `finish` when the server drains, for a response that never ends by itself."""
         self._on_shutdown = finish
 
     def start_draining(self) -> None:

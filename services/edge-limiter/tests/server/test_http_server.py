@@ -23,7 +23,7 @@ EMPTY = b"Content-Length: 0\r\n\r\n"
 
 @dataclass
 class Site:
-    """A server on a port of its own. Requests for /gate wait for `gate`; `padding` makes responses longer."""
+    """A server on a free port. Requests for /gate wait for `gate`; `padding` makes responses longer."""
 
     budget: MemoryBudget = field(default_factory=MemoryBudget)
     slow_readers: SlowReaders = field(default_factory=SlowReaders)
