@@ -58,7 +58,6 @@ class Service:
     registry: CollectorRegistry
     listen: Listen
     drain_s: float
-    front: Callable[[web.Server], object] | None = None
     ops: Callable[[web.Application], None] | None = None
     around: Callable[[Handler], Handler] | None = None
     fatal: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,7 +177,7 @@ async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets:
 def create_runner(service: Service) -> Runner:
     """Return the runner that opens the resources of `service`, serves its public port and closes everything."""
     if isinstance(service.target, web.Application):
-        return AppRunner(service.target, service.readiness, service.drain_s, service.front, service.around)
+        return AppRunner(service.target, service.readiness, service.drain_s, service.around)
     return ServerRunner(service.target, service.drain_s)
 
 

@@ -13,8 +13,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Sized
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -353,35 +353,8 @@ def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
     assert process.returncode == 0
 
 
-class SlowFront:
-    """Waits for its own requests first, then for the server of aiohttp."""
-
-    def __init__(self, server: web.Server) -> None:
-        self._server = server
-
-    @property
-    def connections(self) -> Sized:
-        return self._server.connections
-
-    def start_draining(self) -> None:
-        pass
-
-    def pre_shutdown(self) -> None:
-        self._server.pre_shutdown()
-
-    async def shutdown(self, timeout: float | None = None) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await asyncio.Event().wait()
-        await self._server.shutdown(timeout)
-
-    def __call__(self) -> asyncio.Protocol:
-        return self._server()
-
-
-@pytest.mark.parametrize("front", [None, SlowFront])
 async def test_drain__takes_its_time_once_whatever_hangs(
-    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int], front: Callable[[web.Server], SlowFront] | None
+    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
 ) -> None:
     monkeypatch.setattr("common.http.server.LAME_DUCK_S", 0.0)
     drain_s, stood_s, entered, ended, closed_at = 2.0, 0.0, asyncio.Semaphore(0), [], [0.0]
@@ -411,7 +384,7 @@ async def test_drain__takes_its_time_once_whatever_hangs(
     app.cleanup_ctx.append(resources)
     app.router.add_route("*", "/", hang)
     listen = Listen("127.0.0.1", free_port(), free_port())
-    service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s, front)
+    service = Service(app, Readiness(), CollectorRegistry(), listen, drain_s)
     serving = asyncio.create_task(serve(service, stop=stop))
     async with aiohttp.ClientSession() as client, asyncio.timeout(60):
         while (await answer(client, f"http://127.0.0.1:{listen.ops_port}/readyz"))[0] != 200:

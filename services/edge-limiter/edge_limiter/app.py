@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -55,9 +55,6 @@ from edge_limiter.upstream.errors import BadGateway
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
-LIMITS: Final = web.AppKey("limits", Limits)
-SERVER: Final = web.AppKey("server", HttpServer)
-PIPE: Final = web.AppKey("pipe", EventPipeline)
 _LEAVE_TIMEOUT_S: Final = 0.5
 _EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
@@ -72,9 +69,17 @@ def migrate_schema(settings: EdgeSettings) -> None:
     migrate(settings.database_url.get_secret_value(), package="edge_limiter", schema=SCHEMA)
 
 
+@dataclass(slots=True)
+class _Opened:
+    """What the ops port reads; None until it is open."""
+
+    limits: Limits | None = None
+    pipeline: EventPipeline | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What exists before the loop runs."""
+    """What exists before the event loop runs."""
 
     settings: EdgeSettings
     policies: PolicySet
@@ -87,27 +92,34 @@ class _Parts:
 
 
 def create_service(settings: EdgeSettings) -> Service:
-    """Build the edge. Raises StartError when it could not keep its promises."""
-    policies = _policies(settings)
-    registry = create_registry()
-    http = HttpMetrics(registry)
-    app = web.Application()  # holds the resources; HttpServer answers all requests
-    store = _store(settings)
-    metrics, routes, fatal = EdgeMetrics(registry), RouteTable(ROUTES), asyncio.Event()
-    parts = _Parts(settings, policies, registry, http, metrics, store, routes, fatal)
-    app.cleanup_ctx.append(lambda app: _resources(app, parts))
+    """Build the edge. Raises StartError if it could not keep its promises."""
+    registry, fatal, opened = create_registry(), asyncio.Event(), _Opened()
+    parts = _Parts(
+        settings=settings,
+        policies=_policies(settings),
+        registry=registry,
+        http=HttpMetrics(registry),
+        metrics=EdgeMetrics(registry),
+        store=_store(settings),
+        routes=RouteTable(ROUTES),
+        fatal=fatal,
+    )
 
-    def front(_server: web.Server) -> HttpServer:
-        return app[SERVER]
+    async def read_limits(request: web.Request) -> web.Response:
+        return await opened.limits.read(request) if opened.limits is not None else Problem(503).response()
 
-    async def limits(request: web.Request) -> web.Response:
-        return await app[LIMITS].read(request) if LIMITS in app else Problem(503).response()
+    def add_ops_routes(ops_app: web.Application) -> None:
+        ops_app.router.add_get("/limits", read_limits)
 
-    def ops(ops_app: web.Application) -> None:
-        ops_app.router.add_get("/limits", limits)
-
-    readiness = _readiness(app, store)
-    return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, front, ops, fatal=fatal)
+    return Service(
+        lambda: _open(parts, opened),
+        _readiness(parts.store, opened),
+        registry,
+        settings.listen(),
+        settings.sluice_drain_s,
+        ops=add_ops_routes,
+        fatal=fatal,
+    )
 
 
 def _store(settings: EdgeSettings) -> PostgresLog:
@@ -128,23 +140,24 @@ def _policies(settings: EdgeSettings) -> PolicySet:
         raise StartError(f"EDGE_POLICY_FILE {settings.edge_policy_file}: {error}") from error
 
 
-def _readiness(app: web.Application, store: PostgresLog) -> Readiness:
+def _readiness(store: PostgresLog, opened: _Opened) -> Readiness:
     async def database() -> State:
         return "ok" if store.is_up else "degraded"
 
     async def events() -> State:
-        return await app[PIPE].state() if PIPE in app else "degraded"
+        return await opened.pipeline.state() if opened.pipeline is not None else "degraded"
 
     return Readiness({"database": database, "events": events})
 
 
-async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]:
-    """Open everything, and close it in reverse."""
+@asynccontextmanager
+async def _open(parts: _Parts, opened: _Opened) -> AsyncIterator[HttpServer]:
+    """Open everything and yield the server; close in reverse."""
     async with AsyncExitStack() as stack:
         redis = create_client(parts.settings)
         stack.push_async_callback(redis.aclose)
-        app[PIPE] = await _open_events(stack, parts, redis)
-        refusals = Refusals(app[PIPE].recorder.record)
+        opened.pipeline = await _open_events(stack, parts, redis)
+        refusals = Refusals(opened.pipeline.recorder.record)
         stack.callback(refusals.flush)
         await stack.enter_async_context(supervised(refusals.run(), "refusal counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)
@@ -160,15 +173,15 @@ async def _resources(app: web.Application, parts: _Parts) -> AsyncIterator[None]
             ipv6_prefix=parts.settings.edge_ipv6_prefix,
             on_undeclared_proxy=_warn_of_undeclared_proxy,
         )
-        app[LIMITS] = Limits(parts.policies, limiter, clients, housekeeping.used)
+        opened.limits = Limits(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams), upstreams)
         handler = _handler(parts, limiter, clients, upstreams, refusals, shadows, local)
-        app[SERVER] = server = _server(parts, handler, clients)
+        server = _server(parts, handler, clients)
         parts.metrics.watch_bytes(lambda: server.bytes)
         parts.metrics.watch_room(lambda: server.budget.held_bytes)
         parts.http.watch(lambda: server.in_flight)
         await stack.enter_async_context(supervised(server.run(), "http server", parts.fatal))
-        yield
+        yield server
 
 
 async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> EventPipeline:

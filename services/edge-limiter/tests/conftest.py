@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from common.http.server import Runner
 from common.runtime.settings import load
 from common.service import Service, create_runner
 from edge_limiter.app import create_service
@@ -26,7 +27,7 @@ class RunningEdge:
     """A started edge, and a client of it."""
 
     service: Service
-    runner: web.AppRunner
+    runner: Runner
     port: int
     http: aiohttp.ClientSession
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from tls import listening, self_signed
 
-from common.http.server import Runner
+from common.http.server import AppRunner
 from common.runtime.readiness import Readiness
 from edge_limiter.upstream.client import (
     DNS_TTL_S,
@@ -185,11 +185,11 @@ async def test_upstream_stops_under_low_traffic__no_write_is_lost_or_repeated(
         handled[await request.read()] += 1
         return web.Response()
 
-    async def start(address: str) -> tuple[Runner, Readiness]:
+    async def start(address: str) -> tuple[AppRunner, Readiness]:
         app = web.Application()
         app.router.add_route("*", "/x", handle)
         readiness = Readiness({})
-        runner = Runner(app, readiness, drain_s=10.0)
+        runner = AppRunner(app, readiness, drain_s=10.0)
         await runner.setup()
         await web.TCPSite(runner, address, port).start()
         return runner, readiness

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from aiohttp import web
 
@@ -87,7 +87,6 @@ class AppRunner(Runner, web.AppRunner):
         app: web.Application,
         readiness: Readiness,
         drain_s: float,
-        front: Callable[[web.Server], object] | None = None,
         around: Callable[[Handler], Handler] | None = None,
     ) -> None:
         super().__init__(
@@ -101,7 +100,6 @@ class AppRunner(Runner, web.AppRunner):
             lingering_time=LINGER_S,
         )
         self.drain_s = drain_s
-        self._front = front
         self._around = around
         self._readiness = readiness
         app.on_response_prepare.append(self._close_when_draining)
@@ -120,4 +118,4 @@ class AppRunner(Runner, web.AppRunner):
         server = await super()._make_server()
         if self._around is not None:
             server.request_handler = self._around(server.request_handler)
-        return server if self._front is None else cast(web.Server, self._front(server))
+        return server

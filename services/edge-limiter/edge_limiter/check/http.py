@@ -1,4 +1,4 @@
-"""`GET /check`: decide for another gateway whether the request that its headers describe may pass."""
+"""`/check`: decide for another gateway whether the request that its headers describe may pass."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -19,14 +19,13 @@ _OTHER: Final = Route("/check", "gateway", policy=None)
 def check_handler(routes: RouteTable, enforcer: Enforcer) -> Callable[[RequestState], Awaitable[None]]:
     """Return the handler of `/check`: 200 or 429 with the headers of a proxied request, and an empty body for 200.
 
+    Any method is accepted, because Envoy asks with the method of the request itself.
     Raises Problem 403 for a peer that is not a trusted proxy, 400 without a description of the request, and whatever
     refuses the described request itself.
     """
 
     async def check(state: RequestState) -> None:
         request = state.request
-        if request.method not in ("GET", "HEAD"):
-            raise Problem(405, "Use GET.", headers={"Allow": "GET, HEAD"})
         if not enforcer.clients.of(request.peer).via_trusted_proxy:
             raise Problem(403, "Only gateways may ask. Name this gateway's address in EDGE_TRUSTED_PROXIES.")
         state.units = _cost(request.fields.get("x-cost"))
@@ -47,7 +46,7 @@ def _described(request: Request) -> Request:
     target = fields.get("x-forwarded-uri") or fields.get("x-original-uri")
     if not target:
         raise Problem(400, "Send the path of the request as X-Forwarded-Uri or X-Original-URI.")
-    method = fields.get("x-forwarded-method") or fields.get("x-original-method") or "GET"
+    method = fields.get("x-forwarded-method") or fields.get("x-original-method") or request.method
     return Request(method.upper(), target, request.headers, fields, request.peer)
 
 

@@ -106,7 +106,9 @@ async def test_check_from_an_untrusted_peer__is_403_and_charges_nothing(start_ed
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="allowed", source="store") == 0
 
 
-async def test_check_by_post__is_405(start_edge: StartEdge) -> None:
-    edge = await start_edge(**TRUSTED)
-    async with edge.http.post("/check", headers={"X-Forwarded-Uri": "/predict"}) as response:
-        assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
+async def test_check_by_envoy__is_decided_whatever_its_method(start_edge: StartEdge) -> None:
+    edge = await start_edge(EDGE_RATE_LIMIT="1", **TRUSTED)
+    headers = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Uri": "/predict"}
+    for expected in (200, 429):
+        async with edge.http.post("/check", headers=headers) as response:
+            assert (response.status, response.headers["Content-Length"] == "0") == (expected, expected == 200)

@@ -9,8 +9,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from edge_limiter.app import SERVER
-
 StartEdge = Callable[..., Awaitable[Any]]
 StartUpstream = Callable[..., Awaitable[str]]
 
@@ -328,17 +326,17 @@ async def test_event_stream__ends_whole_when_the_edge_stops(
     async with asyncio.timeout(10):
         following = asyncio.create_task(edge.http.get("/metrics/stream"))
         await asked.wait()
-        door = edge.service.app[SERVER]
+        server = edge.runner.server
         if is_late:
-            door.start_draining()
+            server.start_draining()
         may_begin.set()
         response = await following
         assert await response.content.readline() == b"data: 1\n"
         if not is_late:
-            door.start_draining()
+            server.start_draining()
         assert await response.read() == b"\n"
-        await door.shutdown(None)
-        assert door.in_flight == 0
+        await server.shutdown(None)
+        assert server.in_flight == 0
 
 
 async def test_long_answer_that_is_no_event_stream__is_not_cut_short(
@@ -358,8 +356,8 @@ async def test_long_answer_that_is_no_event_stream__is_not_cut_short(
     edge = await start_edge(EDGE_UPSTREAM_METRICS=await start_upstream(export))
     async with edge.http.get("/metrics/count") as response:
         await has_begun.wait()
-        door = edge.service.app[SERVER]
-        door.start_draining()
-        door.sweep(asyncio.get_running_loop().time())
+        server = edge.runner.server
+        server.start_draining()
+        server.sweep(asyncio.get_running_loop().time())
         may_end.set()
         assert await response.read() == b"1\n2\n"
