@@ -11,7 +11,7 @@ LAUNCHER := .venv/bin/python -m launcher
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 DISTRIBUTIONS := sluice-common sluice-edge-limiter sluice-inference sluice-metrics sluice-analyst sluice-launcher
 SOURCES := libs/common/common services/edge-limiter/edge_limiter services/inference/inference services/inference/training services/metrics/metrics \
-	services/analyst/analyst deploy/local/launcher deploy/local/bootstrap.py deploy/local/lock.py deploy/local/machine.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests
+	services/analyst/analyst deploy/local/launcher deploy/openapi deploy/local/bootstrap.py deploy/local/lock.py deploy/local/machine.py deploy/compose/healthcheck.py deploy/compose/reload.py deploy/k8s/k8s_check conftest.py loadtests
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 LOCKED := ./libs/common ./services/edge-limiter ./services/inference ./services/metrics \
 	./services/analyst[generativeai,genai] ./deploy/local
@@ -195,6 +195,10 @@ soak: ## load for an hour; memory, descriptors, p99 and tables must stay flat: m
 
 tools: ## add to .venv what browser tests, API fuzzing and manifest checks need
 	$(call set_up,tools,.venv)
+
+openapi: ## write the OpenAPI document that the edge serves, after a change of the API
+	$(call set_up,dev,.venv)
+	@.venv/bin/python deploy/openapi
 
 lock: ## re-resolve constraints.txt, for Python 3.11 to 3.14 on Linux and macOS
 	$(call set_up,dev,.venv)

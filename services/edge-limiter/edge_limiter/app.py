@@ -174,7 +174,7 @@ async def _open(parts: _Parts, opened: _Opened) -> AsyncIterator[HttpServer]:
             on_undeclared_proxy=_warn_of_undeclared_proxy,
         )
         opened.limits = Limits(parts.policies, limiter, clients, housekeeping.used)
-        local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams), upstreams)
+        local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
         handler = _handler(parts, limiter, clients, upstreams, refusals, shadows, local)
         server = _server(parts, handler, clients)
         parts.metrics.watch_bytes(lambda: server.bytes)

@@ -26,6 +26,7 @@ Model = type[BaseModel]
 Handler = Callable[..., Awaitable[web.StreamResponse | BaseModel]]
 
 JSON: Final = "application/json"
+OPENAPI: Final = web.AppKey("openapi", dict[str, Any])
 EXAMPLE_ID: Final = "01a20bb1-f56a-74eb-ab6a-7aee04ea1360"
 
 _QUALITY: Final = re.compile(r"q=(0(\.[0-9]*)?|1(\.0*)?)", re.ASCII)
@@ -196,11 +197,12 @@ def preferred(accept: Iterable[str], offered: Sequence[str]) -> str:
 
 
 def add_openapi(app: web.Application, *, title: str, version: str, description: str = "") -> None:
-    """Serve `GET /openapi.json` for the routes added so far."""
-    document = json.dumps(openapi_document(app, title=title, version=version, description=description)).encode()
+    """Serve `GET /openapi.json` for the routes added so far, and keep the document as `app[OPENAPI]`."""
+    app[OPENAPI] = openapi_document(app, title=title, version=version, description=description)
+    body = json.dumps(app[OPENAPI]).encode()
 
     async def openapi(_request: web.Request) -> web.Response:
-        return web.Response(body=document, content_type=JSON)
+        return web.Response(body=body, content_type=JSON)
 
     app.router.add_get("/openapi.json", openapi)
 

@@ -40,6 +40,8 @@ _HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
 }
+_DOCUMENT: Final = (files(__package__) / "openapi.json").read_bytes()
+"""Of the whole system; `make openapi` writes it."""
 _FILES: Final = {
     "/docs/swagger.css": ("swagger_style.css", "text/css"),
     "/docs/bundle.js": ("swagger_bundle.js", "text/javascript"),
@@ -50,9 +52,10 @@ Handler = Callable[[Request], Awaitable[web.Response]]
 
 
 def docs_handlers() -> dict[str, Handler]:
-    """Return what answers `/docs` and the files that it loads."""
+    """Return what answers `/openapi.json`, `/docs` and the files that it loads."""
     files = {path: _packaged(name, content_type) for path, (name, content_type) in _FILES.items()}
-    return {"/docs": _constant(_PAGE, "text/html"), "/docs/start.js": _constant(_START, "text/javascript"), **files}
+    pages = {"/docs": _constant(_PAGE, "text/html"), "/docs/start.js": _constant(_START, "text/javascript")}
+    return pages | files | {"/openapi.json": _constant(_DOCUMENT, "application/json")}
 
 
 def _constant(body: bytes, content_type: str) -> Handler:

@@ -1,8 +1,11 @@
+"""The OpenAPI document that the edge serves: how it is merged, and that the committed file is current."""
+
 from typing import Any
 
+from build import PATH, render
+from merge import merge
 from openapi_spec_validator import validate
 
-from edge_limiter.pages.openapi_merge import merge
 from edge_limiter.proxy.routing import Route, RouteTable
 
 Json = dict[str, Any]
@@ -102,3 +105,7 @@ def test_error_in_a_shape_of_the_service__stands_beside_the_edges_problem() -> N
     operation = merged(inference=document("/predict", method="post", responses=responses))["paths"]["/predict"]["post"]
     assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/problem+json"}
     assert "X-Request-ID" in operation["responses"]["400"]["headers"]
+
+
+def test_committed_document__is_current() -> None:
+    assert PATH.read_text(encoding="utf-8") == render(), "the API changed: run `make openapi`"

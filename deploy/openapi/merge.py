@@ -1,4 +1,4 @@
-"""One OpenAPI document out of those of the edge and of the services behind it, and of what the edge adds to them."""
+"""Merge the OpenAPI documents of the services into the one that clients of the edge see."""
 
 import json
 import re
@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from common.http.openapi import EXAMPLE_ID, components, header_ref, problem_ref
-from common.http.ratelimit import RATE_LIMIT_HEADERS
-from edge_limiter.proxy.responses import refusal
+from common.http.ratelimit import RATE_LIMIT_HEADERS, Limit, quota_exceeded
 from edge_limiter.proxy.routing import Route
-from edge_limiter.ratelimit.policy import Decision, Policy
 
 Document = dict[str, Any]
 RouteOf = Callable[[str, str], Route | None]
@@ -18,41 +16,40 @@ RouteOf = Callable[[str, str], Route | None]
 TOKEN: Final = "adminToken"
 
 _REF: Final = '"#/components/schemas/'
-_DOOR: Final = (400, 408, 414, 417, 431, 500, 501, 505)
-_PROXY: Final = (*_DOOR, 403, 415, 429, 502, 503, 504)
+_SERVER: Final = (400, 408, 414, 417, 431, 500, 501, 505)
+_PROXY: Final = (*_SERVER, 403, 415, 429, 502, 503, 504)
 _BODY: Final = (413,)
 _ADMIN: Final = (401,)
 _COMPONENTS: Final[Document] = {
     **components({*_PROXY, *_BODY, *_ADMIN}),
     "securitySchemes": {
-        TOKEN: {"type": "http", "scheme": "bearer", "description": "EDGE_ADMIN_TOKEN; `make run` makes and shows one."}
+        TOKEN: {"type": "http", "scheme": "bearer", "description": "EDGE_ADMIN_TOKEN; `make token` prints it."}
     },
 }
 
 
-def _tell_of_limits(answer: Document) -> None:
-    """What 429 has beside other problems, shown by a real one."""
-    decision = Decision(False, 0, 12.0, "store")
+def _describe_refusal(answer: Document) -> None:
+    """Add what a 429 has beside other problems, with a real one as the example."""
     (content,) = answer["content"].values()
-    content["example"] = json.loads(refusal(Policy("predict", 60, 60), decision).body(EXAMPLE_ID))
+    content["example"] = json.loads(quota_exceeded(Limit("predict", 60, 60, 0, 12)).body(EXAMPLE_ID))
     names = {"type": "array", "items": {"type": "string"}, "description": "The policies that refused the request."}
     content["schema"] = {"allOf": [content["schema"], {"properties": {"violated-policies": names}}]}
 
 
-_tell_of_limits(_COMPONENTS["responses"]["Problem429"])
+_describe_refusal(_COMPONENTS["responses"]["Problem429"])
 
 
 def merge(own: Document, services: Mapping[str, Document], route_of: RouteOf) -> Document:
-    """`own`, and every operation that the edge routes to its service, tagged with the service's name.
+    """Return `own` with every operation that the edge routes to its service, tagged with the service's name.
 
-    Each has what the edge adds: its refusals, the headers of a limit, the token. Schemas that several documents share
-    are kept once; a name that means two things gets its service in front.
+    Operations gain what the edge adds: its refusals, the headers of a limit, the admin token. A schema that several
+    documents share appears once. A schema name with two meanings is prefixed with the name of its service.
     """
     merged: Document = json.loads(json.dumps(own))
     _add_components(merged, {"components": _COMPONENTS})
     for item in merged.setdefault("paths", {}).values():
         for operation in item.values():
-            _add_problems(operation, _DOOR, merged)
+            _add_problems(operation, _SERVER, merged)
     for name, document in services.items():
         document = _with_unique_schemas(name, document, merged["components"].get("schemas", {}))
         _add_components(merged, document)
@@ -67,7 +64,7 @@ def merge(own: Document, services: Mapping[str, Document], route_of: RouteOf) ->
 
 
 def _add_components(merged: Document, document: Document) -> None:
-    """Those of the same name mean the same: `common` writes them, and schemas are apart by now."""
+    """Components of one name are equal: `common` writes them, and clashing schemas were renamed."""
     for kind, found in document.get("components", {}).items():
         merged.setdefault("components", {}).setdefault(kind, {}).update(found)
 
@@ -85,7 +82,7 @@ def _with_unique_schemas(name: str, document: Document, taken: Mapping[str, Any]
 
 
 def _public(operation: Document, name: str, route: Route, merged: Document) -> Document:
-    """The operation as a client of the edge meets it."""
+    """Return the operation as clients of the edge see it."""
     operation_id = re.sub(r"\W", "_", f"{name}_{operation.get('operationId', '')}")
     public = {**operation, "tags": [name], "operationId": operation_id}
     if route.policy is not None:
@@ -101,7 +98,7 @@ def _public(operation: Document, name: str, route: Route, merged: Document) -> D
 
 
 def _add_problems(operation: Document, codes: Iterable[int], merged: Document) -> None:
-    """A service that answers a status in a shape of its own keeps it, beside the edge's problem document."""
+    """Add the edge's problem documents. A service's own shape for a status is kept beside it."""
     responses = operation["responses"]
     for code in codes:
         answer = responses.setdefault(str(code), problem_ref(code))
