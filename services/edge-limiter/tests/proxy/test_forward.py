@@ -47,7 +47,7 @@ async def test_body_in_a_coding_that_no_service_unpacks__is_415(
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     async with edge.http.post("/predict", data=b'{"text": "a"}', headers=headers) as response:
         assert (response.status, response.content_type) == (415, "application/problem+json")
-        assert "can be gzip" in (await response.json())["detail"]
+        assert "can only be gzip" in (await response.json())["detail"]
         assert "X-RateLimit-Remaining" not in response.headers, "it must cost nothing"
         assert response.headers["Accept-Encoding"] == "gzip"
     async with edge.http.post("/predict/batch", data=b'{"texts": ["a"]}', headers=headers) as response:
