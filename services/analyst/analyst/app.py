@@ -182,7 +182,7 @@ async def _open_model(
     on_outcome: Callable[[str], None],
 ) -> None:
     if settings.gemini_api_key is None:
-        log.warning("no GEMINI_API_KEY is set: reports are written by rules")
+        log.info("no GEMINI_API_KEY is set, so reports are written by rules")
         return
     writer = open_writer(
         settings.gemini_sdk, settings.gemini_api_key.get_secret_value(), settings.gemini_model, settings.gemini_endpoint

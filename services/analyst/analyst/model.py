@@ -24,4 +24,4 @@ def open_writer(sdk: Literal["generativeai", "genai"], api_key: str, model: str,
             api_key=api_key, model=model, endpoint=endpoint, schema=draft_schema(), max_tokens=MAX_TOKENS
         )
     except ImportError as error:
-        raise StartError(f"GEMINI_SDK={sdk} is not installed: pip install 'sluice-analyst[{sdk}]'") from error
+        raise StartError(f"GEMINI_SDK={sdk} is not installed: pip install google-{sdk}") from error

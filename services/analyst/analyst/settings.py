@@ -54,7 +54,7 @@ class AnalystSettings(Settings, RedisSettings):
     gemini_rate_limit: Annotated[int, Field(ge=1, le=100_000)] = 10
     gemini_cache_ttl: Annotated[int, Field(ge=1, le=86_400)] = 300
     gemini_endpoint: str = ""
-    gemini_sdk: Literal["generativeai", "genai"] = "generativeai"
+    gemini_sdk: Literal["generativeai", "genai"] = "genai"
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:

@@ -21,5 +21,5 @@ except StartError as error:
 def test_sdk_that_is_not_installed__stops_the_start_with_the_cure(sdk: str, module: str) -> None:
     command = [sys.executable, "-c", MISSING, sdk, module]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert f"GEMINI_SDK={sdk} is not installed: pip install 'sluice-analyst[{sdk}]'" in ended.stderr
+    assert f"GEMINI_SDK={sdk} is not installed: pip install google-{sdk}" in ended.stderr
     assert ended.returncode == 1

@@ -8,7 +8,7 @@ def test_defaults__are_the_designs() -> None:
     settings = load(AnalystSettings, {})
     assert settings.gemini_api_key is None
     assert settings.gemini_model == "gemini-2.5-flash-lite"
-    assert (settings.gemini_rate_limit, settings.gemini_cache_ttl, settings.gemini_sdk) == (10, 300, "generativeai")
+    assert (settings.gemini_rate_limit, settings.gemini_cache_ttl, settings.gemini_sdk) == (10, 300, "genai")
     assert settings.metrics_url() == "http://127.0.0.1:8002"
     assert (settings.listen().port, settings.listen().ops_port) == (8003, 9003)
 
