@@ -1,239 +1,224 @@
-"""Set-up's judgement: what still fits, what is made anew, what pip has said. Installing itself is CI's to prove."""
+"""When an environment is rebuilt, what replaces it, and which machines are refused."""
 
+import base64
 import fcntl
+import hashlib
+import importlib.util
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from importlib.metadata import version
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import bootstrap
 import pytest
-from bootstrap import Progress, installed, main, reason_to_rebuild, run_pip, set_up
-from machine import SetUpError, check_machine
+from bootstrap import SetUpError, check_machine, fingerprint, is_up_to_date, uv_environment
 
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+TIMEOUT_S = 120
+# A fake uv, because tests do not download: it records its arguments and creates the same files.
+UV = """#!/bin/sh
+echo "$1 $2" >>uv.calls
+if [ -e uv.fails ]; then echo "error: no route to the index"; exit 1; fi
+case "$1 $2 $*" in
+"venv --quiet"*) mkdir -p "$6/bin" && ln -s "$5" "$6/bin/python" ;;
+*" -e "*) [ -e uv.redirected ] || touch .venv.new/bin/sluice ;;
+esac
+"""
+
+
+class Clone:
+    """A clone whose only package is the fake uv, found in a folder of wheels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.venv = root, root / ".venv"
+        wheel = self._write_wheel()
+        for package in bootstrap.PACKAGES:
+            self.write(f"{package}/pyproject.toml", "")
+        for name in ("common", *bootstrap.RUN):
+            self.write(f"requirements/{name}.txt", "")
+        self.write("requirements/uv.txt", f"uv==0.0.1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}")
+        self.write("deploy/local/bootstrap.py", Path(bootstrap.__file__).read_text())
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        sources = {"PIP_FIND_LINKS": (self.root / "wheels").as_uri(), "PIP_NO_INDEX": "1"}
+        return subprocess.Popen(
+            [sys.executable, str(self.root / "deploy/local/bootstrap.py"), "run"],
+            env=os.environ | sources | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def set_up(self, **environment: str) -> tuple[int, str]:
+        """The exit status and the output."""
+        with self.start(**environment) as process:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        return process.returncode, output
+
+    @property
+    def calls(self) -> list[str]:
+        return (self.root / "uv.calls").read_text().splitlines()
+
+    def _write_wheel(self) -> Path:
+        path = self.root / "wheels" / "uv-0.0.1-py3-none-any.whl"
+        path.parent.mkdir(parents=True)
+        info = "uv-0.0.1.dist-info"
+        files = {
+            "uv-0.0.1.data/scripts/uv": UV,
+            f"{info}/METADATA": "Metadata-Version: 2.1\nName: uv\nVersion: 0.0.1\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        with zipfile.ZipFile(path, "w") as wheel:
+            for name, text in files.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = 0o100755 << 16
+                wheel.writestr(entry, text)
+            record = "".join(f"{name},sha256={_digest(text)},{len(text)}\n" for name, text in files.items())
+            wheel.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+        return path
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path / "a clone")
+
+
+def test_environment__is_built_once_and_again_when_the_lock_changes(clone: Clone) -> None:
+    clone.write(".venv/bin/of-an-interrupted-set-up", "")
+    clone.write(".venv.new/bin/of-an-interrupted-set-up", "")
+    status, output = clone.set_up()
+    assert (status, clone.calls) == (0, ["venv --quiet", "pip install", "pip install"]), output
+    assert sorted(path.name for path in (clone.venv / "bin").iterdir()) == ["python", "sluice"]
+    assert clone.set_up() == (0, "")
+    clone.write("requirements/metrics.txt", "# changed\n")
+    assert clone.set_up()[0] == 0
+    assert len(clone.calls) == 6
+
+
+def test_unreachable_index__leaves_the_environment_and_names_the_cure(clone: Clone) -> None:
+    assert clone.set_up()[0] == 0
+    stamp = (clone.venv / "sluice-stamp").read_text()
+    clone.write("requirements/metrics.txt", "# changed\n")
+    clone.write("uv.fails", "")
+    status, output = clone.set_up()
+    assert status == 1
+    assert "  error: no route to the index\nset-up: uv failed (see above). Check the disk and the network" in output
+    assert (clone.venv / "sluice-stamp").read_text() == stamp
+
+
+def test_redirected_installation__is_detected(clone: Clone, tmp_path: Path) -> None:
+    status, output = clone.set_up(PIP_PREFIX=str(tmp_path / "elsewhere"))
+    assert status == 1
+    assert output.endswith("set-up: pip succeeded but installed elsewhere; check `python3 -m pip config list`.\n")
+    clone.write("uv.redirected", "")
+    status, output = clone.set_up()
+    assert status == 1
+    assert output.endswith("set-up: packages were installed elsewhere; check the [pip] section of your uv.toml.\n")
+    assert not clone.venv.exists()
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Child processes receive SIGINT even if these tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_concurrent_set_up__waits_and_can_be_interrupted(clone: Clone) -> None:
+    (clone.root / ".cache").mkdir()
+    with (clone.root / ".cache" / "set-up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with clone.start() as waiting:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "set-up: waiting for another set-up of this clone\n"
+            waiting.send_signal(signal.SIGINT)
+            output, _ = waiting.communicate(timeout=TIMEOUT_S)
+    assert (waiting.returncode, output) == (130, "\nset-up: interrupted; run the same command again to start over\n")
+
+
+def test_folder_that_cannot_be_written__is_named(clone: Clone) -> None:
+    clone.write(".cache", "")
+    assert clone.set_up() == (1, f"set-up: Not a directory: {clone.root}/.cache/tmp\n")
 
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
+    """An environment that is up to date for `dev`."""
     venv = tmp_path / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").symlink_to(sys.executable)
-    configure(venv, VERSION)
+    (venv / "sluice-stamp").write_text(f"dev {fingerprint('dev', venv)}")
     return venv
 
 
-def configure(venv: Path, version: str, path: Path | str | None = None) -> None:
-    (venv / "pyvenv.cfg").write_text(f"version = {version}.1\ncommand = python -m venv {path or venv}\n")
+def test_environment__serves_smaller_purposes(venv: Path) -> None:
+    assert [purpose for purpose in bootstrap.REQUIREMENTS if is_up_to_date(purpose, venv)] == ["run", "dev"]
 
 
-def test_whole_environment__fits(venv: Path) -> None:
-    assert reason_to_rebuild(venv) is None
+def test_moved_clone__is_rebuilt(venv: Path) -> None:
+    assert not is_up_to_date("dev", venv.rename(venv.with_name("moved")))
 
 
-def test_missing_environment__is_made(tmp_path: Path) -> None:
-    assert reason_to_rebuild(tmp_path / ".venv") == "it is not a virtual environment"
-
-
-def test_interrupted_set_up__starts_over(venv: Path) -> None:
-    (venv / ".installing").touch()
-    assert reason_to_rebuild(venv) == "an earlier set-up was interrupted"
-
-
-def test_moved_folder__is_made_anew(venv: Path, tmp_path: Path) -> None:
-    for earlier in (tmp_path / "elsewhere" / ".venv", f"/mnt{venv}"):
-        configure(venv, VERSION, earlier)
-        assert reason_to_rebuild(venv) == "its folder was moved"
-
-
-def test_other_python__is_named(venv: Path) -> None:
-    configure(venv, "3.1")
-    assert reason_to_rebuild(venv) == f"it was made with Python 3.1.1, and this is {VERSION}"
-
-
-def test_python_gone__is_made_anew(venv: Path) -> None:
+def test_environment_without_its_python__is_rebuilt(venv: Path) -> None:
     (venv / "bin" / "python").unlink()
-    assert reason_to_rebuild(venv) == "its Python is gone"
+    (venv / "bin" / "python").symlink_to("/gone")
+    assert not is_up_to_date("dev", venv)
 
 
-def test_python_without_venv__is_named_with_the_cure() -> None:
-    with pytest.raises(SetUpError, match=rf"lacks venv and ensurepip\..* apt install .*python{VERSION}-venv"):
-        check_machine("run", ["venv", "ensurepip"], free_mb=99_999)
+def test_other_python__is_rebuilt(venv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "VERSION", "3.10")
+    assert not is_up_to_date("dev", venv)
 
 
-def test_python_without_wheels__is_told_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("machine.NEWEST", (3, 10))
-    with pytest.raises(SetUpError, match=rf"^Python {VERSION} at /.+ is too new: .* Use 3\.11 to 3\.10, as in: make"):
-        check_machine("run", [], free_mb=99_999)
+def test_package_sources_of_pip__apply_to_uv() -> None:
+    configuration = "global.index-url='https://file'\nglobal.target='/elsewhere'\n:env:.index-url='https://shell'\n"
+    found = uv_environment({"UV_TARGET": "/elsewhere", "UV_INDEX": "https://own", "HOME": "/home"}, configuration)
+    assert {name: value for name, value in found.items() if "INDEX" in name or "TARGET" in name} == {
+        "UV_DEFAULT_INDEX": "https://shell",
+        "UV_INDEX": "https://own",
+    }
+    assert found["HOME"] == "/home"
 
 
-def test_full_disk__is_told_before_anything_is_fetched() -> None:
-    with pytest.raises(SetUpError, match=r"1500 MB of free disk are needed at /.+; there are 1400\."):
-        check_machine("run", [], free_mb=1400)
-    check_machine("run", [], free_mb=1500)
+def test_list_of_package_sources__is_split_by_spaces() -> None:
+    found = uv_environment({}, "global.extra-index-url='https://a\\nhttps://b'\n")
+    assert found["UV_INDEX"] == "https://a https://b"
 
 
-def test_disk_that_nothing_may_start_from__is_told_before_anything_is_fetched() -> None:
-    with pytest.raises(SetUpError, match=r"^/.+ is mounted noexec, .*Move the clone"):
-        check_machine("run", [], free_mb=99_999, may_execute=False)
+def test_python_without_venv__is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetUpError, match=r"lacks venv and ensurepip\..* apt install python3-venv"):
+        check_machine("run")
 
 
-def test_folder_that_cannot_be_written__is_one_line_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As on a read-only disk."""
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("bootstrap.STATE", tmp_path / "file" / "state")
-    monkeypatch.setattr("bootstrap._fits", lambda *_: False)
-    assert main(["run"]) == 1
-    assert capsys.readouterr().err == f"set-up: Not a directory: {tmp_path}/file/state\n"
+def test_python_without_wheels__is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "NEWEST_PYTHON", (3, 10))
+    with pytest.raises(SetUpError, match=r"is too new: .* Use 3\.11 to 3\.10, for example: make run PYTHON="):
+        check_machine("run")
 
 
-def test_progress__adds_up_what_was_downloaded_but_not_what_was_cached() -> None:
-    progress = Progress()
-    for said in (
-        "Downloading aiohttp-3.14.5-cp311-cp311-manylinux.whl (1.8 MB)",
-        "Downloading mako-1.4.3-py3-none-any.whl.metadata (2.9 kB)",
-        "Downloading mako-1.4.3-py3-none-any.whl (500 kB)",
-        "Using cached yarl-1.25.1-cp311-cp311-manylinux.whl (9.0 MB)",
-    ):
-        progress.follow(said, total=3)
-    assert progress.downloaded_mb == pytest.approx(2.3)
+def test_full_disk__is_refused_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=400e6))
+    with pytest.raises(SetUpError, match=r"1000 MB of free disk are needed at /.+; 400 MB are free\."):
+        check_machine("run")
 
 
-class Pip:
-    """The pip of a working environment: it notes what it is asked while the environment is or isn't whole."""
-
-    def __init__(self, venv: Path, tmp_path: Path) -> None:
-        self.asked, self.ends, self.has = tmp_path / "asked", tmp_path / "ends", tmp_path / "has"
-        self.has.write_text("Aiohttp==0.0.1\n")
-        self.installs_elsewhere = tmp_path / "elsewhere"
-        self.ends.mkdir()
-        python = venv / "bin" / "python"
-        python.unlink()
-        python.write_text(f"""#!/bin/sh
-[ "$1" = -c ] && exit
-whole=whole
-[ -e "{venv}/.installing" ] && whole=broken
-for option; do  # the command is the first word without a dash
-  case $option in -* | pip) ;; *) command=${{command:-$option}} ;; esac
-  [ "$last" = -r ] && listed=$option
-  last=$option
-done
-echo "$whole $*" >>"{self.asked}"
-[ "$command" = freeze ] && cat "{self.has}"
-if [ -e "{self.ends}/$command" ]; then exit 1; fi
-if [ -n "$listed" ] && [ "$command" = install ] && [ ! -e "{self.installs_elsewhere}" ]; then
-  grep -o '^[a-z][^ ]*==[^ ]*' "$listed" >>"{self.has}"
-fi
-exit 0
-""")
-        python.chmod(0o755)
-
-    def said(self) -> list[list[str]]:
-        """For each call whether the environment was whole, and pip's arguments."""
-        return [line.replace(" -m pip", "").split() for line in self.asked.read_text().splitlines()]
-
-
-@pytest.fixture
-def pip(venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
-    monkeypatch.setattr("bootstrap.STATE", tmp_path / "state")
-    return Pip(venv, tmp_path)
-
-
-def test_new_lock_with_the_registry_away__leaves_the_environment_as_it_is(venv: Path, pip: Pip) -> None:
-    (pip.ends / "download").touch()
-    for _ in range(2):
-        with pytest.raises(SetUpError, match="pip failed"):
-            set_up("run", venv)
-        assert reason_to_rebuild(venv) is None
-    assert {words[0] for words in pip.said()} == {"whole"}
-
-
-def test_new_lock__is_fetched_first_and_installed_without_the_network(venv: Path, pip: Pip) -> None:
-    set_up("run", venv)
-    asked = pip.said()
-    assert [words[0] for words in asked] == ["whole", "whole", "broken", "broken", "broken"]
-    assert asked[1][1] == "download"
-    assert asked[2][1:4] == ["install", "--no-index", "--find-links"]
-    assert reason_to_rebuild(venv) is None
-    set_up("run", venv)
-    assert pip.said() == asked
-
-
-def test_set_up_beside_another__says_that_it_waits(venv: Path, pip: Pip, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; import bootstrap; bootstrap.STATE = Path(sys.argv[1])"
-    second = f"{code}; bootstrap.set_up('run', Path(sys.argv[2]))"
-    (tmp_path / "state" / "tmp").mkdir(parents=True)
-    environment = os.environ | {"PYTHONPATH": str(Path(bootstrap.__file__).parent)}
-    command = [sys.executable, "-c", second, str(tmp_path / "state"), str(venv)]
-    with (tmp_path / "state" / "tmp" / "set-up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert waiting.stdout is not None
-        assert waiting.stdout.readline() == "set-up: another one is at work here; waiting for it\n"
-    with waiting:
-        assert waiting.wait(60) == 0
-
-
-def test_pip_that_installs_elsewhere__is_not_believed(venv: Path, pip: Pip) -> None:
-    """As with PIP_TARGET, or with a PYTHONPATH that has one of the packages: the next start would find it lacking."""
-    pip.installs_elsewhere.touch()
-    with pytest.raises(SetUpError, match=r"\.venv lacks aiohappyeyeballs and aiohttp and .*pip config list"):
-        set_up("run", venv)
-    assert list(venv.glob(".stamp-*")) == []
-    assert reason_to_rebuild(venv) == "an earlier set-up was interrupted"
-
-
-def test_what_is_installed__is_told_as_the_lock_spells_it() -> None:
-    had = installed(Path(sys.prefix))
-    assert had is not None
-    assert {f"{name}=={version(name)}" for name in ("pytest", "pyyaml", "typing-extensions", "pip")} <= had
-
-
-def test_pip_that_does_not_work__has_the_environment_made_anew(
-    venv: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (pip.ends / "freeze").touch()
-    monkeypatch.setattr("bootstrap.BASE_PYTHON", "false")
-    with pytest.raises(SetUpError, match="false makes no virtual environment"):
-        set_up("run", venv)
-    assert not (venv / "bin").exists()
-
-
-def test_interrupt_while_the_environment_is_made__starts_over(
-    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of one passes for a whole one: it has its configuration and its Python."""
-    python = tmp_path / "python"
-    python.write_text("""#!/bin/sh
-mkdir "$3/bin"
-touch "$3/pyvenv.cfg"
-ln -s /bin/sh "$3/bin/python"
-echo "no space left" >&2
-exit 1
-""")
-    python.chmod(0o755)
-    monkeypatch.setattr("bootstrap.BASE_PYTHON", str(python))
-    with pytest.raises(SetUpError, match="it ended with:\nno space left"):
-        set_up("run", tmp_path / ".venv-new")
-    assert (tmp_path / ".venv-new" / "bin" / "python").exists()
-    assert reason_to_rebuild(tmp_path / ".venv-new") == "an earlier set-up was interrupted"
-
-
-@pytest.mark.parametrize(("failures", "succeeds"), [(0, True), (1, True), (2, False)])
-def test_pip_that_fails__is_asked_once_more(venv: Path, failures: int, succeeds: bool) -> None:
-    (venv / "bin" / "python").unlink()
-    (venv / "bin" / "python").write_text(f"""#!/bin/sh
-echo asked >>"$0.log"
-echo "connection broken"
-[ "$(wc -l <"$0.log")" -gt {failures} ]
-""")
-    (venv / "bin" / "python").chmod(0o755)
-    if succeeds:
-        run_pip(venv, [], Progress())
-    else:
-        with pytest.raises(SetUpError, match="connection broken"):
-            run_pip(venv, [], Progress())
-    assert (venv / "bin" / "python.log").read_text() == "asked\n" * min(2, failures + 1)
+def test_noexec_disk__is_refused_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    with pytest.raises(SetUpError, match=r"is mounted noexec, .*Move the clone"):
+        check_machine("run")
