@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from launcher.postgres import USER, Postgres
-from launcher.privileges import give, unprivileged
+from launcher.processes import give, unprivileged
 from launcher.server import Server, StoreError
 
 SERVER_CONNECTIONS = 3  # fewer than any test's clients, so that they must share

@@ -1,1 +1,1 @@
-"""The whole system on one machine: embedded stores, migrations, four services."""
+"""Sluice on one machine: embedded stores, migrations and the four services."""

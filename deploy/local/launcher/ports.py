@@ -1,4 +1,4 @@
-"""Free TCP ports on the loopback address; never one of the ephemeral range, which an outgoing connection may take."""
+"""Free TCP ports of 127.0.0.1, outside the ephemeral range, from which outgoing connections take theirs."""
 
 import random
 import socket
@@ -8,7 +8,7 @@ LOWEST, HIGHEST = 10_000, 32_767
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1 now."""
+    """Whether a server could listen on this port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -19,13 +19,13 @@ def is_free(port: int) -> bool:
 
 
 def share_of(number: int, shares: int) -> range:
-    """The ports of one of several parallel callers: neighbours, so that a base and what is counted from it are too."""
+    """Return the contiguous ports of one of several parallel callers."""
     size = (HIGHEST + 1 - LOWEST) // shares
     return range(LOWEST + number * size, LOWEST + (number + 1) * size)
 
 
 def free_ports(share: int = 0, shares: int = 1) -> Iterator[int]:
-    """Free ports, none of them twice; parallel callers, each with a share of its own, never get the same one."""
+    """Yield distinct free ports in random order; callers with different shares never get the same one."""
     candidates = [*share_of(share, shares)]
     random.shuffle(candidates)
     return (port for port in candidates if is_free(port))

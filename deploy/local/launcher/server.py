@@ -1,4 +1,4 @@
-"""One store's server process: started until it answers, stopped or killed, started again; knows no store."""
+"""The process of an embedded store: started until it answers, stopped, killed, and started again."""
 
 import math
 import signal
@@ -8,8 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.privileges import Identity
-from launcher.processes import end, kill_family, tied_to_parent
+from launcher.processes import Identity, end, kill_family, tied_to_parent
 
 _POLL_S = 0.02
 _LAUNCHES = 5
@@ -17,11 +16,11 @@ _RELAUNCH_AFTER_S = 0.5
 
 
 class StoreError(Exception):
-    """A store cannot be started; the message says why and, where there is one, the cure."""
+    """A store cannot be started; the message gives the cause and, if there is one, the cure."""
 
 
 class Server(ABC):
-    """A store on 127.0.0.1 with its state in one folder. All calls block; make them from the main thread."""
+    """A store on 127.0.0.1 with its state in one folder. All calls block; use them from the main thread."""
 
     name: str
     stop_signal: signal.Signals
@@ -34,38 +33,38 @@ class Server(ABC):
 
     @abstractmethod
     def launch(self) -> None:
-        """Prepare the state folder and start the process; does not wait until it answers."""
+        """Prepare the state folder and start the process, without waiting until it answers."""
 
     @abstractmethod
     def is_ready(self) -> bool:
         """Whether the server answers now."""
 
     def is_recovering(self) -> bool:
-        """Whether it is busy with data of before, which takes as long as there is much."""
+        """Whether the server is replaying its log, which can take minutes."""
         return False
 
     @abstractmethod
     def end_stranded(self) -> None:
-        """Wait for a server of this state folder that outlives its killed launcher; end it where nothing else does."""
+        """Wait for a server of this folder that outlived its launcher, or end it."""
 
     @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def start(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
-        """Launch the server and wait until it answers; StoreError with the end of its log when it does not."""
+        """Launch the server and wait until it answers; StoreError with the end of its log if it does not."""
         self.launch()
         self.wait_ready(timeout_s, on_recovery)
 
     def wait_ready(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
-        """A server that recovers is given all the time it takes, and `on_recovery` is called when that is long.
+        """Wait until the server answers, without limit while it recovers: a killed recovery would start over.
 
-        Killed, it would begin anew at the next start, and never come to an end.
+        `on_recovery` is called when recovery takes longer than the limit.
         """
         deadline, launches = time.monotonic() + timeout_s, 1
         while not self.is_ready():
             if not self.is_running and launches < _LAUNCHES:
-                time.sleep(_RELAUNCH_AFTER_S)  # children of a killed server hold its memory for a moment
+                time.sleep(_RELAUNCH_AFTER_S)  # children of a killed server still hold its shared memory
                 self.launch()
                 launches += 1
             elif self.is_running and time.monotonic() > deadline and self.is_recovering():
@@ -77,12 +76,12 @@ class Server(ABC):
             time.sleep(_POLL_S)
 
     def stop(self, patience_s: float = 20.0) -> None:
-        """Stop it in order, so that nothing acknowledged is lost."""
+        """Stop it in order, so that acknowledged writes survive."""
         if self.process is not None:
             end(self.process, self.stop_signal, patience_s)
 
     def kill(self) -> None:
-        """End it as a power cut would: its children too, which else would answer for a moment longer."""
+        """End it and its children as a power cut would."""
         if self.process is not None:
             kill_family(self.process)
 
@@ -96,9 +95,7 @@ class Server(ABC):
                 stderr=log,
                 start_new_session=True,
                 preexec_fn=tied_to_parent(self.stop_signal),
-                user=identity.user if identity else None,
-                group=identity.group if identity else None,
-                extra_groups=identity.extra_groups if identity else None,
+                **(identity.options if identity else {}),
             )
         return self.process
 

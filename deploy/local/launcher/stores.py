@@ -1,18 +1,18 @@
-"""Which stores this machine runs itself, on which ports, and how the services reach them."""
+"""The stores that run on this machine, their ports, and the variables that lead services to them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from launcher.environment import is_given
 from launcher.logs import Console
 from launcher.ports import free_ports, is_free
 from launcher.postgres import Postgres
 from launcher.server import Server
+from launcher.services import is_given
 from launcher.valkey import Valkey
 
-_OF_ANOTHER_REDIS = {  # what was set for a server that is not used now
+_OTHER_REDIS_SETTINGS = {  # reset: the user set them for another server
     "REDIS_DB": "0",
     "REDIS_USERNAME": "",
     "REDIS_PASSWORD_FILE": "",
@@ -23,60 +23,57 @@ _OF_ANOTHER_REDIS = {  # what was set for a server that is not used now
 
 
 def embedded(user: Mapping[str, str], state: Path, reserved: Collection[int] = ()) -> list[Server]:
-    """The servers to run here: each store for which the user named no server of his own, on no reserved port."""
-    wanted: list[type[Postgres] | type[Valkey]] = []
-    if not is_given(user, "DATABASE_URL"):
-        wanted.append(Postgres)
-    if not is_given(user, "REDIS_HOST"):
-        wanted.append(Valkey)
+    """Return a server for each store that the user does not provide, on ports that are not reserved."""
+    kinds: tuple[tuple[str, type[Postgres] | type[Valkey]], ...] = (("DATABASE_URL", Postgres), ("REDIS_HOST", Valkey))
     servers: list[Server] = []
-    for kind in wanted:
-        servers.append(_on_its_port(kind, state, {*reserved, *(server.port for server in servers)}))
+    for variable, kind in kinds:
+        if not is_given(user, variable):
+            servers.append(_with_port(kind, state, {*reserved, *(server.port for server in servers)}))
     return servers
 
 
 @contextmanager
 def running(servers: list[Server], console: Console) -> Iterator[None]:
-    """All servers, started side by side and stopped in reverse order."""
+    """Start all servers in parallel; stop them in reverse order."""
 
-    def tell(server: Server) -> None:
-        console.say("store recovers its data; that can take minutes", name=server.name, see=str(server.log))
+    def report_recovery(server: Server) -> None:
+        console.say("store is recovering its data, which can take minutes", name=server.name, see=str(server.log))
 
     with ExitStack() as stopped:
         for server in servers:
             server.launch()
             stopped.callback(server.stop)
         for server in servers:
-            server.wait_ready(on_recovery=partial(tell, server))
+            server.wait_ready(on_recovery=partial(report_recovery, server))
         yield
 
 
 def variables(servers: list[Server]) -> dict[str, str]:
-    """The environment variables that lead to the embedded servers."""
+    """Return the environment variables that lead to the embedded servers."""
     found: dict[str, str] = {}
     for server in servers:
         if isinstance(server, Postgres):
             found["DATABASE_URL"] = server.url()
         elif isinstance(server, Valkey):
             found |= {"REDIS_HOST": server.host, "REDIS_PORT": str(server.port), "REDIS_PASSWORD": server.password}
-            found |= _OF_ANOTHER_REDIS
+            found |= _OTHER_REDIS_SETTINGS
     return found
 
 
-def _on_its_port(kind: type[Postgres] | type[Valkey], state: Path, reserved: Collection[int]) -> Server:
-    """The server on the port of last time, unless somebody else has taken it since or will."""
+def _with_port(kind: type[Postgres] | type[Valkey], state: Path, reserved: Collection[int]) -> Server:
+    """Return the server on the port of the last start, unless that port is reserved or in use."""
     name = kind.__name__.lower()
-    remembered, log = state / f"{name}.port", state / "logs" / f"{name}.log"
-    server = kind(state / name, _noted(remembered) or 0, log)
+    port_file = state / f"{name}.port"
+    server = kind(state / name, _read_port(port_file) or 0, state / "logs" / f"{name}.log")
     server.end_stranded()
     if not server.port or server.port in reserved or not is_free(server.port):
         server.port = next(port for port in free_ports() if port not in reserved)
-    remembered.write_text(str(server.port))
+    port_file.write_text(str(server.port))
     return server
 
 
-def _noted(file: Path) -> int | None:
-    """A full disk, too, leaves none: an empty file."""
+def _read_port(file: Path) -> int | None:
+    """Return None if the file is missing or, for example after a full disk, empty."""
     try:
         port = int(file.read_text())
     except (OSError, ValueError):

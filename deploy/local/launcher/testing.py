@@ -1,4 +1,4 @@
-"""For tests only: stores for a while, databases, fresh or cloned from a template migrated once, and stores' ports."""
+"""For tests: temporary stores, databases cloned from a migrated template, and fixed store ports."""
 
 import asyncio
 import itertools
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.postgres import Postgres
-from launcher.probe import status_of
 from launcher.server import Server, StoreError
+from launcher.services import status_of
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 _MIGRATION_TIMEOUT_S = 120
@@ -22,7 +22,7 @@ _READY_S = 90
 
 @contextmanager
 def started(server: AnyServer) -> Iterator[AnyServer]:
-    """In the end it is killed, and its state deleted."""
+    """Start the server; at the end kill it and delete its state."""
     try:
         server.start()
         yield server
@@ -32,7 +32,7 @@ def started(server: AnyServer) -> Iterator[AnyServer]:
 
 
 async def until_ready(ops_port: int) -> None:
-    """Wait for the service that tells there whether it is."""
+    """Wait until the service with this ops port is ready."""
     async with asyncio.timeout(_READY_S):
         while True:
             if await status_of("127.0.0.1", ops_port) == 200:
@@ -41,14 +41,14 @@ async def until_ready(ops_port: int) -> None:
 
 
 def note_ports(state: Path, postgres: int, valkey: int) -> None:
-    """Have the stores of a launcher listen there: what it chose itself another test might just be about to use."""
+    """Fix the ports of a launcher's stores, so that it does not choose one that another test is about to use."""
     state.mkdir(parents=True, exist_ok=True)
     for name, port in {"postgres": postgres, "valkey": valkey}.items():
         (state / f"{name}.port").write_text(str(port))
 
 
 class Databases:
-    """The databases of one test server; each template is migrated when it is first asked for."""
+    """The databases of one test server. A template is migrated when it is first needed."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
@@ -56,7 +56,7 @@ class Databases:
         self._numbers = itertools.count(1)
 
     def create(self, template: str = "template1") -> str:
-        """The name of a new database cloned from `template`."""
+        """Clone `template` and return the name of the new database."""
         name = f"test_{next(self._numbers)}"
         self._postgres.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
@@ -65,7 +65,7 @@ class Databases:
         self._postgres.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def migrated(self, *packages: str) -> str:
-        """The name of the template on which each package's migrations ran."""
+        """Return the name of a template with the schemas of these packages."""
         if packages not in self._templates:
             name = "_".join(("migrated", *packages))
             self.drop(name)

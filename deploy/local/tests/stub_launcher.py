@@ -8,7 +8,7 @@ from launcher.app import System, run
 from launcher.keeper import Patience, StartError
 from launcher.logs import Console
 from launcher.server import StoreError
-from launcher.services import PortError, Service
+from launcher.services import Service, SettingError
 from launcher.state import StateError
 
 state, folder, base, names = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
@@ -33,5 +33,5 @@ patience = Patience(first_restart_s=0.05, longest_restart_s=0.4, ready_s=float(o
 system = System(tuple(stub(place, name) for place, name in enumerate(names)), os.environ, state, patience)
 try:
     run(system, Console(), reloads="STUB_RELOADS" in os.environ)
-except (PortError, StateError, StartError, StoreError) as error:
+except (SettingError, StateError, StartError, StoreError) as error:
     sys.exit(str(error))

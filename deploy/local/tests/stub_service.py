@@ -1,9 +1,12 @@
-"""A service that does nothing: `stub_service.py NAME PORT OPS_PORT FOLDER`; FOLDER takes its orders and its notes.
+"""A service that does nothing: `stub_service.py NAME PORT OPS_PORT FOLDER`.
 
-It ends at once while FOLDER/NAME.broken exists, with the status in that file or 3; it is not ready before
-FOLDER/NAME.unready is gone; it appends its name to FOLDER/stopped when asked to end;
-where FOLDER/NAME.stubborn exists it goes on all the same.
-`stub_service.py NAME PORT OPS_PORT FOLDER migrate` notes the migration, or fails where FOLDER/NAME.unmigratable exists.
+Files in FOLDER control it:
+- NAME.broken: exit at once, with the status in the file or 3
+- NAME.unready: answer 503 to readiness probes
+- NAME.stubborn: ignore SIGTERM
+- NAME.unmigratable: `stub_service.py NAME PORT OPS_PORT FOLDER migrate` fails
+
+It appends its name to FOLDER/stopped and FOLDER/migrated.
 """
 
 import json
@@ -41,7 +44,10 @@ def end(*_: object) -> None:
 def main() -> int:
     if sys.argv[5:] == ["migrate"]:
         note("migrated")
-        return int((folder / f"{name}.unmigratable").exists())
+        if (folder / f"{name}.unmigratable").exists():
+            print("cannot migrate as ordered")
+            return 1
+        return 0
     if (folder / f"{name}.broken").exists():
         print("broken as ordered")
         return int((folder / f"{name}.broken").read_text() or 3)

@@ -1,4 +1,4 @@
-"""The whole launcher in a process of its own, with stub services: what `make run` promises."""
+"""The launcher in its own process with stub services: the promises of `make run`."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _PORTS = 8  # two for each of three stubs, and one for each store
 
 
 class Launched:
-    """A running launcher: what it says, what it runs, and how to end it."""
+    """A running launcher, its output and its processes."""
 
     def __init__(
         self, folder: Path, base: int, names: tuple[str, ...], environment: Mapping[str, str], ahead: Sequence[str] = ()
@@ -49,7 +49,7 @@ class Launched:
         self._reader.start()
 
     def until(self, event: str) -> dict[str, Any]:
-        """Wait for the launcher to say `event`."""
+        """Wait until the launcher reports `event`."""
         while True:
             line = self._lines.get(timeout=TIMEOUT_S)
             assert line, f"ended without {event!r}: {self.said} {self._errors.read_text()}"
@@ -62,7 +62,7 @@ class Launched:
         return self.process.wait(TIMEOUT_S)
 
     def error(self) -> str:
-        """Wait for the end, and return what it said about a failure."""
+        """Wait for its exit and return its error output."""
         self.process.wait(TIMEOUT_S)
         return self._errors.read_text()
 
@@ -116,7 +116,7 @@ def launch(tmp_path: Path, free_port: Callable[[], int], own_ports: range) -> It
         yield start
 
 
-def test_run__starts_all_and_stops_the_front_first(launch: Launch) -> None:
+def test_run__starts_everything_and_stops_the_front_first(launch: Launch) -> None:
     launched = launch("edge", "scoring", "reports")
     assert launched.until("ready")["url"] == f"http://127.0.0.1:{launched.base}"
     assert sorted(launched.notes("migrated")) == ["edge", "reports", "scoring"]
@@ -128,7 +128,7 @@ def test_run__starts_all_and_stops_the_front_first(launch: Launch) -> None:
         wait_for_end(pid)
 
 
-def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(launch: Launch) -> None:
+def test_environment__has_the_embedded_stores_and_the_users_settings(launch: Launch) -> None:
     other = {"REDIS_PORT": "1", "REDIS_USERNAME": "x", "REDIS_PASSWORD_FILE": "/x", "REDIS_TLS": "1"}
     launched = launch("edge", EDGE_TIMEOUT_S="3", EVENTS_HASH_KEY="mine", REDIS_CLUSTER="true", **other)
     launched.until("ready")
@@ -144,7 +144,7 @@ def test_environment__leads_to_the_embedded_stores_and_keeps_what_the_user_set(l
     assert found["LOG_FORMAT"] == "json"
 
 
-def test_environment__leads_to_the_other_services_unless_the_user_named_them(launch: Launch) -> None:
+def test_environment__has_service_addresses_unless_the_user_set_them(launch: Launch) -> None:
     launched = launch("edge", "scoring", "reports", REPORTS_URL="http://reports.example:1")
     launched.until("ready")
     found = launched.environment_of("edge")
@@ -152,17 +152,30 @@ def test_environment__leads_to_the_other_services_unless_the_user_named_them(lau
     assert found["REPORTS_URL"] == "http://reports.example:1"
 
 
-def test_admin_token__is_shown_on_the_first_start_only(launch: Launch) -> None:
+def test_admin_token__is_in_its_file_and_not_in_the_output(launch: Launch) -> None:
+    """The output may be a log that other users can read."""
     first = launch("edge")
-    token = first.until("admin token made; shown this once")["token"]
+    path = first.until("ready")["admin_token_in"]
+    token = first.environment_of("edge")["EDGE_ADMIN_TOKEN"]
+    assert first.until("plain")["text"].startswith("curl ")
+    assert Path(path).read_text() == token
+    assert not [said for said in first.said if token in json.dumps(said)]
     first.end()
     second = launch("edge")
-    assert second.until("plain")["text"].startswith("curl ")
-    assert "admin token made; shown this once" not in [said["event"] for said in second.said]
+    second.until("ready")
     assert second.environment_of("edge")["EDGE_ADMIN_TOKEN"] == token
 
 
-def test_launcher_killed__leaves_nothing_running_and_the_next_start_finds_its_data(launch: Launch) -> None:
+def test_services__always_log_json_into_their_files(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "scoring.broken").write_text("2")
+    launched = launch("edge", "scoring", LOG_FORMAT="console")
+    launched.error()
+    logged = (launched.state / "logs" / "scoring.log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in logged] == ["broken as ordered"]
+    assert launched.environment_of("edge")["LOG_FORMAT"] == "json"
+
+
+def test_killed_launcher__leaves_no_process_and_keeps_its_data(launch: Launch) -> None:
     killed = launch("edge", "scoring")
     killed.until("ready")
     before = killed.environment_of("edge")
@@ -176,32 +189,32 @@ def test_launcher_killed__leaves_nothing_running_and_the_next_start_finds_its_da
     assert (before["DATABASE_URL"], before["REDIS_PORT"]) == (after["DATABASE_URL"], after["REDIS_PORT"])
 
 
-def test_launcher_killed__an_immediate_start_waits_for_what_is_still_ending(launch: Launch) -> None:
+def test_killed_launcher__can_be_started_again_at_once(launch: Launch) -> None:
     killed = launch("edge")
     killed.until("ready")
     killed.end(signal.SIGKILL)
     assert launch("edge").until("ready")
 
 
-def test_stores_killed__are_started_again(launch: Launch) -> None:
+def test_killed_stores__are_restarted(launch: Launch) -> None:
     launched = launch("edge")
     launched.until("ready")
     for pid in launched.store_pids:
         os.kill(pid, signal.SIGKILL)
-    ready = {launched.until("store ready")["name"] for _ in range(2)}  # one may be before the other has ended
-    ended = {said["name"] for said in launched.said if said["event"] == "store ended; starting it again"}
+    ready = {launched.until("store ready")["name"] for _ in range(2)}  # one may be ready before the other has exited
+    ended = {said["name"] for said in launched.said if said["event"] == "store exited"}
     assert ended == ready == {"PostgreSQL", "Valkey"}
     assert launched.end() == 0
 
 
-def test_store_that_cannot_be_started__is_tried_ever_more_slowly(launch: Launch, tmp_path: Path) -> None:
+def test_store__that_cannot_be_started__is_retried_with_back_off(launch: Launch, tmp_path: Path) -> None:
     program = tmp_path / "valkey-server"
     program.symlink_to(valkey.binary())
     launched = launch("edge", REDIS_SERVER_BIN=str(program))
     launched.until("ready")
     program.unlink()
     os.kill(launched.store_pids[1], signal.SIGKILL)
-    ended = [launched.until("store ended; starting it again")["in_s"] for _ in range(5)]
+    ended = [launched.until("store exited")["restart_in_s"] for _ in range(5)]
     assert ended == [0.05, 0.1, 0.2, 0.4, 0.4]
     assert "No such file" in launched.until("store cannot be started")["reason"]
     program.symlink_to(valkey.binary())
@@ -209,64 +222,64 @@ def test_store_that_cannot_be_started__is_tried_ever_more_slowly(launch: Launch,
     assert launched.end() == 0
 
 
-def test_second_start__names_the_first(launch: Launch) -> None:
+def test_second_start__is_refused_and_names_the_first(launch: Launch) -> None:
     first = launch("edge")
     first.until("ready")
     second = launch("edge")
-    assert f"already runs at http://127.0.0.1:{first.base} (pid {first.process.pid})" in second.error()
+    assert f"Sluice already runs at http://127.0.0.1:{first.base} (pid {first.process.pid})" in second.error()
     assert second.process.returncode == 1
 
 
-def test_port_taken__is_named_with_the_cure(launch: Launch, free_port: Callable[[], int]) -> None:
+def test_port_in_use__is_named_with_the_cure(launch: Launch, free_port: Callable[[], int]) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as other:
         port = other.getsockname()[1]
         error = launch("edge", base=port).error()
-    assert f"Port {port}, which edge needs, is taken" in error
+    assert f"Port {port}, needed by edge, is in use" in error
     assert "SLUICE_PORT_BASE=" in error
 
 
-def test_service_killed__is_started_again(launch: Launch) -> None:
+def test_killed_service__is_restarted(launch: Launch) -> None:
     launched = launch("edge", "scoring")
     launched.until("ready")
     os.kill(launched.pid_of("scoring"), signal.SIGKILL)
-    assert launched.until("service ended") | {"name": "scoring", "exit": -9} == launched.said[-1]
+    assert launched.until("service exited") | {"name": "scoring", "exit": -9} == launched.said[-1]
     assert launched.until("service ready")["name"] == "scoring"
 
 
-def test_service_that_goes_on_crashing__is_restarted_ever_more_slowly(launch: Launch, tmp_path: Path) -> None:
+def test_crashing_service__is_restarted_with_back_off(launch: Launch, tmp_path: Path) -> None:
     launched = launch("edge", "scoring")
     launched.until("ready")
     (tmp_path / "scoring.broken").touch()
     os.kill(launched.pid_of("scoring"), signal.SIGKILL)
-    assert [launched.until("service ended")["restart_in_s"] for _ in range(5)] == [0.05, 0.1, 0.2, 0.4, 0.4]
+    assert [launched.until("service exited")["restart_in_s"] for _ in range(5)] == [0.05, 0.1, 0.2, 0.4, 0.4]
     (tmp_path / "scoring.broken").unlink()
     assert launched.until("service ready")["name"] == "scoring"
 
 
-def test_migration_that_fails__ends_the_start_and_is_named(launch: Launch, tmp_path: Path) -> None:
+def test_failed_migration__stops_the_start_with_its_cause(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.unmigratable").touch()
     launched = launch("edge", "scoring")
-    assert "Migrations failed: scoring; see" in launched.error()
+    assert "Migrations of scoring failed: cannot migrate as ordered\nThe full log is /" in launched.error()
     assert launched.process.returncode == 1
 
 
-def test_service_that_never_starts__ends_the_start_and_is_named(launch: Launch, tmp_path: Path) -> None:
+def test_service__that_never_starts__stops_the_start_with_its_cause(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.broken").touch()
     launched = launch("edge", "scoring")
     error = launched.error()
-    assert "scoring does not start (exit 3)" in error
+    assert "scoring does not start (exit 3): broken as ordered" in error
     assert str(launched.state / "logs" / "scoring.log") in error
     assert launched.process.returncode == 1
 
 
-def test_service_with_wrong_settings__is_not_started_again(launch: Launch, tmp_path: Path) -> None:
+def test_service__that_refuses_its_settings__is_not_restarted(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.broken").write_text("2")
     launched = launch("edge", "scoring")
     assert "scoring does not start (exit 2)" in launched.error()
     assert (launched.state / "logs" / "scoring.log").read_text().count("broken as ordered") == 1
 
 
-def test_service_that_is_long_not_ready__is_named_with_its_log(launch: Launch, tmp_path: Path) -> None:
+def test_service__that_is_slow_to_become_ready__is_named_with_its_log(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.unready").touch()
     launched = launch("scoring", STUB_READY_S="0.1")
     said = launched.until("service not ready yet")
@@ -275,7 +288,7 @@ def test_service_that_is_long_not_ready__is_named_with_its_log(launch: Launch, t
     assert launched.until("ready")
 
 
-def test_stores_of_the_user__are_not_embedded(launch: Launch) -> None:
+def test_stores__provided_by_the_user__are_not_embedded(launch: Launch) -> None:
     launched = launch("edge", DATABASE_URL="postgresql://db.example/x", REDIS_HOST="redis.example")
     launched.until("ready")
     assert launched.environment_of("edge")["REDIS_HOST"] == "redis.example"
@@ -285,7 +298,7 @@ def test_stores_of_the_user__are_not_embedded(launch: Launch) -> None:
 
 @pytest.fixture
 def terminal() -> Iterator[None]:
-    """What is started hears of the terminal's end, even where these tests run under nohup."""
+    """Child processes receive SIGHUP even if these tests run under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -293,21 +306,21 @@ def terminal() -> Iterator[None]:
 
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_terminal_signals__stop_in_order(launch: Launch, number: signal.Signals) -> None:
+def test_terminal_signal__stops_in_order(launch: Launch, number: signal.Signals) -> None:
     launched = launch("edge")
     launched.until("ready")
     assert launched.end(number) == 0
     assert launched.notes("stopped") == ["edge"]
 
 
-def test_nohup__survives_the_end_of_the_terminal(launch: Launch) -> None:
+def test_nohup__ignores_the_end_of_the_terminal(launch: Launch) -> None:
     launched = launch("edge", ahead=["nohup"])
     launched.until("ready")
     launched.process.send_signal(signal.SIGHUP)
-    assert launched.end() == 0  # it was the first signal, and not the second
+    assert launched.end() == 0  # SIGTERM was the first signal, not the second
 
 
-def test_second_signal__ends_at_once_even_a_service_that_does_not_stop(launch: Launch, tmp_path: Path) -> None:
+def test_second_signal__kills_a_service_that_does_not_stop(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "edge.stubborn").touch()
     launched = launch("edge")
     launched.until("ready")
@@ -319,20 +332,20 @@ def test_second_signal__ends_at_once_even_a_service_that_does_not_stop(launch: L
         wait_for_end(pid)
 
 
-def test_dev__restarts_the_service_whose_source_changed(launch: Launch, tmp_path: Path) -> None:
+def test_dev__restarts_a_service_when_its_source_changes(launch: Launch, tmp_path: Path) -> None:
     source = tmp_path / "sources" / "scoring" / "model.py"
     source.parent.mkdir(parents=True)
     source.touch()
     launched = launch("edge", "scoring", STUB_RELOADS="1")
     launched.until("ready")
-    os.utime(source, ns=(1, 1))
+    source.write_text("changed")
     changed = launched.until("source changed")
     assert (changed["name"], changed["file"]) == ("scoring", "model.py")
     assert launched.until("service ready")["name"] == "scoring"
 
 
 def wait_for_end(pid: int) -> None:
-    """Returns when the process is gone; a process that is not our child has no other event to wait for."""
+    """Wait until a process that is not our child has exited."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What the root conftest promises to every test."""
+"""Fixtures of the root conftest."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ async def test_redis_settings__are_an_empty_server(redis_settings: dict[str, str
         await client.set("left", "behind")
 
 
-async def test_redis_url__is_empty_though_another_test_wrote(redis_url: str) -> None:
+async def test_redis_url__is_an_empty_server(redis_url: str) -> None:
     async with redis.asyncio.from_url(redis_url) as client:
         assert await client.dbsize() == 0
         await client.set("left", "behind")
@@ -36,14 +36,14 @@ def test_free_port__is_never_handed_out_twice(free_port: Callable[[], int]) -> N
     assert max(ports) < 32768
 
 
-def test_shares_of_ports__are_apart_and_none_is_left_to_an_outgoing_connection() -> None:
+def test_shares_of_ports__are_disjoint_and_not_ephemeral() -> None:
     for shares in (1, 2, 3, 4):
         ports = [port for number in range(shares) for port in share_of(number, shares)]
         assert len(set(ports)) == len(ports) > 22_000
         assert LOWEST <= min(ports) and max(ports) <= HIGHEST
 
 
-def test_own_valkey_killed__keeps_what_it_had_acknowledged(own_valkey: Callable[..., Valkey]) -> None:
+def test_own_valkey__keeps_acknowledged_writes_after_a_kill(own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey(appendonly="yes", appendfsync="always")
     server.execute("SET", "kept", "yes")
     server.kill()
@@ -51,7 +51,7 @@ def test_own_valkey_killed__keeps_what_it_had_acknowledged(own_valkey: Callable[
     assert server.execute("EXISTS", "kept") == ":1"
 
 
-def test_own_postgres_killed__comes_back_on_the_same_port(own_postgres: Callable[..., Postgres]) -> None:
+def test_own_postgres__restarts_on_the_same_port_after_a_kill(own_postgres: Callable[..., Postgres]) -> None:
     server = own_postgres()
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     url = server.url()

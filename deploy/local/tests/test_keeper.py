@@ -1,4 +1,4 @@
-"""How long a service may take, and what must not keep it from running."""
+"""Limits of starting and stopping a service, and errors that must not stop it."""
 
 import asyncio
 import io
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environment import drain_s
 from launcher.keeper import Keeper, Patience, StartError, log_path, patience, pid_file
 from launcher.logs import Console
-from launcher.services import Service
+from launcher.services import Service, drain_s
 
 TIMEOUT_S = 60
 MakeKeeper = Callable[..., Keeper]
@@ -19,7 +18,7 @@ MakeKeeper = Callable[..., Keeper]
 
 @pytest.fixture
 def keeper_of(tmp_path: Path) -> MakeKeeper:
-    """Call it with a command for the keeper of a service that is never ready."""
+    """Call it with a command to get the keeper of a service that never becomes ready."""
     for folder in (pid_file(tmp_path, "stub").parent, log_path(tmp_path, "stub").parent):
         folder.mkdir()
 
@@ -33,16 +32,16 @@ def keeper_of(tmp_path: Path) -> MakeKeeper:
 @pytest.mark.parametrize(
     ("set_to", "killed_after_s"), [({}, 30), ({"SLUICE_DRAIN_S": "5"}, 30), ({"SLUICE_DRAIN_S": "120"}, 135)]
 )
-def test_service__is_killed_only_after_the_drain_it_was_told(set_to: dict[str, str], killed_after_s: int) -> None:
+def test_service__is_killed_only_after_its_drain(set_to: dict[str, str], killed_after_s: int) -> None:
     assert patience(drain_s(set_to)).drain_s == killed_after_s
 
 
 @pytest.mark.parametrize("value", ["", "soon"])
-def test_malformed_drain__is_left_to_the_services_to_refuse(value: str) -> None:
+def test_malformed_drain__is_reported_by_the_services(value: str) -> None:
     assert drain_s({"SLUICE_DRAIN_S": value}) == 0
 
 
-async def test_service_that_logs_onto_a_full_disk__goes_on(tmp_path: Path, keeper_of: MakeKeeper) -> None:
+async def test_full_disk__does_not_stop_a_service_that_logs(tmp_path: Path, keeper_of: MakeKeeper) -> None:
     log_path(tmp_path, "stub").symlink_to("/dev/full")
     done = tmp_path / "done"
     program = f"import pathlib; [print('x' * 99) for _ in range(10_000)]; pathlib.Path({str(done)!r}).touch(); exit(2)"
@@ -56,14 +55,12 @@ async def test_service_that_logs_onto_a_full_disk__goes_on(tmp_path: Path, keepe
     assert done.exists()
 
 
-async def test_program_that_is_gone__is_tried_again_before_it_is_given_up(
-    keeper_of: MakeKeeper, tmp_path: Path
-) -> None:
+async def test_missing_program__is_retried_before_the_start_fails(keeper_of: MakeKeeper, tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"stub does not start \(exit 127\)"):
         await keeper_of(str(tmp_path / "gone")).keep()
 
 
-async def test_pid_that_cannot_be_noted__does_not_matter(keeper_of: MakeKeeper, tmp_path: Path) -> None:
+async def test_pid_file__that_cannot_be_written__is_ignored(keeper_of: MakeKeeper, tmp_path: Path) -> None:
     pid_file(tmp_path, "stub").symlink_to("/dev/full")
     with pytest.raises(StartError, match=r"stub does not start \(exit 2\)"):
         await keeper_of(sys.executable, "-c", "exit(2)").keep()

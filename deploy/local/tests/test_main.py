@@ -1,5 +1,7 @@
-"""The commands of the launcher beside `run`, each in a process of its own, on a state folder of its own."""
+"""Commands of the launcher other than `run`, each in its own process and on its own state folder."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -12,7 +14,7 @@ import pytest
 
 from launcher.__main__ import main
 from launcher.keeper import log_path, pid_file
-from launcher.state import Running, held
+from launcher.state import Running, held, kept_secret
 from launcher.testing import note_ports
 
 TIMEOUT_S = 60
@@ -25,7 +27,7 @@ def start(state: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def said(state: Path, *words: str) -> tuple[int, str]:
-    """The exit status and the output of a command."""
+    """Run a command; return its exit status and its output."""
     with start(state, *words) as process:
         output, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output
@@ -48,7 +50,7 @@ def infra(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[subprocess.P
             process.terminate()
 
 
-def test_infra__prints_what_leads_to_its_stores_until_it_is_stopped(
+def test_infra__prints_the_variables_of_its_stores_until_it_is_stopped(
     tmp_path: Path, infra: subprocess.Popen[str]
 ) -> None:
     assert infra.stdout is not None
@@ -65,49 +67,89 @@ def test_infra__prints_what_leads_to_its_stores_until_it_is_stopped(
             assert [answers.readline().strip() for _ in range(2)] == ["+OK", "+PONG"]
     status, output = said(tmp_path, "status")
     assert status == 0
-    assert f"running at no URL, the stores alone, pid {infra.pid}" in output
+    assert output == f"only the stores run, pid {infra.pid}\n"
     assert said(tmp_path, "stop") == (0, "stopped\n")
     assert infra.wait(TIMEOUT_S) == 0
 
 
-def test_stop_and_status_of_what_does_not_run__say_so(state: Path) -> None:
+def test_command__without_a_running_system__names_the_cure(state: Path) -> None:
     assert said(state, "stop") == (0, "not running\n")
     status, output = said(state, "status")
     assert status == 1
-    assert output.startswith(NOT_RUNNING)
+    assert output == NOT_RUNNING
     assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
+    assert said(state, "token") == (1, NOT_RUNNING)
 
 
-def test_logs_of_what_never_ran__are_not_waited_for(state: Path) -> None:
-    assert said(state, "logs", "--follow") == (1, "nothing has been logged yet; `make run` starts what logs\n")
+def test_logs__without_log_files__names_the_cure(state: Path) -> None:
+    assert said(state, "logs", "--follow") == (1, "there are no logs yet; `make run` starts the system\n")
 
 
-def test_state_folder_that_cannot_be_made__is_one_line(tmp_path: Path) -> None:
+def test_state_folder__that_cannot_be_created__is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     status, output = said(tmp_path / "file" / "state", "run")
     assert status == 1
     assert output == f"launcher: Not a directory: {tmp_path / 'file' / 'state'}\n"
 
 
-def test_stop_of_a_launcher_that_has_not_said_who_it_is__signals_nobody(state: Path) -> None:
+def test_stop__while_another_launcher_is_starting__sends_no_signal(state: Path) -> None:
     with held(state, Running(pid=0, url="")):
         status, output = said(state, "stop")
     assert status == 1
-    assert "being started or stopped by another launcher" in output
+    assert "another launcher is starting or stopping" in output
 
 
-def test_restart_of_a_pid_that_is_a_strangers_by_now__signals_nobody(state: Path) -> None:
+def test_restart__reused_pid__sends_no_signal(state: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     pid_file(state, "metrics").write_text(str(stranger.pid))
-    with held(state, Running(os.getpid(), "http://127.0.0.1:8000")):
+    with held(state, Running(os.getpid(), "http://127.0.0.1:8000", {"metrics": ("127.0.0.1", 9)})):
         assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
     stranger.communicate(b"go on\n", timeout=TIMEOUT_S)
     assert stranger.returncode == 0
 
 
+async def test_status__uses_the_ports_of_the_running_system(state: Path, free_port: Callable[[], int]) -> None:
+    """Also if SLUICE_PORT_BASE was set only in the shell that started it."""
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    ops = {"metrics": ("127.0.0.1", free_port()), "analyst": ("127.0.0.1", free_port())}
+    async with await asyncio.start_server(answer, *ops["metrics"]):
+        with held(state, Running(os.getpid(), "http://127.0.0.1:1234", ops)):
+            status, output = await asyncio.to_thread(said, state, "status")
+    assert status == 0
+    assert output.splitlines() == [
+        f"running at http://127.0.0.1:1234, pid {os.getpid()}",
+        f"  metrics       ops port {ops['metrics'][1]}  ready",
+        f"  analyst       ops port {ops['analyst'][1]}  no answer",
+    ]
+
+
+def test_logs__of_several_services__are_in_the_order_of_their_time(state: Path) -> None:
+    times = {"metrics": ("05:00:01", "05:00:03"), "analyst": ("05:00:02",)}
+    for name, of_one in times.items():
+        lines = [f'{{"timestamp": "2026-12-03T{time}Z", "event": "{time}"}}\n' for time in of_one]
+        log_path(state, name).write_text("".join(lines))
+    status, output = said(state, "logs")
+    assert status == 0
+    assert [json.loads(line)["event"] for line in output.splitlines()] == ["05:00:01", "05:00:02", "05:00:03"]
+
+
+def test_logs__of_a_store__are_shown_as_they_are(state: Path) -> None:
+    log_path(state, "postgres").write_text("2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
+    assert said(state, "logs", "postgres") == (0, "2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
+
+
+def test_token__is_printed_from_its_file(state: Path) -> None:
+    token = kept_secret(state / "edge-admin-token")
+    assert said(state, "token") == (0, f"{token}\n")
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What is started here can be interrupted, though a shell may have started these tests in its background."""
+    """Child processes receive SIGINT even if these tests run in the background of a shell, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -116,13 +158,13 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) -> None:
     log = log_path(state, "metrics")
-    log.write_text('{"event": "old"}\n{"event": "last"}\n')
+    log.write_text('{"event": "old"}\n{"event": "last"}\n{"event": "incompl')
     with start(state, "logs", "metrics", "--follow", "--last", "1") as following:
         assert following.stdout is not None
         assert following.stdout.readline() == '{"event": "last"}\n'
         with log.open("a") as more:
-            more.write('{"event": "next"}\n')
-        assert following.stdout.readline() == '{"event": "next"}\n'
+            more.write('ete"}\n')
+        assert following.stdout.readline() == '{"event": "incomplete"}\n'
         following.send_signal(signal.SIGINT)
         try:
             assert following.wait(TIMEOUT_S) == 130
@@ -130,14 +172,15 @@ def test_logs__prints_the_last_lines_and_follows_until_interrupted(state: Path) 
             following.kill()
 
 
-@pytest.mark.parametrize(("state", "status"), [("own", 0), ("another", 1)])
-def test_dotenv__is_for_the_state_folder_of_the_clone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, status: int
+@pytest.mark.parametrize(("state", "output"), [("other", NOT_RUNNING), ("own", "")])
+def test_dotenv__is_read_only_for_the_state_folder_of_the_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, output: str
 ) -> None:
-    """Tests and load tests start systems of their own, which know nothing of its DATABASE_URL."""
+    """Tests and load tests start other systems, which must not use its DATABASE_URL."""
     (tmp_path / ".env").write_text("no setting\n")
     monkeypatch.setattr("launcher.__main__.ROOT", tmp_path)
-    monkeypatch.setattr("launcher.__main__.STATE", tmp_path / "another")
+    monkeypatch.setattr("launcher.__main__.STATE", tmp_path / "own")
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("sys.argv", ["launcher", "--state", str(tmp_path / state), "stop"])
-    assert main() == status
+    monkeypatch.setattr("sys.argv", ["sluice", "--state", str(tmp_path / state), "token"])
+    assert main() == 1
+    assert capsys.readouterr().out == output

@@ -1,4 +1,4 @@
-"""Whoever runs the tests, PostgreSQL's identity is not root's and may write where it must."""
+"""PostgreSQL never runs as root and can write to its folder, whichever user starts it."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.privileges import Identity, NoIdentityError, give, unprivileged
+from launcher.processes import Identity, NoIdentityError, give, unprivileged
 
 ID = Path("/usr/bin/id")
 
@@ -23,20 +23,18 @@ def test_identity__is_not_root_and_writes_even_below_a_closed_folder(tmp_path: P
         capture_output=True,
         text=True,
         check=True,
-        user=identity.user,
-        group=identity.group,
-        extra_groups=identity.extra_groups,
+        **identity.options,
     )
     assert done.stdout.strip() != "0"
     assert (folder / "written").stat().st_uid == identity.uid
 
 
-def test_program_that_cannot_be_run__is_named_with_the_cure(tmp_path: Path) -> None:
+def test_program__that_cannot_be_run__is_named_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(NoIdentityError, match="set DATABASE_URL"):
         unprivileged(tmp_path, tmp_path / "missing")
 
 
-def test_give__follows_no_link_to_what_is_not_the_identitys(tmp_path: Path) -> None:
+def test_give__does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "file").touch()
     (tmp_path / "state").mkdir()
@@ -47,7 +45,7 @@ def test_give__follows_no_link_to_what_is_not_the_identitys(tmp_path: Path) -> N
     assert {path.stat().st_uid for path in (tmp_path / "ours", tmp_path / "ours" / "file")} == {os.geteuid()}
 
 
-def test_give__hands_over_all_below(tmp_path: Path) -> None:
+def test_give__includes_the_content_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "given" / "deep").mkdir(parents=True)
     (tmp_path / "given" / "deep" / "file").touch()
     identity = unprivileged(tmp_path, ID)

@@ -1,4 +1,4 @@
-"""Signals reach the process that was meant, or nobody."""
+"""Signals reach only the intended process."""
 
 import os
 import signal
@@ -17,17 +17,17 @@ LISTENS = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.ar
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()  # waits here"
 
 
-def test_signal__reaches_the_process_that_has_the_mark() -> None:
+def test_signal__needs_the_mark_in_the_command_line() -> None:
     command = [sys.executable, "-c", WAITS]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as waiting:
         assert waiting.stdout
-        waiting.stdout.readline()  # until it runs, the kernel may not show its command line yet
+        waiting.stdout.readline()  # the command line is visible once the process runs
         assert not signalled(waiting.pid, "another mark", signal.SIGKILL)
         assert signalled(waiting.pid, "waits here", signal.SIGKILL)
     assert waiting.returncode == -signal.SIGKILL
 
 
-def test_pid_of_nobody__gets_no_signal() -> None:
+def test_pid__of_another_process__gets_no_signal() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert not signalled(ended.pid, "", signal.SIGTERM)
@@ -35,24 +35,24 @@ def test_pid_of_nobody__gets_no_signal() -> None:
     assert not signalled(os.getpid(), "a mark of another", signal.SIGTERM)
 
 
-def test_killed_family__has_no_child_left() -> None:
+def test_kill_family__kills_the_children() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         parent.stdout.readline()
         kill_family(parent)
-        assert parent.stdout.read() == b""  # both have let go of it
+        assert parent.stdout.read() == b""  # both have closed it
     assert parent.returncode == -signal.SIGKILL
 
 
-def test_family_that_ended_long_ago__is_left_alone() -> None:
+def test_kill_family__exited_process_is_ignored() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     kill_family(ended)
     assert ended.returncode == 0
 
 
-def test_stranded_process__has_closed_its_sockets_once_it_counts_as_ended(free_port: Callable[[], int]) -> None:
-    """The kernel forgets its command line, then frees its memory, which takes a while, and closes its files."""
+def test_end_stranded__returns_after_the_sockets_are_closed(free_port: Callable[[], int]) -> None:
+    """The kernel drops the command line first, then frees memory, which takes a while, then closes files."""
     port = free_port()
     command = [sys.executable, "-c", f"{LISTENS}\n{WAITS}", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listening:

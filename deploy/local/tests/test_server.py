@@ -1,4 +1,4 @@
-"""A store's process: how long its start may take."""
+"""Time limits of a store's start."""
 
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from launcher.server import Server, StoreError
 
 
 class Slow(Server):
-    """Ready when it was asked so many times; what it does until then is told by `recovers`."""
+    """Becomes ready after `ready_after` checks; `recovers` is the state until then."""
 
     name = "Slow"
     stop_signal = signal.SIGTERM
@@ -37,7 +37,7 @@ class Slow(Server):
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Callable[[bool], Slow]]:
-    """Call it for a server that takes longer than its time; it says whether it has a reason."""
+    """Call it for a server that exceeds its time limit; the argument says whether it is recovering."""
     made: list[Slow] = []
 
     def server(recovers: bool) -> Slow:
@@ -51,15 +51,15 @@ def slow(tmp_path: Path) -> Iterator[Callable[[bool], Slow]]:
             one.process.stdin.close()
 
 
-def test_server_that_recovers_its_data__is_waited_for_and_told_of_once(slow: Callable[[bool], Slow]) -> None:
-    told: list[str] = []
+def test_recovering_server__is_awaited_and_reported_once(slow: Callable[[bool], Slow]) -> None:
+    reported: list[str] = []
     server = slow(True)
-    server.start(timeout_s=0.0, on_recovery=lambda: told.append(server.name))
+    server.start(timeout_s=0.0, on_recovery=lambda: reported.append(server.name))
     assert server.is_running
-    assert told == ["Slow"]
+    assert reported == ["Slow"]
 
 
-def test_server_that_only_takes_long__is_given_up(slow: Callable[[bool], Slow]) -> None:
+def test_slow_server__is_killed_after_the_limit(slow: Callable[[bool], Slow]) -> None:
     server = slow(False)
     with pytest.raises(StoreError, match="Slow does not start"):
         server.start(timeout_s=0.0)

@@ -1,8 +1,8 @@
-"""Names and ports of the four services."""
+"""Names, ports and setting names of the four services."""
 
 import pytest
 
-from launcher.services import PortError, addresses, services
+from launcher.services import SettingError, addresses, check_names, services
 
 
 def test_ports__start_at_the_base_and_ops_ports_a_thousand_above() -> None:
@@ -13,13 +13,13 @@ def test_ports__start_at_the_base_and_ops_ports_a_thousand_above() -> None:
     assert [service.is_front for service in found] == [True, False, False, False]
 
 
-def test_port_base__shifts_all_and_a_services_own_port_wins() -> None:
+def test_port_base__shifts_all_ports_except_explicit_ones() -> None:
     found = services({"SLUICE_PORT_BASE": "18000", "METRICS_PORT": "7000", "ANALYST_OPS_PORT": "7001"})
     assert [service.port for service in found] == [18000, 18001, 7000, 18003]
     assert [service.ops_port for service in found] == [19000, 19001, 19002, 7001]
 
 
-def test_addresses__lead_to_the_ports_and_hosts_that_were_chosen() -> None:
+def test_addresses__contain_the_configured_hosts_and_ports() -> None:
     chosen = {"INFERENCE_PORT": "8501", "METRICS_HOST": "0.0.0.0", "ANALYST_HOST": "::1", "ANALYST_PORT": "8503"}
     assert addresses(services(chosen)) == {
         "EDGE_UPSTREAM_INFERENCE": "http://127.0.0.1:8501",
@@ -30,14 +30,23 @@ def test_addresses__lead_to_the_ports_and_hosts_that_were_chosen() -> None:
 
 
 @pytest.mark.parametrize("value", ["tcp://10.0.0.1:80", "0", "70000", "-1"])
-def test_port_that_is_none__is_named(value: str) -> None:
-    with pytest.raises(PortError, match="METRICS_PORT is "):
+def test_port__out_of_range__is_named(value: str) -> None:
+    with pytest.raises(SettingError, match="METRICS_PORT is "):
         services({"METRICS_PORT": value})
 
 
-def test_migrations__run_where_tables_are_owned() -> None:
+def test_migrations__run_for_services_with_tables() -> None:
     assert [service.name for service in services({}) if service.migration] == ["edge-limiter", "metrics", "analyst"]
 
 
 def test_sources__exist() -> None:
     assert all(folder.is_dir() for service in services({}) for folder in service.sources)
+
+
+def test_unknown_setting__is_named_with_the_nearest_one() -> None:
+    with pytest.raises(SettingError, match=r"^EDGE_RATELIMIT is not a setting\. Did you mean EDGE_RATE_LIMIT\?$"):
+        check_names({"EDGE_RATELIMIT": "5"})
+
+
+def test_known_settings__are_accepted() -> None:
+    check_names({"EDGE_RATE_LIMIT": "5", "EDGE_ADMIN_TOKEN_FILE": "/run/token", "EDITOR": "vi", "EDGE_TYPO": ""})

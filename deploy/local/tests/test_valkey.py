@@ -8,13 +8,13 @@ from launcher.processes import command_of
 from launcher.valkey import Valkey
 
 
-def test_without_the_password__nothing_is_answered(own_valkey: Callable[..., Valkey]) -> None:
+def test_wrong_password__is_refused(own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey()
     (server.state / "password").write_text("wrong")
     assert server.execute("PING").startswith("-WRONGPASS")
 
 
-def test_password__is_in_no_command_line_and_in_no_readable_file(own_valkey: Callable[..., Valkey]) -> None:
+def test_password__is_not_in_the_command_line_or_a_readable_file(own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey()
     assert server.process is not None
     command = command_of(server.process.pid)
@@ -24,9 +24,7 @@ def test_password__is_in_no_command_line_and_in_no_readable_file(own_valkey: Cal
     assert (server.state / "password").stat().st_mode & 0o777 == 0o600
 
 
-def test_second_server_on_the_same_folder__ends_the_first_in_order(
-    tmp_path: Path, own_valkey: Callable[..., Valkey]
-) -> None:
+def test_second_server__on_the_same_folder__stops_the_first(tmp_path: Path, own_valkey: Callable[..., Valkey]) -> None:
     first = own_valkey(appendonly="yes")
     first.execute("SET", "kept", "yes")
     second = Valkey(first.state, first.port, settings={"appendonly": "yes"})
@@ -38,7 +36,7 @@ def test_second_server_on_the_same_folder__ends_the_first_in_order(
         second.kill()
 
 
-def test_pid_of_a_stranger__is_left_alone(own_valkey: Callable[..., Valkey]) -> None:
+def test_reused_pid__is_ignored(own_valkey: Callable[..., Valkey]) -> None:
     server = own_valkey()
     server.stop()
     (server.state / "pid").write_text(str(os.getpid()))
