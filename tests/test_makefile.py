@@ -1,4 +1,4 @@
-"""Every script and module that the Makefile names is there, and its targets work in any shell and state of a clone."""
+"""The Makefile names existing files and modules, and its targets work in any shell and state of a clone."""
 
 import importlib.util
 import os
@@ -20,29 +20,37 @@ MODULES = sorted({*re.findall(r"-m ((?!pytest|ruff|mypy|uv)[a-z][\w.]*)", MAKEFI
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_file_of_the_makefile__is_there(script: str) -> None:
+def test_file_in_the_makefile__exists(script: str) -> None:
     assert (ROOT / script).exists()
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_of_the_makefile__can_be_found(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_in_the_makefile__can_be_found(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "services" / "inference")  # where `make model` runs
     assert importlib.util.find_spec(module) is not None
 
 
+def test_help__is_grouped_and_fits_the_terminal() -> None:
+    lines = made(ROOT / "Makefile").stdout.splitlines()
+    assert [line for line in lines if line and not line.startswith(" ")] == [
+        *("Run on this machine", "Test", "Check", "Deploy", "Benchmark")
+    ]
+    assert max(map(len, lines)) <= 80
+
+
 def made(makefile: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """make, as a shell with that environment calls it, which is not one that this test was made in."""
+    """Run make as from a shell with that environment, not as a child of the make that runs this test."""
     env = {name: value for name, value in os.environ.items() if "MAKE" not in name} | environment
     command = ["make", "-s", "-f", str(makefile), *words]
     return subprocess.run(command, cwd=makefile.parent, env=env, capture_output=True, text=True, check=False)
 
 
-def test_what_a_shell_has_set_for_another_python__reaches_neither_ours_nor_its_pip(tmp_path: Path) -> None:
-    """Where to fetch from pip is still told."""
+def test_python_and_pip_settings_of_the_shell__are_ignored(tmp_path: Path) -> None:
+    """Except those that say where packages come from."""
     probe = tmp_path / "probe.mk"
     probe.write_text("probe:\n\t@env\n")
     elsewhere = {f"PIP_{name}": "/elsewhere" for name in ("TARGET", "PREFIX", "ROOT", "USER", "CONSTRAINT")}
-    leading = {"PYTHONPATH": "/a", "PYTHONHOME": "/b", "PYTHONOPTIMIZE": "2"}  # the last takes assertions out of tests
+    leading = {"PYTHONPATH": "/a", "PYTHONHOME": "/b", "PYTHONOPTIMIZE": "2"}  # the last removes assertions
     kept = {
         "PIP_INDEX_URL": "https://mirror",
         "PIP_FIND_LINKS": "/wheels",
@@ -52,28 +60,28 @@ def test_what_a_shell_has_set_for_another_python__reaches_neither_ours_nor_its_p
     found = made(ROOT / "Makefile", "-f", str(probe), "probe", **leading, **elsewhere, **kept)
     lines = dict(line.partition("=")[::2] for line in found.stdout.splitlines())
     assert {name: value for name, value in lines.items() if name in {*elsewhere, *leading}} == {
-        "PIP_USER": "0"  # not merely unset: pip's own file may say `user = true`
+        "PIP_USER": "0"  # not only unset, because pip.conf may contain `user = true`
     }
     assert lines.items() >= kept.items()
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The Makefile and the launcher, without an environment, in a folder with a space in its name."""
+    """The Makefile and the launcher, without .venv, in a folder with a space in its name."""
     folder = tmp_path / "a clone"
     shutil.copytree(ROOT / "deploy" / "local", folder / "deploy" / "local", ignore=shutil.ignore_patterns("tests"))
     shutil.copy(ROOT / "Makefile", folder)
     return folder / "Makefile"
 
 
-@pytest.mark.parametrize("target", ["status", "logs", "restart SERVICE=metrics"])
-def test_question_in_a_fresh_clone__is_answered_with_the_cure(clone: Path, target: str) -> None:
+@pytest.mark.parametrize("target", ["status", "logs", "token", "restart SERVICE=metrics"])
+def test_query__in_a_fresh_clone__names_the_cure(clone: Path, target: str) -> None:
     asked = made(clone, *target.split(), PYTHONHOME="/nowhere")
     assert asked.returncode != 0
     assert "`make run` starts" in asked.stdout.splitlines()[0]
 
 
-def test_system_whose_environment_has_lost_its_python__is_stopped_before_its_data_is_deleted(clone: Path) -> None:
+def test_clean__without_a_working_venv__stops_the_system_first(clone: Path) -> None:
     state = clone.parent / ".sluice"
     (clone.parent / ".venv" / "bin").mkdir(parents=True)
     (clone.parent / ".venv" / "bin" / "python").symlink_to("/gone")
@@ -86,7 +94,7 @@ def test_system_whose_environment_has_lost_its_python__is_stopped_before_its_dat
 
 @contextmanager
 def holding(state: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a state folder until it is asked to stop, as a launcher does."""
+    """Start a process that holds a state folder until SIGTERM, like a launcher."""
     code = """import pathlib, os, signal, sys
 from launcher.state import Running, held
 state = pathlib.Path(sys.argv[1])
@@ -106,7 +114,7 @@ with held(state, Running(os.getpid(), "")):
 
 
 @pytest.mark.parametrize(("path", "module"), PLACED)
-def test_module_that_the_makefile_gives_a_path__starts_with_it(path: str, module: str) -> None:
+def test_module__with_a_path_in_the_makefile__starts(path: str, module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     ended = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False

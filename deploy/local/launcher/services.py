@@ -99,13 +99,13 @@ def check_names(environment: Mapping[str, str]) -> None:
 
 def read_dotenv(path: Path) -> dict[str, str]:
     """Return the values in a .env file; empty if there is no file. A line that is not KEY=VALUE is an error."""
-    from dotenv.parser import parse_stream  # not needed by `stop` and `status`, which run without .venv
+    if not path.exists():
+        return {}
+    from dotenv.parser import parse_stream  # imported here because `stop` and `status` run without .venv
 
     try:
         with path.open(encoding="utf-8") as file:
             bindings = list(parse_stream(file))
-    except FileNotFoundError:
-        return {}
     except UnicodeDecodeError as error:
         raise SettingError(f"{path.name} is not UTF-8 text.") from error
     for binding in bindings:
