@@ -6,6 +6,7 @@ from analyst.app import create_service, migrate
 from analyst.settings import AnalystSettings
 from common.service import command_line
 
+
 def main() -> int:
     return command_line("analyst", AnalystSettings, create_service, migrate=migrate)
 

@@ -6,6 +6,7 @@ from common.service import command_line
 from edge_limiter.app import create_service, migrate_schema
 from edge_limiter.settings import EdgeSettings
 
+
 def main() -> int:
     return command_line("edge-limiter", EdgeSettings, create_service, migrate=migrate_schema)
 

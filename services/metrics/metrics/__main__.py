@@ -6,6 +6,7 @@ from common.service import command_line
 from metrics.app import create_service, migrate
 from metrics.settings import MetricsSettings
 
+
 def main() -> int:
     return command_line("metrics", MetricsSettings, create_service, migrate=migrate)
 
