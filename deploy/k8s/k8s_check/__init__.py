@@ -1,1 +1,1 @@
-"""Finds what schemas cannot: errors between the Kubernetes resources of one rendered overlay."""
+"""Cross-checks between the Kubernetes resources of a rendered overlay, which schemas and linters cannot make."""

@@ -1,4 +1,4 @@
-"""Rendered resources and the pods that they make; knows Kubernetes' shapes, and no rule."""
+"""Rendered resources, and the pods that their workloads create."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,13 +32,21 @@ class Resource:
     def spec(self) -> Json:
         return self.data.get("spec") or {}
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.data["metadata"].get("labels") or {}
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.data["metadata"].get("annotations") or {}
+
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container of a pod; `environment` is what its ConfigMaps and plain values add up to."""
+    """One container of a pod. `environment` merges its ConfigMaps and its plain values."""
 
     data: Json
     environment: Mapping[str, str]
@@ -49,7 +57,7 @@ class Container:
 
     @property
     def ports(self) -> dict[str | int, int]:
-        """Port numbers by name and by number."""
+        """Return the port numbers by name and by number."""
         found: dict[str | int, int] = {}
         for port in self.data.get("ports", []):
             found[port["containerPort"]] = found[port.get("name", port["containerPort"])] = port["containerPort"]
@@ -58,7 +66,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Pod:
-    """What one workload runs."""
+    """The pod template of one workload."""
 
     owner: Resource
     labels: Mapping[str, str]
@@ -76,16 +84,16 @@ class Pod:
 
 @dataclass(frozen=True)
 class Manifests:
-    """One overlay. `promised` are Secrets that someone else makes, documented with their keys."""
+    """One overlay. `expected` are the documented Secrets that users create themselves."""
 
     resources: Sequence[Resource]
-    promised: Sequence[Resource] = field(default=())
+    expected: Sequence[Resource] = field(default=())
 
     def of(self, *kinds: str) -> list[Resource]:
         return [resource for resource in self.resources if resource.kind in kinds]
 
     def find(self, kind: str, namespace: str, name: str) -> Resource | None:
-        for resource in (*self.resources, *self.promised):
+        for resource in (*self.resources, *self.expected):
             if (resource.kind, resource.namespace, resource.name) == (kind, namespace, name):
                 return resource
         return None
@@ -95,11 +103,11 @@ class Manifests:
         return [self._pod(workload) for workload in self.of(*WORKLOADS)]
 
     def selected(self, selector: Json | None, namespace: str) -> list[Pod]:
-        """The pods of a namespace that a label selector matches; an empty one matches all."""
+        """Return the pods that a label selector matches in a namespace. An empty selector matches all."""
         return [pod for pod in self.pods if pod.namespace == namespace and matches(selector, pod.labels)]
 
     def pod_of(self, reference: Json, namespace: str) -> Pod | None:
-        """The pod of the workload that a scaler names."""
+        """Return the pod of the workload that an autoscaler targets."""
         wanted = reference.get("kind", "Deployment"), namespace, reference["name"]
         return next((pod for pod in self.pods if (pod.owner.kind, pod.namespace, pod.owner.name) == wanted), None)
 
@@ -122,7 +130,7 @@ class Manifests:
 
 
 def matches(selector: Json | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector (matchLabels, matchExpressions) selects these labels."""
+    """Return whether a label selector (matchLabels, matchExpressions) selects these labels."""
     wanted: Mapping[str, str] = (selector or {}).get("matchLabels") or {}
     expressions: Sequence[Json] = (selector or {}).get("matchExpressions") or ()
     return wanted.items() <= labels.items() and all(_holds(expression, labels) for expression in expressions)
@@ -143,7 +151,7 @@ _UNITS: Final = {
 
 
 def quantity(text: object) -> float:
-    """Kubernetes' notation of an amount. Raises ValueError."""
+    """Parse a Kubernetes quantity such as 512Mi. Raises ValueError."""
     written = str(text)
     number = written.rstrip("".join(_UNITS))
     unit = written[len(number) :]

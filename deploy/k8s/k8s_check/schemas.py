@@ -1,4 +1,4 @@
-"""Each document against the schema of its kind: Kubernetes' own for every version, and those of operators."""
+"""Validate a document against the schema of its kind: Kubernetes' own, or one of a custom resource."""
 
 import json
 from collections.abc import Mapping
@@ -11,26 +11,31 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing import Resource as Document
 
-from k8s_check.model import Json, Resource
+from k8s_check.model import Resource
 
-VERSIONS: Final = ("1.35", "1.36", "1.37")
-OPERATORS: Final = {
+VERSIONS: Final = ("1.31", "1.34", "1.37")
+"""The oldest version that docs/operations/kubernetes.md promises, one between, and the newest with a schema."""
+
+CUSTOM_RESOURCES: Final = {
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): "httproute.json",
     ("monitoring.coreos.com/v1", "PodMonitor"): "podmonitor.json",
     ("monitoring.coreos.com/v1", "PrometheusRule"): "prometheusrule.json",
     ("keda.sh/v1alpha1", "ScaledObject"): "scaledobject.json",
     ("keda.sh/v1alpha1", "TriggerAuthentication"): "triggerauthentication.json",
 }
-_OURS: Final = Path(__file__).parent.parent / "schemas"
+_SCHEMAS: Final = Path(__file__).parent.parent / "schemas"
 
 
-def operator_problems(resource: Resource) -> list[str] | None:
-    """None for a kind that no operator brings."""
-    name = OPERATORS.get((str(resource.data.get("apiVersion")), resource.kind))
-    return None if name is None else _problems(resource, _operator(name))
+def schema_problems(resource: Resource) -> list[str]:
+    """Return every violation, in all supported versions of Kubernetes."""
+    name = CUSTOM_RESOURCES.get((str(resource.data.get("apiVersion")), resource.kind))
+    if name is not None:
+        return _violations(resource, _custom_resource(name))
+    return [problem for version in VERSIONS for problem in kubernetes_problems(resource, version)]
 
 
 def kubernetes_problems(resource: Resource, version: str) -> list[str]:
-    """Strictly: unknown fields are errors too. Needs the package kubernetes-validate, which holds the schemas."""
+    """Validate strictly: unknown fields are violations. The package kubernetes-validate contains the schemas."""
     api = str(resource.data.get("apiVersion"))
     group, slash, api_version = api.partition("/")
     file = f"{resource.kind.lower()}-{group.partition('.')[0]}{'-' if slash else ''}{api_version}.json"
@@ -38,10 +43,10 @@ def kubernetes_problems(resource: Resource, version: str) -> list[str]:
         validator = _kubernetes(version, file)
     except FileNotFoundError:
         return [f"schema: {resource}: Kubernetes {version} has no {resource.kind} in {api}"]
-    return [f"{problem} (Kubernetes {version})" for problem in _problems(resource, validator)]
+    return [f"{problem} (Kubernetes {version})" for problem in _violations(resource, validator)]
 
 
-def _problems(resource: Resource, validator: Draft202012Validator) -> list[str]:
+def _violations(resource: Resource, validator: Draft202012Validator) -> list[str]:
     return [
         f"schema: {resource}: {'.'.join(map(str, error.absolute_path))}: {error.message}"
         for error in validator.iter_errors(resource.data)
@@ -49,14 +54,13 @@ def _problems(resource: Resource, validator: Draft202012Validator) -> list[str]:
 
 
 @cache
-def _operator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads((_OURS / name).read_text()))
+def _custom_resource(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((_SCHEMAS / name).read_text()))
 
 
 @cache
 def _kubernetes(version: str, file: str) -> Draft202012Validator:
-    schema: Json = json.loads(_folder(version).joinpath(file).read_text())
-    return Draft202012Validator(schema, registry=_definitions(version))
+    return Draft202012Validator(json.loads(_folder(version).joinpath(file).read_text()), registry=_definitions(version))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The production overlay as it is written, for tests to spoil."""
+"""The production overlay, for tests to plant errors in."""
 
 import copy
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from k8s_check.model import Manifests
 
 
 @pytest.fixture(scope="session")
-def untouched() -> Overlay:
+def original() -> Overlay:
     return as_written()
 
 
 @pytest.fixture
-def overlay(untouched: Overlay) -> Overlay:
-    return copy.deepcopy(untouched)
+def overlay(original: Overlay) -> Overlay:
+    return copy.deepcopy(original)
 
 
 @pytest.fixture
-def spoil(overlay: Overlay) -> Callable[..., Manifests]:
-    """Call it with edits (name, path, value) for the overlay with these errors in it."""
+def plant(overlay: Overlay) -> Callable[..., Manifests]:
+    """Return the overlay after edits, each a (name, path, value)."""
 
-    def spoilt(*edits: tuple[str, str, object]) -> Manifests:
+    def edited(*edits: tuple[str, str, object]) -> Manifests:
         for edit in edits:
             overlay.set(*edit)
         return overlay.manifests()
 
-    return spoilt
+    return edited

@@ -1,4 +1,4 @@
-"""What operators' schemas refuse; those of Kubernetes are tested by `make k8s-check`, which installs them."""
+"""Violations of the custom resources' schemas. `make k8s-check` tests those of Kubernetes, which it installs."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import pytest
 from written import Overlay
 
 from k8s_check.model import Resource
-from k8s_check.schemas import operator_problems
+from k8s_check.schemas import schema_problems
 
-SCALED, MONITOR, RULE = "ScaledObject/inference", "PodMonitor/sluice", "PrometheusRule/sluice"
+SCALED, MONITOR, RULE, ROUTE = "ScaledObject/inference", "PodMonitor/sluice", "PrometheusRule/sluice", "HTTPRoute/edge"
 AUTHENTICATION: dict[str, Any] = {
     "apiVersion": "keda.sh/v1alpha1",
     "kind": "TriggerAuthentication",
@@ -17,13 +17,13 @@ AUTHENTICATION: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", [SCALED, MONITOR, RULE])
-def test_operators_resources__fit_their_schemas(name: str, overlay: Overlay) -> None:
-    assert operator_problems(Resource(overlay[name])) == []
+@pytest.mark.parametrize("name", [SCALED, MONITOR, RULE, ROUTE])
+def test_custom_resource__fits_its_schema(name: str, overlay: Overlay) -> None:
+    assert schema_problems(Resource(overlay[name])) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value", "says"),
+    ("name", "path", "value", "message"),
     [
         (SCALED, "spec.triggers.0.metadata.threshold", 256, "256 is not of type 'string'"),
         (SCALED, "spec.minReplicas", 2, "'minReplicas' was unexpected"),
@@ -36,19 +36,20 @@ def test_operators_resources__fit_their_schemas(name: str, overlay: Overlay) -> 
         (RULE, "spec.groups.0.rules.0.expr", None, "'expr' is a required property"),
         (RULE, "spec.groups.0.rules.0.for", "1 minute", "does not match"),
         (RULE, "spec.groups.0.rules.0.labels.severity", 1, "1 is not of type 'string'"),
+        (ROUTE, "spec.rules.1.timeouts.request", "65", "does not match"),
+        (ROUTE, "spec.rules.1.timeout", "65s", "'timeout' was unexpected"),
+        (ROUTE, "spec.rules.0.matches.0.path.type", "Prefix", "is not one of"),
+        (ROUTE, "spec.rules.0.backendRefs.0.port", "http", "'http' is not of type 'integer'"),
+        (ROUTE, "spec.parentRefs.0.name", None, "'name' is a required property"),
     ],
 )
-def test_planted_error__is_found(name: str, path: str, value: object, says: str, overlay: Overlay) -> None:
+def test_violation__is_found(name: str, path: str, value: object, message: str, overlay: Overlay) -> None:
     overlay.set(name, path, value)
-    found = operator_problems(Resource(overlay[name]))
-    assert found and says in found[0]
+    found = schema_problems(Resource(overlay[name]))
+    assert found and message in found[0]
 
 
 def test_trigger_authentication__names_its_secret() -> None:
-    assert operator_problems(Resource(AUTHENTICATION)) == []
+    assert schema_problems(Resource(AUTHENTICATION)) == []
     without_key = {**AUTHENTICATION, "spec": {"secretTargetRef": [{"parameter": "bearerToken", "name": "prometheus"}]}}
-    assert "'key' is a required property" in str(operator_problems(Resource(without_key)))
-
-
-def test_kubernetes_kind__is_no_operators() -> None:
-    assert operator_problems(Resource({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}})) is None
+    assert "'key' is a required property" in str(schema_problems(Resource(without_key)))

@@ -1,4 +1,4 @@
-"""The production overlay put together without kustomize: what its files say, in one namespace, before any patch."""
+"""The production overlay assembled without kustomize, so that the tests of the rules run on any machine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,25 +9,26 @@ import yaml
 from k8s_check.model import Manifests, Resource
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("base", "components/keda", "components/monitoring", "overlays/prod")
+FOLDERS = ("base", "components/gateway-api", "components/keda", "components/monitoring", "overlays/prod")
 REPLACED_BY_KEDA = ("HorizontalPodAutoscaler", "inference")
+OPERATOR = "monitoring.coreos.com/v1"
 
 Document = dict[str, Any]
 
 
 class Overlay:
-    """Documents that a test may spoil."""
+    """Documents in which a test plants errors."""
 
-    def __init__(self, documents: list[Document], promised: list[Document]) -> None:
-        self.documents, self.promised = documents, promised
+    def __init__(self, documents: list[Document], expected: list[Document]) -> None:
+        self.documents, self.expected = documents, expected
 
     def __getitem__(self, name: str) -> Document:
         """By kind and name, such as `Deployment/edge`."""
         kind, _, name = name.partition("/")
-        return next(d for d in self.documents + self.promised if (d["kind"], d["metadata"]["name"]) == (kind, name))
+        return next(d for d in self.documents + self.expected if (d["kind"], d["metadata"]["name"]) == (kind, name))
 
     def set(self, name: str, path: str, value: object) -> None:
-        """Puts a value at a path such as `spec.ports.0.name`; None removes what is there."""
+        """Set the value at a path such as `spec.ports.0.name`; None deletes it."""
         *parents, last = path.split(".")
         place: Any = self[name]
         for step in parents:
@@ -41,7 +42,7 @@ class Overlay:
             place[key] = value
 
     def manifests(self) -> Manifests:
-        return Manifests([Resource(d) for d in self.documents], [Resource(d) for d in self.promised])
+        return Manifests([Resource(d) for d in self.documents], [Resource(d) for d in self.expected])
 
 
 def _documents(path: Path) -> Iterator[Document]:
@@ -53,6 +54,17 @@ def _documents(path: Path) -> Iterator[Document]:
 def _generated(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     for generator in yaml.safe_load(path.read_text()).get("configMapGenerator", ()):
         yield generator["name"], dict(literal.split("=", 1) for literal in generator["literals"])
+
+
+def _label(documents: list[Document]) -> None:
+    """Add the labels that kustomize adds."""
+    [labels] = yaml.safe_load((ROOT / "base/kustomization.yaml").read_text())["labels"]
+    for document in documents:
+        document["metadata"].setdefault("labels", {}).update(labels["pairs"])
+        if document["apiVersion"] == OPERATOR:
+            document["metadata"]["labels"]["release"] = "kube-prometheus-stack"
+        if template := document.get("spec", {}).get("template"):
+            template["metadata"]["labels"].update(labels["pairs"])
 
 
 def as_written() -> Overlay:
@@ -67,4 +79,5 @@ def as_written() -> Overlay:
     for name, literals in data.items():
         metadata = {"name": name, "namespace": "sluice"}
         documents.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": literals})
+    _label(documents)
     return Overlay(documents, list(_documents(ROOT / "overlays/prod/secrets.example.yaml")))

@@ -1,6 +1,6 @@
-"""`podman kube play` runs each service's pod of the dev overlay, without a network: its stores are away, and it serves.
+"""Run each service's pod of the dev overlay with `podman kube play`, without a network and so without stores.
 
-Podman knows neither fsGroup nor how to ask over HTTP without curl: secrets are readable for all, the test asks itself.
+Podman supports neither fsGroup nor HTTP probes without curl, so secrets are world-readable and the test sends requests.
 """
 
 import json
@@ -18,7 +18,7 @@ from k8s_check.model import Manifests, Pod
 
 PODMAN = ["podman", *os.environ.get("PODMAN_FLAGS", "").split()]
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle")
-WITHOUT_STORES = {"edge": 200, "inference": 200, "metrics": 503, "analyst": 200}  # metrics has nothing to answer then
+WITHOUT_STORES = {"edge": 200, "inference": 200, "metrics": 503, "analyst": 200}  # metrics cannot answer without stores
 ASK = """
 import urllib.error, urllib.request as u, sys
 try:
@@ -32,7 +32,7 @@ c = h.HTTPConnection("127.0.0.1", 8001, timeout=20)
 c.request("POST", "/predict", '{"text": "A thoughtful, moving film."}', {"Content-Type": "application/json"})
 sys.stdout.buffer.write(c.getresponse().read())
 """
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 Play = Callable[[str], str]
 
@@ -42,16 +42,16 @@ def podman(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
 
 
 def playable(manifests: Manifests, pod: Pod) -> str:
-    """The pod with all the ConfigMaps and Secrets, as documents for podman."""
+    """Return the pod with all ConfigMaps and Secrets, as documents for podman."""
     spec: Any = json.loads(json.dumps(pod.spec))
     for container in spec["containers"]:
         for name in PROBES:
             container.pop(name, None)
     for volume in spec["volumes"]:
         volume.get("secret", {}).pop("defaultMode", None)
-    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"sluice-{pod.owner.name}"}, "spec": spec}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"sluice-{pod.owner.name}"}, "spec": spec}
     configuration = [dict(resource.data) for resource in manifests.of("ConfigMap", "Secret")]
-    return str(yaml.safe_dump_all([*configuration, made]))
+    return str(yaml.safe_dump_all([*configuration, document]))
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +63,24 @@ def dev() -> Manifests:
 
 @pytest.fixture
 def play(dev: Manifests) -> Iterator[Play]:
-    """Call it with a service's name to start its pod; returns the container's name."""
-    played: list[str] = []
+    """Start a service's pod and return the name of its container."""
+    started: list[str] = []
 
     def start(name: str) -> str:
         [pod] = [pod for pod in dev.pods if pod.owner.name == name and pod.owner.kind == "Deployment"]
-        played.append(playable(dev, pod))
-        done = podman("kube", "play", "--network", "none", "--replace", "-", given=played[-1])
+        started.append(playable(dev, pod))
+        done = podman("kube", "play", "--network", "none", "--replace", "-", given=started[-1])
         assert done.returncode == 0, done.stderr
         return f"sluice-{name}-{name}"
 
     yield start
-    for documents in played:
+    for documents in started:
         podman("kube", "down", "--force", "-", given=documents)
 
 
 def reach(container: str, expected: int, url: str) -> None:
-    """Wait until it answers with the expected status."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Wait for a response with the expected status."""
+    deadline = time.monotonic() + TIMEOUT_S
     while podman("exec", container, "python", "-c", ASK, url).stdout.strip() != str(expected):
         assert time.monotonic() < deadline, podman("logs", container).stdout
         time.sleep(0.2)
@@ -93,16 +93,16 @@ def test_pod__starts_and_stops_without_its_stores(place: int, name: str, play: P
     reach(container, WITHOUT_STORES[name], f"http://127.0.0.1:{9000 + place}/readyz")
     reach(container, 200, f"http://127.0.0.1:{9000 + place}/livez")
     assert podman("exec", container, "id", "-u").stdout.strip() == "10001"
-    assert podman("exec", container, "touch", "/opt/sluice/x").returncode  # its root is read-only
+    assert podman("exec", container, "touch", "/opt/sluice/x").returncode  # read-only root
     stopped = podman("stop", "--time", "60", container)
     assert stopped.returncode == 0, stopped.stderr
     assert podman("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip() == "0"
 
 
-def test_inference_pod__answers_and_keeps_the_event(play: Play) -> None:
+def test_inference_pod__answers_and_journals_the_event(play: Play) -> None:
     container = play("inference")
     reach(container, 200, "http://127.0.0.1:9001/readyz")
     answer = podman("exec", container, "python", "-c", PREDICT)
     assert json.loads(answer.stdout)["label"] == "POSITIVE", answer.stderr
-    kept = podman("exec", container, "sh", "-c", "cat /var/lib/sluice/journal/*/* | grep -a -c POSITIVE")
-    assert kept.stdout.strip() == "1", kept.stderr
+    journaled = podman("exec", container, "sh", "-c", "cat /var/lib/sluice/journal/*/* | grep -a -c POSITIVE")
+    assert journaled.stdout.strip() == "1", journaled.stderr

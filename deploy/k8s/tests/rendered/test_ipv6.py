@@ -1,4 +1,4 @@
-"""Each service started without its stores, with the environment of its pod on IPv6: `::` is where it listens."""
+"""Each service listens on IPv6 with the environment of its pod, without its stores."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from k8s_check.__main__ import OVERLAYS, find_kustomize, promised, render
+from k8s_check.__main__ import OVERLAYS, expected_secrets, find_kustomize, render
 from k8s_check.model import Manifests
 
 PROGRAMS = {"edge": "edge_limiter", "inference": "inference", "metrics": "metrics", "analyst": "analyst"}
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 Start = Callable[[str], tuple["subprocess.Popen[bytes]", int, int]]
 
@@ -25,13 +25,13 @@ def environments() -> dict[str, dict[str, str]]:
     kustomize = find_kustomize()
     assert kustomize is not None
     overlay = OVERLAYS / "prod-ipv6"
-    pods = Manifests(render(kustomize, overlay), promised(overlay)).pods
+    pods = Manifests(render(kustomize, overlay), expected_secrets(overlay)).pods
     return {pod.owner.name: dict(pod.containers[0].environment) for pod in pods if pod.owner.kind == "Deployment"}
 
 
 @pytest.fixture
 def start(environments: dict[str, dict[str, str]], tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Start]:
-    """Call it with a service's name for its process, port and ops port; stores and secrets lead nowhere."""
+    """Start a service and return its process, port and ops port. Its stores do not exist."""
     running: list[subprocess.Popen[bytes]] = []
     nowhere = {"DATABASE_URL": "postgresql://u:p@[::1]:1/db", "REDIS_HOST": "::1", "REDIS_PORT": "1"}
 
@@ -52,7 +52,7 @@ def start(environments: dict[str, dict[str, str]], tmp_path: Path, free_port: Ca
 
 
 def status(url: str) -> int | None:
-    """None while nobody listens."""
+    """Return the status, or None if the connection fails."""
     try:
         with urllib.request.urlopen(url, timeout=20) as response:
             return int(response.status)
@@ -66,7 +66,7 @@ def status(url: str) -> int | None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_service__listens_on_ipv6_with_the_environment_of_its_pod(name: str, start: Start) -> None:
     process, port, ops_port = start(name)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while (found := status(f"http://[::1]:{ops_port}/livez"), status(f"http://[::1]:{port}/nowhere")) != (200, 404):
         assert process.poll() is None and time.monotonic() < deadline, found
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What kustomize makes of the overlays, and what the check says when it is not right."""
+"""The overlays as kustomize renders them, and the output of the check."""
 
 import copy
 import os
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from k8s_check.__main__ import OVERLAYS, find_kustomize, main, promised, render
+from k8s_check.__main__ import OVERLAYS, copy_example, expected_secrets, find_kustomize, main, render
 from k8s_check.destinations import destinations
 from k8s_check.model import Manifests, Resource
-from k8s_check.network import ways
+from k8s_check.network import paths
 from k8s_check.schemas import VERSIONS, kubernetes_problems
 
 
@@ -24,73 +24,107 @@ def kustomize() -> Sequence[str]:
 @pytest.fixture(scope="module")
 def rendered(kustomize: Sequence[str]) -> dict[str, Manifests]:
     overlays = [OVERLAYS / name for name in ("dev", "prod", "prod-gpu", "prod-ipv6", "prod-options")]
-    return {overlay.name: Manifests(render(kustomize, overlay), promised(overlay)) for overlay in overlays}
+    return {overlay.name: Manifests(render(kustomize, overlay), expected_secrets(overlay)) for overlay in overlays}
 
 
-def test_spoilt_overlay__fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prod = os.path.relpath(OVERLAYS / "prod", tmp_path / "spoilt")
-    (tmp_path / "spoilt").mkdir()
+@pytest.fixture(scope="module")
+def example(kustomize: Sequence[str], tmp_path_factory: pytest.TempPathFactory) -> Manifests:
+    overlay = copy_example(tmp_path_factory.mktemp("outside"))
+    return Manifests(render(kustomize, overlay), expected_secrets(overlay))
+
+
+def test_broken_overlay__fails_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prod = os.path.relpath(OVERLAYS / "prod", tmp_path / "broken")
+    (tmp_path / "broken").mkdir()
     patch = '[{"op": "add", "path": "/spec/template/spec/enableServiceLinks", "value": true}]'
-    (tmp_path / "spoilt" / "kustomization.yaml").write_text(
+    (tmp_path / "broken" / "kustomization.yaml").write_text(
         f"resources: [{prod}]\npatches: [{{target: {{kind: Deployment, name: edge}}, patch: '{patch}'}}]\n"
     )
-    (tmp_path / "spoilt" / "secrets.example.yaml").write_text((OVERLAYS / "prod/secrets.example.yaml").read_text())
     assert main(tmp_path) == 1
-    assert "spoilt: isolation: Deployment/edge: enableServiceLinks is not false" in capsys.readouterr().out
+    assert "broken: service_links: Deployment/edge: enableServiceLinks is not false" in capsys.readouterr().out
 
 
-def test_no_kustomize__is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_kustomize__is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert main() == 2
     assert "apt install kustomize" in capsys.readouterr().err
 
 
-def test_keda__replaces_the_autoscaler_of_inference_alone(rendered: dict[str, Manifests]) -> None:
+def test_prod__needs_no_operator_and_no_gemini_key(rendered: dict[str, Manifests]) -> None:
     prod = rendered["prod"]
-    assert sorted(hpa.name for hpa in prod.of("HorizontalPodAutoscaler")) == ["analyst", "edge", "metrics"]
-    assert [scaled.name for scaled in prod.of("ScaledObject")] == ["inference"]
+    assert prod.of("ScaledObject", "PodMonitor", "PrometheusRule", "Ingress") == []
+    assert [route.name for route in prod.of("HTTPRoute")] == ["edge"]
+    assert len(prod.of("HorizontalPodAutoscaler")) == 4
+    assert "sluice-gemini" not in str(prod.resources) + str(prod.expected)
 
 
-def test_production__reaches_the_internet_by_a_component_alone(rendered: dict[str, Manifests]) -> None:
+def test_keda__replaces_only_the_autoscaler_of_inference(rendered: dict[str, Manifests]) -> None:
+    options = rendered["prod-options"]
+    assert sorted(scaler.name for scaler in options.of("HorizontalPodAutoscaler")) == ["analyst", "edge", "metrics"]
+    assert [scaler.name for scaler in options.of("ScaledObject")] == ["inference"]
+
+
+def test_ingress__replaces_the_route(rendered: dict[str, Manifests]) -> None:
+    options = rendered["prod-options"]
+    assert options.of("HTTPRoute") == []
+    [ingress] = options.of("Ingress")
+    assert ingress.annotations["cert-manager.io/cluster-issuer"] == "public"
+
+
+def test_openshift__fixes_no_user_ids(rendered: dict[str, Manifests]) -> None:
+    contexts = [pod.spec["securityContext"] for pod in rendered["prod-options"].pods]
+    assert contexts and not any({"runAsUser", "runAsGroup", "fsGroup"} & context.keys() for context in contexts)
+
+
+def test_example_outside_the_clone__replaces_every_example_value(example: Manifests) -> None:
+    text = str(example.resources)
+    assert "redis.prod.example.com" in text and "'redis.example.com'" not in text
+    assert not {"10.244.0.0/16", "10.10.0.0/24", "10.10.1.0/24", "'sluice.example.com'"} & set(text.split())
+    assert all("registry.example.com" in c.data["image"] for pod in example.pods for c in pod.containers)
+    assert {pod.spec["priorityClassName"] for pod in example.pods if pod.owner.kind == "Deployment"} == {"production"}
+
+
+def test_internet__is_reachable_only_with_the_component_gemini(rendered: dict[str, Manifests]) -> None:
     open_to_all = {
-        name: [str(way.policy) for way in ways(manifests) if way.peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
+        name: [str(path.policy) for path in paths(manifests) if path.peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0"]
         for name, manifests in rendered.items()
     }
     assert open_to_all.pop("dev") == ["NetworkPolicy/to-gemini"]
     assert not any(open_to_all.values())
-    named = {str(way) for way in destinations(rendered["prod-options"])} - {
+    blocks = [path.peer["ipBlock"] for path in paths(rendered["dev"]) if "except" in path.peer.get("ipBlock", {})]
+    assert {"10.0.0.0/8", "169.254.0.0/16", "fc00::/7", "fe80::/10"} <= {net for b in blocks for net in b["except"]}
+
+
+def test_options__reach_only_the_proxy_and_the_webhook(rendered: dict[str, Manifests]) -> None:
+    new = {str(way) for way in destinations(rendered["prod-options"])} - {
         str(way) for way in destinations(rendered["prod"])
     }
-    assert named == {
+    assert new == {
         "Deployment/analyst: https_proxy is proxy.example.com:3128",
         "Deployment/metrics: METRICS_WEBHOOK_URL is alerts.example.com:443",
     }
 
 
-def test_certificate__is_asked_of_cert_manager_by_its_component_alone(rendered: dict[str, Manifests]) -> None:
-    for name, issuer in (("prod", None), ("prod-options", "public")):
-        [ingress] = rendered[name].of("Ingress")
-        annotations = ingress.data["metadata"].get("annotations") or {}
-        assert annotations.get("cert-manager.io/cluster-issuer") == issuer
-
-
 def test_dev__needs_no_operator_and_brings_its_stores(rendered: dict[str, Manifests]) -> None:
     dev = rendered["dev"]
     assert sorted(store.name for store in dev.of("StatefulSet")) == ["postgres", "valkey"]
-    assert dev.of("ScaledObject", "PodMonitor", "PrometheusRule") == []
-    assert dev.promised == []
+    assert dev.of("ScaledObject", "PodMonitor", "PrometheusRule", "HTTPRoute") == []
+    assert dev.expected == []
 
 
-def test_gpu__asks_for_one_and_for_the_image_with_torch(rendered: dict[str, Manifests]) -> None:
+def test_gpu__scales_by_whole_batches(rendered: dict[str, Manifests]) -> None:
     [pod] = [pod for pod in rendered["prod-gpu"].pods if pod.owner.name == "inference"]
     [container] = pod.containers
     assert container.data["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert container.data["image"].startswith("registry.example.com/sluice/inference-cuda@sha256:")
+    assert container.data["image"] == "sluice/inference-cuda:0.1.0"
+    [scaler] = rendered["prod-gpu"].of("ScaledObject")
+    assert scaler.spec["triggers"][0]["metadata"]["threshold"] == "16384"
+    assert scaler.spec["maxReplicaCount"] == 4
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("kind", "change", "says"),
+    ("kind", "change", "message"),
     [
         ("Deployment", {"apiVersion": "apps/v1beta1"}, "has no Deployment in apps/v1beta1"),
         ("PodDisruptionBudget", {"apiVersion": "policy/v1beta1"}, "has no PodDisruptionBudget in policy/v1beta1"),
@@ -101,12 +135,12 @@ def test_gpu__asks_for_one_and_for_the_image_with_torch(rendered: dict[str, Mani
         ("Job", {"spec": {"backoffLimit": 3}}, "'template' is a required property"),
     ],
 )
-def test_error_against_a_schema__is_found(
-    version: str, kind: str, change: dict[str, object], says: str, rendered: dict[str, Manifests]
+def test_schema_violation__is_found(
+    version: str, kind: str, change: dict[str, object], message: str, rendered: dict[str, Manifests]
 ) -> None:
-    sound = rendered["prod"].of(kind)[0]
-    assert kubernetes_problems(sound, version) == []
-    spoilt = Resource(copy.deepcopy(dict(sound.data)) | change)
-    assert any(says in problem for problem in kubernetes_problems(spoilt, version)), kubernetes_problems(
-        spoilt, version
+    valid = rendered["prod"].of(kind)[0]
+    assert kubernetes_problems(valid, version) == []
+    broken = Resource(copy.deepcopy(dict(valid.data)) | change)
+    assert any(message in problem for problem in kubernetes_problems(broken, version)), kubernetes_problems(
+        broken, version
     )

@@ -1,4 +1,4 @@
-"""Each of our containers is started, on paper, with its environment: its own settings class must accept it."""
+"""Load each container's environment with the service's own settings class, and check what the values imply."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,8 @@ from common.runtime.settings import Settings, SettingsError, load
 from common.service import Listen
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
-from k8s_check.model import Container, Manifests, Pod, Resource
-from k8s_check.scaling import fewest_pods, most_pods
+from k8s_check.model import Container, Manifests, Pod
+from k8s_check.scaling import max_pods, min_pods
 from metrics.settings import MetricsSettings
 
 SETTINGS: Final[Mapping[str, type[Settings]]] = {
@@ -31,62 +31,62 @@ TIME_LIMITS: Final = (
 )
 MAX_CONNECTIONS: Final = "sluice/max-connections"
 RESERVED: Final = 3  # PostgreSQL's superuser_reserved_connections
-_SECRET: Final = "postgresql://user:password@host/database"  # whatever a secret file may hold
+_SECRET: Final = "postgresql://user:password@host/database"  # placeholder for every secret file
 _WEB_ADDRESS: Final = "https://host/path"
 
 
-def settings(manifests: Manifests) -> Iterator[str]:
-    """No variable is misspelt, malformed or missing, and the service listens where the pod says."""
+def environment(manifests: Manifests) -> Iterator[str]:
+    """No variable is misspelt, malformed or missing, and the service listens on the declared ports."""
     for pod, container, loaded in started(manifests):
         if isinstance(loaded, SettingsError):
-            yield f"{pod.owner}: {container.name} would not start: {loaded}"
+            yield f"{pod.owner}: {container.name} does not start: {loaded}"
         else:
             yield from _listening(pod, loaded)
 
 
-def patience(manifests: Manifests) -> Iterator[str]:
-    """What drains lasts longer than the longest request that it serves, with the defaults of what is not set."""
+def time_limits(manifests: Manifests) -> Iterator[str]:
+    """A service drains for longer than its longest request, defaults included."""
     for pod, container, loaded in started(manifests):
         if container.ports and isinstance(loaded, Settings):
-            yield from (f"{pod.owner}: {problem}" for problem in cut_off(loaded))
+            yield from (f"{pod.owner}: {problem}" for problem in unfinished(loaded))
 
 
-def connections(manifests: Manifests) -> Iterator[str]:
-    """What all replicas together may hold of PostgreSQL, in the middle of a rollout and of a migration, it has."""
+def connection_budget(manifests: Manifests) -> Iterator[str]:
+    """PostgreSQL has enough connections for all replicas, during a rollout and a migration."""
     held = {
-        str(pod.owner): each * most_pods(manifests, pod.owner)
+        str(pod.owner): each * max_pods(manifests, pod.owner)
         for pod, _, loaded in started(manifests)
         if isinstance(loaded, Settings) and (each := _connections(pod, loaded))
     }
-    offered = [policy for policy in manifests.of("NetworkPolicy") if MAX_CONNECTIONS in _annotations(policy)]
+    offered = [policy for policy in manifests.of("NetworkPolicy") if MAX_CONNECTIONS in policy.annotations]
     if held and not offered:
-        yield f"no policy says by {MAX_CONNECTIONS} how many connections PostgreSQL has"
+        yield f"no policy has the annotation {MAX_CONNECTIONS}, the number of PostgreSQL's connections"
     for policy in offered:
-        room = int(_annotations(policy)[MAX_CONNECTIONS]) - RESERVED
+        room = int(policy.annotations[MAX_CONNECTIONS]) - RESERVED
         if sum(held.values()) > room:
             summed = ", ".join(f"{owner} {count}" for owner, count in held.items())
-            yield f"{policy}: {sum(held.values())} connections at the most, and PostgreSQL has {room} for all: {summed}"
+            yield f"{policy}: up to {sum(held.values())} connections are needed, but PostgreSQL has {room}: {summed}"
 
 
-def shares(manifests: Manifests) -> Iterator[str]:
-    """An edge that starts without PostgreSQL grants no more than its share among as many as there always are."""
+def local_share(manifests: Manifests) -> Iterator[str]:
+    """EDGE_REPLICAS covers the smallest number of edges, or local limits would grant too much without PostgreSQL."""
     for pod, _, loaded in started(manifests):
         if isinstance(loaded, EdgeSettings) and pod.ports:
-            fewest = fewest_pods(manifests, pod.owner)
+            fewest = min_pods(manifests, pod.owner)
             if loaded.edge_replicas < fewest:
-                yield f"{pod.owner}: EDGE_REPLICAS {loaded.edge_replicas} is less than the {fewest} that there are"
+                yield f"{pod.owner}: EDGE_REPLICAS {loaded.edge_replicas} is below the minimum of {fewest} replicas"
 
 
-def cut_off(loaded: Settings) -> Iterator[str]:
-    """The time limits of a service that its drain does not outlast."""
+def unfinished(loaded: Settings) -> Iterator[str]:
+    """Yield the time limits that exceed the drain."""
     for name in TIME_LIMITS:
         limit_s = getattr(loaded, name, 0.0)
         if limit_s >= loaded.sluice_drain_s:
-            yield f"{name.upper()} {limit_s:g} outlasts SLUICE_DRAIN_S {loaded.sluice_drain_s:g}"
+            yield f"{name.upper()} {limit_s:g} is not below SLUICE_DRAIN_S {loaded.sluice_drain_s:g}"
 
 
 def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
-    """The settings that a service reads from these variables, whatever its files hold. Raises SettingsError."""
+    """Load settings, with placeholder content for every secret file. Raises SettingsError."""
     with tempfile.TemporaryDirectory() as folder:
         given = dict(environment)
         for name in [name for name, value in given.items() if name.endswith("_FILE") and value]:
@@ -96,14 +96,14 @@ def start(cls: type[Settings], environment: Mapping[str, str]) -> Settings:
 
 
 def listens(loaded: object) -> Listen | None:
-    """Where a service of ours does; None for anything else."""
+    """Return the addresses that one of our services listens on; None for other settings."""
     if isinstance(loaded, (EdgeSettings, InferenceSettings, MetricsSettings, AnalystSettings)):
         return loaded.listen()
     return None
 
 
 def started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | SettingsError]]:
-    """Each container of ours with what it makes of its environment."""
+    """Yield each container of ours with its settings, or with the error that stops its start."""
     for pod in manifests.pods:
         for container in pod.containers:
             if (cls := SETTINGS.get(_program(str(container.data["image"])))) is None:
@@ -115,12 +115,8 @@ def started(manifests: Manifests) -> Iterator[tuple[Pod, Container, Settings | S
 
 
 def _connections(pod: Pod, loaded: Settings) -> int:
-    """Of one pod: a migration holds one, whatever its service would."""
+    """Return the connections of one pod. A migration Job uses one."""
     return loaded.postgres_connections() if pod.owner.kind == "Deployment" else min(loaded.postgres_connections(), 1)
-
-
-def _annotations(resource: Resource) -> Mapping[str, str]:
-    return resource.data["metadata"].get("annotations") or {}
 
 
 def _program(image: str) -> str:
@@ -135,4 +131,4 @@ def _listening(pod: Pod, loaded: Settings) -> Iterator[str]:
         if pod.ports.get(name) != port:
             yield f"{pod.owner}: port {name} is {pod.ports.get(name)}, but the service listens on {port}"
     for host in {listen.host, listen.ops_host} - {"0.0.0.0", "::"}:
-        yield f"{pod.owner}: listens on {host}, where nobody can reach it"
+        yield f"{pod.owner}: listens on {host}, which other pods cannot reach"
