@@ -13,7 +13,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 SOURCES := libs/common/common services/edge-limiter/edge_limiter \
 	services/inference/inference services/inference/training services/metrics/metrics \
 	services/analyst/analyst deploy/openapi deploy/local/launcher deploy/local/bootstrap.py \
-	deploy/local/lock.py $(wildcard deploy/compose/*.py) deploy/k8s/k8s_check conftest.py loadtests
+	deploy/local/lock.py $(wildcard deploy/compose/*.py) deploy/k8s/prometheus_rule.py deploy/k8s/k8s_check conftest.py loadtests
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 
 # Ignore Python and pip settings of the shell, except those that say where packages come from.
@@ -145,6 +145,10 @@ k8s-check: tools ## validate the manifests (needs kustomize or kubectl)
 	@deploy/compose/make-secrets deploy/k8s/overlays/dev/secrets
 	@PYTHONPATH=deploy/k8s .venv/bin/python -m k8s_check
 	@K8S_TESTS=1 .venv/bin/python -m pytest -q -n0 deploy/k8s/tests $(ARGS)
+
+alerts: ## rewrite the PrometheusRule; RUNBOOKS=URL sets yours
+	$(call set_up,run,.venv)
+	@.venv/bin/python deploy/k8s/prometheus_rule.py $(RUNBOOKS)
 
 openapi: ## rewrite the edge's OpenAPI document from the code
 	$(call set_up,dev,.venv)

@@ -35,7 +35,7 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_dead_letters_max: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
 
     metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
-    metrics_partitions_ahead_days: Annotated[int, Field(ge=2, le=60)] = 7  # with 1 PartitionsRunOut fires
+    metrics_partitions_ahead_days: Annotated[int, Field(ge=2, le=60)] = 7  # with 1 SluicePartitionsMissing fires
     metrics_maintenance_s: Seconds = 300.0
 
     metrics_evaluate_s: Annotated[float, Field(ge=1, le=3_600)] = 5.0

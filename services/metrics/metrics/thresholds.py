@@ -9,7 +9,7 @@ from common.contracts.base import Body
 from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
 from metrics.drift import Drifts
 
-LATE_S: Final = 60.0  # as IngestLags has it: clocks may differ by less
+LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less
 COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
 
 
