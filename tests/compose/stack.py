@@ -1,4 +1,4 @@
-"""The Compose project under test, driven as a user drives it: by `docker compose` and the published port alone."""
+"""The Compose project under test, driven like a user's: by `docker compose` and the published port."""
 
 import json
 import os
@@ -20,7 +20,7 @@ HEALTHY_S = 90.0
 def run(
     *words: str, environment: Mapping[str, str] | None = None, folder: Path | None = None, timeout_s: float = 600
 ) -> str:
-    """The standard output of a command; its standard error, when it fails."""
+    """Return the stdout of a command. Fails with its stderr."""
     env = {**os.environ, **(environment or {})}
     done = subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s)
     if done.returncode:
@@ -34,7 +34,7 @@ def docker(*words: str) -> str:
 
 @dataclass
 class Stack:
-    """One Compose project with secrets and ports of its own."""
+    """One Compose project with its own secrets and ports."""
 
     project: str
     secrets: Path
@@ -45,7 +45,7 @@ class Stack:
 
     @property
     def urls(self) -> list[str]:
-        """Where the edges are published, as many as run."""
+        """Return the published URL of each running edge."""
         return [f"http://127.0.0.1:{self.published(container)}" for container in self.containers("edge")]
 
     @property
@@ -54,7 +54,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """With which a plain `docker compose`, run anywhere, is about this project."""
+        """Return the environment with which `docker compose` uses this project."""
         return {
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": f"{DEPLOY}/compose.yaml:{ROOT}/tests/compose/settings.yaml",
@@ -68,7 +68,7 @@ class Stack:
         return run("docker", "compose", *words, environment=self.environment | environment)
 
     def shell(self, script: str, folder: Path) -> str:
-        """What the commands print, which are run one after the other until one fails."""
+        """Run commands in order until one fails, and return their output."""
         return run("sh", "-euc", script, environment=self.environment, folder=folder)
 
     def timed(self, name: str, work: Callable[[], object]) -> None:
@@ -77,7 +77,7 @@ class Stack:
         self.times_s[name] = time.monotonic() - started
 
     def scale(self, replicas: int) -> None:
-        """Run so many replicas of every service, all healthy; what runs already is left alone."""
+        """Run this many healthy replicas of every service, without recreating any."""
         if replicas != self.replicas:
             scales = [part for name in SERVICES for part in ("--scale", f"{name}={replicas}")]
             self.compose("up", "--detach", "--wait", "--no-recreate", *scales)
@@ -87,7 +87,7 @@ class Stack:
         return (self.secrets / name).read_text().strip()
 
     def containers(self, service: str) -> list[str]:
-        """The ids of a service's running containers, by replica number."""
+        """Return the ids of a service's running containers, by replica number."""
         label = f"label=com.docker.compose.project={self.project}"
         named = f"label=com.docker.compose.service={service}"
         listed = docker("ps", "--filter", label, "--filter", named, "--format", "{{.Names}} {{.ID}}")
@@ -107,7 +107,7 @@ class Stack:
             time.sleep(0.1)
 
     def crash(self, container: str) -> None:
-        """Kill it as a power cut would, start it again, and wait until it is healthy."""
+        """Kill a container, start it again, and wait until it is healthy."""
         docker("kill", "--signal", "KILL", container)
         docker("start", container)
         self.wait_healthy(container)
@@ -117,17 +117,17 @@ class Stack:
         self.wait_healthy(container)
 
     def python(self, container: str, code: str) -> str:
-        """What `code` prints inside a container of ours."""
+        """Run Python code in a container and return its output."""
         return docker("exec", container, "python", "-c", code)
 
     def metrics(self, service: str, container: str) -> str:
-        """The exposition of one replica, read from inside."""
+        """Return the metrics of one replica, read inside its container."""
         url = f"http://127.0.0.1:{OPS_PORTS[service]}/metrics"
         return self.python(
             container, f"import urllib.request as u; print(u.urlopen('{url}', timeout=5).read().decode())"
         )
 
     def sql(self, statement: str, database: str = "sluice") -> str:
-        """The answer of psql, run in the container of PostgreSQL, unaligned."""
+        """Run a statement with psql in the container of PostgreSQL."""
         (postgres,) = self.containers("postgres")
         return docker("exec", postgres, "psql", "-XAtq", "-U", "postgres", "-d", database, "-c", statement)

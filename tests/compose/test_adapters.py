@@ -1,4 +1,4 @@
-"""The adapters' own tests once more, on the very PostgreSQL and Redis that the project deploys."""
+"""The tests of the adapters, on the PostgreSQL and Valkey images that compose.yaml deploys."""
 
 import os
 import subprocess
@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from compose.stack import HEALTHY_S, ROOT, docker
+import yaml
+from compose.stack import DEPLOY, HEALTHY_S, ROOT, docker
 
+IMAGES = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 PASSWORD = "for-tests-only"
 POSTGRES_OPTIONS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 TESTS = (
@@ -26,7 +28,7 @@ TESTS = (
 
 @pytest.fixture
 def stores() -> Iterator[dict[str, str]]:
-    """The environment that names a PostgreSQL 16 and a Redis 7 of this test alone."""
+    """Start both stores and return the environment that points to them."""
     started: list[str] = []
 
     def start(image: str, port: int, *command: str, options: tuple[str, ...] = ()) -> int:
@@ -42,8 +44,10 @@ def stores() -> Iterator[dict[str, str]]:
             "--env",
             f"POSTGRES_PASSWORD={PASSWORD}",
         )
-        postgres = start("postgres:16", 5432, "postgres", *POSTGRES_OPTIONS, options=("--user", "postgres", *memory))
-        redis = start("redis:7", 6379, "redis-server", "--requirepass", PASSWORD, "--save", "")
+        postgres = start(
+            IMAGES["x-postgres-image"], 5432, "postgres", *POSTGRES_OPTIONS, options=("--user", "postgres", *memory)
+        )
+        redis = start(IMAGES["x-redis-image"], 6379, "valkey-server", "--requirepass", PASSWORD, "--save", "")
         _wait(started[0], "pg_isready", "-q", "-h", "127.0.0.1")
         yield {
             "TEST_DATABASE_URL": f"postgresql://postgres:{PASSWORD}@127.0.0.1:{postgres}/postgres",
@@ -60,7 +64,7 @@ def _wait(container: str, *command: str) -> None:
         time.sleep(0.1)
 
 
-def test_adapters__pass_on_postgresql_16_and_redis_7(stores: dict[str, str], say: Callable[[str], None]) -> None:
+def test_adapters__pass_on_the_deployed_stores(stores: dict[str, str], say: Callable[[str], None]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS],
         cwd=ROOT,
@@ -70,4 +74,4 @@ def test_adapters__pass_on_postgresql_16_and_redis_7(stores: dict[str, str], say
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    say(f"adapter tests on PostgreSQL 16 and Redis 7: {done.stdout.splitlines()[-1]}")
+    say(f"adapter tests on the deployed stores: {done.stdout.splitlines()[-1]}")

@@ -1,4 +1,4 @@
-"""What a user does, through the published port."""
+"""User journeys through the published port."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ def client(stack: Stack, address: str) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(stack.urls[0], headers={"X-Forwarded-For": address})
 
 
-async def test_a_prediction__is_answered_counted_and_reported(stack: Stack) -> None:
+async def test_prediction__is_answered_counted_and_reported(stack: Stack) -> None:
     async with client(stack, "198.51.100.1") as session:
         before = await count(session)
         async with session.post("/predict", json=POSITIVE) as response:
@@ -37,9 +37,9 @@ async def test_a_prediction__is_answered_counted_and_reported(stack: Stack) -> N
             assert (await response.json())["source"] == "rules"
 
 
-async def test_health__says_that_all_parts_are_there(stack: Stack) -> None:
+async def test_health__reports_all_parts(stack: Stack) -> None:
     async with client(stack, "198.51.100.2") as session, asyncio.timeout(60):
-        while (health := await read_health(session))["status"] != "ok":  # a probe of a busy machine may be late
+        while (health := await read_health(session))["status"] != "ok":  # a probe may be late on a busy machine
             await asyncio.sleep(0.2)
     assert health["limits"] == "exact"
     assert {name: part["status"] for name, part in health["upstreams"].items()} == {
@@ -55,7 +55,7 @@ async def read_health(session: aiohttp.ClientSession) -> dict[str, Any]:
     return health
 
 
-async def test_writing_thresholds__needs_the_generated_token(stack: Stack) -> None:
+async def test_thresholds__need_the_generated_token(stack: Stack) -> None:
     token = {"Authorization": f"Bearer {stack.secret('edge-admin-token')}"}
     async with client(stack, "198.51.100.3") as session:
         async with session.get("/metrics/thresholds") as response:
@@ -66,7 +66,7 @@ async def test_writing_thresholds__needs_the_generated_token(stack: Stack) -> No
             assert response.status == 200
 
 
-async def test_a_hundred_requests_at_once__exactly_sixty_are_answered(stack: Stack) -> None:
+async def test_hundred_concurrent_requests__admit_exactly_sixty(stack: Stack) -> None:
     async with client(stack, "198.51.100.4") as session:
         statuses = await asyncio.gather(*(status(session) for _ in range(100)))
     assert (statuses.count(200), statuses.count(429)) == (60, 40)

@@ -1,4 +1,4 @@
-"""The procedures of docs/operations.md, executed as they are written: backup, restore, and an upgrade while serving."""
+"""The procedures of docs/operations.md, run as documented: backup, restore, and an upgrade while serving."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ async def predict(stack: Stack, times: int) -> None:
 
 
 async def stored(stack: Stack, at_least: int) -> int:
-    """How many predictions are stored, once there are enough."""
+    """Wait for this many stored predictions, and return their number."""
     async with asyncio.timeout(20):
         while (count := int(stack.sql("SELECT count(*) FROM metrics.prediction"))) < at_least:
             await asyncio.sleep(0.2)
     return count
 
 
-async def test_a_restored_backup__holds_every_prediction_once(stack: Stack, tmp_path: Path) -> None:
+async def test_restored_backup__contains_every_prediction_once(stack: Stack, tmp_path: Path) -> None:
     dump, restore = documented.blocks("Backup and restore")
     before = int(stack.sql("SELECT count(*) FROM metrics.prediction"))
     await predict(stack, 20)
@@ -43,12 +43,12 @@ async def test_a_restored_backup__holds_every_prediction_once(stack: Stack, tmp_
     assert stack.sql("SELECT count(*) - count(DISTINCT event_id) FROM metrics.prediction") == "0"
 
 
-def test_the_database__is_closed_to_other_roles_also_after_a_restore(stack: Stack) -> None:
+def test_database__is_closed_to_other_roles_after_a_restore(stack: Stack) -> None:
     assert stack.sql("SELECT has_database_privilege('public', 'sluice', 'connect')") == "f"
     assert stack.sql("SELECT has_database_privilege('sluice', 'sluice', 'connect')") == "t"
 
 
-def test_the_password_file_of_pgadmin__opens_the_database(stack: Stack) -> None:
+def test_password_file_of_pgadmin__opens_the_database(stack: Stack) -> None:
     passfile = "umask 077; cat >/tmp/passfile; PGPASSFILE=/tmp/passfile"
     ask = f"{passfile} psql -Xw -h postgres -U sluice -d sluice -Atc 'SELECT current_user'"
     (postgres,) = stack.containers("postgres")
@@ -56,9 +56,7 @@ def test_the_password_file_of_pgadmin__opens_the_database(stack: Stack) -> None:
     assert run("sh", "-c", command).strip() == "sluice"
 
 
-async def test_an_upgrade__fails_no_request_while_old_and_new_serve_side_by_side(
-    stack: Stack, tmp_path: Path, say: Callable[[str], None]
-) -> None:
+async def test_upgrade__fails_no_request(stack: Stack, tmp_path: Path, say: Callable[[str], None]) -> None:
     _, migrations, others, edge = documented.blocks("Upgrade while serving")
     run("make", "images", "TAG=next", "VERSION=next", environment={"SECRETS": str(stack.secrets)}, folder=ROOT)
     stack.tag = "next"
@@ -84,7 +82,7 @@ async def test_an_upgrade__fails_no_request_while_old_and_new_serve_side_by_side
 
 
 async def replace_edge(stack: Stack, script: str, load: Load, old: set[str]) -> None:
-    """Runs the documented commands; at the line about the load balancer it is moved, and serves for a while."""
+    """Run the documented commands, and move the load to the new edge where they mention the load balancer."""
     begin, _, end = script.replace("8000-8001", stack.published_range).partition("docker compose ps edge")
     wait = "docker compose ps --quiet edge; read -r moved; :"
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Several replicas of every service: the exact limit, the shared load, and restarts that no client notices."""
+"""Several replicas of every service: exact limits, shared load, and scaling and restarts without failed requests."""
 
 import asyncio
 import re
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import aiohttp
 from compose.load import Load, causes
-from compose.stack import Stack
+from compose.stack import ROOT, Stack, run
 
 
-async def test_two_edges__still_admit_exactly_sixty(pairs: Stack) -> None:
+async def test_two_edges__admit_exactly_sixty(pairs: Stack) -> None:
     first, second = pairs.urls
     headers = {"X-Forwarded-For": "198.51.100.60"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -21,7 +21,7 @@ async def test_two_edges__still_admit_exactly_sixty(pairs: Stack) -> None:
 
 
 async def exact(session: aiohttp.ClientSession, url: str) -> None:
-    """Wait until the store decides for this edge: on a busy machine one starts without it, and decides alone."""
+    """Wait until this edge uses PostgreSQL: on a busy machine one may start with local limits."""
     async with asyncio.timeout(60):
         while True:
             async with session.get(f"{url}/health") as response:
@@ -56,6 +56,24 @@ def texts_scored(stack: Stack) -> list[float]:
     ]
 
 
+async def test_scaling_inference__leaves_the_others_untouched(stack: Stack, say: Callable[[str], None]) -> None:
+    """The images are built again first, as `make up` does: their ids must not change."""
+    others = {name: stack.containers(name) for name in ("edge", "metrics", "analyst")}
+    load = Load(stack.urls)
+    running = asyncio.create_task(load.run())
+    await load.answered(50)
+    make = {**stack.environment, "COMPOSE_FILE": ""}
+    await asyncio.to_thread(run, "make", "images", environment=make, folder=ROOT)
+    await asyncio.to_thread(stack.compose, "up", "--detach", "--wait", "--scale", "inference=2")
+    stack.replicas = 0  # unequal: the next test scales again
+    await load.answered(max(50, 500 - load.statuses()[200]))
+    load.stop()
+    await running
+    say(f"scaling inference under load: {dict(load.statuses())}")
+    assert {name: stack.containers(name) for name in others} == others
+    assert len(load.outcomes) >= 500 and load.statuses().keys() == {200}, causes(stack, load)
+
+
 async def test_rolling_restart_of_every_service__fails_no_request(pairs: Stack, say: Callable[[str], None]) -> None:
     load = Load(pairs.urls, reads=True)
     running = asyncio.create_task(load.run())
@@ -65,7 +83,7 @@ async def test_rolling_restart_of_every_service__fails_no_request(pairs: Stack, 
             await asyncio.to_thread(pairs.restart, pairs.containers(service)[place])
     for container in pairs.containers("edge"):
         url = f"http://127.0.0.1:{pairs.published(container)}"
-        load.urls = [other for other in load.urls if other != url]  # as its load balancer does
+        load.urls = [other for other in load.urls if other != url]  # as a load balancer does
         await load.answered(50)
         await asyncio.to_thread(pairs.restart, container)
         load.urls = [*load.urls, f"http://127.0.0.1:{pairs.published(container)}"]

@@ -1,4 +1,4 @@
-"""TLS before the edge, by the nginx and the lines that docs/operations.md has."""
+"""TLS in front of the edge: the nginx configuration of docs/operations.md, and Caddy of the profile `tls`."""
 
 import json
 import socket
@@ -16,13 +16,13 @@ from compose.stack import Stack, docker, run
 
 NAME = "sluice.example.com"
 CERTIFICATE = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}")
-PATIENCE_S = 15
+TIMEOUT_S = 15
 SPOOFED = "203.0.113.99"
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """The documented server, on a port of its own; `certificate` is what its clients trust."""
+    """A TLS server and the certificate that clients trust."""
 
     port: int
     certificate: Path
@@ -30,7 +30,7 @@ class Proxy:
     @contextmanager
     def ask(self, method: str, path: str, body: str | None = None, **headers: str) -> Iterator[HTTPResponse]:
         trusted = ssl.create_default_context(cafile=str(self.certificate))
-        with closing(HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=trusted)) as connection:
+        with closing(HTTPSConnection("127.0.0.1", self.port, timeout=TIMEOUT_S, context=trusted)) as connection:
             connection.request(method, path, body, headers)
             with connection.getresponse() as response:
                 yield response
@@ -38,7 +38,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(stack: Stack, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Proxy]:
-    """nginx beside Docker, before an edge that believes the documented address alone."""
+    """Run nginx on the host, in front of an edge that trusts only the documented address."""
     port = free_port()
     certificates = tmp_path / "certificates"
     certificates.mkdir()
@@ -63,23 +63,22 @@ def proxy(stack: Stack, tmp_path: Path, free_port: Callable[[], int]) -> Iterato
         stack.compose("up", "--detach", "--wait", "--no-deps", "edge")
 
 
-def test_tls__ends_at_the_documented_nginx(stack: Stack, proxy: Proxy) -> None:
+def test_nginx__terminates_tls_and_replaces_the_client_address(stack: Stack, proxy: Proxy) -> None:
     headers = {"X-Forwarded-For": SPOOFED, "Content-Type": "application/json"}
     with proxy.ask("POST", "/predict", '{"text": "A thoughtful, moving film."}', **headers) as response:
         assert json.load(response)["label"] == "POSITIVE"
-    # What the client said of itself is replaced by what nginx saw.
     assert (used(stack, SPOOFED), used(stack, "127.0.0.1")) == (0, 1)
 
 
-def test_the_live_stream__is_not_held_back(proxy: Proxy) -> None:
+def test_live_stream__is_not_buffered_by_nginx(proxy: Proxy) -> None:
     with proxy.ask("GET", "/metrics/stream") as response:
-        lines = [response.readline() for _ in range(8)]  # each within PATIENCE_S, while the stream goes on
+        lines = [response.readline() for _ in range(8)]  # each within TIMEOUT_S, while the stream goes on
     assert [line for line in lines if line.startswith(b"data:")]
 
 
 def wait_open(port: int) -> None:
-    """Until somebody listens there."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Wait until the port accepts connections."""
+    deadline = time.monotonic() + TIMEOUT_S
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)):
             assert time.monotonic() < deadline
@@ -87,7 +86,7 @@ def wait_open(port: int) -> None:
 
 
 def used(stack: Stack, address: str) -> int:
-    """How much of its limit a client has used, asked of the ops port."""
+    """Return how much of its limit a client has used, from the ops port."""
     url = f"http://127.0.0.1:9000/limits?policy=predict&address={address}"
     code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())"
     return int(json.loads(stack.python(stack.containers("edge")[0], code))["used"])

@@ -1,4 +1,4 @@
-"""PgAdmin of the profile `tools`: who knows its password finds the database there, connected without a further one."""
+"""PgAdmin of the profile `tools`: one login, and the database connects without another password."""
 
 import asyncio
 import re
@@ -10,13 +10,13 @@ import pytest
 from compose.stack import Stack, docker
 
 EMAIL = "admin@example.com"  # compose.yaml's
-TAB = 4711  # the number that a client gives its query tool
+TAB = 4711  # an arbitrary id of a query tool
 TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 @pytest.fixture(scope="module")
 def pgadmin(whole_stack: Stack) -> str:
-    """The container of a PgAdmin that has made its own database."""
+    """Start PgAdmin and return its container."""
     up = ("--profile", "tools", "up", "--detach", "--wait", "--no-recreate", "pgadmin")
     whole_stack.timed("PgAdmin", lambda: whole_stack.compose(*up))
     (container,) = whole_stack.containers("pgadmin")
@@ -25,8 +25,8 @@ def pgadmin(whole_stack: Stack) -> str:
 
 @pytest.fixture
 async def session(pgadmin: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """What a browser is to PgAdmin."""
-    jar = aiohttp.CookieJar(unsafe=True)  # unsafe: from an address without a name
+    """A browser session."""
+    jar = aiohttp.CookieJar(unsafe=True)  # unsafe: accept cookies from an IP address
     url = f"http://{docker('port', pgadmin, '5050/tcp')}"
     async with aiohttp.ClientSession(url, cookie_jar=jar, timeout=TIMEOUT) as session:
         yield session
@@ -39,7 +39,7 @@ async def text(session: aiohttp.ClientSession, path: str) -> str:
 
 
 async def log_in(session: aiohttp.ClientSession, password: str) -> str:
-    """The path of the page that a user gets then."""
+    """Log in and return the path of the resulting page."""
     token = found(r'"csrfToken": "([^"]+)"', await text(session, "/login"))
     form = {"email": EMAIL, "password": password, "csrf_token": token}
     async with session.post("/authenticate/login", data=form) as response:
@@ -48,7 +48,7 @@ async def log_in(session: aiohttp.ClientSession, password: str) -> str:
 
 
 async def call(session: aiohttp.ClientSession, method: str, path: str, body: object = None) -> Any:
-    """What PgAdmin answers its own page."""
+    """Call an endpoint of PgAdmin's user interface."""
     async with session.request(method, path, json=body) as response:
         answer = await response.json()
         assert (response.status, answer["success"]) == (200, 1), f"{path}: {answer}"
@@ -56,7 +56,7 @@ async def call(session: aiohttp.ClientSession, method: str, path: str, body: obj
 
 
 async def query(session: aiohttp.ClientSession, sql: str, where: str) -> Any:
-    """The rows, as the query tool shows them."""
+    """Run a query in the query tool and return the rows."""
     await call(session, "POST", f"/sqleditor/initialize/sqleditor/{TAB}/{where}", {"dbname": "sluice"})
     await call(session, "POST", f"/sqleditor/query_tool/start/{TAB}", {"sql": sql})
     async with asyncio.timeout(60):
@@ -71,9 +71,7 @@ def found(pattern: str, page: str) -> str:
     return match[1]
 
 
-async def test_pgadmin__connects_to_the_database_with_the_password_it_was_given(
-    stack: Stack, session: aiohttp.ClientSession
-) -> None:
+async def test_pgadmin__connects_without_another_password(stack: Stack, session: aiohttp.ClientSession) -> None:
     assert await log_in(session, stack.secret("pgadmin-password")) == "/browser/"
     token = found(r"pgAdmin\['csrf_token'\] = '([^']+)'", await text(session, "/browser/js/utils.js"))
     session.headers["X-pgA-CSRFToken"] = token
@@ -87,7 +85,7 @@ async def test_pgadmin__connects_to_the_database_with_the_password_it_was_given(
     assert await query(session, sql, f"{path}/{connected['did']}") == [["sluice", True]]
 
 
-async def test_pgadmin__lets_nobody_in_without_its_password(stack: Stack, session: aiohttp.ClientSession) -> None:
+async def test_pgadmin__rejects_a_wrong_password(stack: Stack, session: aiohttp.ClientSession) -> None:
     assert await log_in(session, stack.secret("pgadmin-password")[:-1]) == "/login"
 
 

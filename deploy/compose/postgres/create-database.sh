@@ -1,5 +1,5 @@
-# Runs once, when the cluster is new: makes the role and the database that DATABASE_URL names. The role owns its database
-# and nothing else. Sourced by the image's entrypoint.
+# Create the role and the database that DATABASE_URL names. The image's entrypoint sources this file once, in a new
+# cluster. The role owns its database and nothing else.
 url=$(cat /run/secrets/database-url)
 credentials=${url#postgresql://}
 credentials=${credentials%%@*}

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Starts Redis with its configuration on standard input: a password on the command line would show in every process list.
-# noeviction: the stream of predictions must never be dropped to make room.
-exec redis-server - <<CONFIGURATION
+# Start Valkey with its configuration on stdin, which keeps the password out of the process list.
+# noeviction: the stream of predictions must never be evicted.
+exec valkey-server - <<CONFIGURATION
 bind * -::*
 dir /data
 appendonly yes

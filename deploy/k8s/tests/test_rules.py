@@ -1,11 +1,13 @@
 """Each rule accepts the production overlay and finds the errors planted in it."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from written import Overlay
 
 from k8s_check.model import Manifests
@@ -189,3 +191,10 @@ def test_version_of_the_manifests__is_that_of_the_project(overlay: Overlay) -> N
     ]
     assert {image.partition(":")[2] for image in images} == {version}
     assert overlay[EDGE]["metadata"]["labels"]["app.kubernetes.io/version"] == version
+
+
+def test_stores_of_the_dev_overlay__have_the_versions_of_compose() -> None:
+    compose = yaml.safe_load((ROOT / "deploy/compose/compose.yaml").read_text())
+    stores = (ROOT / "deploy/k8s/overlays/dev/stores.yaml").read_text()
+    images = re.findall(r"image: (\S+)", stores)
+    assert images == [compose["x-postgres-image"], compose["x-redis-image"]]
