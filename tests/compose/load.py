@@ -48,7 +48,7 @@ class Load:
         return {request_id for request_id, status in self.outcomes.items() if status == 200}
 
     async def _client(self, random_: random.Random) -> None:
-        # A new connection for each request, so that a removed replica gets no more of them.
+        # A new connection for each request, so that a removed replica gets none.
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
             while not self._stopped:
                 address = f"203.{random_.randrange(256)}.{random_.randrange(256)}.{random_.randrange(1, 255)}"
