@@ -43,6 +43,19 @@ def notice(episode: Episode) -> str:
     )
 
 
+def alertmanager_request(body: str) -> str:
+    """Return a notification as the body of Alertmanager's own API, `POST /api/v2/alerts`.
+
+    Firing alerts have no end, so Alertmanager applies its `resolve_timeout` to them.
+    """
+    fields = ("labels", "annotations", "startsAt", "endsAt")
+    alerts = [{name: alert[name] for name in fields} for alert in json.loads(body)["alerts"]]
+    for alert in alerts:
+        if alert["endsAt"] == _NEVER:
+            del alert["endsAt"]
+    return json.dumps(alerts)
+
+
 def _annotations(episode: Episode) -> dict[str, str]:
     rule = episode.rule
     side, limit = ("above", rule.above) if rule.above is not None else ("below", rule.below)

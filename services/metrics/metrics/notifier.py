@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
 from metrics.errors import StoreUnavailable
+from metrics.notices import alertmanager_request
 from metrics.outbox import Outbox, Waiting
 from metrics.telemetry import AlertMetrics
 from metrics.windows import SECOND
@@ -15,6 +17,7 @@ from metrics.windows import SECOND
 log = structlog.get_logger()
 
 KEEP_S: Final = 86_400.0
+ALERTMANAGER_PATH: Final = "/api/v2/alerts"
 _POLL_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
 _DOUBLINGS: Final = 6  # are more than that; of a thousand, as a day without a receiver has, no float holds the power
@@ -37,6 +40,7 @@ class Notifier:
         self._session = session
         self._metrics = metrics
         self._url = url
+        self._is_alertmanager = urlsplit(url).path.endswith(ALERTMANAGER_PATH)
         self._timeout_s = timeout_s
         self._now = now
         self._is_refused = False
@@ -84,7 +88,9 @@ class Notifier:
         return reason is None
 
     async def _post(self, body: str) -> str | None:
-        """None, or why it was not taken."""
+        """Return None, or the reason for a failed delivery."""
+        if self._is_alertmanager:
+            body = alertmanager_request(body)
         try:
             async with asyncio.timeout(self._timeout_s):
                 async with self._session.post(

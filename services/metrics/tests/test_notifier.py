@@ -29,7 +29,7 @@ class Receiver:
         self.clock = clock
         self.status = 200
         self.takes_s = 0.0
-        self.taken: list[dict[str, Any]] = []
+        self.taken: list[Any] = []
         self.asked = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -49,6 +49,7 @@ def receiver(clock: Any) -> Receiver:
 async def url(receiver: Receiver) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/hook", receiver.answer)
+    app.router.add_post("/api/v2/alerts", receiver.answer)
     async with TestServer(app) as server:
         yield str(server.make_url("/hook"))
 
@@ -96,6 +97,17 @@ async def test_notification__has_the_shape_of_alertmanager(
     assert first["alerts"][0]["endsAt"] == "0001-01-01T00:00:00Z"
     assert first["alerts"][0]["startsAt"] == second["alerts"][0]["startsAt"]
     assert second["alerts"][0]["endsAt"].endswith("Z")
+
+
+async def test_alertmanager__gets_the_body_of_its_own_api(
+    notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, url: str
+) -> None:
+    await queued("firing", "resolved")
+    assert await notifier(url.replace("/hook", "/api/v2/alerts")).send_due() == 2
+    [firing], [resolved] = receiver.taken
+    assert firing.keys() == {"labels", "annotations", "startsAt"}
+    assert firing["labels"] == resolved["labels"] and firing["labels"]["alertname"] == "slow"
+    assert resolved["endsAt"] >= resolved["startsAt"] == firing["startsAt"]
 
 
 async def test_replicas__send_each_notification_once(
