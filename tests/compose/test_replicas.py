@@ -62,8 +62,8 @@ async def test_scaling_inference__leaves_the_others_untouched(stack: Stack, say:
     load = Load(stack.urls)
     running = asyncio.create_task(load.run())
     await load.answered(50)
-    make = {**stack.environment, "COMPOSE_FILE": ""}
-    await asyncio.to_thread(run, "make", "images", environment=make, folder=ROOT)
+    secrets = {"SECRETS": str(stack.secrets)}  # the environment of the first build: the project's name is in the labels
+    await asyncio.to_thread(run, "make", "images", environment=secrets, folder=ROOT)
     await asyncio.to_thread(stack.compose, "up", "--detach", "--wait", "--scale", "inference=2")
     stack.replicas = 0  # unequal: the next test scales again
     await load.answered(max(50, 500 - load.statuses()[200]))
