@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient
 from redis.asyncio import Redis
 
 from common.contracts.events import EVENT_FIELD, STREAM
+from common.http.server import Runner
 from common.service import Service, create_runner
 from inference.app import create_service
 from inference.engine import Encoded, ModelCard
@@ -196,7 +196,7 @@ class _Server(BaseTestServer):
         super().__init__()
         self._service = service
 
-    async def _make_runner(self, **_: Any) -> web.AppRunner:
+    async def _make_runner(self, **_: Any) -> Runner:
         return create_runner(self._service)
 
 
