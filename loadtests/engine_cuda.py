@@ -24,9 +24,9 @@ import tokenizers
 import torch
 import transformers
 
-from inference.engine import Encoded
-from inference.torch_engine import TorchEngine
-from inference.torch_models import Loaded, load
+from inference.engines.base import Encoded
+from inference.engines.torch.engine import TorchEngine
+from inference.engines.torch.models import Loaded, load
 
 BATCHES: Final = (1, 8, 32, 128, 512)
 TOKENS: Final = range(20, 33)  # of the texts that the pass alone is measured with

@@ -12,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-from inference import bundle
-from inference.cores import usable_cores
-from inference.onnx_engine import OnnxEngine
+from inference.engines.cores import usable_cores
+from inference.engines.onnx import OnnxEngine
+from inference.models import bundle
 
 
 def main() -> None:

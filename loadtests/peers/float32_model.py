@@ -12,7 +12,7 @@ from training.weights import encoder_folder, merge
 
 
 def main(out: Path) -> None:
-    package = Path("inference")
+    package = Path("inference") / "models"
     encoder, adapter = encoder_folder(), package / "adapter"
     lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     labels = json.loads((package / "bundled" / "card.json").read_text(encoding="utf-8"))["labels"]

@@ -15,7 +15,7 @@ from typing import Final
 from peers.install import MODEL, ROOT, python_of
 
 START_S: Final = 120.0
-BUNDLED: Final = ROOT / "services" / "inference" / "inference" / "bundled"
+BUNDLED: Final = ROOT / "services" / "inference" / "inference" / "models" / "bundled"
 NO_SPINNING: Final = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false"}
 NO_TELEMETRY: Final = {"ORT_DISABLE_TELEMETRY": "1"}  # of ONNX Runtime, for those that load it by themselves
 

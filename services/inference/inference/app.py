@@ -23,19 +23,19 @@ from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.redis import create_client
-from inference import api, huggingface, oip
-from inference.admission import Limits
-from inference.answering import Answering
-from inference.batcher import Batcher, Sizes
-from inference.calls import ANSWERING, CLIENT_HASHER, ERRORS, READINESS
-from inference.engine import ModelError
-from inference.gate import gate
-from inference.instruments import Instruments
-from inference.loading import Plan, plan
-from inference.recording import Records, require_recordable
-from inference.scoring import Scorer
+from inference.api import huggingface, native, open_inference
+from inference.api.common import ANSWERING, CLIENT_HASHER, ERRORS, READINESS
+from inference.api.load_shedding import gate
+from inference.batching.admission import Limits
+from inference.batching.batcher import Batcher, BatchingConfig
+from inference.batching.worker import WorkerEvent
+from inference.engines.base import ModelError
+from inference.engines.factory import EngineSpec, select_engine
+from inference.metrics import InferenceMetrics
+from inference.prediction.predictor import Predictor
+from inference.prediction.recorder import PredictionRecorder, require_recordable
+from inference.prediction.service import PredictionService
 from inference.settings import InferenceSettings
-from inference.workers import WorkerEvent
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ SWITCH_S: Final = 0.0005
 WATCH_S: Final = 1.0
 
 
-def create_service(settings: InferenceSettings, given: Plan | None = None) -> Service:
+def create_service(settings: InferenceSettings, given: EngineSpec | None = None) -> Service:
     """The service, not yet listening. Its model is loaded and warmed at start-up, before the service port opens.
 
     `given` replaces the engine that the settings name.
@@ -56,7 +56,7 @@ def create_service(settings: InferenceSettings, given: Plan | None = None) -> Se
     app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
     app.cleanup_ctx.append(_resources(settings, registry, readiness, fatal, given))
     app[READINESS] = readiness
-    for protocol in (api, huggingface, oip):
+    for protocol in (native, huggingface, open_inference):
         protocol.add_routes(app)
     add_openapi(
         app,
@@ -80,22 +80,22 @@ def _resources(
     registry: CollectorRegistry,
     readiness: Readiness,
     fatal: asyncio.Event,
-    given: Plan | None,
+    given: EngineSpec | None,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(_short_turns())
-            instruments = Instruments(registry)
+            instruments = InferenceMetrics(registry)
             pipe = await stack.enter_async_context(_event_pipe(settings, registry))
             batcher = await stack.enter_async_context(_batcher(settings, instruments, fatal, given))
-            scorer = Scorer(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
+            scorer = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
             instruments.watch(batcher, scorer)
-            records = Records(
+            records = PredictionRecorder(
                 pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
             await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
-            app[ANSWERING] = Answering(scorer, records, instruments, time.monotonic)
+            app[ANSWERING] = PredictionService(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
 
@@ -132,12 +132,12 @@ async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) 
 
 @asynccontextmanager
 async def _batcher(
-    settings: InferenceSettings, instruments: Instruments, fatal: asyncio.Event, given: Plan | None
+    settings: InferenceSettings, instruments: InferenceMetrics, fatal: asyncio.Event, given: EngineSpec | None
 ) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
     with _start_errors():
         chosen = given or await _plan(settings)
-        sizes = Sizes(
+        sizes = BatchingConfig(
             workers=settings.inference_workers or chosen.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
             limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
@@ -179,9 +179,11 @@ def _start_errors() -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-async def _plan(settings: InferenceSettings) -> Plan:
+async def _plan(settings: InferenceSettings) -> EngineSpec:
     """Off the loop: it reads files, and may import torch."""
-    return await asyncio.to_thread(plan, settings.inference_engine, settings.inference_model, settings.inference_device)
+    return await asyncio.to_thread(
+        select_engine, settings.inference_engine, settings.inference_model, settings.inference_device
+    )
 
 
 def _model_check(batcher: Batcher) -> Check:

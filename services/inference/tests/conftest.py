@@ -17,10 +17,10 @@ from common.contracts.events import EVENT_FIELD, STREAM
 from common.http.server import Runner
 from common.service import Service, create_runner
 from inference.app import create_service
-from inference.engine import Encoded, ModelCard
-from inference.loading import Plan
+from inference.engines.base import Encoded, ModelCard
+from inference.engines.factory import EngineSpec
+from inference.engines.thread import ThreadClient
 from inference.settings import InferenceSettings
-from inference.thread_host import ThreadHost
 
 CARD: Final = ModelCard("fake", "r1", ("NEGATIVE", "POSITIVE"), 64, "fake", "cpu", known_weaknesses=("irony",))
 _WORDS: Final = {"good": 1, "bad": 2, "poison": 3, "killer": 4}
@@ -52,13 +52,13 @@ class Stage:
             raise RuntimeError("no device")
         return FakeEngine(self)
 
-    async def host(self) -> ThreadHost:
+    async def host(self) -> ThreadClient:
         """The scripted engine in threads, as a service would have it."""
-        return await ThreadHost.start(self.make)
+        return await ThreadClient.start(self.make)
 
     @property
-    def plan(self) -> Plan:
-        return Plan(self.host, workers=1, max_batch_tokens=64)
+    def plan(self) -> EngineSpec:
+        return EngineSpec(self.host, workers=1, max_batch_tokens=64)
 
     def hold(self) -> None:
         """From now on `score` waits until `release`."""

@@ -11,10 +11,10 @@ import pytest
 from common.runtime.settings import SettingsError, StartError, load
 from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
-from inference.engine import ModelMissing
-from inference.loading import Plan
+from inference.batching.worker import Restarts
+from inference.engines.base import ModelMissing
+from inference.engines.factory import EngineSpec
 from inference.settings import InferenceSettings
-from inference.workers import Restarts
 from launcher.testing import until_ready
 
 
@@ -42,7 +42,7 @@ async def test_model_that_is_missing__stops_the_start_with_its_message(settings:
     def missing() -> Any:
         raise ModelMissing("no model in /nowhere: set INFERENCE_MODEL")
 
-    service = create_service(InferenceSettings(**settings), Plan(missing, 1, 64))
+    service = create_service(InferenceSettings(**settings), EngineSpec(missing, 1, 64))
     with pytest.raises(StartError, match="set INFERENCE_MODEL"):
         await serve(service)
 

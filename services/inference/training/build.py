@@ -16,19 +16,19 @@ import numpy as np
 import onnx
 from tokenizers import Tokenizer
 
-from inference.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
-from inference.engine import ModelCard, ModelError, softmax
-from inference.recording import require_recordable
-from inference.runtime import onnxruntime
-from inference.tokens import tokenizer_for
+from inference.engines.base import ModelCard, ModelError, softmax
+from inference.engines.runtime import onnxruntime
+from inference.engines.tokenizer import tokenizer_for
+from inference.models.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
+from inference.prediction.recorder import require_recordable
 from training.evaluate import Quality, quality
-from training.gate import Comparison, GateRefused, compare, read_rows, require
 from training.graph import TAP, ClassifierGraph
+from training.quality_gate import Comparison, GateRefused, compare, read_rows, require
 from training.quantise import Range, merge_ranges, quantise_linears
 from training.weights import Classifier, encoder_folder, merged_classifier
 
 HERE = Path(__file__).parent
-ADAPTER = HERE.parent / "inference" / "adapter"
+ADAPTER = HERE.parent / "inference" / "models" / "adapter"
 CARD_FACTS = HERE / "card.json"
 SENTENCES = HERE / "sentences.txt"
 LOGIT_DIGITS = 4

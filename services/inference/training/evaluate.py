@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference import bundle
-from inference.engine import Engine
-from inference.onnx_engine import OnnxEngine
-from training.gate import read_rows
+from inference.engines.base import Engine
+from inference.engines.onnx import OnnxEngine
+from inference.models import bundle
+from training.quality_gate import read_rows
 
 BINS = 15
 BATCH = 32
@@ -93,7 +93,7 @@ def _open(name: str) -> Engine:
         loaded = bundle.load(bundle.BUNDLED if model == "bundled" else Path(model))
         return OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
     if kind == "torch":
-        from inference.torch_engine import TorchEngine  # torch is an extra
+        from inference.engines.torch.engine import TorchEngine  # torch is an extra
 
         return TorchEngine(model)
     raise SystemExit(f"{name}: expected onnx:MODEL or torch:MODEL")

@@ -17,9 +17,9 @@ from peft import LoraConfig, TaskType, get_peft_model
 from tokenizers import Encoding, Tokenizer
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
-from inference.tokens import tokenizer_for
+from inference.engines.tokenizer import tokenizer_for
 from training.evaluate import Quality, quality
-from training.gate import Row, read_rows
+from training.quality_gate import Row, read_rows
 from training.weights import encoder_folder
 
 # Every linear layer; full fine-tuning of the same encoder scored no better.

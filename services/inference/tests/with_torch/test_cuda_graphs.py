@@ -16,7 +16,7 @@ ROUNDING = 5e-3
 
 
 def _open(source: Path, device: str) -> Any:
-    from inference.torch_engine import TorchEngine
+    from inference.engines.torch.engine import TorchEngine
 
     return TorchEngine(str(source), device=device)
 
@@ -25,12 +25,12 @@ def _forward(source: Path, model: Any = None) -> Any:
     """A forward pass with a small grid, none of it recorded yet."""
     import torch
 
-    from inference.buckets import Grid
-    from inference.cuda_graphs import CudaForward
-    from inference.torch_models import load
+    from inference.engines.torch.cuda_graphs import CudaForward
+    from inference.engines.torch.models import load
+    from inference.engines.torch.shapes import ShapeGrid
 
     loaded = load(str(source))
-    grid = Grid(loaded.card.max_tokens, 256)
+    grid = ShapeGrid(loaded.card.max_tokens, 256)
     return CudaForward(model or loaded.model, torch.device("cuda"), grid, len(loaded.card.labels), loaded.pad_id, False)
 
 
@@ -116,7 +116,7 @@ def test_model_that_looks_at_its_data__is_run_without_graphs(classifier: Path, l
 
 
 def test_closed__lets_go_of_the_model(classifier: Path) -> None:
-    from inference.torch_models import load
+    from inference.engines.torch.models import load
 
     model = load(str(classifier)).model
     kept = weakref.ref(model)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from inference import bundle
-from inference.engine import ModelError, softmax
+from inference.engines.base import ModelError, softmax
+from inference.models import bundle
 
 pytestmark = pytest.mark.torch
 
@@ -24,7 +24,7 @@ TEXTS = (
 
 
 def _open(source: str, **options: Any) -> Any:
-    from inference.torch_engine import TorchEngine
+    from inference.engines.torch.engine import TorchEngine
 
     return TorchEngine(source, device="cpu", **options)
 
@@ -134,7 +134,7 @@ def test_scores__add_up_to_one(engine: Any) -> None:
 def test_gpu_asked_for_where_there_is_none__is_refused(classifier: Path) -> None:
     import torch
 
-    from inference.torch_engine import TorchEngine
+    from inference.engines.torch.engine import TorchEngine
 
     assert not torch.cuda.is_available(), "run this where there is no GPU"
     with pytest.raises(ModelError, match="no CUDA GPU"):
@@ -142,7 +142,7 @@ def test_gpu_asked_for_where_there_is_none__is_refused(classifier: Path) -> None
 
 
 def test_unknown_device__is_refused(classifier: Path) -> None:
-    from inference.torch_engine import TorchEngine
+    from inference.engines.torch.engine import TorchEngine
 
     with pytest.raises(ModelError, match="cpu or cuda"):
         TorchEngine(str(classifier), device="mps")
@@ -184,8 +184,8 @@ def test_model_that_reads_the_last_token__finds_it_before_the_padding(classifier
 
 
 def test_scores_that_are_not_numbers__are_drift() -> None:
-    from inference.engine import ModelDrift
-    from inference.torch_engine import check_drift
+    from inference.engines.base import ModelDrift
+    from inference.engines.torch.engine import check_drift
 
     with pytest.raises(ModelDrift):
         check_drift([(0.5, 0.5)], [(float("nan"), float("nan"))])

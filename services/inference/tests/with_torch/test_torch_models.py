@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from inference import bundle
-from inference.engine import ModelMalformed, ModelMissing, ModelTampered
+from inference.engines.base import ModelMalformed, ModelMissing, ModelTampered
+from inference.models import bundle
 
 pytestmark = pytest.mark.torch
 
 
 def _load(source: str, **options: Any) -> Any:
-    from inference.torch_models import load
+    from inference.engines.torch.models import load
 
     return load(source, **options)
 
@@ -35,7 +35,7 @@ def test_bundled_model_without_its_adapter__is_missing(tmp_path: Path) -> None:
 
 
 def test_adapter_with_other_bytes__is_refused(tmp_path: Path) -> None:
-    from inference.torch_models import ADAPTER
+    from inference.engines.torch.models import ADAPTER
 
     shutil.copytree(ADAPTER, tmp_path / "adapter")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"

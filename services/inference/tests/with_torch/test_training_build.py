@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from training.evaluate import Quality
-from training.gate import Comparison, GateRefused
+from training.quality_gate import Comparison, GateRefused
 
-from inference import bundle
-from inference.onnx_engine import OnnxEngine
+from inference.engines.onnx import OnnxEngine
+from inference.models import bundle
 
 pytestmark = pytest.mark.torch
 
@@ -44,7 +44,7 @@ def sentences(words: Any) -> list[str]:
 
 @pytest.fixture
 def tokenizer(classifier_folder: Path) -> Any:
-    from inference.tokens import tokenizer_for
+    from inference.engines.tokenizer import tokenizer_for
 
     return tokenizer_for(classifier_folder / "tokenizer.json", LIMIT)
 
@@ -166,7 +166,7 @@ def test_model_that_was_there__is_replaced_by_the_new_one(classifier_folder: Pat
 def test_merging_in_numpy__gives_what_peft_gives() -> None:
     from training.weights import encoder_folder, merged_classifier
 
-    from inference.torch_models import ADAPTER, load
+    from inference.engines.torch.models import ADAPTER, load
 
     by_hand = merged_classifier(encoder_folder(), ADAPTER)
     by_peft = load("bundled").model.state_dict()
@@ -178,7 +178,7 @@ def test_merging_in_numpy__gives_what_peft_gives() -> None:
 def test_adapter_that_is_merged_in_another_way__is_refused(tmp_path: Path) -> None:
     from training.weights import encoder_folder, merged_classifier
 
-    from inference.torch_models import ADAPTER
+    from inference.engines.torch.models import ADAPTER
 
     shutil.copytree(ADAPTER, tmp_path / "adapter")
     config = tmp_path / "adapter" / "adapter_config.json"
@@ -192,7 +192,7 @@ def test_bundled_model__is_what_a_build_makes_today() -> None:
     from training.build import ADAPTER, SENTENCES, Scorer, quantised_graph
     from training.weights import encoder_folder, merged_classifier
 
-    from inference.tokens import tokenizer_for
+    from inference.engines.tokenizer import tokenizer_for
 
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     loaded = bundle.load()

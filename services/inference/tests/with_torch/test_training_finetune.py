@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training.gate import Row
+from training.quality_gate import Row
 
 pytestmark = [
     pytest.mark.torch,
@@ -28,7 +28,7 @@ def _train(classifier: Path, rate: float = 1e-2) -> Any:
     import torch
     from training.finetune import create_model, train
 
-    from inference.tokens import tokenizer_for
+    from inference.engines.tokenizer import tokenizer_for
 
     torch.manual_seed(0)
     tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from inference import bundle
-from inference.bundle import Bundle
+from inference.models import bundle
+from inference.models.bundle import Bundle
 
 pytestmark = [
     pytest.mark.torch,
@@ -39,13 +39,13 @@ def built(rows: Path, tmp_path: Path) -> Bundle:
 
 
 async def test_adapter_that_was_trained__is_built_into_a_model_that_is_served(built: Bundle) -> None:
-    from inference.process_host import ProcessHost
+    from inference.engines.client import ProcessClient
 
     assert (built.card.name, built.card.labels, built.card.max_tokens) == ("tiny", ("SAD", "GLAD"), 64)
     scores = json.loads((built.folder / bundle.CARD).read_text(encoding="utf-8"))["scores"]
     assert scores["int8_macro_f1"] == scores["int8_accuracy"] == 1.0
     assert 0 <= scores["int8_calibration_error"] < 0.5
-    host = await ProcessHost.start(built)
+    host = await ProcessClient.start(built)
     answer = await host.score(["A superb, moving film.", "A dull, lifeless film."])
     await host.close()
     glad = [row.scores[1] for row in answer.rows]

@@ -1,0 +1,66 @@
+"""Tests of the choice of engine; the choice of torch is tested where torch is not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inference.engines.base import ModelError, ModelMissing
+from inference.engines.cores import usable_cores
+from inference.engines.factory import Device, EngineName, Torch, select_engine
+from inference.models import bundle
+
+
+def absent() -> Torch:
+    return Torch(is_installed=False, has_gpu=False)
+
+
+def not_asked() -> Torch:
+    raise AssertionError("importing torch takes seconds, and nobody asked for it")
+
+
+async def test_bundled_model__is_served_on_every_core_and_checks_itself() -> None:
+    chosen = select_engine("auto", "bundled", "auto", absent)
+    host = await chosen.create()
+    assert (host.card.engine, host.card.device) == ("onnx", "cpu")
+    assert chosen.workers == usable_cores()
+    await host.close()
+
+
+@pytest.mark.parametrize(("engine", "device"), [("onnx", "auto"), ("onnx", "cpu"), ("auto", "cpu")])
+def test_cpu__never_imports_torch(engine: EngineName, device: Device) -> None:
+    select_engine(engine, "bundled", device, not_asked)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "device"),
+    [
+        ("torch", "bundled", "auto"),
+        ("auto", "bundled", "cuda"),
+        ("auto", "someone/some-model", "auto"),
+    ],
+)
+def test_torch_needed_but_not_installed__names_the_cure(engine: EngineName, model: str, device: Device) -> None:
+    with pytest.raises(ModelError, match=r"pip install 'sluice-inference\[torch\]'"):
+        select_engine(engine, model, device, absent)
+
+
+def test_onnx_on_a_gpu__names_the_cure() -> None:
+    with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
+        select_engine("onnx", "bundled", "cuda")
+
+
+def test_built_folder__is_served_on_the_cpu_though_there_is_a_gpu(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.BUNDLED, tmp_path / "built")
+
+    def has_gpu() -> Torch:
+        return Torch(is_installed=True, has_gpu=True)
+
+    assert select_engine("auto", str(folder), "auto", has_gpu).workers == usable_cores()
+    with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
+        select_engine("auto", str(folder), "cuda", has_gpu)
+
+
+def test_folder_that_is_not_there__is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="nowhere"):
+        select_engine("onnx", str(tmp_path / "nowhere"), "cpu")

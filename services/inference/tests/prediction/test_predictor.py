@@ -1,0 +1,163 @@
+"""Tests of the way from texts to predictions: the cache, shared jobs, deadlines and callers who leave."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from inference.batching.admission import Limits
+from inference.batching.batcher import Batcher, BatchingConfig
+from inference.batching.jobs import DeadlineExceeded, Overloaded, ScoringFailed
+from inference.prediction.predictor import Prediction, Predictor
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(stage: Any) -> AsyncIterator[Start]:
+    """Call it for a scorer on the scripted engine."""
+    async with AsyncExitStack() as closing:
+
+        async def started(cache_bytes: int = 1 << 20, max_wait_s: float = 60.0) -> Predictor:
+            batcher = Batcher(stage.host, BatchingConfig(1, 64, Limits(1 << 20, max_wait_s)), time.monotonic)
+            closing.push_async_callback(batcher.close)
+            closing.callback(stage.release)
+            card = await batcher.start()
+            stage.is_warm = True
+            return Predictor(batcher, card, cache_bytes, time.monotonic)
+
+        yield started
+
+
+def score(scorer: Predictor, *texts: str, within_s: float = 30.0) -> asyncio.Task[Any]:
+    return asyncio.create_task(scorer.score(texts, time.monotonic() + within_s))
+
+
+def scored_texts(stage: Any) -> int:
+    return sum(len(batch) for batch in stage.batches)
+
+
+async def test_prediction__has_the_best_label_its_margin_and_all_scores(start: Start) -> None:
+    [prediction] = await score(await start(), "bad bad film")
+    assert (prediction.label, prediction.score, prediction.margin) == ("NEGATIVE", 0.75, 0.5)
+    assert prediction.scores == {"NEGATIVE": 0.75, "POSITIVE": 0.25}
+    assert (prediction.tokens, prediction.truncated, prediction.cached, prediction.shared) == (4, False, False, False)
+
+
+async def test_text_scored_before__comes_from_the_cache(start: Start, stage: Any) -> None:
+    scorer = await start()
+    [first] = await score(scorer, "good")
+    [again] = await score(scorer, "good")
+    assert (first.cached, again.cached, again.score) == (False, True, first.score)
+    assert (again.queue_s, again.compute_s) == (0.0, 0.0)
+    assert scored_texts(stage) == 1
+
+
+async def test_retry_after__is_for_what_needs_room_alone(start: Start, stage: Any) -> None:
+    scorer = await start(max_wait_s=1e-9)
+    await score(scorer, "known")
+    stage.hold()
+    scoring = score(scorer, "on its way")
+    await stage.entered(2)
+    deadline_s = time.monotonic() + 30.0
+    assert scorer.retry_after_s(["known", "on its way"], deadline_s) is None
+    assert scorer.retry_after_s(["known", "new"], deadline_s) is not None
+    stage.release()
+    await scoring
+
+
+async def test_no_cache__scores_every_text(start: Start, stage: Any) -> None:
+    scorer = await start(cache_bytes=0)
+    await asyncio.gather(score(scorer, "good", "good"), score(scorer, "good"))
+    assert scored_texts(stage) == 3
+
+
+async def test_same_text_at_once__is_scored_once(start: Start, stage: Any) -> None:
+    scorer = await start()
+    stage.hold()
+    tasks = [score(scorer, "good", "good") for _ in range(5)]
+    await stage.entered()
+    stage.release()
+    answers = [answer for answers in await asyncio.gather(*tasks) for answer in answers]
+    assert scored_texts(stage) == 1
+    assert sorted(answer.shared for answer in answers) == [False] * 2 + [True] * 8
+
+
+async def test_first_caller_leaves__those_who_joined_are_answered(start: Start, stage: Any) -> None:
+    scorer = await start()
+    stage.hold()
+    blocking = score(scorer, "something else")
+    await stage.entered()
+    leaver, stayer = score(scorer, "good"), score(scorer, "good")
+    await asyncio.sleep(0)
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    stage.release()
+    assert isinstance((await stayer)[0], Prediction)
+    await blocking
+
+
+async def test_all_callers_leave__the_text_is_not_scored(start: Start, stage: Any) -> None:
+    scorer = await start()
+    stage.hold()
+    blocking = score(scorer, "something else")
+    await stage.entered()
+    leavers = [score(scorer, "good"), score(scorer, "good")]
+    await asyncio.sleep(0)
+    for task in leavers:
+        task.cancel()
+    await asyncio.wait(leavers)
+    stage.release()
+    await blocking
+    assert isinstance((await score(scorer, "good"))[0], Prediction)
+    assert scored_texts(stage) == 2
+
+
+async def test_late_answer__raises_for_the_caller_with_less_time_only(start: Start, stage: Any) -> None:
+    scorer = await start()
+    stage.hold()
+    patient = score(scorer, "good")
+    await stage.entered()
+    with pytest.raises(DeadlineExceeded):
+        await score(scorer, "good", within_s=0.01)
+    stage.release()
+    assert isinstance((await patient)[0], Prediction)
+
+
+async def test_caller_with_more_time_joins__the_job_outlives_the_first_deadline(start: Start, stage: Any) -> None:
+    scorer = await start()
+    stage.hold()
+    blocking = score(scorer, "something else")
+    await stage.entered()
+    hasty, patient = score(scorer, "good", within_s=0.02), score(scorer, "good", within_s=30.0)
+    with pytest.raises(DeadlineExceeded):
+        await hasty
+    stage.release()
+    assert isinstance((await patient)[0], Prediction)
+    await blocking
+
+
+async def test_refused_list__lets_go_of_what_it_joined(start: Start, stage: Any) -> None:
+    scorer = await start(max_wait_s=1e-9)
+    stage.hold()
+    first = score(scorer, "good")
+    await stage.entered()
+    with pytest.raises(Overloaded):
+        await score(scorer, "good", "bad")
+    first.cancel()
+    await asyncio.wait([first])
+    stage.release()
+    [answer] = await score(scorer, "good")
+    assert not answer.cached
+
+
+async def test_failed_text__is_not_cached(start: Start, stage: Any) -> None:
+    scorer = await start()
+    for _ in range(2):
+        failed, fine = await score(scorer, "poison", "good")
+        assert isinstance(failed, ScoringFailed)
+        assert isinstance(fine, Prediction)
+    assert len(scorer.cache) == 1

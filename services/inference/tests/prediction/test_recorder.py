@@ -1,0 +1,125 @@
+"""Tests of what goes on record."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from common.contracts.events import CounterEvent, PredictionEvent
+from common.journal.journal import JournalFull
+from inference.batching.jobs import ScoringFailed
+from inference.engines.base import ModelCard, ModelError
+from inference.prediction.predictor import Prediction
+from inference.prediction.recorder import PredictionRecorder, RequestMetadata, require_recordable
+
+CARD: Final = ModelCard("fake", "r1", ("NEGATIVE", "POSITIVE"), 64, "fake", "cpu")
+CALLER: Final = RequestMetadata("/predict", "request-1", "ab" * 16, "hmac", 1.0, 11.0)
+PREDICTION: Final = Prediction("POSITIVE", 0.75, 0.5, {}, 4, True, queue_s=0.001, compute_s=0.005)
+
+
+class Journal:
+    """Keeps events, or is full."""
+
+    def __init__(self) -> None:
+        self.writes: list[list[Any]] = []
+        self.is_full = False
+
+    def record(self, events: Sequence[PredictionEvent | CounterEvent]) -> None:
+        if self.is_full:
+            raise JournalFull
+        self.writes.append(list(events))
+
+
+def records(journal: Journal, *, store_text: bool = False) -> PredictionRecorder:
+    return PredictionRecorder(journal.record, CARD, store_text=store_text, wall_us=lambda: 1_700_000_000_000_000)
+
+
+def test_answers_of_one_request__are_one_write() -> None:
+    journal = Journal()
+    records(journal).answered(CALLER, ["good", "poison"], [PREDICTION, ScoringFailed("ValueError")], 0.0071)
+    [[scored, failed]] = journal.writes
+    assert scored.model_dump(exclude={"id"}, exclude_defaults=True) == {
+        "at_us": 1_700_000_000_000_000,
+        "route": "/predict",
+        "outcome": "ok",
+        "request_id": "request-1",
+        "trace_id": "ab" * 16,
+        "model": "fake",
+        "revision": "r1",
+        "label": "POSITIVE",
+        "score": 0.75,
+        "margin": 0.5,
+        "truncated": True,
+        "latency_us": 7100,
+        "queue_us": 1000,
+        "compute_us": 5000,
+        "tokens": 4,
+        "characters": 4,
+        "client": "hmac",
+    }
+    assert (failed.outcome, failed.label, failed.characters) == ("error", None, 6)
+    assert scored.id != failed.id
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(("GOOD", "GOOD", "BAD"), "two labels of fake have one name: 'GOOD'"), (("a" * 65, "b"), "no event can hold")],
+)
+def test_labels_that_no_answer_or_event_can_name__are_refused(labels: tuple[str, ...], message: str) -> None:
+    require_recordable(CARD)
+    with pytest.raises(ModelError, match=message):
+        require_recordable(replace(CARD, labels=labels))
+
+
+def test_text__is_stored_only_when_asked_and_without_nul() -> None:
+    journal = Journal()
+    records(journal).answered(CALLER, ["a\0b"], [PREDICTION], 0.0)
+    records(journal, store_text=True).answered(CALLER, ["a\0b"], [PREDICTION], 0.0)
+    assert [write[0].text for write in journal.writes] == [None, "a␀b"]
+
+
+def test_full_journal__refuses_the_answer() -> None:
+    journal = Journal()
+    journal.is_full = True
+    with pytest.raises(JournalFull):
+        records(journal).answered(CALLER, ["good"], [PREDICTION], 0.0)
+
+
+def test_refusals__are_counted_into_one_event_per_route_and_outcome() -> None:
+    journal = Journal()
+    kept = records(journal)
+    for texts in (1, 64):
+        kept.refused("/predict/batch", "unavailable", texts)
+    kept.refused("/predict", "timeout", 1)
+    kept.flush()
+    kept.flush()
+    [events] = journal.writes
+    assert [(e.route, e.outcome, e.n, e.policy) for e in events] == [
+        ("/predict/batch", "unavailable", 65, ""),
+        ("/predict", "timeout", 1, ""),
+    ]
+
+
+def test_refusals_while_the_journal_is_full__are_written_when_it_is_not() -> None:
+    journal = Journal()
+    kept = records(journal)
+    journal.is_full = True
+    kept.refused("/predict", "unavailable", 1)
+    kept.flush()
+    kept.refused("/predict", "unavailable", 2)
+    journal.is_full = False
+    kept.flush()
+    assert [event.n for event in journal.writes[0]] == [3]
+
+
+async def test_counted_refusals__are_written_at_the_end() -> None:
+    journal = Journal()
+    kept = records(journal)
+    task = asyncio.create_task(kept.run())
+    await asyncio.sleep(0)
+    kept.refused("/predict", "unavailable", 1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [event.n for event in journal.writes[0]] == [1]
