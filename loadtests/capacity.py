@@ -23,11 +23,11 @@ from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate, started
 from launcher.valkey import Valkey
-from metrics.consumer import Consumer
-from metrics.database import Database
-from metrics.ledger import Ledger
-from metrics.stream import StreamReader
-from metrics.telemetry import IngestionMetrics
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.stream import StreamReader
+from metrics.ingest.writer import EventWriter
+from metrics.metrics import IngestionMetrics
+from metrics.storage.database import Database
 
 PORT_BASE = int(os.environ.get("SLUICE_PORT_BASE", "9500"))
 EVENTS, DECISIONS, CLIENTS = 100_000, 20_000, 2_000
@@ -74,7 +74,7 @@ async def ingestion(url: str, valkey: Valkey) -> None:
         print(f"event: {payload_bytes / EVENTS:.0f} bytes in the journal, {stream_bytes / EVENTS:.0f} bytes in Redis")
         reader = StreamReader(redis, "c", batch=5000, claim_idle_s=60, dead_letters_max=10, now=lambda: 0.0)
         metrics = IngestionMetrics(CollectorRegistry())
-        consumer = Consumer(reader, Ledger(Database(pool, 60)), metrics, retention_days=30, now=lambda: AT_S)
+        consumer = Consumer(reader, EventWriter(Database(pool, 60)), metrics, retention_days=30, now=lambda: AT_S)
         connection = await asyncpg.connect(url)
         await reader.create_group()
         before, size = await lsn(connection), await connection.fetchval("SELECT pg_database_size(current_database())")

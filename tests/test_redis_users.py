@@ -22,8 +22,8 @@ from common.runtime.settings import RedisSettings
 from common.runtime.tasks import cancel_and_wait
 from common.stores.redis import check_writable, create_client
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
-from metrics.events import DeadLetter
-from metrics.stream import StreamReader, StreamUpkeep
+from metrics.ingest.parse import DeadLetter
+from metrics.ingest.stream import StreamAdmin, StreamReader
 
 USERS = (Path(__file__).parents[1] / "deploy/redis/users.acl").read_text()
 PASSWORD = "secret"
@@ -106,16 +106,16 @@ async def ship(redis: Redis, folder: Path) -> None:
 
 async def ingest(redis: Redis) -> None:
     """What metrics does, but for the database."""
-    upkeep = StreamUpkeep(redis)
+    maintenance = StreamAdmin(redis)
     for consumer in ("gone", "here"):
         reader = StreamReader(redis, consumer, batch=1, claim_idle_s=0.001, dead_letters_max=10, now=lambda: 0.0)
         await reader.create_group()
         entries = await reader.next()
         assert len(entries) == 1
     await reader.settle(entries, [DeadLetter(entries[0], "malformed")])
-    assert (await upkeep.backlog()).entries
-    await upkeep.tidy()
-    await upkeep.check_writable()
+    assert (await maintenance.backlog()).entries
+    await maintenance.tidy()
+    await maintenance.check_writable()
     await redis.ping()
 
 

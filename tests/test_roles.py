@@ -21,10 +21,10 @@ from edge_limiter.ratelimit.batcher import Query
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.testing import migrate
-from metrics.database import Database
-from metrics.ledger import Ledger
-from metrics.partitions import Partitions
-from metrics.rollups import Rollups
+from metrics.ingest.writer import EventWriter
+from metrics.query.rollups import Rollups
+from metrics.storage.database import Database
+from metrics.storage.partitions import Partitions
 
 ROLES = (Path(__file__).parents[1] / "deploy/postgres/roles.sql").read_text()
 PACKAGES = {"edge": "edge_limiter", "metrics": "metrics", "analyst": "analyst"}
@@ -111,9 +111,9 @@ async def use_metrics(url: str) -> None:
         before = await Rollups(database).count()
         for days in (40, 0):
             at = AT - timedelta(days=days)
-            upkeep = Partitions(database, retention_days=30, ahead_days=1, now=at.timestamp)
-            assert (await upkeep.maintain()).failed == 0
-            assert (await Ledger(database).write([prediction(at.timestamp())])).predictions == 1
+            maintenance = Partitions(database, retention_days=30, ahead_days=1, now=at.timestamp)
+            assert (await maintenance.maintain()).failed == 0
+            assert (await EventWriter(database).write([prediction(at.timestamp())])).predictions == 1
         assert await Rollups(database).count() == before + 2
 
 

@@ -39,9 +39,9 @@ from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 from launcher.valkey import Valkey
-from metrics.database import Database
+from metrics.ingest.stream import StreamAdmin
 from metrics.rebuild import rebuild
-from metrics.stream import StreamUpkeep
+from metrics.storage.database import Database
 
 DUPLICATES: Final = 0.05
 TICK_S: Final = 0.02
@@ -173,8 +173,8 @@ class Chaos:
         return cut.count(b"XADD")
 
     async def _settled(self, redis: Redis) -> bool:
-        upkeep, deadline = StreamUpkeep(redis), time.monotonic() + SETTLE_S
-        while (await upkeep.backlog()).entries != 0 and time.monotonic() < deadline:  # noqa: ASYNC110  # other processes
+        maintenance, deadline = StreamAdmin(redis), time.monotonic() + SETTLE_S
+        while (await maintenance.backlog()).entries != 0 and time.monotonic() < deadline:  # noqa: ASYNC110  # other processes
             await asyncio.sleep(0.2)
         connection = await asyncpg.connect(self.postgres.url(), server_settings={"search_path": "metrics"})
         try:

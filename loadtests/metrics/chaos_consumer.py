@@ -13,11 +13,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from common.stores.postgres import create_pool
-from metrics.consumer import Consumer
-from metrics.database import Database
-from metrics.ledger import Ledger
-from metrics.stream import StreamReader, StreamUpkeep
-from metrics.telemetry import IngestionMetrics
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.stream import StreamAdmin, StreamReader
+from metrics.ingest.writer import EventWriter
+from metrics.metrics import IngestionMetrics
+from metrics.storage.database import Database
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
@@ -33,19 +33,23 @@ async def main(database_url: str, redis_url: str) -> None:
             redis, f"c{os.getpid()}", batch=5_000, claim_idle_s=2, dead_letters_max=100, now=time.monotonic
         )
         consumer = Consumer(
-            reader, Ledger(Database(pool, 5)), IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time
+            reader,
+            EventWriter(Database(pool, 5)),
+            IngestionMetrics(CollectorRegistry()),
+            retention_days=30,
+            now=time.time,
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(consumer.run())
-            tasks.create_task(tidy(StreamUpkeep(redis)))
+            tasks.create_task(tidy(StreamAdmin(redis)))
 
 
-async def tidy(upkeep: StreamUpkeep) -> None:
+async def tidy(maintenance: StreamAdmin) -> None:
     """Trim while others are killed, as the service does."""
     while True:
         await asyncio.sleep(1)
         try:
-            await upkeep.tidy()
+            await maintenance.tidy()
         except Exception as error:
             structlog.get_logger().debug("not tidied", error=type(error).__name__)
 

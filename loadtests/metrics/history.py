@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from common.contracts.aggregates import AggregateRequest
 from common.stores.postgres import create_pool
-from metrics.aggregates import Aggregates
-from metrics.database import Database
-from metrics.partitions import Partitions
+from metrics.query.aggregate import Aggregates
+from metrics.query.rollups import Rollups
+from metrics.ranges import FINE_S
 from metrics.rebuild import recompute
-from metrics.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
-from metrics.rollups import Rollups
-from metrics.windows import FINE_S
+from metrics.storage.database import Database
+from metrics.storage.partitions import Partitions
+from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)

@@ -13,11 +13,11 @@ from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
 from common.http.context import uuid7
 from common.stores.postgres import create_pool
 from launcher.valkey import Valkey
-from metrics.consumer import Consumer
-from metrics.database import Database
-from metrics.ledger import PREDICTION_COLUMNS, Ledger, prediction_row
-from metrics.stream import StreamReader
-from metrics.telemetry import IngestionMetrics
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.stream import StreamReader
+from metrics.ingest.writer import PREDICTION_COLUMNS, EventWriter, prediction_row
+from metrics.metrics import IngestionMetrics
+from metrics.storage.database import Database
 
 BATCH: Final = 5_000  # METRICS_BATCH
 _SPREAD_US: Final = 60_000_000
@@ -62,8 +62,8 @@ async def consumed(url: str, valkey: Valkey, events: Sequence[PredictionEvent]) 
         await redis.delete(STREAM)
         await fill(redis, events)
         reader = StreamReader(redis, "bench", batch=BATCH, claim_idle_s=60, dead_letters_max=10, now=time.monotonic)
-        ledger = Ledger(Database(pool, 60))
-        consumer = Consumer(reader, ledger, IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time)
+        writer = EventWriter(Database(pool, 60))
+        consumer = Consumer(reader, writer, IngestionMetrics(CollectorRegistry()), retention_days=30, now=time.time)
         await reader.create_group()
         left, started = len(events), time.perf_counter()
         while left:

@@ -21,12 +21,12 @@ from edge_limiter.ratelimit.batcher import Query, StoreUnavailable
 from edge_limiter.ratelimit.postgres import PostgresLog
 from launcher.postgres import Postgres
 from launcher.testing import migrate
-from metrics.consumer import Consumer
-from metrics.database import Database
-from metrics.ledger import Ledger
-from metrics.rollups import Rollups
-from metrics.stream import StreamReader
-from metrics.telemetry import IngestionMetrics
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.stream import StreamReader
+from metrics.ingest.writer import EventWriter
+from metrics.metrics import IngestionMetrics
+from metrics.query.rollups import Rollups
+from metrics.storage.database import Database
 
 PACKAGES = {"edge_limiter": "edge", "metrics": "metrics", "analyst": "analyst"}
 AT_S = 1_790_000_000
@@ -129,4 +129,4 @@ async def test_whole_system__works(
 def consumer(redis: Redis, database: Database, name: str) -> Consumer:
     reader = StreamReader(redis, name, batch=100, claim_idle_s=5.0, dead_letters_max=10, now=lambda: 0.0)
     metrics = IngestionMetrics(CollectorRegistry())
-    return Consumer(reader, Ledger(database), metrics, retention_days=30, now=lambda: AT_S)
+    return Consumer(reader, EventWriter(database), metrics, retention_days=30, now=lambda: AT_S)

@@ -21,8 +21,8 @@ from common.journal.journal import Journal
 from common.journal.publisher import Publisher
 from common.runtime.settings import RedisSettings
 from common.stores.redis import REDIS_ERRORS, create_client, run_id
-from metrics.events import DeadLetter
-from metrics.stream import StreamReader, StreamUpkeep
+from metrics.ingest.parse import DeadLetter
+from metrics.ingest.stream import StreamAdmin, StreamReader
 
 FLIGHTS = [f"{window}:en" for window in ("5m", "15m", "1h", "6h", "24h", "7d", "30d")]
 
@@ -96,15 +96,15 @@ async def test_stream__is_shipped_read_settled_and_trimmed(redis: Redis, tmp_pat
     await reader.create_group()
     journal.append([event().model_dump_json().encode() for _ in range(250)])
     await publisher.ship_all()
-    upkeep, read = StreamUpkeep(redis), []
-    assert (await upkeep.backlog()).entries == 250
+    maintenance, read = StreamAdmin(redis), []
+    assert (await maintenance.backlog()).entries == 250
     while entries := await reader.next():
         read += entries
         await reader.settle(entries, [DeadLetter(entries[0], "malformed")])
     assert len({entry.id for entry in read}) == 250
     assert await redis.xlen(DEAD_LETTERS) == 3
-    await upkeep.tidy()
-    assert (await upkeep.backlog()).entries == 0
+    await maintenance.tidy()
+    assert (await maintenance.backlog()).entries == 0
     await publisher.ship_all()
     assert await redis.xlen(STREAM) < 250  # trimmed, and not shipped once more
     journal.close()

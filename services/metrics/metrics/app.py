@@ -25,28 +25,28 @@ from common.service import Service
 from common.stores import postgres
 from common.stores.postgres import create_pool
 from common.stores.redis import create_client
-from metrics.aggregates import Aggregates
-from metrics.alert_store import AlertStore
-from metrics.api import ERRORS, routes
-from metrics.assets import Assets, read_assets
-from metrics.consumer import Consumer
-from metrics.dashboard_api import add_dashboard
-from metrics.database import Database
+from metrics.alerting.evaluator import Evaluator
+from metrics.alerting.outbox import Outbox
+from metrics.alerting.rule_store import ThresholdStore
+from metrics.alerting.store import AlertStore
+from metrics.alerting.webhook import Notifier
+from metrics.api.resources import RESOURCES, Resources
+from metrics.api.routes import ERRORS, routes
+from metrics.dashboard.assets import Assets, read_assets
+from metrics.dashboard.server import add_dashboard
 from metrics.errors import AssetDamaged, StoreUnavailable, StreamUnavailable
-from metrics.evaluator import Evaluator
-from metrics.ledger import Ledger
-from metrics.live import Live
-from metrics.notifier import Notifier
-from metrics.outbox import Outbox
-from metrics.partitions import Partitions
-from metrics.predictions import Predictions
-from metrics.resources import RESOURCES, Resources
-from metrics.rollups import Rollups
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.maintenance import Maintenance
+from metrics.ingest.stream import BLOCK_S, StreamAdmin, StreamReader
+from metrics.ingest.writer import EventWriter
+from metrics.metrics import AlertMetrics, IngestionMetrics, MaintenanceMetrics
+from metrics.query.aggregate import Aggregates
+from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.predictions import Predictions
+from metrics.query.rollups import Rollups
 from metrics.settings import MetricsSettings
-from metrics.stream import BLOCK_S, StreamReader, StreamUpkeep
-from metrics.telemetry import AlertMetrics, IngestionMetrics, UpkeepMetrics
-from metrics.threshold_store import ThresholdStore
-from metrics.upkeep import Upkeep
+from metrics.storage.database import Database
+from metrics.storage.partitions import Partitions
 
 SCHEMA: Final = "metrics"
 
@@ -102,14 +102,16 @@ async def _open(
 ) -> tuple[Resources, dict[str, Check]]:
     reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
-    stream = StreamUpkeep(await opened.enter_async_context(create_client(settings)))
-    upkeep = await _start_upkeep(opened, settings, writing, stream, registry, fatal)
+    stream = StreamAdmin(await opened.enter_async_context(create_client(settings)))
+    maintenance = await _start_maintenance(opened, settings, writing, stream, registry, fatal)
     await _start_consumers(opened, settings, writing, registry, fatal)
     rollups = Rollups(reading)
-    aggregates = Aggregates(rollups, upkeep.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
-    live = Live(aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients)
+    aggregates = Aggregates(rollups, maintenance.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
+    live = AggregateBroadcaster(
+        aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients
+    )
     await opened.enter_async_context(supervised(live.watch(), "live aggregates", fatal))
-    await _start_alerting(opened, settings, writing, upkeep, registry, fatal)
+    await _start_alerting(opened, settings, writing, maintenance, registry, fatal)
     checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
     stores = ThresholdStore(reading), alerts, Predictions(reading)
@@ -129,24 +131,24 @@ async def _database(opened: AsyncExitStack, settings: MetricsSettings, connectio
     return Database(pool, timeout_s)
 
 
-async def _start_upkeep(
+async def _start_maintenance(
     opened: AsyncExitStack,
     settings: MetricsSettings,
     database: Database,
-    stream: StreamUpkeep,
+    stream: StreamAdmin,
     registry: CollectorRegistry,
     fatal: asyncio.Event,
-) -> Upkeep:
+) -> Maintenance:
     partitions = Partitions(
         database,
         retention_days=settings.metrics_retention_days,
         ahead_days=settings.metrics_partitions_ahead_days,
         now=time.time,
     )
-    upkeep = Upkeep(stream, partitions, UpkeepMetrics(registry))
-    for work in (upkeep.watch_partitions(settings.metrics_maintenance_s), upkeep.watch_stream()):
+    maintenance = Maintenance(stream, partitions, MaintenanceMetrics(registry))
+    for work in (maintenance.watch_partitions(settings.metrics_maintenance_s), maintenance.watch_stream()):
         await opened.enter_async_context(supervised(work, "upkeep", fatal))
-    return upkeep
+    return maintenance
 
 
 async def _start_consumers(
@@ -168,7 +170,7 @@ async def _start_consumers(
             now=time.monotonic,
         )
         consumer = Consumer(
-            reader, Ledger(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
+            reader, EventWriter(database), metrics, retention_days=settings.metrics_retention_days, now=time.time
         )
         consuming = supervised(consumer.run(), "consumer", fatal, stop=consumer.stop, drain_s=settings.sluice_drain_s)
         await opened.enter_async_context(consuming)
@@ -178,7 +180,7 @@ async def _start_alerting(
     opened: AsyncExitStack,
     settings: MetricsSettings,
     database: Database,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     registry: CollectorRegistry,
     fatal: asyncio.Event,
 ) -> None:
@@ -188,7 +190,7 @@ async def _start_alerting(
         metrics,
         interval_s=settings.metrics_evaluate_s,
         notifies=bool(url),
-        lag_s=upkeep.lag_s,
+        lag_s=maintenance.lag_s,
         now=time.time,
     )
     await opened.enter_async_context(supervised(evaluator.watch(), "evaluator", fatal))
@@ -220,7 +222,7 @@ def _database_check(rollups: Rollups) -> Check:
     return check
 
 
-def _redis_check(stream: StreamUpkeep) -> Check:
+def _redis_check(stream: StreamAdmin) -> Check:
     async def check() -> State:
         """Without Redis, or while it takes no writes, nothing new arrives, but everything stored is answered."""
         try:

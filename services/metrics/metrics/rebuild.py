@@ -19,12 +19,12 @@ import structlog
 from common.runtime import logs
 from common.runtime.settings import SettingsError, load
 from common.stores.postgres import create_pool
-from metrics.alert_store import wait_until_alone
-from metrics.database import Connection, Database
+from metrics.alerting.store import evaluation_lock
 from metrics.errors import StoreUnavailable
-from metrics.rollup_sql import COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, rolled_up
+from metrics.ranges import WIDTHS_S, day_bounds
 from metrics.settings import MetricsSettings
-from metrics.windows import WIDTHS_S, day_bounds
+from metrics.storage.database import Connection, Database
+from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, rolled_up
 
 log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ async def replace(database: Database, day: date) -> Comparison | None:
         await connection.execute("LOCK TABLE rollup IN SHARE ROW EXCLUSIVE MODE")
         await recompute(connection, day)
         found = await _compare(connection, day)
-        await wait_until_alone(connection)
+        await evaluation_lock(connection)
         return found
 
 

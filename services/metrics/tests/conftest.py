@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM, CounterEvent, PredictionEvent
 from common.stores.postgres import create_pool
-from metrics.consumer import Consumer
-from metrics.database import Database
-from metrics.ledger import Ledger
-from metrics.stream import StreamReader
-from metrics.telemetry import IngestionMetrics
+from metrics.ingest.consumer import Consumer
+from metrics.ingest.stream import StreamReader
+from metrics.ingest.writer import EventWriter
+from metrics.metrics import IngestionMetrics
+from metrics.storage.database import Database
 
 Event = PredictionEvent | CounterEvent
 
@@ -123,8 +123,8 @@ def dead(redis: Redis) -> Callable[..., Any]:
 def consumer(database: Database, clock: Clock) -> Callable[..., Consumer]:
     """Call it with a stream reader."""
     metrics = IngestionMetrics(CollectorRegistry())
-    return lambda stream, ledger=None: Consumer(
-        stream, ledger or Ledger(database), metrics, retention_days=30, now=clock
+    return lambda stream, writer=None: Consumer(
+        stream, writer or EventWriter(database), metrics, retention_days=30, now=clock
     )
 
 

@@ -10,8 +10,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from common.runtime.readiness import Readiness
 from launcher.valkey import Valkey
+from metrics.api.resources import RESOURCES
 from metrics.app import create_service
-from metrics.resources import RESOURCES
 from metrics.settings import MetricsSettings
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 from common.stores.migrations import migrate
 from common.stores.postgres import create_pool
-from metrics.database import Database
 from metrics.rebuild import rebuild
+from metrics.storage.database import Database
 
 EVENTS = """
 INSERT INTO prediction (at, event_id, latency_us, queue_us, compute_us, tokens, characters, score, margin, cached,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from metrics.alert_store import is_alone
-from metrics.database import Connection, Database
-from metrics.ledger import Ledger
-from metrics.partitions import Partitions
+from metrics.alerting.store import try_evaluation_lock
+from metrics.ingest.writer import EventWriter
 from metrics.rebuild import compare, complete_days, rebuild, replace
+from metrics.storage.database import Connection, Database
+from metrics.storage.partitions import Partitions
 
 AT_US = 1_790_000_000_000_000
 DAY_US = 86_400_000_000
@@ -43,7 +43,7 @@ class Interrupted(Database):
 async def filled(database: Database, prediction: Callable[..., Any], counter: Callable[..., Any]) -> None:
     """Three days of events, written in batches that merge, and one of refusals alone."""
     for batch in range(4):
-        await Ledger(database).write(
+        await EventWriter(database).write(
             [
                 *(
                     prediction(
@@ -110,8 +110,8 @@ async def test_day_that_is_dropped_meanwhile__keeps_its_rollups(
         await rows(f"UPDATE rollup SET n = n + 1 WHERE at < '{TODAY}'")
     stored = await rows(ALL)
     clock.now_s += 86_400
-    upkeep = Partitions(database, retention_days=1, ahead_days=1, now=clock)
-    interrupted = Interrupted(database, before, upkeep.maintain)  # the first transaction lists the days
+    maintenance = Partitions(database, retention_days=1, ahead_days=1, now=clock)
+    interrupted = Interrupted(database, before, maintenance.maintain)  # the first transaction lists the days
     assert await rebuild(interrupted, check_only=False) is not damaged
     assert await rows(ALL) == stored
     assert min(await complete_days(database)) == TODAY
@@ -123,7 +123,7 @@ async def test_day_that_is_replaced_while_rules_are_judged__counts_once_they_are
     fine = f"SELECT FROM rollup WHERE width_s = 5 AND at::date = '{TODAY}'"
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         async with database.transaction() as judging:
-            assert await is_alone(judging)
+            assert await try_evaluation_lock(judging)
             replacing = tasks.create_task(replace(database, TODAY))
             while not (replacing.done() or await rows(WAITING)):
                 pass
@@ -138,7 +138,7 @@ async def test_day_that_is_replaced__is_not_dropped_meanwhile(
 ) -> None:
     keeping, dropping = (Partitions(database, retention_days=n, ahead_days=1, now=clock) for n in (30, 1))
     await keeping.maintain()
-    await Ledger(database).write([prediction(at_us=AT_US - 2 * DAY_US) for _ in range(10)])
+    await EventWriter(database).write([prediction(at_us=AT_US - 2 * DAY_US) for _ in range(10)])
     if partitioned:
         await keeping.maintain()
     stored = await rows(ALL)
@@ -148,8 +148,8 @@ async def test_day_that_is_replaced__is_not_dropped_meanwhile(
             replacing = tasks.create_task(replace(database, TODAY - timedelta(days=2)))
             while not await rows(WAITING):
                 pass
-            upkeep = tasks.create_task(dropping.maintain())
-            while len(await rows(WAITING)) < 2 and not upkeep.done():
+            maintenance = tasks.create_task(dropping.maintain())
+            while len(await rows(WAITING)) < 2 and not maintenance.done():
                 pass
     assert replacing.result()
     assert await rows(ALL) == stored
@@ -160,7 +160,7 @@ async def test_comparison_beside_ingestion__is_of_one_moment(
 ) -> None:
     async def ingest() -> None:
         for _ in range(20):
-            await Ledger(database).write([prediction() for _ in range(50)])
+            await EventWriter(database).write([prediction() for _ in range(50)])
 
     writing = asyncio.create_task(ingest())
     while not writing.done():

@@ -1,0 +1,99 @@
+"""Threshold rules: the document they form, the one in force until somebody writes another, and where a rule stands."""
+
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, Field, field_validator
+
+from common.contracts.aggregates import Summary
+from common.contracts.base import Body
+from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
+from metrics.query.drift import Drifts
+
+LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less
+COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
+
+
+class Thresholds(Body):
+    """All rules at once; a PUT replaces them all."""
+
+    rules: Annotated[list[ThresholdRule], Field(max_length=100)]
+
+    @field_validator("rules")
+    @classmethod
+    def _named_apart(cls, rules: list[ThresholdRule]) -> list[ThresholdRule]:
+        names = [rule.name for rule in rules]
+        if len(set(names)) != len(names):
+            raise ValueError("rules must have different names")
+        return rules
+
+
+class ThresholdVersion(Body):
+    """A document that was written, and since when it was in force: until the next version."""
+
+    etag: str
+    at: AwareDatetime
+    document: Thresholds
+
+
+class ThresholdHistory(Body):
+    """Versions, newest first; `next` is the `before` of the page that follows, null on the last."""
+
+    versions: list[ThresholdVersion]
+    next: int | None
+
+
+DEFAULT: Final = Thresholds(
+    rules=[
+        ThresholdRule(
+            name="error-rate", metric="error_rate", above=0.05, resolve_at=0.02, for_s=60, min_samples=20,
+            severity="critical",
+        ),
+        ThresholdRule(
+            name="latency-p95", metric="latency_ms.p95", above=500.0, resolve_at=400.0, for_s=120, min_samples=20,
+        ),
+        ThresholdRule(
+            name="limited-rate", metric="limited_rate", above=0.5, resolve_at=0.3, for_s=120, min_samples=50,
+            severity="info",
+        ),
+        ThresholdRule(
+            name="confidence", metric="confidence.mean", below=0.6, resolve_at=0.65, min_samples=50, window="15m",
+        ),
+    ]
+)  # fmt: skip
+
+
+def evaluate_rule(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -> ThresholdState:
+    """Where `rule` stands in a summary of its own window, and in the drift from its reference."""
+    current, samples = _measure(rule.metric, summary, drifts)
+    breached = None
+    if current is not None and (samples is None or samples >= rule.min_samples):
+        breached = (rule.above is not None and current > rule.above) or (
+            rule.below is not None and current < rule.below
+        )
+    return ThresholdState(rule=rule, current=current, breached=breached)
+
+
+def suppress_while_lagging(state: ThresholdState, lag_s: float | None) -> ThresholdState:
+    """What is known of it while events are on their way, or nobody can tell: a count is at least so much."""
+    is_late = lag_s is None or lag_s > LATE_S
+    is_past = state.breached is (state.rule.above is not None)
+    if not is_late or is_past or state.rule.metric not in COUNTS:
+        return state
+    return state.model_copy(update={"breached": None})
+
+
+def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:
+    """The metric's value, and how many samples it is computed over; None of a count, which is known without any."""
+    group, _, name = metric.partition(".")
+    if group == "drift":
+        drift = getattr(drifts, name, None)
+        return (drift.value, min(drift.n, drift.reference_n)) if drift else (None, 0)
+    if group == "latency_ms":
+        return getattr(summary.latency_ms, name), summary.latency_ms.n
+    if group == "confidence":
+        return summary.confidence.mean, sum(summary.confidence.histogram)
+    if group == "error_rate":
+        return summary.error_rate, summary.requests - summary.rate_limited
+    if group == "limited_rate":
+        return summary.limited_rate, summary.requests
+    return getattr(summary, group), None

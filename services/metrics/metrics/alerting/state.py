@@ -1,0 +1,98 @@
+"""What becomes of a threshold rule over time: pending, firing, resolved; it knows neither clock nor storage."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from common.contracts.base import WINDOW_S
+from common.contracts.thresholds import AlertState, ThresholdRule, ThresholdState
+from metrics.ranges import SECOND
+
+MISSED: Final = 3  # evaluations that may fail in a row before it is silence
+
+
+@dataclass(frozen=True, slots=True)
+class AlertInstance:
+    """One stretch of time in which a rule is past its limit. Moments are Unix time in µs; `seen_us` is when its value
+    was last known, and None in what was stored before it was kept."""
+
+    rule: ThresholdRule
+    state: AlertState
+    value: float | None
+    pending_us: int
+    firing_us: int | None = None
+    healthy_us: int | None = None
+    resolved_us: int | None = None
+    seen_us: int | None = None
+
+
+def transition(
+    episode: AlertInstance | None, reading: ThresholdState, now_us: int, *, interval_s: float = 0.0
+) -> AlertInstance | None:
+    """What `reading` makes of a rule's unresolved episode; None when there is none, or none any more.
+
+    A reading without enough samples changes nothing: not to know is not to be well. But an episode that is pending is
+    over once nothing was known for longer than its rule's window, and than three times the `interval_s` between two
+    evaluations: what comes then is another.
+    """
+    if episode is not None and _is_stale(episode, now_us, interval_s):
+        episode = None
+    if reading.breached is None or reading.current is None:
+        return episode
+    if episode is None:
+        episode = AlertInstance(reading.rule, "pending", reading.current, now_us)
+    pending_us = min(episode.pending_us, now_us)  # later: the clock was set back since
+    episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)
+    if episode.state == "firing":
+        return _maybe_resolve(episode, reading.current, now_us)
+    if not reading.breached:
+        return None
+    is_due = now_us - episode.pending_us >= reading.rule.for_s * SECOND
+    return replace(episode, state="firing", firing_us=now_us) if is_due else episode
+
+
+def resolve(episode: AlertInstance, now_us: int) -> AlertInstance | None:
+    """What becomes of an episode whose rule was taken away."""
+    return replace(episode, state="resolved", resolved_us=now_us) if episode.state == "firing" else None
+
+
+def labels(rule: ThresholdRule) -> dict[str, str]:
+    """What tells its alert from others: a rule that changes any of them is another rule."""
+    return {
+        "alertname": rule.name,
+        "metric": rule.metric,
+        "service": "sluice",
+        "severity": rule.severity,
+        "window": rule.window,
+    }
+
+
+def fingerprint(rule: ThresholdRule) -> str:
+    """As Prometheus and Alertmanager compute it: FNV-1a over the labels in order, each part ended by a byte 255."""
+    value = 0xCBF29CE484222325
+    for part in (part for pair in sorted(labels(rule).items()) for part in pair):
+        for byte in (*part.encode(), 0xFF):
+            value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{value:016x}"
+
+
+def _is_stale(episode: AlertInstance, now_us: int, interval_s: float) -> bool:
+    if episode.state != "pending" or episode.seen_us is None:
+        return False
+    return now_us - episode.seen_us > max(WINDOW_S[episode.rule.window], MISSED * interval_s) * SECOND
+
+
+def _maybe_resolve(episode: AlertInstance, value: float, now_us: int) -> AlertInstance:
+    """Resolve once the value was on the healthy side for `keep_firing_for_s` without a break."""
+    if not _is_healthy(episode.rule, value):
+        return replace(episode, healthy_us=None)
+    healthy_us = now_us if episode.healthy_us is None else min(episode.healthy_us, now_us)
+    if now_us - healthy_us < episode.rule.keep_firing_for_s * SECOND:
+        return replace(episode, healthy_us=healthy_us)
+    return replace(episode, state="resolved", healthy_us=healthy_us, resolved_us=now_us)
+
+
+def _is_healthy(rule: ThresholdRule, value: float) -> bool:
+    if rule.above is not None:
+        return value <= (rule.above if rule.resolve_at is None else rule.resolve_at)
+    assert rule.below is not None  # a rule has one of the two
+    return value >= (rule.below if rule.resolve_at is None else rule.resolve_at)

@@ -1,0 +1,121 @@
+"""GET /metrics/predictions: pages as JSON, or everything as CSV or NDJSON, without holding more than a page."""
+
+import asyncio
+import csv
+import io
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+from aiohttp import hdrs, web
+from pydantic import AwareDatetime, Field
+
+from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
+from common.contracts.base import Body, Window
+from common.contracts.events import Outcome
+from common.http.openapi import operation, preferred
+from metrics.api import examples
+from metrics.api.resources import RESOURCES, deadline, query_errors
+from metrics.ranges import SECOND, Range, asked_range, span
+
+EXPORT_ROWS: Final = 5_000  # in memory at once
+STALL_S: Final = 60.0  # a reader that takes less than a slice in it is given up
+SLICE_BYTES: Final = 1 << 16
+CSV: Final = "text/csv"
+NDJSON: Final = "application/x-ndjson"
+_JSON: Final = "application/json"
+_COLUMNS: Final = tuple(StoredPrediction.model_fields)
+_FORMULA: Final = re.compile(r'^(?=[\t\r])|(?:^|(?<=[;|\t\r\n]))(?=[ "\f\v]*[=+@-])')
+"""Where a spreadsheet would begin to run a formula, also one that splits at other characters than commas: to that one
+quotes inside a line mean nothing."""
+_NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL takes none
+
+
+class PredictionsQuery(Body):
+    """Either `window` (up to now; the last 24 hours if nothing is given) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    model: Annotated[str, Field(max_length=128, pattern=_NO_NUL)] | None = None
+    route: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
+    label: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    cursor: Annotated[str | None, Field(max_length=64, description="`next` of the page before.")] = None
+
+    def filters(self) -> Filters:
+        return Filters(model=self.model, route=self.route, label=self.label, outcome=self.outcome)
+
+    def range(self, now_us: int) -> Range:
+        """Raises InvalidField."""
+        return asked_range(span(self.window, self.start, self.end, "24h"), now_us)
+
+
+@operation(
+    query=PredictionsQuery,
+    response=PredictionPage,
+    errors=(503, 504),
+    tag="predictions",
+    media={
+        CSV: examples.PREDICTIONS_CSV,
+        NDJSON: examples.PREDICTIONS_NDJSON,
+    },
+    examples=[examples.PREDICTIONS],
+)
+async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse:
+    """Read single predictions, newest first.
+
+    JSON comes in pages of at most `limit`, less where texts are long. With `Accept: text/csv` or
+    `application/x-ndjson` all that match from `cursor` on are streamed, whatever `limit` says; an export that breaks
+    off half-way ends without its closing chunk. In CSV an apostrophe stands before whatever a spreadsheet would run as
+    a formula, at the beginning and after what it may take for a separator; the other two have texts as they are.
+    """
+    with query_errors():
+        asked = query.range(int(time.time() * SECOND))
+        predictions, filters = request.app[RESOURCES].predictions, query.filters()
+        wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), (_JSON, CSV, NDJSON))
+        limit = query.limit if wanted == _JSON else EXPORT_ROWS
+        async with deadline(request):
+            page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor)
+    said = {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
+    if wanted == _JSON:
+        return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=said)
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"} | said)
+    await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:  # what is written now would pass for the next answer on the connection
+        return response
+    lines = _csv if wanted == CSV else _ndjson
+    if wanted == CSV:
+        await _send(response, ",".join(_COLUMNS).encode() + b"\r\n")
+    while True:
+        await _send(response, await asyncio.to_thread(lines, page.predictions))
+        if page.next is None:
+            return response
+        page = await predictions.page(asked, filters, limit=limit, cursor=page.next)
+
+
+async def _send(response: web.StreamResponse, data: bytes) -> None:
+    for start in range(0, len(data), SLICE_BYTES):
+        async with asyncio.timeout(STALL_S):
+            await response.write(data[start : start + SLICE_BYTES])
+
+
+def _csv(rows: Sequence[StoredPrediction]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([_cell(getattr(row, name)) for name in _COLUMNS] for row in rows)
+    return text.getvalue().encode()
+
+
+def _ndjson(rows: Sequence[StoredPrediction]) -> bytes:
+    return b"".join(row.model_dump_json().encode() + b"\n" for row in rows)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _FORMULA.sub("'", value)
+    isoformat: Callable[[], str] | None = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else value

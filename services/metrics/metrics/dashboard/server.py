@@ -1,0 +1,70 @@
+"""GET /dashboard and its files: strict about what the page may load, generous with caching; reads no data itself."""
+
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from common.http.problems import Problem
+from metrics.dashboard.assets import EARLY, Asset, Assets
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    hdrs.VARY: hdrs.ACCEPT_ENCODING,
+}
+_REVALIDATED: Final = "no-cache"
+_NOT_KEPT: Final = "no-store"  # some caches keep even a 404 for minutes, where nothing says so
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+
+
+def add_dashboard(app: web.Application, assets: Assets) -> None:
+    """Serve the page at `/dashboard` and its files below, under the version that names their contents.
+
+    While replicas of two versions run, the page of one asks the other for its files as well. It gets none but what has
+    it loaded again (early.js): parts of two versions make no page. What it got of its own it keeps, and soon has all.
+    """
+
+    async def page(request: web.Request) -> web.Response:
+        return _answer(request, assets.page, _REVALIDATED)
+
+    async def file(request: web.Request) -> web.Response:
+        version, name = request.match_info["version"], request.match_info["name"]
+        is_own = version == assets.version
+        asset = assets.files.get(name)
+        if asset is None or not (is_own or name == EARLY):
+            detail = "No such file in this version of the dashboard; load the page again."
+            raise Problem(404, detail, headers={hdrs.CACHE_CONTROL: _NOT_KEPT})
+        return _answer(request, asset, _FOR_EVER if is_own else _REVALIDATED)
+
+    async def without_slash(_request: web.Request) -> web.Response:
+        raise web.HTTPPermanentRedirect("/dashboard")
+
+    app.router.add_get("/dashboard", page)
+    app.router.add_get("/dashboard/", without_slash)
+    app.router.add_get("/dashboard/{version}/{name}", file)
+
+
+def _answer(request: web.Request, asset: Asset, caching: str) -> web.Response:
+    headers = {**_HEADERS, hdrs.ETAG: asset.etag, hdrs.CACHE_CONTROL: caching}
+    if asset.etag in [tag.strip() for tag in request.headers.get(hdrs.IF_NONE_MATCH, "").split(",")]:
+        return web.Response(status=304, headers=headers)
+    zipped = _takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, ""))
+    if zipped:
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+    body = asset.gzipped if zipped else asset.body
+    return web.Response(body=body, content_type=asset.content_type, charset="utf-8", headers=headers)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Browsers name it plainly; whoever weighs encodings gets it unless its weight is zero."""
+    for part in accepted.lower().split(","):
+        coding, _, weight = (piece.strip() for piece in part.partition(";"))
+        if coding == "gzip":
+            return weight.removeprefix("q=").strip("0.") != "" if weight.startswith("q=") else True
+    return False

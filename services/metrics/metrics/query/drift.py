@@ -1,0 +1,106 @@
+"""How far one distribution moved from another, told apart from chance; it reads no storage.
+
+The population stability index (PSI) sums (p - q) ln(p / q) over bins. Between two samples of n and m from the same
+distribution it is about χ² / n + χ² / m, with one degree of freedom less than there are bins (Yurdakul, 2018),
+so a small sample has a large PSI without any drift: `noise` is the 99.9th percentile of that.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from statistics import NormalDist
+from typing import Final, NamedTuple, TypeVar
+
+from common.contracts.aggregates import Drift
+from metrics.query.accumulator import Accumulator
+from metrics.storage.histogram import CHARACTERS, SCORE
+
+DRIFTED: Final = 0.1  # the usual border between a stable distribution and one that moved
+_SMOOTHING: Final = 0.5  # added to each bin, so that an empty one does not make the index infinite
+_Z: Final = NormalDist().inv_cdf(0.999)
+
+Bin = TypeVar("Bin", int, str)
+
+
+class Drifts(NamedTuple):
+    """Of the answered predictions: their labels, their scores and the lengths of their texts."""
+
+    labels: Drift
+    confidence: Drift
+    length: Drift
+
+
+def drifts(now: Accumulator, before: Accumulator) -> Drifts:
+    """What moved from `before` to `now`."""
+    labels = _compare(now.labels, before.labels)
+    scores, scores_before = now.histogram(SCORE), before.histogram(SCORE)
+    lengths, lengths_before = now.histogram(CHARACTERS), before.histogram(CHARACTERS)
+    return Drifts(
+        labels,
+        _with_gap(_compare(scores, scores_before), scores, scores_before),
+        _with_gap(_compare(_octaves(lengths), _octaves(lengths_before)), lengths, lengths_before),
+    )
+
+
+def _compare(now: Mapping[Bin, int], before: Mapping[Bin, int]) -> Drift:
+    n, m = sum(now.values()), sum(before.values())
+    if not n or not m:
+        return Drift(n=n, reference_n=m)
+    bins = sorted(now.keys() | before.keys())
+    psi = _stability(_smoothed(now, bins), _smoothed(before, bins))
+    noise = _chi_squared(len(bins) - 1) * (1 / n + 1 / m)
+    value = max(0.0, psi - noise)
+    return Drift(
+        n=n,
+        reference_n=m,
+        psi=psi,
+        noise=noise,
+        value=value,
+        jensen_shannon=_divergence([now.get(bin, 0) / n for bin in bins], [before.get(bin, 0) / m for bin in bins]),
+        drifted=value >= DRIFTED,
+    )
+
+
+def _with_gap(drift: Drift, now: Mapping[int, int], before: Mapping[int, int]) -> Drift:
+    if drift.psi is None:
+        return drift
+    gap = widest = 0.0
+    for bin in sorted(now.keys() | before.keys()):
+        gap += now.get(bin, 0) / drift.n - before.get(bin, 0) / drift.reference_n
+        widest = max(widest, abs(gap))
+    return drift.model_copy(update={"kolmogorov_smirnov": widest})
+
+
+def _octaves(histogram: Mapping[int, int]) -> Counter[int]:
+    """Fewer bins, so that fewer texts tell drift from chance."""
+    octaves: Counter[int] = Counter()
+    for bin, n in histogram.items():
+        octaves[-(-bin // 4)] += n
+    return octaves
+
+
+def _smoothed(counts: Mapping[Bin, int], bins: Iterable[Bin]) -> list[float]:
+    weights = [counts.get(bin, 0) + _SMOOTHING for bin in bins]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _stability(p: list[float], q: list[float]) -> float:
+    return sum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def _divergence(p: list[float], q: list[float]) -> float:
+    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    return min(1.0, max(0.0, (_entropy(middle) - (_entropy(p) + _entropy(q)) / 2)))
+
+
+def _entropy(shares: Iterable[float]) -> float:
+    return -sum(share * math.log2(share) for share in shares if share)
+
+
+def _chi_squared(freedom: int) -> float:
+    """Its 99.9th percentile, by Wilson and Hilferty (1931)."""
+    if not freedom:
+        return 0.0
+    spread = 2 / (9 * freedom)
+    return float(freedom * (1 - spread + _Z * math.sqrt(spread)) ** 3)

@@ -1,0 +1,97 @@
+"""Single predictions, newest first, a page at a time; owns the cursor, and holds no transaction between pages.
+
+Rows are stored unordered within a minute and have no index by time, but rollups know how many of them, of which
+model, route, outcome and label, each minute has: a page visits only the minutes that it needs, however rare the rows.
+"""
+
+import re
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
+from metrics.errors import InvalidField
+from metrics.ranges import Range, as_time, as_us
+from metrics.storage.database import Database
+
+_SELECTED: Final = ", ".join("event_id AS id" if name == "id" else name for name in StoredPrediction.model_fields)
+_MATCHES: Final = """
+    ($5::text IS NULL OR model = $5) AND ($6::text IS NULL OR route = $6) AND ($7::text IS NULL OR outcome = $7)
+"""
+
+PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that passes it: several times as much is in memory
+
+# `before`: rows in later minutes; those of the cursor's own minute may all be behind the cursor, so they don't count.
+_PAGE: Final = f"""
+WITH minute AS (
+    SELECT at, sum(n) AS n FROM rollup
+    WHERE width_s = 60 AND at >= date_bin('1 minute', $1, 'epoch') AND at <= $2 AND latency_bins > 0
+      AND {_MATCHES} AND ($8::text IS NULL OR label = $8)
+    GROUP BY at ORDER BY at DESC LIMIT $4 + 1
+), enough AS (
+    SELECT at, sum(n) FILTER (WHERE at <= $2 - interval '1 minute') OVER (ORDER BY at DESC) - n AS before FROM minute
+), page AS (
+    SELECT single.* FROM enough CROSS JOIN LATERAL (
+        SELECT {_SELECTED} FROM prediction
+        WHERE at >= greatest(enough.at, $1) AND at < enough.at + interval '1 minute' AND at <= $2
+          AND (at, event_id) < ($2, $3) AND {_MATCHES} AND ($8::text IS NULL OR coalesce(label, '') = $8)
+        OFFSET 0
+    ) AS single
+    WHERE before IS NULL OR before < $4
+    ORDER BY single.at DESC, id DESC LIMIT $4
+), sized AS (
+    SELECT sum(coalesce(octet_length(text), 0)) OVER (ORDER BY at DESC, id DESC) AS text_bytes, * FROM page
+)
+SELECT * FROM sized WHERE text_bytes - coalesce(octet_length(text), 0) < {PAGE_TEXT_BYTES} ORDER BY at DESC, id DESC
+"""
+_CURSOR: Final = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})", re.ASCII)
+_LAST: Final = UUID(int=(1 << 128) - 1)
+
+
+class Cursor(NamedTuple):
+    """The row before which to go on."""
+
+    at_us: int
+    id: UUID
+
+    def text(self) -> str:
+        return f"{self.at_us}-{self.id.hex}"
+
+
+def read_cursor(text: str | None, asked: Range) -> Cursor:
+    """Where to go on, or the end of what is asked for. Raises InvalidField."""
+    if text is None:
+        return Cursor(asked.end - 1, _LAST)
+    match = _CURSOR.fullmatch(text)
+    if match is None or not asked.start <= int(match[1]) < asked.end:
+        raise InvalidField("cursor", "Not a cursor of an earlier page of the same request.")
+    return Cursor(int(match[1]), UUID(match[2]))
+
+
+class Predictions:
+    """Reads pages, each in a moment of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, asked: Range, filters: Filters, *, limit: int, cursor: str | None = None) -> PredictionPage:
+        """The next `limit` predictions before `cursor`, or fewer where their texts are long.
+
+        Raises InvalidField and StoreUnavailable.
+        """
+        before = read_cursor(cursor, asked)
+        async with self._database.snapshot() as connection:
+            records = await connection.fetch(
+                _PAGE,
+                as_time(asked.start),
+                as_time(before.at_us),
+                before.id,
+                limit,
+                filters.model,
+                filters.route,
+                filters.outcome,
+                filters.label,
+            )
+        found = [StoredPrediction.model_construct(**{**record, "id": str(record["id"])}) for record in records]
+        is_full = len(found) == limit or (found and records[-1]["text_bytes"] >= PAGE_TEXT_BYTES)
+        last = Cursor(as_us(found[-1].at), UUID(found[-1].id)).text() if is_full else None
+        return PredictionPage.model_construct(predictions=found, next=last)

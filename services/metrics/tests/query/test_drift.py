@@ -1,0 +1,84 @@
+"""What moved is told from what chance moves, and a small move from a large one."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.contracts.aggregates import Drift
+from metrics.query.accumulator import Accumulator, GroupKey, Row
+from metrics.query.drift import drifts
+from metrics.storage.histogram import BIN_BITS
+
+
+def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | None = None) -> Accumulator:
+    """One answered prediction for each letter; `scores` are tenths, `lengths` are bins of the grid."""
+    total = Accumulator()
+    for place, label in enumerate(labels):
+        score, length = (scores or [7] * len(labels))[place], (lengths or [20] * len(labels))[place]
+        source = GroupKey("m", "/predict", "ok", label)
+        total.add(Row(0, source, 1, 1, 1, 1, 1, 1, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length]))
+    return total
+
+
+def weighted(**labels: int) -> Accumulator:
+    """So many answered predictions of each label."""
+    total = Accumulator()
+    for label, n in labels.items():
+        total.add(Row(0, GroupKey("m", "/predict", "ok", label), 1, n, n, n, n, n, [n, 0, 0]))
+    return total
+
+
+def mix(rng: random.Random, share: float, n: int) -> str:
+    return "".join("P" if rng.random() < share else "N" for _ in range(n))
+
+
+def test_same_distribution__has_not_drifted() -> None:
+    found = drifts(tally("PPN" * 100), tally("PPN" * 1_000))
+    for drift in found:
+        assert (drift.drifted, drift.value) == (False, 0)
+        assert drift.psi == pytest.approx(0, abs=1e-3)
+        assert drift.jensen_shannon == pytest.approx(0, abs=1e-9)
+
+
+def test_nothing_to_compare__is_unknown() -> None:
+    for now, before in ((Accumulator(), tally("P")), (tally("P"), Accumulator())):
+        assert drifts(now, before).labels == Drift(n=now.predictions, reference_n=before.predictions)
+
+
+def test_distributions_apart__have_drifted_as_far_as_one_can() -> None:
+    found = drifts(tally("P" * 500, [9] * 500, [40] * 500), tally("N" * 500, [1] * 500, [8] * 500))
+    assert [drift.drifted for drift in found] == [True] * 3
+    assert [drift.jensen_shannon for drift in found] == [pytest.approx(1)] * 3
+    assert [drift.kolmogorov_smirnov for drift in found] == [None, 1, 1]
+
+
+def test_large_move_in_a_handful__may_be_chance() -> None:
+    found = drifts(tally("PPPPN"), tally("PN" * 500)).labels
+    assert found.psi is not None and found.psi > 0.1
+    assert found.drifted is False
+
+
+def test_certain_but_small_move__is_no_drift() -> None:
+    found = drifts(weighted(P=52_000, N=48_000), weighted(P=50_000, N=50_000)).labels
+    assert found.value is not None and found.value > 0
+    assert found.drifted is False
+
+
+def test_label_that_is_new__is_drift() -> None:
+    assert drifts(tally("PN" * 100 + "X" * 100), tally("PN" * 500)).labels.drifted
+
+
+@settings(derandomize=True)  # of a million samples some do look like drift
+@given(st.integers(0, 2**32), st.integers(30, 2_000), st.integers(30, 2_000), st.floats(0.05, 0.95))
+def test_chance_alone__is_not_called_drift(seed: int, n: int, m: int, share: float) -> None:
+    rng = random.Random(seed)
+    found = drifts(weighted(**Counter(mix(rng, share, n))), weighted(**Counter(mix(rng, share, m)))).labels
+    assert found.value is not None and found.value < 0.1
+
+
+def test_gap_of_cumulated_shares__is_the_widest() -> None:
+    found = drifts(tally("PPPP", [1, 2, 3, 4]), tally("PPPP", [3, 4, 5, 6])).confidence
+    assert found.kolmogorov_smirnov == 0.5
