@@ -1,6 +1,7 @@
 """Compare the edge with other proxies in one run: requests per second, CPU per request and latency.
 
-    PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge [--rounds 5] [--seconds 4] [--connections 64] [--baseline COMMIT]
+    make bench ARGS="--only edge", or with options:
+    PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge [--rounds 5] [--seconds 4] [--baseline COMMIT]
 
 Every server is one process on this machine, in front of the same upstream. 20,000 clients by `X-Forwarded-For` send
 POST /predict over kept connections, and none is refused. Rounds are interleaved; the tables show medians. Then the

@@ -1,6 +1,7 @@
 """Compare the limiter alone with other limiters in one run: decisions per second, medians of interleaved rounds.
 
-    make bench-limiter ARGS="[--rounds 5] [--seconds 3]"
+    make bench ARGS="--only limiter", or with options:
+    PYTHONPATH=loadtests .venv/bin/python -m benchmarks.limiter [--rounds 5] [--seconds 3]
 
 Each contender is one process that decides for the same 5,000 clients in turn. A client may make 1,000 requests per
 second, so nothing is refused. Every contender runs with the best of the settings tried.
