@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 
-from analyst.flight import Lifetime
-from analyst.flight_store import Listener, RedisFlightStore, listen
-from analyst.quota import Quota
+from analyst.cache.redis_store import Listener, RedisFlightStore, listen
+from analyst.cache.single_flight import Lifetime
+from analyst.llm.quota import Quota
 from common.contracts.events import STREAM
 from common.journal.journal import Journal
 from common.journal.publisher import Publisher

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from system import System
 from true_reports import expected_value
 
-from analyst.report import Report
+from analyst.report.models import Report
 from common.contracts.events import EVENT_FIELD, STREAM, PredictionEvent
 
 StartSystem = Callable[..., System]

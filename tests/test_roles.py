@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from made_up import prediction
 
-from analyst.archive import ArchiveLimits, open_archive
-from analyst.report import Grounding, Report, Windows
+from analyst.report.models import Grounding, Report, Windows
+from analyst.report.store import ReportStoreLimits, open_report_store
 from common.contracts.base import TimeRange
 from common.http.context import uuid7
 from common.stores.postgres import create_pool
@@ -120,8 +120,8 @@ async def use_metrics(url: str) -> None:
 async def use_analyst(url: str) -> None:
     lost: list[None] = []
     made = report()
-    async with open_archive(
-        url, ArchiveLimits(keep_days=3650, timeout_s=20), lambda: lost.append(None), asyncio.Event()
+    async with open_report_store(
+        url, ReportStoreLimits(keep_days=3650, timeout_s=20), lambda: lost.append(None), asyncio.Event()
     ) as archive:
         archive.keep(made)
         await archive.drain()

@@ -39,11 +39,11 @@ async def upstream() -> str:
 async def sluice(host: str, port: int, password: str) -> AsyncIterator[Ask]:
     import random
 
-    from analyst.flight import Computed, Flights, Limits
-    from analyst.flight_store import Listener, RedisFlightStore, listen
+    from analyst.cache.redis_store import Listener, RedisFlightStore, listen
+    from analyst.cache.single_flight import Computed, Limits, SingleFlightCache
 
     redis = Redis(host=host, port=port, password=password, decode_responses=True, protocol=3)
-    flights = Flights(
+    flights = SingleFlightCache(
         RedisFlightStore(redis),
         Limits(TTL_S, 3600, 5, 3, 60, 60, 64),
         now=time.monotonic,

@@ -9,7 +9,7 @@ from fake_gemini import Script
 from gemini import gemini
 from system import System
 
-from analyst.report import Draft, Evidence
+from analyst.report.models import Draft, Evidence
 
 # True of every window, also of one in which nothing happened.
 REQUESTS = Evidence(id="e1", metric="requests", window="current")

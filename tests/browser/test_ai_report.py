@@ -11,7 +11,7 @@ from made_up import prediction, send
 from playwright.sync_api import Page, expect
 from system import System
 
-from analyst.report import Draft, Evidence, Finding
+from analyst.report.models import Draft, Evidence, Finding
 
 Open = Callable[..., Visit]
 StartSystem = Callable[..., System]

@@ -21,8 +21,8 @@ TESTS = (
     "services/edge-limiter/tests/ratelimit/test_postgres.py",
     "services/edge-limiter/tests/ratelimit/test_housekeeping.py",
     "services/metrics/tests",
-    "services/analyst/tests/test_flight_store.py",
-    "services/analyst/tests/test_quota.py",
+    "services/analyst/tests/cache/test_redis_store.py",
+    "services/analyst/tests/llm/test_quota.py",
 )
 
 

@@ -13,9 +13,9 @@ from system import System
 from topologies.journey import TOKEN, walk
 from topologies.redis_cluster import MASTERS, SLOTS, RedisCluster
 
-from analyst.flight import Lifetime
-from analyst.flight_store import Listener, RedisFlightStore, listen
-from analyst.quota import Quota
+from analyst.cache.redis_store import Listener, RedisFlightStore, listen
+from analyst.cache.single_flight import Lifetime
+from analyst.llm.quota import Quota
 from common.contracts.events import DEAD_LETTERS, STREAM, CounterEvent
 from common.journal.journal import Journal
 from common.journal.publisher import Publisher

@@ -12,15 +12,15 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from analyst import examples
-from analyst.analysis import METRICS_BROKEN, Analyst, Answer, Measured, Parameters
-from analyst.archive import Archive, ArchiveUnavailable, ReportUnreadable
-from analyst.attempts import QuotaUnavailable, Slot
-from analyst.flight import FlightFailed, FlightsFull, StoreUnavailable
-from analyst.markdown import to_markdown
-from analyst.model_state import ModelState
-from analyst.quota import Quota
-from analyst.report import NO_CALL, FallbackReason, Past, Report
+from analyst.cache.single_flight import FlightFailed, StoreUnavailable, TooManyComputations
+from analyst.llm.quota import Quota
+from analyst.llm.retry import Grant, QuotaUnavailable
+from analyst.llm.state import ModelState
+from analyst.report import examples
+from analyst.report.markdown import to_markdown
+from analyst.report.models import NO_CALL, FallbackReason, Report, ReportSummary
+from analyst.report.store import ReportStore, ReportStoreUnavailable, ReportUnreadable
+from analyst.service import METRICS_BROKEN, Analyst, Answer, MetricsSnapshot, Parameters
 from common.contracts.aggregates import AggregateRequest
 from common.contracts.reports import AnalystHealth, ModelHealth
 from common.http.app import ErrorTable, context
@@ -90,7 +90,7 @@ class PageRequest(BaseModel):
 class Page(BaseModel):
     """Reports, newest first; `next_cursor` is null on the last page."""
 
-    reports: list[Past]
+    reports: list[ReportSummary]
     next_cursor: str | None
 
 
@@ -107,14 +107,14 @@ class Invalidated(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Doorway:
+class ApiDeps:
     """What the routes call: `invalidate` drops all cached reports and returns how many; `served` counts."""
 
     analyst: Analyst
-    measured: Callable[[AggregateRequest, RequestContext], Awaitable[Measured]]
+    measured: Callable[[AggregateRequest, RequestContext], Awaitable[MetricsSnapshot]]
     invalidate: Callable[[], Coroutine[Any, Any, int]]
     served: Callable[[Report, bool, float], None]
-    archive: Callable[[], Archive | None]
+    archive: Callable[[], ReportStore | None]
     model: ModelState
     quota: Quota
     retry_after_s: float
@@ -124,16 +124,16 @@ def error_table(retry_after_s: float) -> ErrorTable:
     """Which problem each domain error becomes."""
     return {
         FlightFailed: lambda error: _failed(error, retry_after_s),
-        ArchiveUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
+        ReportStoreUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
         ReportUnreadable: lambda _: Problem(
             404, "The report was written by another version of this service; this one cannot read it."
         ),
-        FlightsFull: lambda _: unavailable("Too many different reports are being made.", 1),
+        TooManyComputations: lambda _: unavailable("Too many different reports are being made.", 1),
         StoreUnavailable: lambda _: unavailable("The report cache is not reachable.", retry_after_s),
     }
 
 
-def add_routes(app: web.Application, doorway: Doorway) -> None:
+def add_routes(app: web.Application, deps: ApiDeps) -> None:
     """POST /analyze/performance, DELETE /analyze/cache, GET /analyze/reports, one of them, and /analyze/health."""
 
     @operation(
@@ -153,19 +153,19 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
         `Accept: text/markdown` for the report as text.
         """
         started = time.monotonic()
-        answer = await _report(doorway, context(request), body)
-        doorway.served(answer.report, answer.is_shared, time.monotonic() - started)
+        answer = await _report(deps, context(request), body)
+        deps.served(answer.report, answer.is_shared, time.monotonic() - started)
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
-        slot = doorway.quota.last
+        slot = deps.quota.last
         if slot is not None and answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
-            limit = _quota_limit(doorway.quota, slot, is_spare=body.start is not None)
+            limit = _quota_limit(deps.quota, slot, low_priority=body.start is not None)
             headers |= dict(rate_limit_headers(limit))
         return _response(answer.report, answer.body, request, headers)
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
         """Drop all cached reports; what is being computed now is not kept."""
-        return Invalidated(deleted=await _within(context(request), doorway.invalidate()))
+        return Invalidated(deleted=await _within(context(request), deps.invalidate()))
 
     @operation(
         query=PageRequest,
@@ -176,7 +176,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     )
     async def list_reports(request: web.Request, query: PageRequest) -> web.Response:
         """List past reports, the newest first."""
-        page = _archive(doorway).page(query.cursor, query.limit + 1)
+        page = _archive(deps).page(query.cursor, query.limit + 1)
         found = await _within(context(request), page)
         reports = found[: query.limit]
         listed = Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
@@ -193,7 +193,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     )
     async def get_report(request: web.Request, path: ReportPath) -> web.StreamResponse:
         """Get a past report as it was made."""
-        report = await _within(context(request), _archive(doorway).get(path.report_id))
+        report = await _within(context(request), _archive(deps).get(path.report_id))
         if report is None:
             raise Problem(404, "No such report is kept.")
         return _response(report, report.model_dump_json().encode(), request, {})
@@ -205,7 +205,7 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     )
     async def get_analyst_health(_request: web.Request) -> AnalystHealth:
         """Say what this replica last saw of the model; asks nobody."""
-        model = doorway.model
+        model = deps.model
         return AnalystHealth(status="degraded" if model.is_degraded else "ok", model=model.health)
 
     app.router.add_get("/analyze/reports", list_reports)
@@ -215,41 +215,43 @@ def add_routes(app: web.Application, doorway: Doorway) -> None:
     app.router.add_delete("/analyze/cache", delete_analysis_cache)
 
 
-async def _report(doorway: Doorway, origin: RequestContext, body: AnalysisRequest) -> Answer:
+async def _report(deps: ApiDeps, origin: RequestContext, body: AnalysisRequest) -> Answer:
     if body.end is not None and body.end > datetime.now(UTC):
         error = FieldError(location="body", field="end", message="must not be in the future")
         raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=[error])
-    if body.require_ai and not doorway.analyst.has_model:
+    if body.require_ai and not deps.analyst.has_model:
         raise Problem(503, "No GEMINI_API_KEY is set, so no AI report can be made.")
     parameters = body.parameters()
     query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
-    report = doorway.analyst.report(parameters, lambda: doorway.measured(query, origin))
+    report = deps.analyst.report(parameters, lambda: deps.measured(query, origin))
     answer = await _within(origin, report)
     if body.require_ai and answer.report.source != "ai":
-        raise await _no_ai(doorway, answer.report.fallback_reason, is_spare=parameters.are_absolute)
+        raise await _no_ai(deps, answer.report.fallback_reason, low_priority=parameters.are_absolute)
     return answer
 
 
-async def _no_ai(doorway: Doorway, reason: FallbackReason | None, *, is_spare: bool) -> Problem:
+async def _no_ai(deps: ApiDeps, reason: FallbackReason | None, *, low_priority: bool) -> Problem:
     """429 with the time until a call is free where the quota is the reason, else 503."""
     if reason == "quota":
         with suppress(QuotaUnavailable):
-            slot = await doorway.quota.look(is_spare=is_spare)
-            limit = _quota_limit(doorway.quota, slot, is_spare=is_spare)
+            slot = await deps.quota.look(low_priority=low_priority)
+            limit = _quota_limit(deps.quota, slot, low_priority=low_priority)
             return too_many_requests(limit, "The quota of calls to the model is used up.")
-    return unavailable(f"No AI report can be made now ({reason}).", doorway.retry_after_s)
+    return unavailable(f"No AI report can be made now ({reason}).", deps.retry_after_s)
 
 
-def _quota_limit(quota: Quota, slot: Slot, *, is_spare: bool) -> Limit:
+def _quota_limit(quota: Quota, slot: Grant, *, low_priority: bool) -> Limit:
     """Return the caller's share of the quota. The time until it resets is known only while nothing is left."""
-    share = quota.share(is_spare=is_spare)
+    share = quota.share(low_priority=low_priority)
     remaining = max(0, slot.remaining - quota.limit + share)
     reset_s = None if remaining or not slot.wait_s else whole_seconds(slot.wait_s)
-    return Limit(SPARE_POLICY if is_spare else QUOTA_POLICY, share, whole_seconds(quota.window_s), remaining, reset_s)
+    return Limit(
+        SPARE_POLICY if low_priority else QUOTA_POLICY, share, whole_seconds(quota.window_s), remaining, reset_s
+    )
 
 
-def _archive(doorway: Doorway) -> Archive:
-    archive = doorway.archive()
+def _archive(deps: ApiDeps) -> ReportStore:
+    archive = deps.archive()
     if archive is None:
         raise Problem(503, "DATABASE_URL is not set, so no reports are stored.")
     return archive

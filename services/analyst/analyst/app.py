@@ -14,21 +14,21 @@ import structlog
 from aiohttp import web
 from redis.asyncio import Redis
 
-from analyst.analysis import Analyst, Brief, Drafter
-from analyst.api import Doorway, add_routes, error_table
-from analyst.archive import SCHEMA, Archive, ArchiveLimits, open_archive
-from analyst.attempts import Attempts
-from analyst.drafting import create_draft
-from analyst.flight import Flights, Limits
-from analyst.flight_store import Listener, RedisFlightStore, listen
+from analyst.api import ApiDeps, add_routes, error_table
+from analyst.cache.redis_store import Listener, RedisFlightStore, listen
+from analyst.cache.single_flight import Limits, SingleFlightCache
+from analyst.llm.client import Budget
+from analyst.llm.drafting import create_draft
+from analyst.llm.factory import open_writer
+from analyst.llm.quota import Quota
+from analyst.llm.retry import RetryingClient
+from analyst.llm.state import ModelState
+from analyst.metrics import AnalystMetrics
 from analyst.metrics_client import MetricsClient, open_metrics_client
-from analyst.model import open_writer
-from analyst.model_state import ModelState
-from analyst.quota import Quota
-from analyst.report import Draft, Report
+from analyst.report.models import Draft, Report
+from analyst.report.store import SCHEMA, ReportStore, ReportStoreLimits, open_report_store
+from analyst.service import Analyst, LLMWriter, ReportInput
 from analyst.settings import AnalystSettings
-from analyst.telemetry import AnalystMetrics
-from analyst.writer import Budget
 from common.http.app import AppConfig, create_app
 from common.http.context import uuid7
 from common.http.openapi import add_openapi
@@ -45,8 +45,8 @@ log = structlog.get_logger()
 
 MAX_BODY_BYTES: Final = 16_384
 METRICS: Final = web.AppKey("metrics", MetricsClient)
-ARCHIVE: Final = web.AppKey[Archive | None]("archive")
-DRAFT: Final = web.AppKey[Callable[[Brief, Budget], Awaitable[Draft]]]("draft")
+ARCHIVE: Final = web.AppKey[ReportStore | None]("archive")
+DRAFT: Final = web.AppKey[Callable[[ReportInput, Budget], Awaitable[Draft]]]("draft")
 
 
 def migrate(settings: AnalystSettings) -> None:
@@ -56,7 +56,7 @@ def migrate(settings: AnalystSettings) -> None:
     postgres.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
 
 
-def create_service(settings: AnalystSettings, drafter: Drafter | None = None) -> Service:
+def create_service(settings: AnalystSettings, drafter: LLMWriter | None = None) -> Service:
     """The analyst, ready to listen. `drafter` stands in for the model that the settings name."""
     registry, fatal = create_registry(), asyncio.Event()
     app = create_app(_app_config(settings, HttpMetrics(registry)))
@@ -96,7 +96,7 @@ def create_service(settings: AnalystSettings, drafter: Drafter | None = None) ->
     )
     add_routes(
         app,
-        Doorway(
+        ApiDeps(
             analyst=analyst,
             measured=lambda request, context: app[METRICS].measured(request, context),
             invalidate=lambda: _invalidate(store, flights),
@@ -128,7 +128,7 @@ def _app_config(settings: AnalystSettings, metrics: HttpMetrics) -> AppConfig:
     )
 
 
-def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Flights:
+def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> SingleFlightCache:
     limits = Limits(
         ttl_s=settings.gemini_cache_ttl,
         stale_s=settings.analyst_stale_s,
@@ -139,7 +139,7 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Fligh
         max_flights=settings.analyst_max_flights,
         near_s=settings.analyst_near_s,
     )
-    return Flights(
+    return SingleFlightCache(
         store,
         limits,
         now=time.monotonic,
@@ -149,12 +149,12 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Fligh
     )
 
 
-def _create_drafter(app: web.Application, settings: AnalystSettings) -> Drafter | None:
+def _create_drafter(app: web.Application, settings: AnalystSettings) -> LLMWriter | None:
     """The model that the settings name, which opens later; none without a key."""
     if settings.gemini_api_key is None:
         return None
     model, total_s = settings.gemini_model, settings.analyst_ai_timeout_s
-    return Drafter(model, lambda brief, budget: app[DRAFT](brief, budget), total_s)
+    return LLMWriter(model, lambda brief, budget: app[DRAFT](brief, budget), total_s)
 
 
 def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Report], None]:
@@ -168,7 +168,7 @@ def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Repo
     return observe
 
 
-async def _invalidate(store: RedisFlightStore, flights: Flights) -> int:
+async def _invalidate(store: RedisFlightStore, flights: SingleFlightCache) -> int:
     dropped = await store.invalidate_all()
     flights.forget_all()  # whoever asks from now on joins no flight from before
     return dropped
@@ -188,7 +188,7 @@ async def _open_model(
         settings.gemini_sdk, settings.gemini_api_key.get_secret_value(), settings.gemini_model, settings.gemini_endpoint
     )
     stack.push_async_callback(writer.close)
-    attempts = Attempts(
+    attempts = RetryingClient(
         writer,
         quota,
         attempt_timeout_s=settings.analyst_attempt_timeout_s,
@@ -201,11 +201,11 @@ async def _open_model(
 
 async def _open_archive(
     stack: AsyncExitStack, settings: AnalystSettings, on_lost: Callable[[], None], fatal: asyncio.Event
-) -> Archive | None:
+) -> ReportStore | None:
     if settings.database_url is None:
         return None
-    limits = ArchiveLimits(settings.analyst_reports_keep_days, settings.analyst_database_timeout_s)
-    archive = open_archive(settings.database_url.get_secret_value(), limits, on_lost, fatal)
+    limits = ReportStoreLimits(settings.analyst_reports_keep_days, settings.analyst_database_timeout_s)
+    archive = open_report_store(settings.database_url.get_secret_value(), limits, on_lost, fatal)
     return await stack.enter_async_context(archive)
 
 

@@ -10,8 +10,8 @@ import structlog
 from pydantic import BaseModel
 from yarl import URL
 
-from analyst.analysis import METRICS_BROKEN, METRICS_UNAVAILABLE, Measured
-from analyst.flight import FlightFailed
+from analyst.cache.single_flight import FlightFailed
+from analyst.service import METRICS_BROKEN, METRICS_UNAVAILABLE, MetricsSnapshot
 from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport
 from common.contracts.base import WINDOW_S
 from common.http.client import UpstreamError, UpstreamMalformed, UpstreamRefused, call_json, create_session
@@ -44,14 +44,14 @@ class MetricsClient:
         self._timeout_s = timeout_s
         self._drift_is_told = True
 
-    async def measured(self, request: AggregateRequest, context: RequestContext) -> Measured:
+    async def measured(self, request: AggregateRequest, context: RequestContext) -> MetricsSnapshot:
         """The aggregate of both windows and, asked at the same time, the drift. Raises FlightFailed; without an answer
         about drift there is none.
         """
         own = context._replace(deadline_s=time.monotonic() + self._timeout_s)
         drift = asyncio.create_task(self._drift(request, own), name="drift")
         try:
-            return Measured(await self._aggregated(request, own), await drift)
+            return MetricsSnapshot(await self._aggregated(request, own), await drift)
         finally:
             await cancel_and_wait(drift)
 

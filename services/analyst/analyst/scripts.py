@@ -31,7 +31,7 @@ def load_script(redis: Redis, name: str) -> Script:
             except RedisConnectionError:  # a pooled connection from before a restart
                 return await once(keys, args)
         finally:
-            heed_cancellation()
+            raise_if_cancelled()
 
     return run
 
@@ -40,10 +40,10 @@ async def load_all(redis: Redis) -> None:
     """Send every script, so that none is sent when somebody waits for it. Raises REDIS_ERRORS."""
     for source in _scripts().values():
         await redis.script_load(source)
-        heed_cancellation()
+        raise_if_cancelled()
 
 
-def heed_cancellation() -> None:
+def raise_if_cancelled() -> None:
     """Raise the cancellation that the client may have lost: it sends through `asyncio.wait_for`, which on Python 3.11
     returns normally when its work is done in the moment of the cancellation. A task that goes on would never end.
     """

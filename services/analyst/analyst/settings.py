@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from analyst.archive import CONNECTIONS
+from analyst.report.store import CONNECTIONS
 from common.runtime.settings import Port, PostgresUrl, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
 

@@ -8,16 +8,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from analyst.analysis import Brief, DraftFailed, DraftMalformed
-from analyst.attempts import Attempts, Slot
-from analyst.checks import run_checks, status_of
-from analyst.drafting import create_draft
-from analyst.facts import read_facts
-from analyst.grounding import check_draft
-from analyst.model import open_writer
-from analyst.rendering import render
+from analyst.facts.facts import read_facts
+from analyst.grounding.checks import run_checks, status_of
+from analyst.grounding.grounding import check_draft
+from analyst.llm.client import Budget
+from analyst.llm.drafting import create_draft
+from analyst.llm.factory import open_writer
+from analyst.llm.retry import Grant, RetryingClient
+from analyst.report.rendering import render
+from analyst.service import DraftFailed, DraftMalformed, ReportInput
 from analyst.settings import AnalystSettings
-from analyst.writer import Budget
 from common.contracts.aggregates import Aggregate, Confidence, Latency, Summary
 from common.contracts.base import TimeRange
 from common.runtime.settings import SettingsError, StartError, load
@@ -28,8 +28,8 @@ _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 class _OneOwner:
     """Slots for a single user: the account's own quota is the only one."""
 
-    async def take(self, member: str, *, is_spare: bool = False) -> Slot:
-        return Slot(True, 1, 0.0, "granted")
+    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
+        return Grant(True, 1, 0.0, "granted")
 
     async def refund(self, member: str) -> None:
         pass
@@ -54,7 +54,7 @@ def main() -> int:
 async def _try(settings: AnalystSettings, key: str) -> int:
     _say(f"{settings.gemini_model} by the SDK {settings.gemini_sdk}")
     writer = open_writer(settings.gemini_sdk, key, settings.gemini_model, settings.gemini_endpoint)
-    attempts = Attempts(
+    attempts = RetryingClient(
         writer,
         _OneOwner(),
         attempt_timeout_s=settings.analyst_attempt_timeout_s,
@@ -64,7 +64,7 @@ async def _try(settings: AnalystSettings, key: str) -> int:
     )
     facts = read_facts(_hour(), "1h")
     observations = run_checks(facts)
-    brief = Brief(facts, observations, status_of(facts, observations), [])
+    brief = ReportInput(facts, observations, status_of(facts, observations), [])
     try:
         async with asyncio.timeout(settings.analyst_ai_timeout_s):
             draft = await create_draft(attempts)(brief, Budget(time.monotonic() + settings.analyst_ai_timeout_s))

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from analyst.analysis import Drafter
 from analyst.app import create_service
+from analyst.service import LLMWriter
 from analyst.settings import AnalystSettings
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, Latency, Summary
 from common.contracts.base import TimeRange
@@ -166,7 +166,7 @@ async def metrics(
 def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str) -> Callable[..., Service]:
     """Call it, with variables, for an analyst that reads the stub."""
 
-    def create(server: Valkey = valkey, drafter: Drafter | None = None, **variables: str) -> Service:
+    def create(server: Valkey = valkey, drafter: LLMWriter | None = None, **variables: str) -> Service:
         environ = {
             "ANALYST_METRICS_URL": metrics.url,
             "ANALYST_METRICS_TIMEOUT_S": "5",

@@ -14,7 +14,7 @@ from aiohttp import web
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from analyst.report import Draft, Evidence
+from analyst.report.models import Draft, Evidence
 
 RETRY_DELAY_S = 7
 _ODD_RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5m"}

@@ -19,13 +19,13 @@ from prometheus_client import generate_latest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from analyst.analysis import Drafter
-from analyst.attempts import Attempts
-from analyst.drafting import create_draft
-from analyst.model import open_writer
-from analyst.quota import Quota
-from analyst.report import Report
-from analyst.writer import Budget, Prompt, Retryable
+from analyst.llm.client import Budget, Prompt, Retryable
+from analyst.llm.drafting import create_draft
+from analyst.llm.factory import open_writer
+from analyst.llm.quota import Quota
+from analyst.llm.retry import RetryingClient
+from analyst.report.models import Report
+from analyst.service import LLMWriter
 from common.http.context import uuid7
 from common.runtime.tasks import cancel_and_wait
 from common.service import Service
@@ -261,7 +261,7 @@ def test_without_a_key__no_sdk_is_imported() -> None:
     code = (
         "import sys; from analyst.app import create_service; from analyst.settings import AnalystSettings;"
         "create_service(AnalystSettings());"
-        "sys.exit(len({'google.generativeai', 'google.genai', 'grpc', 'analyst.model'} & sys.modules.keys()) - 1)"
+        "sys.exit(len({'google.generativeai', 'google.genai', 'grpc', 'analyst.llm.factory'} & sys.modules.keys()) - 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -292,9 +292,9 @@ async def quota(redis_settings: dict[str, Any]) -> AsyncIterator[Quota]:
         yield Quota(redis, 10)
 
 
-def _impatient(writer: ScriptedWriter, quota: Quota) -> Drafter:
+def _impatient(writer: ScriptedWriter, quota: Quota) -> LLMWriter:
     """Tries as often as it may, without waiting in between."""
-    attempts = Attempts(
+    attempts = RetryingClient(
         writer,
         quota,
         attempt_timeout_s=1,
@@ -303,7 +303,7 @@ def _impatient(writer: ScriptedWriter, quota: Quota) -> Drafter:
         on_outcome=lambda outcome: None,
         sleep=lambda seconds: asyncio.sleep(0),
     )
-    return Drafter("scripted", create_draft(attempts))
+    return LLMWriter("scripted", create_draft(attempts))
 
 
 async def test_upstream_fails__four_attempts_for_all_replicas_together(open_client: OpenClient, quota: Quota) -> None:
@@ -343,7 +343,7 @@ async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota:
         script = Script(steps=[503] * 8)
         async with rest(script) if sdk == "genai" else over_grpc(script) as endpoint:
             writer = open_writer(sdk, "key", "gemini-2.5-flash-lite", endpoint)
-            attempts = Attempts(
+            attempts = RetryingClient(
                 writer,
                 quota,
                 attempt_timeout_s=5,

@@ -13,9 +13,9 @@ from fake_gemini import DRAFT
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
-from analyst.analysis import Brief, Drafter, DraftFailed
-from analyst.report import Draft, Report
-from analyst.writer import Budget
+from analyst.llm.client import Budget
+from analyst.report.models import Draft, Report
+from analyst.service import DraftFailed, LLMWriter, ReportInput
 from common.contracts.aggregates import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
@@ -27,11 +27,11 @@ OpenClient = Callable[..., Awaitable[Client]]
 CreateService = Callable[..., Service]
 
 
-async def _write(_brief: Brief, _budget: Budget) -> Draft:
+async def _write(_brief: ReportInput, _budget: Budget) -> Draft:
     return DRAFT
 
 
-async def _fail(_brief: Brief, _budget: Budget) -> Draft:
+async def _fail(_brief: ReportInput, _budget: Budget) -> Draft:
     raise DraftFailed("upstream")
 
 
@@ -228,13 +228,13 @@ async def test_ai_required_without_a_key__is_503_that_says_so(client: Client, me
 
 
 async def test_model__writes_and_code_fills_the_figures(open_client: OpenClient) -> None:
-    client = await open_client(drafter=Drafter("some-model", _write))
+    client = await open_client(drafter=LLMWriter("some-model", _write))
     report = await _report(await _ask(client, require_ai=True))
     assert (report.source, report.model, report.summary) == ("ai", "some-model", "The p95 latency is 412 ms.")
 
 
 async def test_model_that_fails__is_rules_or_503_for_who_requires_ai(open_client: OpenClient) -> None:
-    client = await open_client(drafter=Drafter("some-model", _fail))
+    client = await open_client(drafter=LLMWriter("some-model", _fail))
     refused = await _ask(client, require_ai=True)
     assert refused.status == 503
     assert refused.headers["Retry-After"] == "5"
@@ -284,7 +284,7 @@ async def test_redis_absent__answers_by_rules_and_says_so(
 ) -> None:
     server = own_valkey()
     server.stop()
-    client = await open_client(server, Drafter("some-model", _write))
+    client = await open_client(server, LLMWriter("some-model", _write))
     for _ in range(2):
         response = await _ask(client)
         assert response.headers["X-Cache"] == "MISS"
@@ -297,13 +297,13 @@ async def test_redis_hung__answers_by_rules_within_its_timeout(
     open_client: OpenClient, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
-    spent: list[Brief] = []
+    spent: list[ReportInput] = []
 
-    async def write(brief: Brief, _budget: Budget) -> Draft:
+    async def write(brief: ReportInput, _budget: Budget) -> Draft:
         spent.append(brief)
         return DRAFT
 
-    client = await open_client(server, Drafter("some-model", write), ANALYST_REDIS_TIMEOUT_S="0.2")
+    client = await open_client(server, LLMWriter("some-model", write), ANALYST_REDIS_TIMEOUT_S="0.2")
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:

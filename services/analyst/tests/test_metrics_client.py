@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from analyst.analysis import Measured
-from analyst.flight import FlightFailed
+from analyst.cache.single_flight import FlightFailed
 from analyst.metrics_client import open_metrics_client
+from analyst.service import MetricsSnapshot
 from common.contracts.aggregates import Aggregate, AggregateRequest
 from common.http.context import RequestContext
 
@@ -22,7 +22,7 @@ def _context(remaining_s: float = 10.0) -> RequestContext:
 
 async def test_aggregate_and_drift__are_read_in_one_call_each(metrics: Any, troubled: Aggregate) -> None:
     async with open_metrics_client(metrics.url, 5) as client:
-        assert await client.measured(REQUEST, _context()) == Measured(troubled, metrics.drift)
+        assert await client.measured(REQUEST, _context()) == MetricsSnapshot(troubled, metrics.drift)
     assert [request["window"] for request in metrics.requests] == ["1h"]
     assert metrics.drift_requests == [{"window": "1h", "reference": "24h"}]
 
@@ -42,7 +42,7 @@ async def test_drift_that_fails__is_missing_and_logged_once(metrics: Any, status
     async with open_metrics_client(metrics.url, 5) as client:
         with capture_logs() as logs:
             for _ in range(3):
-                assert await client.measured(REQUEST, _context()) == Measured(metrics.aggregate, None)
+                assert await client.measured(REQUEST, _context()) == MetricsSnapshot(metrics.aggregate, None)
         metrics.drift_status, metrics.drift_body = 200, None
         assert (await client.measured(REQUEST, _context())).drift == metrics.drift
     assert [entry["event"] for entry in logs] == ["drift not read: reports are made without"]
@@ -51,7 +51,7 @@ async def test_drift_that_fails__is_missing_and_logged_once(metrics: Any, status
 async def test_drift_that_hangs__is_given_up_in_time(metrics: Any) -> None:
     metrics.drift_gate.clear()
     async with open_metrics_client(metrics.url, 3) as client, asyncio.timeout(30):
-        assert await client.measured(REQUEST, _context()) == Measured(metrics.aggregate, None)
+        assert await client.measured(REQUEST, _context()) == MetricsSnapshot(metrics.aggregate, None)
 
 
 async def test_aggregate_that_fails__waits_for_no_drift(metrics: Any) -> None:

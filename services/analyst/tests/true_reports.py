@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from analyst.report import Draft, Evidence, Figure, Finding, Reading, Recommendation
+from analyst.report.models import Draft, Evidence, Figure, Finding, Reading, Recommendation
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, LabelShare, Latency, Summary
 from common.contracts.base import TimeRange
 from common.contracts.events import Outcome
