@@ -6,7 +6,7 @@ from build import PATH, render
 from merge import merge
 from openapi_spec_validator import validate
 
-from edge_limiter.proxy.routing import Route, RouteTable
+from edge_limiter.proxy.routes import Route, RouteTable
 
 Json = dict[str, Any]
 OWN: Json = {

@@ -14,8 +14,7 @@ from common.http.openapi import OPENAPI, openapi_document
 from common.runtime.settings import load
 from edge_limiter.pages.health import HealthReport
 from edge_limiter.pages.info import VERSION, local_handlers
-from edge_limiter.proxy.routes import ROUTES
-from edge_limiter.proxy.routing import RouteTable
+from edge_limiter.proxy.routes import ROUTES, RouteTable
 from inference.app import create_service as create_inference
 from inference.settings import InferenceSettings
 from metrics.app import create_service as create_metrics

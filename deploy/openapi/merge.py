@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from common.http.openapi import EXAMPLE_ID, components, header_ref, problem_ref
 from common.http.ratelimit import RATE_LIMIT_HEADERS, Limit, quota_exceeded
-from edge_limiter.proxy.routing import Route
+from edge_limiter.proxy.routes import Route
 
 Document = dict[str, Any]
 RouteOf = Callable[[str, str], Route | None]

@@ -33,11 +33,10 @@ from edge_limiter.pages.health import AskAnalyst, HealthReport, Probe
 from edge_limiter.pages.info import local_handlers
 from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.enforcement import Enforcer
-from edge_limiter.proxy.forward import MAX_BODY_BYTES, Forwarder
+from edge_limiter.proxy.forward import Forwarder
 from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
 from edge_limiter.proxy.rejections import Refusals
-from edge_limiter.proxy.routes import ANALYST, INFERENCE, ROUTES
-from edge_limiter.proxy.routing import RouteTable
+from edge_limiter.proxy.routes import ANALYST, INFERENCE, ROUTES, RouteTable
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import Limiter
@@ -166,7 +165,7 @@ async def _open(parts: _Parts, opened: _Opened) -> AsyncIterator[HttpServer]:
         if parts.settings.edge_policy_file:
             watch = PolicyWatch(Path(parts.settings.edge_policy_file), parts.policies)
             await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
-        shadows = Shadows(limiter, parts.metrics.decided)
+        shadows = Shadows(limiter, parts.metrics.decisions)
         stack.push_async_callback(shadows.close)
         clients = Clients(
             split(parts.settings.edge_trusted_proxies),
@@ -224,7 +223,8 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
         timeout_s=settings.edge_limit_timeout_ms / 1000,
         hash_key=settings.events_hash_key.get_secret_value().encode(),
         replicas=lambda: housekeeping.replicas,
-        on_batch=parts.metrics.batch,
+        observe_keys=parts.metrics.batch_keys.observe,
+        observe_wait_s=parts.metrics.wait_s.observe,
     )
     parts.metrics.watch_store(lambda: store.is_up, lambda: housekeeping.replicas)
     await stack.enter_async_context(supervised(store.run(), "limiter store", parts.fatal))
@@ -266,7 +266,7 @@ def _handler(
 ) -> ProxyHandler:
     settings = parts.settings
     admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
-    forwarder = Forwarder(upstreams, admin, MAX_BODY_BYTES)
+    forwarder = Forwarder(upstreams, admin)
     enforcer = Enforcer(
         policies=parts.policies,
         limiter=limiter,
@@ -275,8 +275,7 @@ def _handler(
         wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
         shadows=shadows,
         rejections=refusals,
-        decided=parts.metrics.decided,
-        forwarder=forwarder,
+        decisions=parts.metrics.decisions,
     )
     return ProxyHandler(
         routes=parts.routes,

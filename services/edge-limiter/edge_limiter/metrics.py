@@ -21,17 +21,17 @@ class EdgeMetrics:
         decisions = Counter(
             "sluice_edge_decisions", "Limit decisions.", ["policy", "outcome", "source"], registry=registry
         )
-        self._decisions = cache(decisions.labels)
+        self.decisions = cache(decisions.labels)
         self._refused = Counter(
             "sluice_edge_connections_refused",
             "Connections closed at once (full, or a share), or with answers that were not read (unread).",
             ["reason"],
             registry=registry,
         )
-        self._batch = Histogram(
+        self.batch_keys = Histogram(
             "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
         )
-        self._statement = Histogram(
+        self.wait_s = Histogram(
             "sluice_edge_decision_seconds",
             "From the question to the store's answer, waiting included: the slowest decision of each statement.",
             buckets=DECISION_BUCKETS_S,
@@ -52,13 +52,6 @@ class EdgeMetrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
-
-    def decided(self, policy: str, allowed: bool, source: str) -> None:
-        self._decisions(policy, "allowed" if allowed else "refused", source).inc()
-
-    def batch(self, keys: int, seconds: float) -> None:
-        self._batch.observe(keys)
-        self._statement.observe(seconds)
 
     def watch_store(self, is_up: Callable[[], bool], replicas: Callable[[], int]) -> None:
         """Read these at each scrape."""

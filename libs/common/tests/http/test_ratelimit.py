@@ -3,7 +3,14 @@ import json
 import pytest
 
 from common.http.problems import ProblemDocument
-from common.http.ratelimit import QUOTA_EXCEEDED, Limit, quota_exceeded, rate_limit_headers, too_many_requests
+from common.http.ratelimit import (
+    QUOTA_EXCEEDED,
+    Limit,
+    quota_exceeded,
+    rate_limit_headers,
+    too_many_requests,
+    whole_seconds,
+)
 
 EXCEEDED = Limit("predict", 60, 60, 0, 7)
 
@@ -29,6 +36,11 @@ def test_retry_after__is_at_least_one_second(reset_s: int | None, retry_s: str) 
     limit = Limit("predict", 60, 60, 0, reset_s)
     assert f"Retry-After: {retry_s}\r\n" in quota_exceeded(limit).header_lines
     assert too_many_requests(limit, "Used up.").headers["Retry-After"] == retry_s
+
+
+@pytest.mark.parametrize(("seconds", "whole"), [(6.0, 6), (6.001, 7), (0.2, 1), (0.0, 0), (-3.0, 0)])
+def test_whole_seconds__rounds_up_and_is_never_negative(seconds: float, whole: int) -> None:
+    assert whole_seconds(seconds) == whole
 
 
 def test_rendered_429__is_a_problem_document() -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from common.http.context import REQUEST_ID
 from common.http.problems import Problem
 from edge_limiter.proxy.enforcement import Enforcer
-from edge_limiter.proxy.routing import Route, RouteTable, parse_target
+from edge_limiter.proxy.routes import Route, RouteTable, parse_target
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.ratelimit.policy import MAX_LIMIT
 from edge_limiter.server.request import Request

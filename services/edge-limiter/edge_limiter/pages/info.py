@@ -11,7 +11,7 @@ from common.http.openapi import operation
 from edge_limiter.pages.docs import docs_handlers
 from edge_limiter.pages.health import Health, HealthReport, Part
 from edge_limiter.proxy.handler import LocalHandler
-from edge_limiter.proxy.routing import Route, RouteTable
+from edge_limiter.proxy.routes import Route, RouteTable
 from edge_limiter.server.request import Request
 
 VERSION: Final = version("sluice-edge-limiter")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from edge_limiter.proxy.routing import Cost
+from edge_limiter.proxy.routes import Cost
 from edge_limiter.ratelimit.policy import MAX_LIMIT
 
 TOO_MANY: Final = MAX_LIMIT + 1

@@ -1,29 +1,43 @@
 """Charges a request to its client's limit, or refuses it. Cheap checks come before the charge."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
-from common.http.problems import Problem, unavailable, unsupported_encoding
+from prometheus_client import Counter
+
+from common.http.problems import Problem, check_content_encoding, unavailable, unsupported_encoding
+from common.http.ratelimit import Limit, rate_limit_headers, whole_seconds
 from edge_limiter.proxy.admin import Admin, TokenRequired
 from edge_limiter.proxy.cost import cost_of
-from edge_limiter.proxy.forward import Forwarder
-from edge_limiter.proxy.precheck import check_before_charge
+from edge_limiter.proxy.forward import MAX_BODY_BYTES, read_body
 from edge_limiter.proxy.rejections import Refusals
-from edge_limiter.proxy.responses import RETRY_S, rate_limit_headers, refusal, send_refusal
+from edge_limiter.proxy.responses import RETRY_S, send_refusal, too_large
+from edge_limiter.proxy.routes import Route
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.ratelimit.identity import Client, Clients
 from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
-from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision
+from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.shadow import Shadows
 from edge_limiter.server.request import Request
 
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
+_FORMS: Final = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+"""Content types that a browser sends to another site without a preflight request, as it does without any."""
+_MAYBE_JSON: Final = frozenset({"application/json", "application/octet-stream", ""})
+"""With the last two the client names no type, so the service decides."""
+_BROWSER: Final = frozenset({"origin", "sec-fetch-site"})
+
 
 @dataclass(frozen=True, slots=True)
 class Enforcer:
-    """`wrong_tokens` limits guesses of the admin token. `decided` counts a decision by policy, outcome and source."""
+    """`wrong_tokens` limits guesses of the admin token.
+
+    `decisions` returns the counter of decisions with a policy, an outcome and a source.
+    """
 
     policies: PolicySet
     limiter: Limiter
@@ -32,8 +46,7 @@ class Enforcer:
     wrong_tokens: Rule
     shadows: Shadows
     rejections: Refusals
-    decided: Callable[[str, bool, str], None]
-    forwarder: Forwarder
+    decisions: Callable[[str, str, str], Counter]
 
     async def admits(self, state: RequestState) -> bool:
         """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem and NoAdmin."""
@@ -42,7 +55,7 @@ class Enforcer:
         if route.needs_admin and not await self._admits_admin(state):
             return False
         if not state.units:  # a gateway sends no body, and checks that itself
-            check_before_charge(request, route, self.forwarder.max_body_bytes)
+            _check_before_charge(request, route)
         enforced, state.shadows = self.policies.find(
             request.method, state.target.path, route.policy, client, request.fields
         )
@@ -87,14 +100,14 @@ class Enforcer:
     def _concludes(self, state: RequestState, rule: Rule, decision: Decision) -> bool:
         """Record a decision, and send the 429 if it is a refusal. Return whether the request goes on."""
         policy = rule.policy
-        self.decided(policy.name, decision.allowed, decision.source)
+        self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
+        limit = _limit(policy, decision)
         if decision.allowed:
-            state.limit_headers = rate_limit_headers(policy, decision)
+            state.limit_headers = rate_limit_headers(limit)
             return True
         state.status = 429
         self.rejections.count(429, state.route.pattern, policy.name)
-        refused = refusal(policy, decision, is_oip=state.route.is_oip)
-        send_refusal(state.response, refused, state.ctx.request_id)
+        send_refusal(state.response, limit, state.ctx.request_id, is_oip=state.route.is_oip)
         return False
 
     async def _decide(self, state: RequestState, rule: Rule, key: bytes) -> Decision:
@@ -114,7 +127,7 @@ class Enforcer:
         try:
             return await self.limiter.decide(rule.policy, key, cost, state.ctx.remaining_s(time.monotonic()))
         except LimiterUnavailable:
-            self.decided(rule.policy.name, False, "closed")
+            self.decisions(rule.policy.name, "refused", "closed").inc()
             raise unavailable("Requests cannot be counted right now.", RETRY_S) from None
 
     async def _count_in_shadow(self, state: RequestState) -> None:
@@ -130,7 +143,7 @@ class Enforcer:
         fields = state.request.fields
         if fields.get("content-encoding", "identity").lower() != "identity":
             raise unsupported_encoding("identity", "A list of texts is counted, so send it without Content-Encoding.")
-        body = await self.forwarder.read(state.request, state.ctx.remaining_s(time.monotonic()))
+        body = await read_body(state.request, state.ctx.remaining_s(time.monotonic()))
         return cost_of(state.route.cost, body, fields.get("inference-header-content-length"))
 
     async def _cost_exceeds_limit(self, state: RequestState, rule: Rule, key: bytes, error: CostAboveLimit) -> Problem:
@@ -143,6 +156,34 @@ class Enforcer:
         problem = Problem(413, f"{detail}: send fewer texts at once.")
         with suppress(CostAboveLimit):
             decision = await self._charge(state, rule, key, rule.cost)
-            self.decided(policy.name, decision.allowed, decision.source)
-            problem.headers.update(rate_limit_headers(policy, decision))
+            self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
+            problem.headers.update(rate_limit_headers(_limit(policy, decision)))
         return problem
+
+
+def _check_before_charge(request: Request, route: Route) -> None:
+    """Raise Problem 413 or 415 for what the head alone shows to be wrong.
+
+    If such a request were charged, any web page could spend its visitors' limit by submitting a form.
+    """
+    fields = request.fields
+    if "content-encoding" in fields:
+        check_content_encoding(fields["content-encoding"])
+    if request.length is not None and request.length > MAX_BODY_BYTES:
+        raise too_large()
+    if fields.get("content-type") == "application/json":
+        return
+    if request.method in _WRITES and route.policy is not None and not _is_acceptable(fields, route):
+        raise Problem(415, "Send application/json.")
+
+
+def _is_acceptable(fields: Mapping[str, str], route: Route) -> bool:
+    """Only the Open Inference Protocol has other types; its clients may send any, unless they are web pages."""
+    media_type = fields.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in _FORMS and not _BROWSER.isdisjoint(fields):
+        return False
+    return route.is_oip or media_type in _MAYBE_JSON
+
+
+def _limit(policy: Policy, decision: Decision) -> Limit:
+    return Limit(policy.name, policy.limit, policy.window_s, decision.remaining, whole_seconds(decision.reset_s))

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,19 +11,28 @@ from common.http.problems import Problem
 from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.responses import upstream_problem
 from edge_limiter.proxy.state import RequestState
-from edge_limiter.server.request import Request
+from edge_limiter.server.request import Headers, Request
 from edge_limiter.server.response import ResponseWriter
-from edge_limiter.server.validation import Headers
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.connection import Body, UpstreamResponse
 from edge_limiter.upstream.errors import UpstreamError
-from edge_limiter.upstream.headers import forwardable_request_headers, forwardable_response_headers
 
 MAX_BODY_BYTES: Final = 1 << 20
 """The services have the same limit."""
 WHOLE_BYTES: Final = 64 << 10
 """Bodies up to this size are read before they are forwarded, so that a slow upload holds no upstream connection."""
 VIA: Final = "1.1 sluice"
+_HOP_BY_HOP: Final = frozenset(  # these end here in both directions (RFC 9110, 7.6.1)
+    "connection http2-settings keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
+    "transfer-encoding upgrade".split()
+)
+_SET_BY_PROXY: Final = frozenset(
+    "content-length expect forwarded host traceparent x-forwarded-for x-forwarded-host x-forwarded-port "
+    "x-forwarded-proto x-real-ip x-request-id x-request-timeout-ms".split()
+)
+_NOT_IN_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_PROXY
+_NOT_IN_RESPONSES: Final = _HOP_BY_HOP | {"content-length", "server", "x-request-id"}
+_STANDARD_OPTIONS: Final = frozenset({"", "close", "keep-alive"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +41,11 @@ class Forwarder:
 
     upstreams: Mapping[str, UpstreamClient]
     admin: Admin
-    max_body_bytes: int
 
     async def forward(self, state: RequestState) -> None:
         """Send the request upstream and its response to the client. Raises Problem only before the response began."""
         request, ctx = state.request, state.ctx
-        body, framing = await self._request_body(request, ctx.remaining_s(time.monotonic()))
+        body, framing = await _request_body(request, ctx.remaining_s(time.monotonic()))
         now = time.monotonic()
         headers = self._request_headers(state, now)
         headers += framing
@@ -50,24 +58,6 @@ class Forwarder:
                 state.status = upstream.status
         except UpstreamError as error:
             raise upstream_problem(error, state.route.service) from error
-
-    async def read(self, request: Request, timeout_s: float) -> bytes:
-        """Return the whole body. Raises BodyTooLarge, and Problem 408 if it does not arrive in time."""
-        if request.is_complete:
-            return await request.read(self.max_body_bytes)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await request.read(self.max_body_bytes)
-        except TimeoutError:
-            raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
-
-    async def _request_body(self, request: Request, timeout_s: float) -> tuple[Body, Headers]:
-        """Return the body to forward, and its Content-Length if it is streamed and has one."""
-        length = request.length
-        if request.is_complete or (length is not None and length <= WHOLE_BYTES):
-            return await self.read(request, timeout_s), []
-        framing = [] if length is None else [("Content-Length", str(length))]
-        return request.chunks(self.max_body_bytes), framing
 
     def _request_headers(self, state: RequestState, now: float) -> Headers:
         fields, client = state.request.fields, state.client
@@ -83,6 +73,26 @@ class Forwarder:
             ("Via", VIA),
         )
         return headers
+
+
+async def read_body(request: Request, timeout_s: float) -> bytes:
+    """Return the whole body. Raises BodyTooLarge, and Problem 408 if it does not arrive in time."""
+    if request.is_complete:
+        return await request.read(MAX_BODY_BYTES)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await request.read(MAX_BODY_BYTES)
+    except TimeoutError:
+        raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
+
+
+async def _request_body(request: Request, timeout_s: float) -> tuple[Body, Headers]:
+    """Return the body to forward, and its Content-Length if it is streamed and has one."""
+    length = request.length
+    if request.is_complete or (length is not None and length <= WHOLE_BYTES):
+        return await read_body(request, timeout_s), []
+    framing = [] if length is None else [("Content-Length", str(length))]
+    return request.chunks(MAX_BODY_BYTES), framing
 
 
 async def _send(response: ResponseWriter, method: str, upstream: UpstreamResponse, headers: Headers) -> None:
@@ -111,3 +121,31 @@ def _is_event_stream(headers: Headers) -> bool:
     return any(
         name.lower() == "content-type" and value.lower().startswith("text/event-stream") for name, value in headers
     )
+
+
+def forwardable_request_headers(headers: Iterable[tuple[str, str]], connection: str | None) -> Headers:
+    """Return the client's headers that may reach the upstream. `connection` is the value of its `Connection` header."""
+    options = _connection_options(connection)
+    excluded = _NOT_IN_REQUESTS | options if options else _NOT_IN_REQUESTS
+    return [pair for pair in headers if pair[0].lower() not in excluded]
+
+
+def forwardable_response_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """Return the upstream's headers that may reach the client. The server sets `Content-Length` itself."""
+    forwardable: Headers = []
+    connection = ""
+    for pair in headers:
+        name = pair[0].lower()
+        if name not in _NOT_IN_RESPONSES:
+            forwardable.append(pair)
+        elif name == "connection":
+            connection = f"{connection},{pair[1]}"
+    options = _connection_options(connection)
+    return [pair for pair in forwardable if pair[0].lower() not in options] if options else forwardable
+
+
+def _connection_options(connection: str | None) -> frozenset[str]:
+    """Return the lower-case names of the headers that a `Connection` header limits to one hop."""
+    if not connection or connection.lower() in _STANDARD_OPTIONS:
+        return frozenset()
+    return frozenset(option.strip().lower() for option in connection.split(",")) - _STANDARD_OPTIONS

@@ -17,7 +17,7 @@ from edge_limiter.proxy.admin import NoAdmin
 from edge_limiter.proxy.enforcement import Enforcer
 from edge_limiter.proxy.forward import WHOLE_BYTES, Forwarder
 from edge_limiter.proxy.responses import ERRORS, send_problem
-from edge_limiter.proxy.routing import Route, RouteTable, parse_target
+from edge_limiter.proxy.routes import Route, RouteTable, parse_target
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.server.request import ClientDisconnected, Request
 from edge_limiter.server.response import ResponseWriter, date_header

@@ -1,22 +1,19 @@
-"""Every response that the proxy makes itself: rate-limit headers, the 429, and problem documents."""
+"""Every error response of the proxy itself: the 429, and problem documents."""
 
-import functools
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import hdrs
 
 from common.http.app import ErrorTable
 from common.http.context import REQUEST_ID
 from common.http.problems import CONTENT_TYPE, Problem, unavailable
+from common.http.ratelimit import Limit, quota_exceeded
 from edge_limiter.proxy.admin import NotLocal, TokenNotSet, TokenRequired
-from edge_limiter.proxy.routing import BadTarget
-from edge_limiter.ratelimit.policy import Decision, Policy
-from edge_limiter.server.request import BodyTooLarge
+from edge_limiter.proxy.routes import BadTarget
+from edge_limiter.server.request import BadRequest, BodyTooLarge, Headers
 from edge_limiter.server.response import ResponseWriter, date_header
-from edge_limiter.server.validation import BadRequest, Headers
 from edge_limiter.upstream.errors import UpstreamError, UpstreamOverloaded, UpstreamTimeout
 
-QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 RETRY_S: Final = 1.0
 _CLOSE: Final = {"Connection": "close"}
 
@@ -73,60 +70,10 @@ def send_problem(response: ResponseWriter, problem: Problem, request_id: str, *,
     response.send(problem.status, headers, body, close=hdrs.CONNECTION in problem.headers)
 
 
-def rate_limit_headers(policy: Policy, decision: Decision) -> tuple[tuple[str, str], ...]:
-    """Return what every response of a limited route carries (draft-ietf-httpapi-ratelimit-headers, and X-RateLimit)."""
-    return _headers(policy.name, policy.limit, policy.window_s, decision.remaining, whole_seconds(decision.reset_s))
-
-
-class Refusal(NamedTuple):
-    """The rendered 429 except for its date and request id."""
-
-    headers: str
-    before_id: str
-    after_id: str
-
-    def body(self, request_id: str) -> bytes:
-        """Return the problem document. The id was validated: JSON would escape nothing in it."""
-        return f"{self.before_id}{request_id}{self.after_id}".encode()
-
-
-def refusal(policy: Policy, decision: Decision, *, is_oip: bool = False) -> Refusal:
-    """Return the 429, rendered once for all clients that wait equally long: a flood must be cheap."""
-    reset_s = whole_seconds(decision.reset_s)
-    return _refusal(policy.name, policy.limit, policy.window_s, decision.remaining, reset_s, is_oip)
-
-
-def send_refusal(response: ResponseWriter, refused: Refusal, request_id: str) -> None:
+def send_refusal(response: ResponseWriter, limit: Limit, request_id: str, *, is_oip: bool) -> None:
     """Send a 429."""
-    response.send(429, _base_headers(request_id), refused.body(request_id), rendered=refused.headers)
-
-
-def whole_seconds(seconds: float) -> int:
-    """Round up, so that a client that waits so long is never early; never negative."""
-    return max(0, -int(-seconds // 1))
-
-
-@functools.lru_cache(1024)
-def _refusal(name: str, limit: int, window_s: int, remaining: int, reset_s: int, is_oip: bool) -> Refusal:
-    retry_s = max(1, reset_s)  # zero would invite an immediate repeat
-    detail = f"At most {limit} in any {window_s} s. Try again in {retry_s} s."
-    error = f',"error":"{detail}"' if is_oip else ""
-    headers = (("Retry-After", str(retry_s)), *_headers(name, limit, window_s, remaining, reset_s))
-    return Refusal(
-        "".join([f"{header}: {value}\r\n" for header, value in headers]),
-        f'{{"type":"{QUOTA_EXCEEDED}","title":"Quota exceeded","status":429,"detail":"{detail}","request_id":"',
-        f'","errors":[],"violated-policies":["{name}"]{error}}}',
-    )
-
-
-def _headers(name: str, limit: int, window_s: int, remaining: int, reset_s: int) -> tuple[tuple[str, str], ...]:
-    return (
-        ("RateLimit-Policy", f'"{name}";q={limit};w={window_s}'),
-        ("RateLimit", f'"{name}";r={remaining};t={reset_s}'),
-        ("X-RateLimit-Limit", str(limit)),
-        ("X-RateLimit-Remaining", str(remaining)),
-        ("X-RateLimit-Reset", str(reset_s)),
-    )
+    refused = quota_exceeded(limit, is_oip=is_oip)
+    response.send(429, _base_headers(request_id), refused.body(request_id), rendered=refused.header_lines)
 
 
 def _base_headers(request_id: str) -> Headers:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from common.http.app import CLIENT_LEFT
 from common.http.context import RequestContext
-from edge_limiter.proxy.routing import Route, Target
+from edge_limiter.proxy.routes import Route, Target
 from edge_limiter.ratelimit.identity import Client
 from edge_limiter.ratelimit.policy_set import Counted
 from edge_limiter.server.request import Request

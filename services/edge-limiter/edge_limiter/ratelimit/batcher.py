@@ -63,6 +63,7 @@ class _Waiter(NamedTuple):
 
 OnResult = Callable[[Policy, Query, QueryResult, int, float], None]
 """Policy, query, result, requests that were let through, and when the statement was sent."""
+Observe = Callable[[float], None]
 _Batch = dict[bytes, list[_Waiter]]
 
 
@@ -78,13 +79,15 @@ class DecisionBatcher:
         timeout_s: float,
         now: Callable[[], float],
         on_result: OnResult,
-        on_batch: Callable[[int, float], None],
+        observe_keys: Observe,
+        observe_wait_s: Observe,
     ) -> None:
         self._store = store
         self._timeout_s = timeout_s
         self._now = now
         self._on_result = on_result
-        self._on_batch = on_batch
+        self._observe_keys = observe_keys
+        self._observe_wait_s = observe_wait_s
         self._waiting: _Batch = {}
         self._in_flight: _Batch = {}
         self._count = 0
@@ -156,7 +159,8 @@ class DecisionBatcher:
             for waiters in batch.values():
                 _fail(waiters, error)
             return
-        self._on_batch(len(batch), self._now() - min(waiters[0].since_s for waiters in batch.values()))
+        self._observe_keys(len(batch))
+        self._observe_wait_s(self._now() - min(waiters[0].since_s for waiters in batch.values()))
         for query, waiters, result in zip(queries, batch.values(), results, strict=True):
             passed = _resolve(waiters, result)
             self._on_result(waiters[0].policy, query, result, passed, sent_s)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from prometheus_client import Counter
+
 from common.runtime import tasks
 from edge_limiter.ratelimit.identity import Client
 from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
@@ -17,11 +19,11 @@ MAX_PENDING: Final = 1_024
 
 
 class Shadows:
-    """Decides in the background. `decided` receives the policy's name, whether it allowed the request, and `shadow`."""
+    """Decides in the background. `decisions` returns the counter with a policy, an outcome and a source."""
 
-    def __init__(self, limiter: Limiter, decided: Callable[[str, bool, str], None]) -> None:
+    def __init__(self, limiter: Limiter, decisions: Callable[[str, str, str], Counter]) -> None:
         self._limiter = limiter
-        self._decided = decided
+        self._decisions = decisions
         self._pending: set[asyncio.Task[None]] = set()
 
     def evaluate(self, shadows: Iterable[Counted], client: Client, units: int) -> None:
@@ -29,7 +31,7 @@ class Shadows:
         for rule, bucket in shadows:
             policy, cost = rule.policy, rule.cost * units
             if rule.blocks(client) or (cost > policy.limit and not rule.exempts(client)):
-                self._decided(policy.name, False, "shadow")
+                self._count(policy, allowed=False)
             elif not rule.exempts(client):
                 self._charge(policy, self._limiter.key(policy, bucket), cost)
 
@@ -40,7 +42,7 @@ class Shadows:
 
     def _charge(self, policy: Policy, key: bytes, cost: int) -> None:
         if self._limiter.denied(policy, key, cost) is not None:
-            self._decided(policy.name, False, "shadow")
+            self._count(policy, allowed=False)
         elif len(self._pending) < MAX_PENDING:
             task = asyncio.create_task(self._decide(policy, key, cost), name="shadow decision")
             self._pending.add(task)
@@ -49,4 +51,7 @@ class Shadows:
     async def _decide(self, policy: Policy, key: bytes, cost: int) -> None:
         with suppress(LimiterUnavailable, CostAboveLimit):  # the store is down
             decision = await self._limiter.decide(policy, key, cost, TIMEOUT_S)
-            self._decided(policy.name, decision.allowed, "shadow")
+            self._count(policy, allowed=decision.allowed)
+
+    def _count(self, policy: Policy, *, allowed: bool) -> None:
+        self._decisions(policy.name, "allowed" if allowed else "refused", "shadow").inc()

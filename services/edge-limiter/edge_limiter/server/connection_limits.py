@@ -27,10 +27,6 @@ class MemoryBudget:
         self.held_bytes = 0
         self.limit_bytes = limit_bytes
 
-    @property
-    def is_exceeded(self) -> bool:
-        return self.held_bytes > self.limit_bytes
-
 
 class ConnectionLimiter:
     """At most `limit` connections. One client gets any number until half are taken, then only its share.

@@ -14,13 +14,13 @@ from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
 from edge_limiter.server.connection_limits import UNREAD_HIGH_WATER_BYTES
-from edge_limiter.server.request import ClientDisconnected, Request
-from edge_limiter.server.response import ResponseWriter
-from edge_limiter.server.validation import (
+from edge_limiter.server.request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     MAX_TARGET_BYTES,
     BadRequest,
+    ClientDisconnected,
+    Request,
     from_parse_error,
     head_too_large,
     malformed,
@@ -28,6 +28,7 @@ from edge_limiter.server.validation import (
     parse_headers,
     validate_head,
 )
+from edge_limiter.server.response import ResponseWriter
 
 if TYPE_CHECKING:
     from edge_limiter.server.http_server import HttpServer
@@ -309,14 +310,14 @@ class RequestHandler(web.RequestHandler):
                 self._refuse(malformed())
         else:
             return
-        if self._server.budget.is_exceeded and not self._is_refusing and self._stage_bytes:
+        if self._is_memory_short() and not self._is_refusing and self._stage_bytes:
             self._refuse(BadRequest(503, "Too many bytes of requests are in memory."))
 
     def _pend(self, data: bytes) -> None:
         """Keep what comes behind the request in progress."""
         self._pending += data
         self._hold_memory(len(data))
-        if self._server.budget.is_exceeded and self._pending:
+        if self._is_memory_short() and self._pending:
             self.abort()
         elif len(self._pending) > MAX_PENDING_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
@@ -329,6 +330,9 @@ class RequestHandler(web.RequestHandler):
     def _hold_memory(self, size_bytes: int) -> None:
         self._held_bytes += size_bytes
         self._server.budget.held_bytes += size_bytes
+
+    def _is_memory_short(self) -> bool:
+        return self._server.budget.held_bytes > self._server.budget.limit_bytes
 
     def _release_memory(self) -> None:
         self._server.budget.held_bytes -= self._held_bytes

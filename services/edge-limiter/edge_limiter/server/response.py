@@ -8,8 +8,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
-from edge_limiter.server.request import ClientDisconnected, Request
-from edge_limiter.server.validation import Headers
+from edge_limiter.server.request import ClientDisconnected, Headers, Request
 
 _BODILESS: Final = frozenset({204, 304})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}

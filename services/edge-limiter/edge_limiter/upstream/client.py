@@ -20,9 +20,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from common.http.server import LAME_DUCK_S
-from edge_limiter.upstream.connection import Body, ConnectionClosed, UpstreamConnection, UpstreamResponse
+from edge_limiter.upstream.connection import (
+    Body,
+    ConnectionClosed,
+    Headers,
+    UpstreamConnection,
+    UpstreamResponse,
+    request_head,
+)
 from edge_limiter.upstream.errors import BadGateway, UpstreamOverloaded, UpstreamTimeout
-from edge_limiter.upstream.headers import Headers, request_head
 
 SAFE_IDLE_S: Final = LAME_DUCK_S / 2
 """A draining service sends `Connection: close` for LAME_DUCK_S before it closes idle connections; half is margin."""

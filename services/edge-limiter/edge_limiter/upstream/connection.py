@@ -13,7 +13,6 @@ from typing import Final, Self, cast
 import httptools
 
 from edge_limiter.upstream.errors import BadGateway, UpstreamTimeout
-from edge_limiter.upstream.headers import Headers
 
 MAX_HEAD_BYTES: Final = 64 << 10
 MAX_HEADERS: Final = 200
@@ -23,6 +22,7 @@ MAX_READ_BYTES: Final = 16 << 20
 HIGH_WATER_BYTES: Final = 64 << 10
 CONTINUE_TIMEOUT_S: Final = 1.0
 
+Headers = list[tuple[str, str]]
 Body = bytes | AsyncIterable[bytes]
 
 
@@ -315,6 +315,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_complete = True
             self._keeps_alive = self._parser.should_keep_alive() and not self._ends_with_connection
             self._response.end()
+
+
+def request_head(method: str, target: str, host: str, headers: Headers, framing: str) -> bytes:
+    """Encode a request head without its final empty line. `framing` is a complete header line, or empty."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    return f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{lines}{framing}".encode("latin-1")
 
 
 def response_framing(status: int, method: str, headers: Headers) -> tuple[int | None, bool]:

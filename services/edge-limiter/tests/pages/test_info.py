@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from edge_limiter.server.validation import MAX_TARGET_BYTES
+from edge_limiter.server.request import MAX_TARGET_BYTES
 from launcher.valkey import Valkey
 
 StartEdge = Callable[..., Awaitable[Any]]

@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from edge_limiter.proxy.cost import TOO_MANY, cost_of
-from edge_limiter.proxy.routing import Cost
+from edge_limiter.proxy.routes import Cost
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edge_limiter.ratelimit.batcher import Query, QueryResult, StoreUnavailable
-from edge_limiter.ratelimit.limiter import CostAboveLimit, DenyCache, Limiter, LimiterUnavailable
-from edge_limiter.ratelimit.local import InMemorySlidingLog
+from edge_limiter.ratelimit.limiter import (
+    CostAboveLimit,
+    DenyCache,
+    InMemorySlidingLog,
+    Limiter,
+    LimiterUnavailable,
+)
 from edge_limiter.ratelimit.policy import Decision, Policy
 
 POLICY = Policy("predict", 5, 60)

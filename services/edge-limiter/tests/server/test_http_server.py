@@ -12,9 +12,8 @@ from structlog.testing import capture_logs
 
 from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
 from edge_limiter.server.http_server import HttpServer
-from edge_limiter.server.request import Request
+from edge_limiter.server.request import BadRequest, Request
 from edge_limiter.server.response import ResponseWriter
-from edge_limiter.server.validation import BadRequest
 
 POST = b"POST /predict HTTP/1.1\r\nHost: edge\r\n"
 GATE = b"POST /gate HTTP/1.1\r\nHost: edge\r\n"

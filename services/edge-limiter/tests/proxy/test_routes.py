@@ -1,7 +1,6 @@
 import pytest
 
-from edge_limiter.proxy.routes import ROUTES
-from edge_limiter.proxy.routing import BadTarget, RouteTable, parse_target
+from edge_limiter.proxy.routes import ROUTES, BadTarget, RouteTable, parse_target
 
 TABLE = RouteTable(ROUTES)
 

@@ -1,4 +1,4 @@
-from edge_limiter.upstream.headers import forwardable_request_headers, forwardable_response_headers
+from edge_limiter.proxy.forward import forwardable_request_headers, forwardable_response_headers
 
 
 def test_request__hop_by_hop_headers_are_dropped() -> None:

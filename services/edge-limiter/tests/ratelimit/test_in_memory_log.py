@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_limiter.ratelimit.local import InMemorySlidingLog
+from edge_limiter.ratelimit.limiter import InMemorySlidingLog
 from edge_limiter.ratelimit.policy import MAX_LIMIT
 
 LIMIT, WINDOW_S = 7, 10.0
