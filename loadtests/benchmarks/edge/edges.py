@@ -120,7 +120,7 @@ def start_edge(testbed: Testbed, version: EdgeVersion, database_url: str, **sett
     wanted = {
         "DATABASE_URL": database_url,
         "REDIS_HOST": "127.0.0.1",
-        "REDIS_PORT": str(next(testbed.ports)),  # nothing listens: refusals are not reported
+        "REDIS_PORT": str(next(testbed.ports)),  # nothing listens: rejections are not reported
         "EVENTS_HASH_KEY": "benchmark",
         "EVENTS_JOURNAL_DIR": str(testbed.folder / f"journal-{port}"),
         "EDGE_PORT": str(port),

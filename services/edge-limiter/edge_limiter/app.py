@@ -17,8 +17,7 @@ from common.contracts.events import STREAM
 from common.contracts.reports import AnalystHealth
 from common.http.context import uuid7
 from common.http.problems import Problem
-from common.journal.journal import Journal
-from common.journal.recorder import ClientHasher, EventPipeline, open_event_pipeline
+from common.journal.recorder import ClientHasher
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Readiness, State
 from common.runtime.settings import StartError
@@ -35,7 +34,7 @@ from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.enforcement import Enforcer
 from edge_limiter.proxy.forward import Forwarder
 from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
-from edge_limiter.proxy.rejections import Refusals
+from edge_limiter.proxy.rejections import RejectionCounters
 from edge_limiter.proxy.routes import ANALYST, INFERENCE, ROUTES, RouteTable
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
@@ -55,7 +54,6 @@ log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
 _LEAVE_TIMEOUT_S: Final = 0.5
-_EVENTS_DRAIN_S: Final = 2.0
 _PROBE_TIMEOUT_S: Final = 1.0
 _UPSTREAM_CONNECT_TIMEOUT_S: Final = 2.0
 _UPSTREAM_IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
@@ -73,7 +71,6 @@ class _Opened:
     """What the ops port reads; None until it is open."""
 
     limits: Limits | None = None
-    pipeline: EventPipeline | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def create_service(settings: EdgeSettings) -> Service:
 
     return Service(
         lambda: _open(parts, opened),
-        _readiness(parts.store, opened),
+        _readiness(parts.store),
         registry,
         settings.listen(),
         settings.sluice_drain_s,
@@ -139,14 +136,11 @@ def _policies(settings: EdgeSettings) -> PolicySet:
         raise StartError(f"EDGE_POLICY_FILE {settings.edge_policy_file}: {error}") from error
 
 
-def _readiness(store: PostgresLog, opened: _Opened) -> Readiness:
+def _readiness(store: PostgresLog) -> Readiness:
     async def database() -> State:
         return "ok" if store.is_up else "degraded"
 
-    async def events() -> State:
-        return await opened.pipeline.state() if opened.pipeline is not None else "degraded"
-
-    return Readiness({"database": database, "events": events})
+    return Readiness({"database": database})
 
 
 @asynccontextmanager
@@ -155,10 +149,9 @@ async def _open(parts: _Parts, opened: _Opened) -> AsyncIterator[HttpServer]:
     async with AsyncExitStack() as stack:
         redis = create_client(parts.settings)
         stack.push_async_callback(redis.aclose)
-        opened.pipeline = await _open_events(stack, parts, redis)
-        refusals = Refusals(opened.pipeline.recorder.record)
-        stack.callback(refusals.flush)
-        await stack.enter_async_context(supervised(refusals.run(), "refusal counters", parts.fatal))
+        rejections = RejectionCounters(redis, parts.metrics.counters_dropped)
+        stack.push_async_callback(rejections.close)
+        await stack.enter_async_context(supervised(rejections.run(), "rejection counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)
         limiter = await _open_limiter(stack, parts, housekeeping)
         upstreams = _open_upstreams(stack, parts)
@@ -174,23 +167,13 @@ async def _open(parts: _Parts, opened: _Opened) -> AsyncIterator[HttpServer]:
         )
         opened.limits = Limits(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
-        handler = _handler(parts, limiter, clients, upstreams, refusals, shadows, local)
+        handler = _handler(parts, limiter, clients, upstreams, rejections, shadows, local)
         server = _server(parts, handler, clients)
         parts.metrics.watch_bytes(lambda: server.bytes)
         parts.metrics.watch_room(lambda: server.budget.held_bytes)
         parts.http.watch(lambda: server.in_flight)
         await stack.enter_async_context(supervised(server.run(), "http server", parts.fatal))
         yield server
-
-
-async def _open_events(stack: AsyncExitStack, parts: _Parts, redis: Redis) -> EventPipeline:
-    settings = parts.settings
-    journal = Journal(
-        settings.events_journal_dir, settings.events_journal_max_bytes, keep_s=settings.events_journal_keep_s
-    )
-    # A counter is not worth refusing a request for: past a full journal they are dropped, and that is counted.
-    pipe = open_event_pipeline(journal, redis, when_full="drop", registry=parts.registry, drain_s=_EVENTS_DRAIN_S)
-    return await stack.enter_async_context(pipe)
 
 
 async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeeping:
@@ -260,7 +243,7 @@ def _handler(
     limiter: Limiter,
     clients: Clients,
     upstreams: dict[str, UpstreamClient],
-    refusals: Refusals,
+    rejections: RejectionCounters,
     shadows: Shadows,
     local: dict[str, LocalHandler],
 ) -> ProxyHandler:
@@ -274,7 +257,7 @@ def _handler(
         admin=admin,
         wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
         shadows=shadows,
-        rejections=refusals,
+        rejections=rejections,
         decisions=parts.metrics.decisions,
     )
     return ProxyHandler(

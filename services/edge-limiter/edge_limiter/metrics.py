@@ -28,6 +28,11 @@ class EdgeMetrics:
             ["reason"],
             registry=registry,
         )
+        self._counters_dropped = Counter(
+            "sluice_edge_counters_dropped",
+            "Counts of rejected requests dropped because Redis was down: per second, route, policy and outcome.",
+            registry=registry,
+        )
         self.batch_keys = Histogram(
             "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
         )
@@ -52,6 +57,9 @@ class EdgeMetrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
+
+    def counters_dropped(self, counters: int) -> None:
+        self._counters_dropped.inc(counters)
 
     def watch_store(self, is_up: Callable[[], bool], replicas: Callable[[], int]) -> None:
         """Read these at each scrape."""

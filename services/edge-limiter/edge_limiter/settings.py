@@ -6,7 +6,6 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.runtime.loopback import is_loopback
 from common.runtime.settings import (
-    EventsSettings,
     Port,
     PostgresSettings,
     RedisSettings,
@@ -55,10 +54,14 @@ def split(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
-    """See .env.example for one line on each."""
+class EdgeSettings(Settings, PostgresSettings, RedisSettings):
+    """See .env.example for one line on each.
 
-    prefixes = ("SLUICE_", "EDGE_", "EVENTS_")
+    Of the variables that begin with `EVENTS_` the edge reads one. The others may be in its environment, because the
+    services often share one.
+    """
+
+    prefixes = ("SLUICE_", "EDGE_")
 
     edge_host: str = "127.0.0.1"
     edge_port: Port | None = None
@@ -82,6 +85,7 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings, EventsSettings):
     edge_limit_durable: bool = False
 
     edge_trusted_proxies: Annotated[str, AfterValidator(_cidrs)] = ""
+    events_hash_key: SecretStr = SecretStr("")
     edge_ipv6_prefix: Annotated[int, Field(ge=32, le=128)] = 64
     edge_admin_token: SecretStr = SecretStr("")
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -114,7 +113,7 @@ async def start_raw_upstream() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 
 @pytest.fixture
 async def start_edge(
-    edge_database: str, tmp_path: Path, free_port: Callable[[], int]
+    edge_database: str, free_port: Callable[[], int]
 ) -> AsyncIterator[Callable[..., Awaitable[RunningEdge]]]:
     """Call it with variables (`EDGE_RATE_LIMIT="5"`) for a running edge; Redis and the services are away by default.
 
@@ -130,7 +129,6 @@ async def start_edge(
                 "REDIS_PORT": str(free_port()),
                 "EDGE_HOST": "0.0.0.0",
                 "EVENTS_HASH_KEY": "key",
-                "EVENTS_JOURNAL_DIR": str(tmp_path / "journal"),
                 "EDGE_LIMIT_TIMEOUT_MS": "10000",
                 "REDIS_TIMEOUT_S": "60",
                 **{f"EDGE_UPSTREAM_{name}": closed for name in ("INFERENCE", "METRICS", "ANALYST")},

@@ -154,13 +154,13 @@ async def test_database_away_and_policy_closed__is_503_not_429(
         assert response.status == 503
 
 
-async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
+async def test_rejections_and_failures__are_on_the_stream_as_counters(
     start_edge: StartEdge,
     start_upstream: StartUpstream,
     redis_settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edge_limiter.app._EVENTS_DRAIN_S", 60.0)
+    monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 60.0)
     edge = await start_edge(
         REDIS_HOST=redis_settings["host"],
         REDIS_PORT=str(redis_settings["port"]),
@@ -190,3 +190,21 @@ async def test_what_the_edge_refused_itself__is_on_the_stream_as_counters(
         ("/metrics", "metrics", "bad_gateway"): 1,
         ("/analyze/performance", "analyze", "timeout"): 2,
     }
+    assert edge.sample("sluice_edge_counters_dropped_total") == 0
+
+
+async def test_redis_that_hangs__delays_no_request_and_no_shutdown(
+    start_edge: StartEdge, start_upstream: StartUpstream, start_raw_upstream: Callable[..., Awaitable[str]]
+) -> None:
+    async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+
+    port = (await start_raw_upstream(hang)).rpartition(":")[2]
+    edge = await start_edge(
+        REDIS_PORT=port, REDIS_TIMEOUT_S="600", EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="1"
+    )
+    async with asyncio.timeout(120):
+        assert Counter([await edge.post() for _ in range(50)]) == {200: 1, 429: 49}
+        assert (await edge.service.readiness.report())[0] == "ok"
+        await edge.runner.cleanup()
+    assert edge.sample("sluice_edge_counters_dropped_total") > 0

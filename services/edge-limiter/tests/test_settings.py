@@ -105,3 +105,7 @@ def test_edge_of_this_machine_alone__may_do_without_that_key() -> None:
 
 def test_connections_to_postgres__are_the_limiter_and_two_in_the_background() -> None:
     assert load(EdgeSettings, MINIMUM).postgres_connections() == 3
+
+
+def test_event_settings_of_inference__are_ignored_in_a_shared_environment() -> None:
+    load(EdgeSettings, MINIMUM | {"EVENTS_JOURNAL_DIR": "/var/lib/journal", "EVENTS_STORE_TEXT": "true"})

@@ -13,7 +13,7 @@ from common.http.ratelimit import Limit, rate_limit_headers, whole_seconds
 from edge_limiter.proxy.admin import Admin, TokenRequired
 from edge_limiter.proxy.cost import cost_of
 from edge_limiter.proxy.forward import MAX_BODY_BYTES, read_body
-from edge_limiter.proxy.rejections import Refusals
+from edge_limiter.proxy.rejections import RejectionCounters
 from edge_limiter.proxy.responses import RETRY_S, send_refusal, too_large
 from edge_limiter.proxy.routes import Route
 from edge_limiter.proxy.state import RequestState
@@ -45,7 +45,7 @@ class Enforcer:
     admin: Admin
     wrong_tokens: Rule
     shadows: Shadows
-    rejections: Refusals
+    rejections: RejectionCounters
     decisions: Callable[[str, str, str], Counter]
 
     async def admits(self, state: RequestState) -> bool:

@@ -1,60 +1,108 @@
-"""Counts what the edge refused or failed itself: one event per second, route, policy and outcome, however many.
+"""Counts the requests that the edge rejected or failed, and writes the counts to the Redis stream.
 
-Nothing here is per request: a flood costs a dictionary increment, and one journal append each second.
+A count is worth less than a request: a flood costs a dictionary increment per request and one event per second, and
+counts that cannot be written are retried for a while and then dropped.
 """
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple
 
-from common.contracts.events import CounterEvent, Outcome
+import structlog
+from redis.asyncio import Redis
+
+from common.contracts.events import EVENT_FIELD, STREAM, CounterEvent, Outcome
 from common.http.context import uuid7
+
+log = structlog.get_logger()
 
 OUTCOMES: Final[dict[int, Outcome]] = {429: "limited", 502: "bad_gateway", 503: "unavailable", 504: "timeout"}
 FLUSH_S: Final = 1.0
-MAX_BUCKETS: Final = 10_000
+WRITE_TIMEOUT_S: Final = 1.0
+MAX_WAITING: Final = 1_000
+"""Events that wait while Redis is down. A limited route makes one a second, so this is several minutes."""
+BATCH: Final = 100
+"""Events in one round trip, which block the loop for about 2 ms."""
 
 
 class _Bucket(NamedTuple):
+    """Routes, policies and outcomes are few, so the buckets of a second are few as well."""
+
     second: int
     route: str
     policy: str
     outcome: Outcome
 
 
-class Refusals:
-    """`record` takes the finished seconds; what it raises leaves them here for the next flush."""
+class RejectionCounters:
+    """`dropped` is called with the number of events that were given up."""
 
-    def __init__(self, record: Callable[[Sequence[CounterEvent]], None], now: Callable[[], float] = time.time) -> None:
-        self._record = record
+    def __init__(self, redis: Redis, dropped: Callable[[int], None], now: Callable[[], float] = time.time) -> None:
+        self._redis = redis
+        self._dropped = dropped
         self._now = now
         self._counts: Counter[_Bucket] = Counter()
+        self._waiting: deque[CounterEvent] = deque()
+        self._is_failing = False
 
     def count(self, status: int, route: str, policy: str | None) -> None:
-        """Count one answer of the edge's own; statuses that are not its failures or refusals are ignored."""
+        """Count one response of the edge's own. Ignores statuses that are neither a rejection nor a failure."""
         outcome = OUTCOMES.get(status)
-        if outcome is None:
-            return
-        bucket = _Bucket(int(self._now()), route, policy or "", outcome)
-        if bucket in self._counts or len(self._counts) < MAX_BUCKETS:
-            self._counts[bucket] += 1
+        if outcome is not None:
+            self._counts[_Bucket(int(self._now()), route, policy or "", outcome)] += 1
 
     async def run(self) -> None:
-        """Flush each second until cancelled."""
+        """Write each finished second until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            self.flush(int(self._now()))
+            await self.flush(int(self._now()))
 
-    def flush(self, before_second: int | None = None) -> None:
-        """Record the seconds before `before_second`, or all. Raises what `record` raises."""
-        done = {b: n for b, n in self._counts.items() if before_second is None or b.second < before_second}
-        if not done:
-            return
-        self._record([_event(bucket, n) for bucket, n in done.items()])
-        for bucket in done:
-            del self._counts[bucket]
+    async def close(self) -> None:
+        """Write everything within WRITE_TIMEOUT_S, or drop it."""
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self.flush()
+        except TimeoutError:
+            pass
+        self._drop(len(self._waiting))
+
+    async def flush(self, before_second: int | None = None) -> None:
+        """Write the seconds before `before_second`, or all. What cannot be written waits for the next flush."""
+        try:
+            self._finish(before_second)
+            while self._waiting:
+                await self._write(list(islice(self._waiting, BATCH)))
+        except Exception as error:  # a defect here must not stop the edge either
+            if not self._is_failing:
+                log.warning("rejection counters not written", error=type(error).__name__, waiting=len(self._waiting))
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def _finish(self, before_second: int | None) -> None:
+        """Turn counts into events. Their ids are final, so an event that is written twice is counted once."""
+        for bucket in [b for b in self._counts if before_second is None or b.second < before_second]:
+            self._waiting.append(_event(bucket, self._counts.pop(bucket)))
+        self._drop(len(self._waiting) - MAX_WAITING)
+
+    async def _write(self, events: list[CounterEvent]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for event in events:
+            pipeline.xadd(STREAM, {EVENT_FIELD: event.model_dump_json(exclude_none=True)})
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await pipeline.execute()
+        for _ in events:
+            self._waiting.popleft()
+
+    def _drop(self, events: int) -> None:
+        """Drop the oldest `events`."""
+        if events > 0:
+            for _ in range(events):
+                self._waiting.popleft()
+            self._dropped(events)
 
 
 def _event(bucket: _Bucket, n: int) -> CounterEvent:

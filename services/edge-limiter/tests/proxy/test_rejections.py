@@ -1,52 +1,125 @@
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
 
-from common.contracts.events import CounterEvent
-from edge_limiter.proxy.rejections import MAX_BUCKETS, Refusals
+import pytest
+from redis.asyncio import Redis
+
+from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from common.runtime.settings import RedisSettings
+from common.stores.redis import create_client
+from edge_limiter.proxy.rejections import BATCH, MAX_WAITING, RejectionCounters
+from launcher.valkey import Valkey
+
+Connect = Callable[[int, str], Redis]
 
 
-def test_flood__becomes_one_event_per_second_route_policy_and_outcome() -> None:
-    recorded: list[CounterEvent] = []
+@pytest.fixture(autouse=True)
+def patient_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow a busy machine time to write."""
+    monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 60.0)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Call it with a port and a password for a client like the edge's."""
+    async with AsyncExitStack() as stack:
+
+        def client(port: int, password: str) -> Redis:
+            values = {"redis_host": "127.0.0.1", "redis_port": port, "redis_password": password, "redis_timeout_s": 60}
+            redis = create_client(RedisSettings.model_validate(values))
+            stack.push_async_callback(redis.aclose)
+            return redis
+
+        yield client
+
+
+@pytest.fixture
+def redis(redis_url: str, valkey: Valkey, connect: Connect) -> Redis:
+    return connect(valkey.port, valkey.password)
+
+
+async def written(redis: Redis) -> list[CounterEvent]:
+    entries: Any = await redis.xrange(STREAM)
+    events = [EVENT_ADAPTER.validate_json(fields[EVENT_FIELD]) for _, fields in entries]
+    return [event for event in events if isinstance(event, CounterEvent)]
+
+
+async def test_flood__becomes_one_event_per_second_route_policy_and_outcome(redis: Redis) -> None:
     now = [100.2]
-    refusals = Refusals(recorded.extend, lambda: now[0])
+    counters = RejectionCounters(redis, lambda _events: None, lambda: now[0])
     for _ in range(1_000):
-        refusals.count(429, "/predict", "predict")
-    refusals.count(502, "/metrics", None)
-    refusals.count(404, "/metrics", None)
+        counters.count(429, "/predict", "predict")
+    counters.count(502, "/metrics", None)
+    counters.count(404, "/metrics", None)
     now[0] = 101.0
-    refusals.count(429, "/predict", "predict")
-    refusals.flush(before_second=101)
-    assert [(e.at_us, e.route, e.policy, e.outcome, e.n) for e in recorded] == [
+    counters.count(429, "/predict", "predict")
+    await counters.flush(before_second=101)
+    assert [(e.at_us, e.route, e.policy, e.outcome, e.n) for e in await written(redis)] == [
         (100_000_000, "/predict", "predict", "limited", 1_000),
         (100_000_000, "/metrics", "", "bad_gateway", 1),
     ]
-    refusals.flush()
-    refusals.flush()
-    assert [e.n for e in recorded] == [1_000, 1, 1]
+    await counters.close()
+    await counters.close()
+    assert [event.n for event in await written(redis)] == [1_000, 1, 1]
 
 
-def test_failed_flush__keeps_the_counts() -> None:
-    recorded: list[CounterEvent] = []
-    failing = [True]
+async def test_seconds_counted_while_redis_is_down__arrive_once_when_it_is_back(
+    own_valkey: Callable[[], Valkey], connect: Connect
+) -> None:
+    server, now, dropped = own_valkey(), [0.0], list[int]()
+    redis = connect(server.port, server.password)
+    counters = RejectionCounters(redis, dropped.append, lambda: now[0])
+    await redis.ping()
+    server.kill()
+    seconds = BATCH + 50
+    for second in range(seconds):
+        now[0] = second
+        counters.count(429, "/predict", "predict")
+        await counters.flush()
+    server.start()
+    await counters.flush()
+    await counters.flush()
+    assert [event.at_us // 1_000_000 for event in await written(redis)] == list(range(seconds))
+    assert dropped == []
 
-    def record(events: Sequence[CounterEvent]) -> None:
-        if failing[0]:
-            raise OSError
-        recorded.extend(events)
 
-    refusals = Refusals(record, lambda: 1.0)
-    refusals.count(503, "/predict", "predict")
-    try:
-        refusals.flush()
-    except OSError:
-        failing[0] = False
-    refusals.flush()
-    assert [e.n for e in recorded] == [1]
+async def test_events_that_wait_for_redis__are_bounded_and_the_oldest_are_dropped(
+    own_valkey: Callable[[], Valkey], connect: Connect
+) -> None:
+    server, now, dropped = own_valkey(), [0.0], list[int]()
+    redis = connect(server.port, server.password)
+    counters = RejectionCounters(redis, dropped.append, lambda: now[0])
+    server.kill()
+    for second in range(MAX_WAITING + 5):
+        now[0] = second
+        counters.count(504, "/predict", None)
+    await counters.flush()
+    assert dropped == [5]
+    server.start()
+    await counters.flush()
+    assert [event.at_us // 1_000_000 for event in await written(redis)] == list(range(5, MAX_WAITING + 5))
+    assert dropped == [5]
 
 
-def test_buckets__are_bounded() -> None:
-    recorded: list[CounterEvent] = []
-    refusals = Refusals(recorded.extend, lambda: 1.0)
-    for number in range(MAX_BUCKETS + 5):
-        refusals.count(504, f"/{number}", None)
-    refusals.flush()
-    assert len(recorded) == MAX_BUCKETS
+async def test_close_without_redis__drops_and_reports_what_waits(connect: Connect, free_port: Any) -> None:
+    dropped: list[int] = []
+    counters = RejectionCounters(connect(free_port(), ""), dropped.append, lambda: 1.0)
+    counters.count(503, "/predict", "predict")
+    await counters.close()
+    assert dropped == [1]
+
+
+async def test_redis_that_never_replies__ends_a_flush_after_the_write_timeout(
+    connect: Connect, start_raw_upstream: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+
+    monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 0.05)
+    port = int((await start_raw_upstream(hang)).rpartition(":")[2])
+    counters = RejectionCounters(connect(port, ""), lambda _events: None, lambda: 1.0)
+    counters.count(503, "/predict", "predict")
+    async with asyncio.timeout(30):  # the client itself would wait for 60 s
+        await counters.flush()
