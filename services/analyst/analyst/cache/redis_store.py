@@ -1,6 +1,6 @@
 """Entries, leases and wake-ups in Redis: one Lua script per decision, one subscription per process.
 
-It decides nothing: `analyst.cache.single_flight` does. Keys are hash-tagged, so that a cluster keeps each pair together.
+Decisions are made in `analyst.cache.single_flight`. Keys are hash-tagged, so that a cluster keeps each pair together.
 Times are Redis's own, so that the clocks of processes don't matter.
 """
 
