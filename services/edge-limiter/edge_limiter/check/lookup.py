@@ -1,7 +1,8 @@
-"""`GET /limits` on the ops port: where a client stands, for support staff; asks the store and charges nothing."""
+"""`GET /limits` on the ops port: a client's usage, for support staff. It queries the store and charges nothing."""
 
 import binascii
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -15,18 +16,15 @@ from edge_limiter.ratelimit.policy_set import PolicySet, key_bucket
 RETRY_S: Final = 1.0
 USAGE: Final = "Ask with policy=NAME and either address=ADDRESS or key=SHA256, the digest of an API key in hexadecimal."
 
-Used = Callable[[bytes, int], Awaitable[tuple[int, float]]]
-"""Units used of a key's window, and seconds until the oldest expires. Raises POSTGRES_ERRORS."""
 
+@dataclass(frozen=True, slots=True)
+class LimitLookup:
+    """`used` returns the units used in a key's window, and the seconds until the oldest expires."""
 
-class Limits:
-    """The handler."""
-
-    def __init__(self, policies: PolicySet, limiter: Limiter, clients: Clients, used: Used) -> None:
-        self._policies = policies
-        self._limiter = limiter
-        self._clients = clients
-        self._used = used
+    policies: PolicySet
+    limiter: Limiter
+    clients: Clients
+    used: Callable[[bytes, int], Awaitable[tuple[int, float]]]
 
     async def read(self, request: web.Request) -> web.Response:
         try:
@@ -38,7 +36,7 @@ class Limits:
         address, key = request.query.get("address"), request.query.get("key")
         try:
             if address is not None and key is None:
-                return self._clients.of(address).bucket
+                return self.clients.of(address).bucket
             if key is not None and address is None and len(key) == 64:
                 return key_bucket(binascii.unhexlify(key))
         except ValueError:
@@ -46,13 +44,13 @@ class Limits:
         raise Problem(400, USAGE)
 
     async def _state(self, name: str, bucket: bytes) -> dict[str, object]:
-        policy = self._policies.named(name)
+        policy = self.policies.named(name)
         if policy is None:
             raise Problem(404, "There is no such policy.")
         try:
-            used, reset_s = await self._used(self._limiter.key(policy, bucket), policy.window_s)
+            used, reset_s = await self.used(self.limiter.key(policy, bucket), policy.window_s)
         except POSTGRES_ERRORS as error:
-            raise unavailable("The store is away.", RETRY_S) from error
+            raise unavailable("The store is unavailable.", RETRY_S) from error
         return {
             "policy": policy.name,
             "limit": policy.limit,

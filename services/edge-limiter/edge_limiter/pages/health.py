@@ -1,4 +1,4 @@
-"""Whether the edge can serve: its stores and the services behind it, asked at most once a second."""
+"""Reports whether the edge can serve: its stores and the services behind it, probed at most once a second."""
 
 import asyncio
 import time
@@ -6,30 +6,34 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
 
 from pydantic import BaseModel
+from redis.asyncio import Redis
 
+from common.contracts.events import STREAM
 from common.contracts.reports import AnalystHealth, ModelHealth
+from common.stores.redis import check_writable
+from edge_limiter.upstream.client import UpstreamClient
+from edge_limiter.upstream.errors import BadGateway
 
 Status = Literal["ok", "degraded", "failed"]
 Probe = Callable[[], Awaitable[float]]
-"""Returns the milliseconds it took; raises whatever went wrong."""
-AskAnalyst = Callable[[], Awaitable[AnalystHealth]]
-"""Raises whatever went wrong."""
+"""Returns the milliseconds that it took. Any exception means that the part is down."""
+AnalystProbe = Callable[[], Awaitable[AnalystHealth]]
 
-KEEP_S: Final = 1.0
+CACHE_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
 
 
 class Part(BaseModel):
-    """`down` says nothing of why: that is in the log. Redis is down, too, while it takes no writes."""
+    """The log has the reason for `down`. Redis is also down while it rejects writes."""
 
     status: Literal["ok", "down"]
     latency_ms: float | None = None
 
 
 class Health(BaseModel):
-    """`degraded`: a part is away and the edge answers without it; `failed`: predictions cannot be answered.
+    """`degraded`: a part is down and the edge works without it. `failed`: predictions cannot be answered.
 
-    `model` is what the analyst last saw of the model that writes its reports; null while the analyst is away.
+    `model` is the last known state of the model that writes the analyst's reports; null while the analyst is down.
     """
 
     status: Status
@@ -41,7 +45,7 @@ class Health(BaseModel):
 
 
 class HealthReport:
-    """Asks all parts at once and keeps the answer for a second, so that nobody can flood the stores through it."""
+    """Probes all parts at once, and caches the result for a second so that clients cannot flood the stores."""
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class HealthReport:
         database: Probe,
         redis: Probe,
         upstreams: Mapping[str, Probe],
-        analyst: AskAnalyst,
+        analyst: AnalystProbe,
         limits: Callable[[], Literal["exact", "local", "open", "closed"]],
         required: str,
     ) -> None:
@@ -59,20 +63,20 @@ class HealthReport:
         self._limits = limits
         self._required = required
         self._lock = asyncio.Lock()
-        self._kept: tuple[float, Health] | None = None
+        self._cached: tuple[float, Health] | None = None
 
     async def read(self) -> Health:
-        """The state of at most a second ago."""
+        """Return the state, at most a second old."""
         async with self._lock:
-            if self._kept is None or time.monotonic() - self._kept[0] > KEEP_S:
-                health = await self._ask()
-                self._kept = (time.monotonic(), health)
-            return self._kept[1]
+            if self._cached is None or time.monotonic() - self._cached[0] > CACHE_S:
+                health = await self._probe()
+                self._cached = (time.monotonic(), health)
+            return self._cached[1]
 
-    async def _ask(self) -> Health:
-        asked = asyncio.gather(*map(_ask_part, self._probes.values()))
-        answers, analyst = await asyncio.gather(asked, _ask_analyst(self._analyst))
-        parts = dict(zip(self._probes, answers, strict=True))
+    async def _probe(self) -> Health:
+        probes = asyncio.gather(*map(_probe_part, self._probes.values()))
+        results, analyst = await asyncio.gather(probes, _probe_analyst(self._analyst))
+        parts = dict(zip(self._probes, results, strict=True))
         limits = self._limits()
         status: Status = "ok"
         if limits != "exact" or any(part.status == "down" for part in parts.values()):
@@ -91,17 +95,51 @@ class HealthReport:
         )
 
 
-async def _ask_part(probe: Probe) -> Part:
+async def _probe_part(probe: Probe) -> Part:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return Part(status="ok", latency_ms=round(await probe(), 2))
-    except Exception:  # whatever it is, the part is down; each adapter logs its own troubles
+    except Exception:  # any error means that the part is down; each adapter logs its own
         return Part(status="down")
 
 
-async def _ask_analyst(ask: AskAnalyst) -> AnalystHealth | None:
+async def _probe_analyst(probe: AnalystProbe) -> AnalystHealth | None:
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await ask()
-    except Exception:  # its upstream part says that it is down
+            return await probe()
+    except Exception:  # its part of `upstreams` shows that it is down
         return None
+
+
+def redis_probe(redis: Redis) -> Probe:
+    """Return a probe that writes to the stream's server."""
+
+    async def probe() -> float:
+        started = time.perf_counter()
+        await check_writable(redis, STREAM)
+        return (time.perf_counter() - started) * 1000
+
+    return probe
+
+
+def upstream_probe(upstream: UpstreamClient, path: str) -> Probe:
+    """Return a probe that requests `path` of a service."""
+
+    async def probe() -> float:
+        started = time.perf_counter()
+        with await upstream("HEAD", path, [], b"", TIMEOUT_S) as response:
+            if response.status >= 500:
+                raise BadGateway
+        return (time.perf_counter() - started) * 1000
+
+    return probe
+
+
+def analyst_probe(upstream: UpstreamClient) -> AnalystProbe:
+    """Return a probe that reads the analyst's own health."""
+
+    async def probe() -> AnalystHealth:
+        with await upstream("GET", "/analyze/health", [], b"", TIMEOUT_S) as response:
+            return AnalystHealth.model_validate_json(await response.read())
+
+    return probe

@@ -17,7 +17,7 @@ from edge_limiter.proxy.rejections import RejectionCounters
 from edge_limiter.proxy.responses import RETRY_S, send_refusal, too_large
 from edge_limiter.proxy.routes import Route
 from edge_limiter.proxy.state import RequestState
-from edge_limiter.ratelimit.identity import Client, Clients
+from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
@@ -51,7 +51,7 @@ class Enforcer:
     async def admits(self, state: RequestState) -> bool:
         """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem and NoAdmin."""
         request, route = state.request, state.route
-        state.client = client = self._client_of(request)
+        state.client = client = self.clients.of(request.peer, request.fields.get("x-forwarded-for", ""))
         if route.needs_admin and not await self._admits_admin(state):
             return False
         if not state.units:  # a gateway sends no body, and checks that itself
@@ -72,10 +72,6 @@ class Enforcer:
         if state.shadows:
             self.shadows.evaluate(state.shadows, client, 1)  # a list has not been read yet
         return self._concludes(state, rule, known)
-
-    def _client_of(self, request: Request) -> Client:
-        forwarded_for = request.fields.get("x-forwarded-for")
-        return self.clients.of(request.peer, () if forwarded_for is None else (forwarded_for,))
 
     async def _admits_admin(self, state: RequestState) -> bool:
         """Whether the client is an administrator; False if it guessed too often and was sent a 429. Raises NoAdmin.

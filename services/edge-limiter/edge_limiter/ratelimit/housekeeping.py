@@ -6,6 +6,7 @@ No decision waits for it. While PostgreSQL is down, the last known number of rep
 import asyncio
 import random
 import time
+from contextlib import suppress
 from typing import Final
 
 import asyncpg
@@ -18,6 +19,7 @@ log = structlog.get_logger()
 HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
 COLLECT_S: Final = 60.0
+LEAVE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 60.0
 """Rows are kept this long after their window, for writers that read the clock just before.
 
@@ -81,8 +83,10 @@ class Housekeeping:
         self.replicas = int(await self._pool.fetchval(_BEAT, self._id, ALIVE_S))
 
     async def leave(self) -> None:
-        """Remove this process, so that the others' shares grow at once. Raises POSTGRES_ERRORS."""
-        await self._pool.execute(_LEAVE, self._id)
+        """Remove this process, so that the others' shares grow at once. If that fails, its row expires."""
+        with suppress(*POSTGRES_ERRORS):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await self._pool.execute(_LEAVE, self._id)
 
     async def collect(self) -> int:
         """Delete rows whose window is long past or far ahead, in key order, skipping locked ones.

@@ -1,21 +1,27 @@
-"""Who is calling: the client address behind trusted proxies, and the bytes under which it is counted.
+"""Identify the client of a request: its address behind trusted proxies, and the bytes under which it is counted.
 
-`X-Forwarded-For` is believed only from a trusted peer, and only back to the first address that is not trusted.
-IPv4 inside IPv6 (mapped, NAT64, 6to4) is unmapped by its bits before masking: masking first would put all IPv4 clients
-into one bucket. Refuses to guess: a malformed entry ends the walk at the last trusted hop.
+`X-Forwarded-For` is used only from a trusted peer, and only back to the first address that is not trusted. A malformed
+entry ends the walk at the last trusted hop.
+IPv4 inside IPv6 (mapped, NAT64, 6to4) is unmapped before masking: otherwise all IPv4 clients would share one bucket.
 """
 
 import functools
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
-from socket import AF_INET, inet_pton
+from collections.abc import Iterable
 from typing import Final, NamedTuple
+
+import structlog
+
+log = structlog.get_logger()
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_HOPS: Final = 32
-_MEMO_SIZE: Final = 16_384
+CACHE_SIZE: Final = 32_768
+"""At most about 15 MB."""
+MAX_CACHED_CHARACTERS: Final = 64
+"""A longer X-Forwarded-For is parsed for each request, which bounds the cache's memory."""
 _6TO4: Final = 0x2002
 """The upper 16 bits of 2002::/16; the IPv4 address that owns the network is in the next 32."""
 _EMBEDDING: Final = (0xFFFF, 0x64FF9B << 64)  # the upper 96 bits of ::ffff:0:0/96 and 64:ff9b::/96
@@ -30,58 +36,35 @@ class Client(NamedTuple):
 
 
 class Clients:
-    """Finds the client of a connection. `on_undeclared_proxy` hears once of a private peer that sends XFF."""
+    """Identifies clients. Logs once if a private peer that is not trusted sends X-Forwarded-For."""
 
-    def __init__(
-        self,
-        trusted: Iterable[str] = (),
-        *,
-        ipv6_prefix: int = 64,
-        on_undeclared_proxy: Callable[[str], None] = lambda peer: None,
-    ) -> None:
-        self._trusted = tuple(parse_network(cidr) for cidr in trusted)
+    def __init__(self, trusted: Iterable[str] = (), *, ipv6_prefix: int = 64) -> None:
+        self._trusted = tuple(map(parse_network, trusted))
         self._ipv6_prefix = ipv6_prefix
-        self._on_undeclared_proxy: Callable[[str], None] | None = on_undeclared_proxy
-        self._direct = functools.lru_cache(_MEMO_SIZE)(self._client_at)
-        self._trusted_ipv4 = tuple(
-            (int(network.netmask), int(network.network_address)) for network in self._trusted if network.version == 4
-        )
+        self._has_warned = False
+        self._cached = functools.lru_cache(CACHE_SIZE)(self._identify)
 
-    def of(self, peer: str, forwarded_for: Sequence[str] = ()) -> Client:
-        """The client of a connection from `peer` with these X-Forwarded-For lines, in order."""
-        direct = self._direct(peer)
+    def of(self, peer: str, forwarded_for: str = "") -> Client:
+        """Return the client of a connection from `peer` with this X-Forwarded-For, repeated lines joined."""
+        identify = self._cached if len(forwarded_for) <= MAX_CACHED_CHARACTERS else self._identify
+        return identify(peer, forwarded_for)
+
+    def _identify(self, peer: str, forwarded_for: str) -> Client:
         if not forwarded_for:
-            return direct
-        if not direct.via_trusted_proxy:
-            self._warn_once(peer)
-            return direct
-        if len(forwarded_for) == 1 and (client := self._behind_one_proxy(forwarded_for[0])) is not None:
-            return client
-        return self._client(self._walk(parse_address(peer), forwarded_for), via_trusted_proxy=True)
+            address = parse_address(peer)
+            return Client(str(address), self._bucket(address), self._is_trusted(address))
+        direct = self._cached(peer, "")
+        if direct.via_trusted_proxy:
+            found = self._walk(forwarded_for)
+            return direct if found is None else Client(str(found), self._bucket(found), True)
+        if parse_address(peer).is_private:
+            self._warn_once()
+        return direct
 
-    def _client_at(self, peer: str) -> Client:
-        address = parse_address(peer)
-        return self._client(address, via_trusted_proxy=self._is_trusted(address))
-
-    def _behind_one_proxy(self, line: str) -> Client | None:
-        """The usual line, one IPv4 address that is not ours, without the price of `ipaddress`; None for any other."""
-        try:
-            packed = inet_pton(AF_INET, line)
-        except (OSError, ValueError):
-            return None
-        value = int.from_bytes(packed)
-        for mask, network in self._trusted_ipv4:
-            if value & mask == network:
-                return None
-        return Client(line, packed, True)
-
-    def _client(self, address: Address, *, via_trusted_proxy: bool) -> Client:
-        return Client(str(address), self._bucket(address), via_trusted_proxy)
-
-    def _walk(self, peer: Address, lines: Sequence[str]) -> Address:
-        """From the right to the first address that is not ours."""
-        last = peer
-        for entry in reversed(",".join(lines).split(",")[-MAX_HOPS:]):
+    def _walk(self, forwarded_for: str) -> Address | None:
+        """Return the first address from the right that is not trusted, or the leftmost one that is well-formed."""
+        last = None
+        for entry in reversed(forwarded_for.split(",")[-MAX_HOPS:]):
             try:
                 last = parse_hop(entry.strip(" \t"))
             except ValueError:
@@ -99,10 +82,13 @@ class Clients:
         host_bits = 128 - self._ipv6_prefix
         return (int(address) >> host_bits << host_bits).to_bytes(16)
 
-    def _warn_once(self, peer: str) -> None:
-        if self._on_undeclared_proxy is not None and parse_address(peer).is_private:
-            self._on_undeclared_proxy(peer)
-            self._on_undeclared_proxy = None
+    def _warn_once(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "X-Forwarded-For from a private address ignored: "
+                "if it is your ingress, name it in EDGE_TRUSTED_PROXIES; otherwise all its clients share one limit"
+            )
 
 
 def parse_address(text: str) -> Address:
@@ -118,7 +104,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_hop(text: str) -> Address:
-    """One X-Forwarded-For entry: an address, or `address:port` or `[address]:port`. Raises ValueError."""
+    """Parse one X-Forwarded-For entry: an address, `address:port` or `[address]:port`. Raises ValueError."""
     if "%" in text:
         raise ValueError("a zone has no meaning on another host")
     if text.startswith("["):

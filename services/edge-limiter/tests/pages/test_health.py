@@ -1,4 +1,4 @@
-"""Which parts may be away, and that many who ask cost the parts no more than one."""
+"""Which parts may be down, and that many requests cost the parts as much as one."""
 
 import asyncio
 from collections import Counter
@@ -66,11 +66,11 @@ async def test_many_who_ask__cost_each_part_one_question_until_the_answer_is_old
 ) -> None:
     parts = Parts(analyst=RETIRED)
     report = parts.report()
-    monkeypatch.setattr("edge_limiter.pages.health.KEEP_S", 3600.0)
+    monkeypatch.setattr("edge_limiter.pages.health.CACHE_S", 3600.0)
     await asyncio.gather(*(report.read() for _ in range(10)))
     assert await report.read() is await report.read()
     assert set(parts.asked.values()) == {1}
-    monkeypatch.setattr("edge_limiter.pages.health.KEEP_S", 0.0)
+    monkeypatch.setattr("edge_limiter.pages.health.CACHE_S", 0.0)
     await report.read()
     assert set(parts.asked.values()) == {2}
 
