@@ -1,1 +1,1 @@
-"""The edge: who is calling, whether they may, and a strict reverse proxy."""
+"""The edge: exact limits per client in front of a strict reverse proxy."""

@@ -1,4 +1,4 @@
-"""The variables the edge reads, with their bounds; nothing else in this package reads the environment."""
+"""The edge's environment variables and their bounds. No other module reads the environment."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -50,7 +50,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 
 
 def split(value: str) -> list[str]:
-    """The items of a comma-separated list."""
+    """Return the items of a comma-separated list."""
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
@@ -112,8 +112,8 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings):
         length = len(self.edge_admin_token.get_secret_value())
         if 0 < length < SHORTEST_PUBLIC_TOKEN and not self.is_local:
             raise ValueError(
-                f"EDGE_ADMIN_TOKEN needs at least {SHORTEST_PUBLIC_TOKEN} characters where EDGE_HOST is not loopback "
-                "or EDGE_TRUSTED_PROXIES is set, such as those of `openssl rand -hex 24`"
+                f"EDGE_ADMIN_TOKEN needs at least {SHORTEST_PUBLIC_TOKEN} characters if EDGE_HOST is not loopback or "
+                "EDGE_TRUSTED_PROXIES is set: use the output of `openssl rand -hex 24`"
             )
         return self
 
@@ -121,25 +121,25 @@ class EdgeSettings(Settings, PostgresSettings, RedisSettings):
     def _addresses_are_hidden(self) -> Self:
         if not self.events_hash_key.get_secret_value() and not self.is_local:
             raise ValueError(
-                "EVENTS_HASH_KEY is not set: without it the rows of limits tell whoever reads them every client's "
-                "address; set it to what `openssl rand -hex 24` makes, the same on every replica"
+                "EVENTS_HASH_KEY is not set, so every reader of the limits' rows could recover the clients' addresses: "
+                "set it to the output of `openssl rand -hex 24`, the same on every replica"
             )
         return self
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches the edge: neither directly nor through a proxy here does another."""
+        """Whether only this machine reaches the edge, directly and without a proxy."""
         return is_loopback(self.edge_host) and not self.edge_trusted_proxies
 
     def listen(self) -> Listen:
-        """Service 0 of the system."""
+        """Return the ports of service 0."""
         return Listen.at(0, self, self.edge_host, self.edge_port, self.edge_ops_port)
 
     def postgres_connections(self) -> int:
         return LIMITER_CONNECTIONS + BACKGROUND_CONNECTIONS
 
     def upstreams(self) -> dict[str, str]:
-        """Where each service is; by default beside us, on the next three ports."""
+        """Return the origin of each service, by default on the next three ports of this machine."""
         chosen = {
             "inference": self.edge_upstream_inference,
             "metrics": self.edge_upstream_metrics,

@@ -31,13 +31,13 @@ class RunningEdge:
     http: aiohttp.ClientSession
 
     async def store_is_up(self) -> None:
-        """Until the store decides: on a busy machine the edge may start without it."""
+        """Wait until the store decides: on a busy machine the edge may start without it."""
         async with asyncio.timeout(60):
             while not self.sample("sluice_edge_store_up"):
                 await asyncio.sleep(0.01)
 
     async def health(self, is_awaited: Callable[[dict[str, Any]], bool]) -> tuple[int, dict[str, Any]]:
-        """The status and the document of the first that is awaited: a busy machine may take longer over a probe."""
+        """Return the first status and document that are expected: probes may time out on a busy machine."""
         async with asyncio.timeout(60):
             while True:
                 async with self.http.get("/health") as response:
@@ -47,7 +47,7 @@ class RunningEdge:
                 await asyncio.sleep(0.01)
 
     def sample(self, name: str, **labels: str) -> float:
-        """The value of a Prometheus sample; 0 before it was first counted."""
+        """Return the value of a Prometheus sample, 0 if it does not exist yet."""
         return self.service.registry.get_sample_value(name, labels) or 0.0
 
     async def post(self, path: str = "/predict", **options: Any) -> int:
@@ -115,7 +115,7 @@ async def start_raw_upstream() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 async def start_edge(
     edge_database: str, free_port: Callable[[], int]
 ) -> AsyncIterator[Callable[..., Awaitable[RunningEdge]]]:
-    """Call it with variables (`EDGE_RATE_LIMIT="5"`) for a running edge; Redis and the services are away by default.
+    """Call it with variables (`EDGE_RATE_LIMIT="5"`) for a running edge; Redis and the services are down by default.
 
     It has its store, unless a DATABASE_URL is given. It takes any Host, unless EDGE_HOST is loopback.
     """

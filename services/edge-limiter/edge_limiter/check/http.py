@@ -13,21 +13,21 @@ from edge_limiter.server.request import Request
 from edge_limiter.server.response import date_header
 
 _OTHER: Final = Route("/check", "gateway", policy=None)
-"""Stands for paths that the edge does not route: a gateway may serve more, and policies may limit that too."""
+"""The route of paths that the edge does not serve. A gateway may serve them, and policies may limit them."""
 
 
 def check_handler(routes: RouteTable, enforcer: Enforcer) -> Callable[[RequestState], Awaitable[None]]:
     """Return the handler of `/check`: 200 or 429 with the headers of a proxied request, and an empty body for 200.
 
-    Any method is accepted, because Envoy asks with the method of the request itself.
-    Raises Problem 403 for a peer that is not a trusted proxy, 400 without a description of the request, and whatever
-    refuses the described request itself.
+    Any method is accepted, because Envoy sends the method of the request itself.
+    Raises Problem 403 for a peer that is not a trusted proxy, 400 without a description of the request, and the errors
+    of a proxied request.
     """
 
     async def check(state: RequestState) -> None:
         request = state.request
         if not enforcer.clients.of(request.peer).via_trusted_proxy:
-            raise Problem(403, "Only gateways may ask. Name this gateway's address in EDGE_TRUSTED_PROXIES.")
+            raise Problem(403, "Only gateways may use this. Name this gateway's address in EDGE_TRUSTED_PROXIES.")
         state.units = _cost(request.fields.get("x-cost"))
         state.request = described = _described(request)
         state.target = parse_target(described.target)

@@ -1,13 +1,13 @@
-"""The API pages: Swagger UI from an installed package, so they work offline; no script from elsewhere, none inline."""
+"""The API pages: Swagger UI from an installed package, so they work offline, without external or inline scripts."""
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final
 
 from aiohttp import web
 
+from edge_limiter.proxy.handler import LocalHandler
 from edge_limiter.server.request import Request
 
 _PAGE: Final = b"""<!DOCTYPE html>
@@ -30,7 +30,7 @@ _START: Final = b"""window.ui = SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
-  validatorUrl: null, // by default a server elsewhere is asked
+  validatorUrl: null, // by default, a public server validates the document
 });
 """
 _HEADERS: Final = {
@@ -48,24 +48,21 @@ _FILES: Final = {
 }
 
 
-Handler = Callable[[Request], Awaitable[web.Response]]
-
-
-def docs_handlers() -> dict[str, Handler]:
-    """Return what answers `/openapi.json`, `/docs` and the files that it loads."""
+def docs_handlers() -> dict[str, LocalHandler]:
+    """Return the handlers of `/openapi.json`, `/docs` and the files that it loads."""
     files = {path: _packaged(name, content_type) for path, (name, content_type) in _FILES.items()}
     pages = {"/docs": _constant(_PAGE, "text/html"), "/docs/start.js": _constant(_START, "text/javascript")}
     return pages | files | {"/openapi.json": _constant(_DOCUMENT, "application/json")}
 
 
-def _constant(body: bytes, content_type: str) -> Handler:
+def _constant(body: bytes, content_type: str) -> LocalHandler:
     async def page(_request: Request) -> web.Response:
         return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_HEADERS)
 
     return page
 
 
-def _packaged(name: str, content_type: str) -> Handler:
+def _packaged(name: str, content_type: str) -> LocalHandler:
     async def file(_request: Request) -> web.Response:
         body = await asyncio.to_thread(_read, name)
         headers = {**_HEADERS, "Cache-Control": "public, max-age=86400"}

@@ -1,4 +1,4 @@
-"""Who may write and read single rows: holders of the admin token; without one, callers on this machine."""
+"""Admin access to single rows: for holders of the admin token or, without one, for clients on this machine."""
 
 import hmac
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Final
 from common.runtime.loopback import is_localhost_header
 
 SCHEME: Final = "bearer"
-OF_PROXIES: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
-"""Whoever comes through a proxy may be anywhere."""
+_SENT_BY_PROXIES: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""A client behind a proxy may be on another machine."""
 
 
 class NoAdmin(Exception):
@@ -25,30 +25,30 @@ class TokenRequired(NoAdmin):
 
 
 class NotLocal(NoAdmin):
-    """No token is set, and the request came through a proxy, or for another name: a web page's, made to lead here."""
+    """No token is set, and the request came through a proxy, or its Host is not this machine (DNS rebinding)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """`token` is empty when none is set; `is_loopback`: only this machine reaches the edge, through no proxy."""
+    """`token` is empty if none is set. `is_loopback`: only this machine reaches the edge, and no proxy is declared."""
 
     token: str
     is_loopback: bool
 
     def check(self, fields: Mapping[str, str]) -> None:
-        """Let a request with these headers pass if it is an administrator's. Raises NoAdmin, by the kinds above."""
+        """Raise NoAdmin unless a request with these headers is an administrator's."""
         if self.token:
             if not self.holds(fields.get("authorization")):
                 raise TokenRequired
         elif not self.is_loopback:
             raise TokenNotSet
-        elif not is_localhost_header(fields.get("host", "")) or not OF_PROXIES.isdisjoint(fields):
+        elif not is_localhost_header(fields.get("host", "")) or not _SENT_BY_PROXIES.isdisjoint(fields):
             raise NotLocal
 
     def holds(self, authorization: str | None) -> bool:
-        """Whether this is our token, compared in constant time: such a header is not passed on."""
+        """Whether this header has the token, compared in constant time."""
         if not self.token or not authorization:
             return False
         scheme, _, token = authorization.partition(" ")
-        sent = token.strip().encode("latin-1", "surrogateescape")  # the bytes that came
+        sent = token.strip().encode("latin-1", "surrogateescape")  # the bytes as received
         return scheme.lower() == SCHEME and hmac.compare_digest(sent, self.token.encode())

@@ -1,8 +1,7 @@
-"""How many units a scoring request costs: one per text, or a list would be a way around the limit.
+"""Count the units that a scoring request costs: one per text, because a list would otherwise bypass the limit.
 
-Counts only, and only until it is above every limit; whether the body is valid is for inference to say. A body that
-cannot be read costs one: the parser is inference's own, which cannot read it either. What it takes is bounded, for the
-loop stands still meanwhile.
+Counting stops above every limit, and does not validate. A body that cannot be parsed costs one unit: inference has the
+same parser, so it rejects the body. The time is bounded, because counting blocks the event loop.
 """
 
 import re
@@ -15,18 +14,18 @@ from edge_limiter.proxy.routes import Cost
 from edge_limiter.ratelimit.policy import MAX_LIMIT
 
 TOO_MANY: Final = MAX_LIMIT + 1
-"""Where counting stops."""
+"""Counting stops here."""
 MAX_STRUCTURE: Final = 1 << 16
-"""Of the body's names, and twice its lists and objects: with so many, and a mebibyte, it is read in 20 ms."""
+"""The number of keys plus twice the number of lists and objects. A mebibyte with this many is parsed in 20 ms."""
 MAX_QUOTES: Final = 4 * TOO_MANY
 MAX_VISITED: Final = 4 * TOO_MANY
 _SPACE: Final = b" \t\r\n"
 
 
 def cost_of(kind: Cost, body: bytes, json_length: str | None = None) -> int:
-    """At least one unit; as many as there are texts, up to TOO_MANY.
+    """Return the number of texts, at least 1 and at most TOO_MANY.
 
-    `json_length` is the header by which a tensor's client says that binary data follows its JSON.
+    `json_length` is the header that gives the length of the JSON before a tensor's binary data.
     """
     if kind == "one":
         return 1
@@ -44,7 +43,7 @@ def cost_of(kind: Cost, body: bytes, json_length: str | None = None) -> int:
 
 
 def _takes_long(body: bytes) -> bool:
-    """Whether it has too much structure to be read here; that of its strings is only told apart where they are few."""
+    """Whether the body has too much structure to be parsed here. Strings are excluded only if there are few of them."""
     if _structure(body) <= MAX_STRUCTURE:
         return False
     parts = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', MAX_QUOTES)
@@ -64,7 +63,7 @@ def _texts(kind: Cost, document: dict[str, Any]) -> int:
 
 
 class _TooMany(Exception):
-    """More elements than are looked at."""
+    """There are more than MAX_VISITED elements."""
 
 
 def _tensors_size(tensors: list[Any]) -> int:
@@ -87,7 +86,7 @@ _Visit = Callable[[list[Any]], list[Any]]
 
 
 def _tensor_size(tensor: object, visit: _Visit) -> int:
-    """The larger of what the shape claims and what the data holds, nested or flat."""
+    """Return the larger of the shape's volume and the number of elements, nested or flat."""
     if not isinstance(tensor, dict):
         return 1
     return max(_leaves(tensor.get("data"), visit), _volume(tensor.get("shape"), visit))

@@ -59,9 +59,9 @@ class Enforcer:
         enforced, state.shadows = self.policies.find(
             request.method, state.target.path, route.policy, client, request.fields
         )
-        if enforced is not None and enforced.rule.block and enforced.rule.blocks(client):
-            raise Problem(403, "Requests from this address are not taken.")
-        if enforced is None or (enforced.rule.exempt and enforced.rule.exempts(client)):
+        if enforced is not None and enforced.rule.blocks(client):
+            raise Problem(403, "Requests from this address are blocked.")
+        if enforced is None or enforced.rule.exempts(client):
             await self._count_in_shadow(state)
             return True
         rule, bucket = enforced

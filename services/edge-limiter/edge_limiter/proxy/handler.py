@@ -22,9 +22,7 @@ from edge_limiter.proxy.state import RequestState
 from edge_limiter.server.request import ClientDisconnected, Request
 from edge_limiter.server.response import ResponseWriter, date_header
 
-_NOT_LOCAL: Final = (
-    "This edge takes only requests for localhost or 127.0.0.1. Behind a proxy, name the proxy in EDGE_TRUSTED_PROXIES."
-)
+_NOT_LOCAL: Final = "This edge accepts only localhost and 127.0.0.1 as Host. Behind a proxy, set EDGE_TRUSTED_PROXIES."
 _CONTEXT_HEADERS: Final = frozenset({"x-request-id", "traceparent", "x-request-timeout-ms"})
 
 
@@ -38,9 +36,9 @@ CHECK_PATH: Final = "/check"
 class ProxyHandler:
     """`local` answers GET and HEAD for the edge's own paths, `check` decides for other gateways.
 
-    `budgets_s` has the deadlines of slower services.
-    `hash_client` pseudonymises addresses in the log. `is_local`: only this machine reaches the edge, so `Host` must
-    name it; otherwise a web page could point its own name at 127.0.0.1.
+    `budgets_s` has the deadlines of slower services. `hash_client` pseudonymises addresses in the log.
+    With `is_local`, only this machine reaches the edge, so `Host` must name it. Otherwise a web page could point its
+    own name at 127.0.0.1.
     """
 
     routes: RouteTable
@@ -118,7 +116,7 @@ class ProxyHandler:
             state.ctx = state.ctx._replace(deadline_s=state.started_s + budget_s)
 
     def _fail(self, state: RequestState, error: Exception) -> None:
-        """Send the problem for `error`, or cut the connection if the response has begun."""
+        """Send the problem for `error`, or abort the connection if the response has started."""
         problem = problem_of(ERRORS, error)
         state.cause, state.status = error, problem.status
         route = getattr(state, "route", None)
@@ -146,7 +144,7 @@ class ProxyHandler:
 async def _answer_locally(state: RequestState, local: LocalHandler) -> None:
     request, response = state.request, state.response
     if request.method not in ("GET", "HEAD"):
-        raise Problem(405, "This route does not take that method; see Allow.", headers={"Allow": "GET, HEAD"})
+        raise Problem(405, "This route does not support that method; see Allow.", headers={"Allow": "GET, HEAD"})
     page = await local(request)
     assert isinstance(page.body, bytes)
     headers = [*page.headers.items(), date_header(), ("Server", "sluice"), (REQUEST_ID, state.ctx.request_id)]

@@ -182,15 +182,14 @@ class DecisionBatcher:
 
 
 def _split(waiters: list[_Waiter]) -> tuple[list[_Waiter], list[_Waiter]]:
-    """Return the waiters that share the first one's policy and cost, and the others, without those that have gone."""
+    """Return the live waiters that share the first one's policy and cost, and the other live ones."""
     live = [waiter for waiter in waiters if not waiter.decision.done()]
-    if len(live) <= 1:
-        return live, []
-    policy, cost = live[0].policy, live[0].cost
-    shared = [waiter for waiter in live if waiter.cost == cost and waiter.policy is policy]
-    if len(shared) == len(live):
-        return shared, []
-    return shared, [waiter for waiter in live if waiter.cost != cost or waiter.policy is not policy]
+    shared: list[_Waiter] = []
+    others: list[_Waiter] = []
+    for waiter in live:
+        is_shared = waiter.cost == live[0].cost and waiter.policy is live[0].policy
+        (shared if is_shared else others).append(waiter)
+    return shared, others
 
 
 def _resolve(waiters: list[_Waiter], result: QueryResult) -> int:

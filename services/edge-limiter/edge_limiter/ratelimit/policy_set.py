@@ -17,7 +17,7 @@ _MAX_CACHED_PATH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy and what it applies to. `cost` multiplies what the request counts; An `is_shadow` rule never refuses."""
+    """A policy and what it applies to. `cost` multiplies the request's units. An `is_shadow` rule never refuses."""
 
     policy: Policy
     paths: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Rule:
     keys: frozenset[bytes] = frozenset()
 
     def takes(self, method: str) -> bool:
-        """Whether it is for this method: HEAD is a GET whose answer has no body."""
+        """Return whether the rule is for this method. HEAD is a GET without a body."""
         return not self.methods or method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     def exempts(self, client: Client) -> bool:
@@ -42,7 +42,7 @@ class Rule:
         return _holds(self.block, client)
 
     def bucket(self, client: Client, key_digest: bytes) -> bytes | None:
-        """Return what the client is counted under; None if the rule is for API keys and this is not one of them."""
+        """Return what the client is counted under, or None if the rule is for other API keys."""
         if self.identity == "ip":
             return client.bucket
         return key_bucket(key_digest) if key_digest in self.keys else None
@@ -56,7 +56,7 @@ class Counted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The rule that decides about a request, if there is one, and the shadow rules evaluated beside it."""
+    """The rule that limits a request, if any, and the shadow rules that are evaluated with it."""
 
     enforced: Counted | None
     shadows: tuple[Counted, ...]
@@ -70,21 +70,21 @@ class PolicySet:
         self.replace(rules)
 
     def replace(self, rules: Iterable[Rule]) -> None:
-        """Put other rules in force, all at once. Raises PolicyError when one has the name of a default.
+        """Replace all rules at once. Raises PolicyError if one has the name of a default.
 
-        Admissions are kept by the name of the policy: under one name, a shorter window would forget for a longer one.
+        Admissions are stored by the name of the policy, so two policies of one name would share their logs.
         """
         rules = tuple(rules)
         for rule in rules:
             if rule.policy.name in self._defaults:
-                raise PolicyError(f"{rule.policy.name} is the name of a policy that is always there: choose another")
+                raise PolicyError(f"{rule.policy.name} is the name of a built-in policy: choose another")
         self.rules = rules
         patterns = [(_compile(path), rule, _rank(path, rule)) for rule in self.rules for path in rule.paths]
         self._patterns = sorted(patterns, key=lambda item: item[2], reverse=True)
         self._found: dict[tuple[str, str, str | None], tuple[Rule, ...]] = {}
 
     def named(self, name: str) -> Policy | None:
-        """A policy in force."""
+        """Return the policy of this name, if it is in force."""
         for rule in (*self.rules, *self._defaults.values()):
             if rule.policy.name == name:
                 return rule.policy
@@ -119,7 +119,7 @@ class PolicySet:
 
 
 def api_key(fields: Mapping[str, str]) -> str:
-    """X-API-Key, else the bearer token; empty without either."""
+    """Return X-API-Key, or the bearer token, or an empty string."""
     key = fields.get("x-api-key", "")
     if key:
         return key
@@ -133,11 +133,13 @@ def digest_of(key: str) -> bytes:
 
 
 def key_bucket(digest: bytes) -> bytes:
-    """A key's SHA-256 digest, with a prefix that no address has."""
+    """Return the bucket of a key's SHA-256 digest. No address has its prefix."""
     return b"key:" + digest
 
 
 def _holds(networks: tuple[Network, ...], client: Client) -> bool:
+    if not networks:
+        return False
     address = parse_address(client.address)
     return any(address in network for network in networks)
 
@@ -150,5 +152,5 @@ def _compile(path: str) -> re.Pattern[str]:
 
 
 def _rank(path: str, rule: Rule) -> tuple[bool, int, int, bool]:
-    """Exact before prefix, deeper before shallower, literal before pattern, named methods before all."""
+    """Rank exact paths over prefixes, then deeper, more literal, and method-specific ones."""
     return not path.endswith("*"), path.count("/"), -path.count("{"), bool(rule.methods)

@@ -1,4 +1,4 @@
-"""Evaluate shadow rules: count what they would refuse, beside the rule that decides, without affecting any answer."""
+"""Evaluate shadow rules: count what they would refuse, without affecting any response."""
 
 import asyncio
 from collections.abc import Callable, Iterable

@@ -183,25 +183,23 @@ class UpstreamClient:
 
     async def _connect(self, addresses: list[str], timeout_s: float) -> UpstreamConnection:
         """Connect to the first address that accepts within `timeout_s`. Raises the OSError of the last one."""
-        server_hostname = self._host if self._ssl else None
+        *others, last = addresses
+        for address in others:
+            with suppress(OSError):  # includes TimeoutError
+                return await self._connect_to(address, timeout_s)
+        return await self._connect_to(last, timeout_s)
+
+    async def _connect_to(self, address: str, timeout_s: float) -> UpstreamConnection:
         expires_at = self._clock() + random.uniform(MAX_AGE_S / 2, MAX_AGE_S)  # a burst's connections expire apart
-        for address in addresses:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    _, connection = await asyncio.get_running_loop().create_connection(
-                        lambda: UpstreamConnection(self._idle_timeout_s, expires_at),
-                        address,
-                        self._port,
-                        ssl=self._ssl,
-                        server_hostname=server_hostname,
-                    )
-                    return connection
-            except OSError as error:  # includes TimeoutError
-                failure = error
-        try:
-            raise failure
-        finally:
-            del failure  # otherwise its traceback and this frame refer to each other until the collector runs
+        async with asyncio.timeout(timeout_s):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: UpstreamConnection(self._idle_timeout_s, expires_at),
+                address,
+                self._port,
+                ssl=self._ssl,
+                server_hostname=self._host if self._ssl else None,
+            )
+        return connection
 
     async def _resolve_cached(self, patience_s: float) -> list[str]:
         """Return the host's addresses: the last known ones if DNS fails, or takes longer than `patience_s`.

@@ -42,7 +42,7 @@ async def test_encoded_answer__passes_untouched(start_edge: StartEdge, start_ups
 async def test_body_in_a_coding_that_no_service_unpacks__is_415(
     start_edge: StartEdge, start_upstream: StartUpstream, coding: str
 ) -> None:
-    """aiohttp answered `zstd` in plain text, with advice for whoever runs it, and took `x-gzip` for plain bytes."""
+    """aiohttp would answer `zstd` in plain text and treat `x-gzip` as plain bytes."""
     edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo))
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     async with edge.http.post("/predict", data=b'{"text": "a"}', headers=headers) as response:

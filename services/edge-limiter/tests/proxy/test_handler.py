@@ -206,7 +206,7 @@ async def test_list_above_the_whole_limit__is_refused_and_its_reading_costs_one(
 async def test_refusal__has_the_member_that_clients_of_the_open_inference_protocol_read(
     start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:
-    """Triton's client told of a document that it could not decode in place of the limit."""
+    """Without `error`, Triton's client reports that it cannot decode the document instead of the limit."""
     edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_RATE_LIMIT="1")
     infer, found = "/v2/models/bundled/infer", []
     for path, size in ((infer, 2), (infer, 1), ("/predict", 1)):

@@ -85,7 +85,7 @@ async def test_file_that_turns_wrong__keeps_the_old_policies_and_says_so_once(tm
             await watch.look()
     assert [entry["reason"] for entry in logs] == [
         "not TOML: Invalid value (at end of document)",
-        "predict is the name of a policy that is always there: choose another",
+        "predict is the name of a built-in policy: choose another",
     ]
     assert policies.rules[0].policy.limit == 5
     path.write_text(POLICY % (7, ""))

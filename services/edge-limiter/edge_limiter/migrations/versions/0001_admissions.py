@@ -12,7 +12,7 @@ def upgrade() -> None:
         CREATE FUNCTION now_us() RETURNS bigint LANGUAGE sql VOLATILE PARALLEL SAFE AS
         $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$
     """)
-    # The columns beside the log are the last decision's, so that RETURNING can tell what it was. No index on time:
+    # The columns besides the log belong to the last decision, so that RETURNING can report it. No index on time:
     # updates stay in their page (HOT). The log is kept in line: a detour through TOAST would double the writes.
     op.execute("""
         CREATE TABLE admissions (
