@@ -1,6 +1,6 @@
 """Events on the stream from the services to the database."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -11,6 +11,8 @@ EVENT_FIELD: Final = "event"
 Outcome = Literal["ok", "limited", "invalid", "bad_gateway", "unavailable", "timeout", "error"]
 Micros = Annotated[int, Field(ge=0, le=1 << 53)]
 Count = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
+ClientHash = Annotated[str, Field(max_length=64, description="Keyed HMAC of the client's address.")]
+MAX_CLIENTS: Final = 5
 
 
 class Event(BaseModel):
@@ -40,8 +42,15 @@ class PredictionEvent(Event):
     compute_us: Count = 0
     tokens: Count = 0
     characters: Count = 0
-    client: Annotated[str, Field(max_length=64, description="Keyed HMAC of the client's address.")] | None = None
+    client: ClientHash | None = None
     text: Annotated[str, Field(max_length=10_000)] | None = None
+
+
+class LimitedClient(NamedTuple):
+    """A client, and how many of its requests were limited; a pair in JSON."""
+
+    client: ClientHash
+    n: Annotated[int, Field(ge=1, le=1 << 31)]
 
 
 class CounterEvent(Event):
@@ -50,6 +59,13 @@ class CounterEvent(Event):
     kind: Literal["counter"] = "counter"
     policy: Annotated[str, Field(max_length=64)] = ""
     n: Annotated[int, Field(ge=1, le=1 << 31)]
+    clients: (
+        Annotated[
+            tuple[LimitedClient, ...],
+            Field(max_length=MAX_CLIENTS, description="The most limited clients, most first."),
+        ]
+        | None
+    ) = None
 
 
 AnyEvent = Annotated[PredictionEvent | CounterEvent, Field(discriminator="kind")]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from common.contracts.aggregates import AggregateRequest
 from common.contracts.base import WINDOW_S
-from common.contracts.events import EVENT_ADAPTER, CounterEvent, PredictionEvent
+from common.contracts.events import EVENT_ADAPTER, CounterEvent, LimitedClient, PredictionEvent
 from common.contracts.thresholds import ThresholdRule
 from common.http.context import uuid7
 
@@ -40,7 +40,9 @@ predictions = st.builds(
     client=st.none() | words,
     text=st.none() | words,
 )
-counters = st.builds(CounterEvent, **base, policy=words, n=st.integers(1, 1 << 31))
+sizes = st.integers(1, 1 << 31)
+clients = st.lists(st.builds(LimitedClient, words, sizes), max_size=5).map(tuple)
+counters = st.builds(CounterEvent, **base, policy=words, n=sizes, clients=st.none() | clients)
 
 RULE = {"name": "latency", "metric": "latency_ms.p95"}
 EVENT: dict[str, Any] = {"id": "00000000-0000-7000-8000-000000000000", "at_us": 1, "route": "/predict", "outcome": "ok"}
@@ -59,6 +61,10 @@ def test_event__reads_back_equal(event: PredictionEvent | CounterEvent) -> None:
         EVENT,
         EVENT | {"kind": "other"},
         EVENT | {"kind": "counter", "n": 0},
+        EVENT | {"kind": "counter", "n": 6, "clients": [["c", 1]] * 6},
+        EVENT | {"kind": "counter", "n": 1, "clients": [["c", 0]]},
+        EVENT | {"kind": "counter", "n": 1, "clients": [["c" * 65, 1]]},
+        EVENT | {"kind": "counter", "n": 1, "clients": [["c"]]},
         SCORED | {"id": "00000000-0000-7000-8000-00000000000G"},
         SCORED | {"id": EVENT["id"].upper() + "\n"},
         SCORED | {"score": 1.01},

@@ -26,6 +26,12 @@ def test_what_is_no_event__is_malformed(payload: bytes | None) -> None:
     assert sort(payload) == "malformed"
 
 
+def test_counter_with_its_most_limited_clients__arrives(counter: Callable[..., Any]) -> None:
+    event = counter(at_us=NOW_US, n=7, clients=[("a" * 32, 4), ("b" * 32, 3)])
+    assert b'"clients":[["' in event.model_dump_json(exclude_none=True).encode()
+    assert sort(event.model_dump_json(exclude_none=True).encode()) == event
+
+
 def test_counter_of_answers__is_malformed(counter: Callable[..., Any]) -> None:
     assert sort(counter(outcome="ok").model_dump_json().encode()) == "malformed"
 

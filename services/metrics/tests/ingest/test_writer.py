@@ -38,6 +38,14 @@ async def test_event_written_again__counts_once(
     ]
 
 
+async def test_counter_with_its_most_limited_clients__counts_like_one_without(
+    writer: EventWriter, rows: Callable[..., Any], counter: Callable[..., Any]
+) -> None:
+    events = [counter(n=5), counter(n=7, clients=[("a" * 32, 4), ("b" * 32, 3)])]
+    assert (await writer.write(events)).counters == 2
+    assert await rows("SELECT outcome, n FROM rollup WHERE width_s = 86400") == [("limited", 12)]
+
+
 async def test_every_field__is_kept(
     writer: EventWriter, rows: Callable[..., Any], prediction: Callable[..., Any]
 ) -> None:
