@@ -133,7 +133,8 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
     async with AsyncExitStack() as stack:
         redis = create_client(settings)
         stack.push_async_callback(redis.aclose)
-        rejections = RejectionCounters(redis, parts.metrics.counters_dropped)
+        hash_client = ClientHasher(settings.events_hash_key.get_secret_value())
+        rejections = RejectionCounters(redis, hash_client, parts.metrics.counters_dropped)
         stack.push_async_callback(rejections.close)
         await stack.enter_async_context(supervised(rejections.run(), "rejection counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)
@@ -147,7 +148,9 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
         clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
         parts.lookup = LimitLookup(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
-        server = _server(parts, _handler(parts, limiter, clients, upstreams, rejections, shadows, local), clients)
+        server = _server(
+            parts, _handler(parts, limiter, clients, upstreams, rejections, shadows, local, hash_client), clients
+        )
         await stack.enter_async_context(supervised(server.run(), "http server", parts.fatal))
         yield server
 
@@ -210,6 +213,7 @@ def _handler(
     rejections: RejectionCounters,
     shadows: Shadows,
     local: dict[str, LocalHandler],
+    hash_client: ClientHasher,
 ) -> ProxyHandler:
     settings = parts.settings
     admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
@@ -234,7 +238,7 @@ def _handler(
         budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
         budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
         max_budget_s=settings.edge_max_timeout_s,
-        hash_client=ClientHasher(settings.events_hash_key.get_secret_value()),
+        hash_client=hash_client,
         is_local=settings.is_local,
     )
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from common.journal.recorder import ClientHasher
 from launcher.postgres import Postgres
 from launcher.testing import migrate
 
@@ -185,6 +186,8 @@ async def test_rejections_and_failures__are_on_the_stream_as_counters(
     for event in events:
         assert isinstance(event, CounterEvent)
         counted[event.route, event.policy, event.outcome] += event.n
+        is_named = [client for client, _ in event.clients or ()] == [ClientHasher("key")("127.0.0.1")]
+        assert is_named == (event.outcome == "limited")
     assert counted == {
         ("/predict", "predict", "limited"): 5,
         ("/metrics", "metrics", "bad_gateway"): 1,

@@ -102,7 +102,7 @@ class Enforcer:
             state.limit_headers = rate_limit_headers(limit)
             return True
         state.status = 429
-        self.rejections.count(429, state.route.pattern, policy.name)
+        self.rejections.count(429, state.route.pattern, policy.name, state.client.address)
         send_refusal(state.response, limit, state.ctx.request_id, is_oip=state.route.is_oip)
         return False
 

@@ -1,4 +1,5 @@
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -7,12 +8,15 @@ import pytest
 from redis.asyncio import Redis
 
 from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
+from common.journal.recorder import ClientHasher
 from common.runtime.settings import RedisSettings
 from common.stores.redis import create_client
-from edge_limiter.proxy.rejections import BATCH, MAX_WAITING, RejectionCounters
+from edge_limiter.proxy.rejections import BATCH, MAX_TRACKED, MAX_WAITING, RejectionCounters
 from launcher.valkey import Valkey
 
 Connect = Callable[[int, str], Redis]
+
+HASHER = ClientHasher("key")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +52,7 @@ async def written(redis: Redis) -> list[CounterEvent]:
 
 async def test_flood__becomes_one_event_per_second_route_policy_and_outcome(redis: Redis) -> None:
     now = [100.2]
-    counters = RejectionCounters(redis, lambda _events: None, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: now[0])
     for _ in range(1_000):
         counters.count(429, "/predict", "predict")
     counters.count(502, "/metrics", None)
@@ -70,7 +74,7 @@ async def test_seconds_counted_while_redis_is_down__arrive_once_when_it_is_back(
 ) -> None:
     server, now, dropped = own_valkey(), [0.0], list[int]()
     redis = connect(server.port, server.password)
-    counters = RejectionCounters(redis, dropped.append, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, dropped.append, lambda: now[0])
     await redis.ping()
     server.kill()
     seconds = BATCH + 50
@@ -90,7 +94,7 @@ async def test_events_that_wait_for_redis__are_bounded_and_the_oldest_are_droppe
 ) -> None:
     server, now, dropped = own_valkey(), [0.0], list[int]()
     redis = connect(server.port, server.password)
-    counters = RejectionCounters(redis, dropped.append, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, dropped.append, lambda: now[0])
     server.kill()
     for second in range(MAX_WAITING + 5):
         now[0] = second
@@ -105,7 +109,7 @@ async def test_events_that_wait_for_redis__are_bounded_and_the_oldest_are_droppe
 
 async def test_close_without_redis__drops_and_reports_what_waits(connect: Connect, free_port: Any) -> None:
     dropped: list[int] = []
-    counters = RejectionCounters(connect(free_port(), ""), dropped.append, lambda: 1.0)
+    counters = RejectionCounters(connect(free_port(), ""), HASHER, dropped.append, lambda: 1.0)
     counters.count(503, "/predict", "predict")
     await counters.close()
     assert dropped == [1]
@@ -119,7 +123,64 @@ async def test_redis_that_never_replies__ends_a_flush_after_the_write_timeout(
 
     monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 0.05)
     port = int((await start_raw_upstream(hang)).rpartition(":")[2])
-    counters = RejectionCounters(connect(port, ""), lambda _events: None, lambda: 1.0)
+    counters = RejectionCounters(connect(port, ""), HASHER, lambda _events: None, lambda: 1.0)
     counters.count(503, "/predict", "predict")
     async with asyncio.timeout(30):  # the client itself would wait for 60 s
         await counters.flush()
+
+
+def hashed(clients: dict[str, int]) -> tuple[tuple[str | None, int], ...]:
+    return tuple((HASHER(address), n) for address, n in clients.items())
+
+
+async def test_limited_requests__name_the_five_most_limited_clients_of_each_route(redis: Redis) -> None:
+    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: 1.0)
+    for number in range(1, 9):
+        for _ in range(number):
+            counters.count(429, "/predict", "predict", f"192.0.2.{number}")
+    counters.count(429, "/metrics", "metrics", "192.0.2.1")
+    counters.count(503, "/predict", "predict")
+    await counters.close()
+    predict, metrics, unavailable = await written(redis)
+    assert predict.clients == hashed({f"192.0.2.{number}": number for number in (8, 7, 6, 5, 4)})
+    assert metrics.clients == hashed({"192.0.2.1": 1})
+    assert unavailable.clients is None
+
+
+async def test_flood_from_many_addresses__is_counted_in_bounded_memory(redis: Redis) -> None:
+    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: 1.0)
+    addresses = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(100_000)]
+    tracemalloc.start()
+    try:
+        for address in addresses:
+            counters.count(429, "/predict", "predict", addresses[7])
+            counters.count(429, "/analyze/performance", "analyze", address)
+        grown_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert grown_bytes < 500 * MAX_TRACKED
+    await counters.close()
+    predict, analyze = await written(redis)
+    assert (predict.n, predict.clients) == (100_000, hashed({addresses[7]: 100_000}))
+    assert analyze.n == 100_000
+    assert len(analyze.clients or ()) == 5
+
+
+async def test_second_after_a_flood_from_many_addresses__tracks_clients_again(redis: Redis) -> None:
+    now = [1.0]
+    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: now[0])
+    for number in range(MAX_TRACKED):
+        counters.count(429, "/predict", "predict", f"client {number}")
+    counters.count(429, "/metrics", "metrics", "late")
+    now[0] = 2.0
+    counters.count(429, "/metrics", "metrics", "late")
+    await counters.close()
+    assert [event.clients for event in await written(redis)][1:] == [None, hashed({"late": 1})]
+
+
+async def test_limited_clients__are_not_named_without_a_hash_key(redis: Redis) -> None:
+    counters = RejectionCounters(redis, ClientHasher(""), lambda _events: None, lambda: 1.0)
+    counters.count(429, "/predict", "predict", "192.0.2.1")
+    await counters.close()
+    [event] = await written(redis)
+    assert (event.n, event.clients) == (1, None)
