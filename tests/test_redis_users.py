@@ -21,6 +21,7 @@ from common.journal.publisher import Publisher
 from common.runtime.settings import RedisSettings
 from common.runtime.tasks import cancel_and_wait
 from common.stores.redis import check_writable, create_client
+from edge_limiter.proxy.rejections import RejectionCounters
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 from metrics.ingest.parse import DeadLetter
 from metrics.ingest.stream import StreamAdmin, StreamReader
@@ -90,7 +91,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 async def ship(redis: Redis, folder: Path) -> None:
-    """What edge and inference do, on a stream that is not there yet and on one that is."""
+    """Publish as inference does, to a stream that does not exist yet and to one that does."""
     journal = Journal(folder)
     journal.open()
     publisher = Publisher(journal, redis, CollectorRegistry())
@@ -100,6 +101,18 @@ async def ship(redis: Redis, folder: Path) -> None:
         await publisher.drain(60)
     assert journal.pending_bytes == 0
     journal.close()
+    await check_writable(redis, STREAM)
+    await redis.ping()
+
+
+async def count_rejections(redis: Redis) -> None:
+    """Write as the edge does, and check Redis as its health page does."""
+    dropped: list[int] = []
+    counters = RejectionCounters(redis, lambda address: address, dropped.append)
+    counters.count(429, "/predict", "predict", "client")
+    await counters.flush()
+    await counters.close()
+    assert dropped == []
     await check_writable(redis, STREAM)
     await redis.ping()
 
@@ -150,9 +163,10 @@ async def report(redis: Redis) -> None:
 
 
 async def test_each_service__works_under_a_user_of_its_own(server: Server, tmp_path: Path) -> None:
-    for name in ("edge", "inference"):
-        async with server.client(name) as redis:
-            await ship(redis, tmp_path / name)
+    async with server.client("edge") as redis:
+        await count_rejections(redis)
+    async with server.client("inference") as redis:
+        await ship(redis, tmp_path / "inference")
     async with server.client("metrics") as redis:
         await ingest(redis)
     async with server.client("analyst") as redis:
@@ -187,11 +201,12 @@ EVERYTHING = (
 
 async def test_key_on_its_way_to_another_master__is_reached_by_each_service(cluster: Server, tmp_path: Path) -> None:
     cluster.move_away(STREAM)
-    for name in ("edge", "inference"):
-        async with cluster.client(name) as redis:
-            await ship(redis, tmp_path / name)
+    async with cluster.client("edge") as redis:
+        await count_rejections(redis)
+    async with cluster.client("inference") as redis:
+        await ship(redis, tmp_path)
     async with cluster.client("metrics") as redis:
-        assert await redis.xlen(STREAM) == 4
+        assert await redis.xlen(STREAM) == 3
     cluster.move_away("analyst:report")
     async with cluster.client("analyst") as redis:
         assert await redis.set("analyst:report", "x")
