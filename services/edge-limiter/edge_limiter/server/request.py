@@ -8,6 +8,7 @@ except WebSocket, which the client could not do without.
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import StreamReader
@@ -88,53 +89,29 @@ class ClientDisconnected(Exception):
     """The client closed the connection before the request or its response was complete."""
 
 
+@dataclass(slots=True, eq=False)
 class Request:
     """`fields` has lower-case names, repeated lines joined. `error` is set if the server refuses the request.
 
     `on_first_wait` is called once, when a reader first has to wait for the body.
     """
 
-    __slots__ = (
-        "_body",
-        "content",
-        "error",
-        "fields",
-        "headers",
-        "is_http10",
-        "keep_alive",
-        "length",
-        "method",
-        "on_first_wait",
-        "peer",
-        "target",
-    )
+    method: str
+    target: str
+    headers: Headers
+    fields: Mapping[str, str]
+    peer: str
+    content: StreamReader = EMPTY_PAYLOAD
+    is_http10: bool = False
+    keep_alive: bool = False
+    error: BadRequest | None = None
+    on_first_wait: Callable[[], None] | None = None
+    length: int | None = field(init=False)
+    _body: bytes | None = field(default=None, init=False)
 
-    def __init__(
-        self,
-        method: str,
-        target: str,
-        headers: Headers,
-        fields: Mapping[str, str],
-        peer: str,
-        content: StreamReader = EMPTY_PAYLOAD,
-        *,
-        is_http10: bool = False,
-        keep_alive: bool = False,
-        error: BadRequest | None = None,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.fields = fields
-        self.peer = peer
-        self.content = content
-        self.is_http10 = is_http10
-        self.keep_alive = keep_alive and not is_http10
-        self.error = error
-        self.on_first_wait: Callable[[], None] | None = None
-        length = fields.get("content-length")
+    def __post_init__(self) -> None:
+        length = self.fields.get("content-length")
         self.length = int(length) if length is not None and length.isdigit() else None
-        self._body: bytes | None = None
 
     @property
     def is_complete(self) -> bool:

@@ -53,29 +53,6 @@ LINGER_BYTES: Final = 4 << 20
 class RequestHandler(web.RequestHandler):
     """`client` is the peer's key for connection limits; `task` answers the connection's requests."""
 
-    __slots__ = (
-        "_body_bytes_before",
-        "_body_left_bytes",
-        "_head_end",
-        "_held_bytes",
-        "_is_refusing",
-        "_is_upgrade",
-        "_lingers",
-        "_pending",
-        "_pipelined",
-        "_request",
-        "_server",
-        "_stage_bytes",
-        "_stage_started",
-        "_stalled_since",
-        "_tcp",
-        "_unparsed_bytes",
-        "bytes_in",
-        "client",
-        "peer",
-        "response",
-    )
-
     peer: str
     client: bytes | None
     response: ResponseWriter
@@ -261,19 +238,18 @@ class RequestHandler(web.RequestHandler):
         headers, fields = parse_headers(message.raw_headers)
         validate_head(message.method, message.version, fields)
         target = message.path if message.path.startswith("/") else origin_form(message.path, fields)
-        request = Request(
+        is_http10 = message.version == (1, 0)
+        return Request(
             message.method,
             target,
             headers,
             fields,
             self.peer,
             content,
-            is_http10=message.version == (1, 0),
-            keep_alive=not message.should_close,
+            is_http10=is_http10,
+            keep_alive=not message.should_close and not is_http10,
+            on_first_wait=self.response.send_continue if "expect" in fields else None,
         )
-        if "expect" in fields:
-            request.on_first_wait = self.response.send_continue
-        return request
 
     def _count_unparsed(self, request: Request, data: bytes) -> None:
         """Note how much of `data`, the last read, is behind the end of `request` and waits in the parser.

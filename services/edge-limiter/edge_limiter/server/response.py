@@ -21,19 +21,6 @@ class ResponseWriter:
     read enough.
     """
 
-    __slots__ = (
-        "_can_keep_alive",
-        "_drain",
-        "_is_chunked",
-        "_on_shutdown",
-        "_request",
-        "_transport",
-        "bytes_out",
-        "closes",
-        "has_ended",
-        "has_started",
-    )
-
     def __init__(
         self, transport: asyncio.Transport, can_keep_alive: Callable[[], bool], drain: Callable[[], Awaitable[None]]
     ) -> None:
