@@ -20,7 +20,7 @@ from common.http.server import AppRunner, Handler, OpenServer, Runner, ServerRun
 from common.runtime import logs, tasks
 from common.runtime.loopback import is_loopback
 from common.runtime.metrics import LoopMetrics
-from common.runtime.process import disable_core_dumps, raise_open_file_limit, tune_gc
+from common.runtime.process_limits import disable_core_dumps, raise_open_file_limit, tune_gc
 from common.runtime.readiness import Readiness, create_ops_app
 from common.runtime.settings import SecretFiles, Settings, SettingsError, StartError, load
 

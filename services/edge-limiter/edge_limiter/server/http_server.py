@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from edge_limiter.server.connection import RequestHandler
 from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
 from edge_limiter.server.request import Request
-from edge_limiter.server.request_handler import RequestHandler
 from edge_limiter.server.response import ResponseWriter
 
 log = structlog.get_logger()
