@@ -95,6 +95,10 @@ class System:
             time.sleep(0.05)
         until_exact(self.ops_url(0))
 
+    def logs(self) -> str:
+        """Return everything that the services and the stores have logged."""
+        return "".join(path.read_text() for path in sorted((self.state / "logs").glob("*.log*")))
+
     def _argv(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "launcher", "--state", str(self.state), *words]
 

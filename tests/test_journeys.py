@@ -109,7 +109,7 @@ async def test_bad_input__is_a_problem_document_that_echoes_nothing_and_one_line
         async with session.post("/predict", **request_) as response:
             document = await response.json(content_type="application/problem+json")
         await logged_until_now(system, session)
-    assert system.output.read_text().count(document["request_id"]) == 1
+    assert system.logs().count(document["request_id"]) == 1
     assert response.status == document["status"] == status
     assert document["request_id"] == response.headers["X-Request-ID"]
     echoable = str(document | {"request_id": ""})  # a random id may hold any run of letters
@@ -122,7 +122,7 @@ async def logged_until_now(system: System, session: aiohttp.ClientSession) -> No
         async with refused as response:
             request_id = response.headers["X-Request-ID"]
         async with asyncio.timeout(60):
-            while request_id not in system.output.read_text():
+            while request_id not in system.logs():
                 await asyncio.sleep(0.02)
 
 

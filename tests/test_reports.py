@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_gemini import GOOD, Script, over_grpc
+from fake_gemini import GOOD, Script, rest
 from redis.asyncio import Redis
 from system import System
 from true_reports import expected_value
@@ -49,7 +49,7 @@ EVERYWHERE: list[tuple[str, str, dict[str, Any]]] = [
 
 async def test_marker_in_whatever_a_user_controls__is_in_no_request_to_gemini(start_system: StartSystem) -> None:
     script = Script(text=GOOD, texts=[INVENTED])  # the first draft is refused: what asks for its repair counts too
-    async with over_grpc(script) as endpoint:
+    async with rest(script) as endpoint:
         system = start_system(GEMINI_API_KEY="none", GEMINI_ENDPOINT=endpoint)
         async with _user(system) as user:
             stored = await _send_everywhere(user)

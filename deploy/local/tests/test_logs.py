@@ -33,7 +33,7 @@ def test_terminal__shows_formatted_lines_with_a_coloured_prefix() -> None:
     console.line('{"timestamp": "2026-12-03T05:01:02Z", "level": "info", "service": "edge", "event": "served", "n": 1}')
     console.line('{"timestamp": "2026-12-03T05:01:03Z", "level": "error", "service": "metrics", "event": "failed"}')
     first, second = out.getvalue().splitlines()
-    assert first == "05:01:02 \033[36medge         |\033[0m up n=1"
+    assert first == "05:01:02 \033[36medge         |\033[0m served n=1"
     assert second == "05:01:03 \033[32mmetrics      |\033[0m ERROR failed"
 
 

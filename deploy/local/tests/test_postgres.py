@@ -78,7 +78,7 @@ def test_second_server_on_the_same_folder__ends_the_first_in_order(server: Postg
 def test_data_of_another_version__is_named_and_kept(server: Postgres) -> None:
     server.data.mkdir(parents=True)
     (server.data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(StoreError, match="made by PostgreSQL 12"):
+    with pytest.raises(StoreError, match="created by PostgreSQL 12"):
         server.start()
     assert (server.data / "PG_VERSION").read_text() == "12\n"
 
