@@ -41,6 +41,8 @@ MAX_PIPELINED: Final = 32
 """Requests answered from one read; then the connection closes, and the client may repeat the rest."""
 MAX_PENDING_BYTES: Final = 64 << 10
 """Bytes kept behind the request in progress."""
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""Without trailers."""
 FIELD_BYTES: Final = 512
 """About what a header takes in memory besides its bytes."""
 OVERHEAD_BYTES: Final = 64 << 10
@@ -69,7 +71,8 @@ class RequestHandler(web.RequestHandler):
         self._stage_bytes = 0  # received of the present head or, after it, of the present body
         self._head_end = b""  # the last bytes of a head that is not complete
         self._body_left_bytes = 0  # of the present body, to be received; without meaning if it is chunked
-        self._unparsed_bytes = 0  # held by the parser behind the end of the present request
+        self._chunk_end = b""  # the last bytes of a chunked body so far
+        self._ends_with_body = False  # whether the parser holds nothing behind the present chunked body
         self._is_upgrade = False
         self._stage_started = loop.time()
         self._body_bytes_before = 0  # of the present body, when `_stage_started` was set
@@ -86,6 +89,11 @@ class RequestHandler(web.RequestHandler):
     @property
     def task(self) -> "asyncio.Task[None] | None":
         return self._task_handler
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a last response waits for the client to read it."""
+        return self._tcp.is_closing() and self._tcp.get_write_buffer_size() > 0
 
     def abort(self) -> None:
         self._tcp.abort()
@@ -195,10 +203,37 @@ class RequestHandler(web.RequestHandler):
                 data = data[end:]
         if self._is_refusing:
             return
-        if self._request is not None and self._request.is_complete:
-            self._pend(data)
-        else:
+        request = self._request
+        if request is None:
             self._feed(data)
+        elif request.is_complete:
+            self._pend(data)
+        elif "transfer-encoding" in request.fields:
+            self._feed_chunks(request, data)
+        else:
+            body, data = data[: self._body_left_bytes], data[self._body_left_bytes :]
+            self._body_left_bytes -= len(body)
+            self._feed(body)
+            if data and not self._is_refusing:
+                self._pend(data)
+
+    def _feed_chunks(self, request: Request, data: bytes) -> None:
+        """Feed the last chunk by itself, so that the parser holds nothing behind the body.
+
+        aiohttp's parser would add the last trailer of this request to the head of the next one.
+        """
+        ends = (self._chunk_end + data).endswith(b"\r\n" + LAST_CHUNK) and len(data) >= len(LAST_CHUNK)
+        self._chunk_end = (self._chunk_end + data)[-2:]
+        if not ends:
+            self._feed(data)
+            return
+        self._feed(data[: -len(LAST_CHUNK)])
+        if request.is_complete:
+            self._pend(LAST_CHUNK)
+        elif not self._is_refusing:
+            was_paused = self._reading_paused
+            self._feed(LAST_CHUNK)
+            self._ends_with_body = request.is_complete and not was_paused
 
     def _feed(self, data: bytes) -> None:
         """Feed the parser, which pauses at the end of a request and keeps what is behind it."""
@@ -216,8 +251,6 @@ class RequestHandler(web.RequestHandler):
         elif self._request is None:
             self._hold_memory(FIELD_BYTES * data.count(b"\n"))
             self._head_end = (self._head_end + data)[-3:]
-        elif data:
-            self._count_unparsed(self._request, data)
         self._enforce_size()
 
     def _begin(self, message: RawRequestMessage, content: StreamReader) -> None:
@@ -230,7 +263,7 @@ class RequestHandler(web.RequestHandler):
         except BadRequest as error:
             self._is_refusing = True
             request = Request(message.method, "", [], {}, self.peer, content, error=error)
-        self._is_upgrade = message.upgrade
+        self._is_upgrade, self._ends_with_body, self._chunk_end = message.upgrade, False, b"\r\n"
         self._body_left_bytes = (request.length or 0) - content.total_bytes
         self._answer(request)
 
@@ -250,18 +283,6 @@ class RequestHandler(web.RequestHandler):
             keep_alive=not message.should_close and not is_http10,
             on_first_wait=self.response.send_continue if "expect" in fields else None,
         )
-
-    def _count_unparsed(self, request: Request, data: bytes) -> None:
-        """Note how much of `data`, the last read, is behind the end of `request` and waits in the parser.
-
-        The end of a chunked body is found by the parser alone. Where all of such a read could belong to the next
-        request, all of it is counted.
-        """
-        if "transfer-encoding" in request.fields:
-            self._unparsed_bytes = 0 if data.endswith(b"\r\n\r\n") else len(data)
-        elif len(data) > self._body_left_bytes:
-            self._unparsed_bytes = len(data[self._body_left_bytes :].strip(b"\r\n"))
-        self._body_left_bytes -= len(data)
 
     def _answer(self, request: Request) -> None:
         self._request = request
@@ -355,33 +376,34 @@ class RequestHandler(web.RequestHandler):
         request = self._request
         if request is None or self._is_refusing or self._server.is_draining or not request.keep_alive:
             return False
+        if "transfer-encoding" in request.fields and not (self._ends_with_body or self._is_upgrade):
+            return False  # trailers, or bytes behind the body that only the parser has
         return request.is_drainable and self._pipelined < MAX_PIPELINED
 
     def _go_on(self) -> bool:
         """Parse what waits behind the answered request. False if there is nothing and the server is draining."""
+        assert self._request is not None and self._parser is not None
+        pending, self._pending = self._pending, b""
+        if self._is_upgrade and not self._ends_with_body:
+            pending = self._behind_upgrade() + pending
+        if self._is_upgrade or "transfer-encoding" in self._request.fields:
+            self._parser = self._create_parser()  # the old one keeps trailers and pauses
+        else:
+            self._parser.message_consumed()
         self._request = None
         self._release_memory()
-        assert self._parser is not None
-        self._parser.message_consumed()
-        pending, self._pending = self._pending, b""
-        if self._is_upgrade:
-            pending = self._discarded_by_upgrade() + pending
-        self._stage_started, self._stage_bytes = self._loop.time(), self._unparsed_bytes
-        if self._unparsed_bytes:
-            self._hold_memory(self._unparsed_bytes + MAX_HEADERS * FIELD_BYTES)
-            self._unparsed_bytes = 0
+        self._stage_started, self._stage_bytes = self._loop.time(), 0
         self._parse(pending)
         if self._buffer_paused:
             self._resume_reading_for_buffer()
         self._pipelined = self._pipelined + 1 if self._request is not None else 0
         return self._request is not None or not self._server.is_draining
 
-    def _discarded_by_upgrade(self) -> bytes:
+    def _behind_upgrade(self) -> bytes:
         """Return the bytes behind an ignored offer of another protocol. aiohttp's parser would discard them."""
         assert self._parser is not None
         self._parser.set_upgraded(True)
         _, _, rest = self._parser.feed_data(b"")
-        self._parser, self._unparsed_bytes = self._create_parser(), 0
         return rest
 
     def _finish(self) -> None:

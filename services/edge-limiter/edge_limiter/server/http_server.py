@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from edge_limiter.server.response import ResponseWriter
 log = structlog.get_logger()
 
 SWEEP_S: Final = 0.5
+DRAIN_POLL_S: Final = 0.05
 
 Handle = Callable[[Request, ResponseWriter], Awaitable[None]]
 """Answers one request."""
@@ -127,6 +129,11 @@ class HttpServer(web.Server):
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.timeouts.send_s if timeout is None else timeout):
+                # asyncio has no event for a flushed write buffer
+                while any(connection.is_sending for connection in self._open):  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL_S)
         for connection in list(self._open):
             connection.abort()
 

@@ -223,7 +223,7 @@ def origin_form(target: str, fields: Mapping[str, str]) -> str:
     if absolute is None:
         return target
     authority, rest = absolute.groups()
-    if authority.lower() != fields["host"].lower():
+    if authority.lower() != fields.get("host", authority).lower():
         raise BadRequest(400, "The authority in the request target differs from the Host header.")
     return rest if rest.startswith("/") else f"/{rest}"
 

@@ -124,6 +124,8 @@ class UpstreamClient:
     ) -> tuple[UpstreamConnection, UpstreamResponse]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
+        if timeout_s <= 0:
+            raise UpstreamTimeout("the deadline had passed")
         framing = _framing(method, headers, body)
         head = request_head(method, target, self._authority, headers, framing)
         is_repeatable = method in _REPEATABLE and isinstance(body, bytes)

@@ -134,12 +134,73 @@ async def test_head_behind_a_request_in_progress__is_not_late(open_site: OpenSit
     assert await status_of(reader) == 200
 
 
-async def test_partial_head_behind_a_chunked_request__is_timed(open_site: OpenSite) -> None:
+CHUNKED_POST = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_bytes_behind_a_chunked_request__end_the_connection(open_site: OpenSite) -> None:
     site = await open_site()
-    reader, _ = await site.connect(POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + POST[:20])
+    reader, _ = await site.connect(CHUNKED_POST + b"1\r\na\r\n0\r\n\r\n" + POST[:20])
     assert await status_of(reader) == 200
-    site.advance(16)
-    assert await status_of(reader) == 408
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("trailer", [b"X-Forwarded-For: 192.0.2.6", b"X-API-Key: stolen", b"Host: elsewhere"])
+async def test_trailer__never_reaches_the_next_request(open_site: OpenSite, trailer: bytes) -> None:
+    site = await open_site()
+    reader, writer = await site.connect(CHUNKED_POST + b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n")
+    assert await status_of(reader) == 200
+    with suppress(ConnectionError):
+        writer.write(POST + EMPTY)
+        await reader.read()
+    value = trailer.partition(b": ")[2].decode()
+    assert all(value not in request.fields.values() and request.error is None for request in site.seen)
+
+
+async def test_chunked_requests_one_after_the_other__share_a_connection(open_site: OpenSite) -> None:
+    site = await open_site()
+    reader, writer = await site.connect()
+    for body in (b"1\r\na\r\n", b"", b"1\r\na\r\n" * 2049):
+        for part in (CHUNKED_POST, body, b"0\r\n\r\n"):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert await status_of(reader) == 200
+    writer.write(POST + b"Content-Length: 3\r\n\r\nabc")
+    assert await status_of(reader) == 200
+    assert len(site.seen) == 4
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+async def test_pipelined_requests__are_read_alike_wherever_packets_are_cut(open_site: OpenSite, cut: int) -> None:
+    site = await open_site()
+    first = POST + b"Content-Length: 3\r\n\r\nabc"
+    second = b"POST /second HTTP/1.1\r\nHost: edge\r\nX-API-Key: good\r\nContent-Length: 6\r\n\r\n\r\n{}\r\n"
+    third = b"GET /third HTTP/1.1\r\nHost: edge\r\nX-Other: 1\r\n\r\n"
+    whole = first + second + third
+    reader, writer = await site.connect()
+    for start in range(0, len(whole), cut):
+        writer.write(whole[start : start + cut])
+        await site.received(min(len(whole), start + cut))
+    assert [await status_of(reader) for _ in range(3)] == [200] * 3
+    assert [request.target for request in site.seen] == ["/predict", "/second", "/third"]
+    assert (site.seen[1].fields["x-api-key"], site.seen[2].fields["x-other"]) == ("good", "1")
+    assert await site.seen[1].read(100) == b"\r\n{}\r\n"
+
+
+async def test_absolute_target_without_host__is_answered(open_site: OpenSite) -> None:
+    site = await open_site()
+    assert (await site.exchange(b"GET http://edge/models HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_drain__waits_for_a_client_that_still_reads(open_site: OpenSite) -> None:
+    site = await open_site(padding=b"x" * 6_000_000)
+    reader, _ = await site.connect(POST + b"Connection: close\r\n" + EMPTY)
+    await until(lambda: site.seen and not site.server.in_flight)
+    draining = asyncio.create_task(site.server.shutdown(10))
+    async with asyncio.timeout(10):
+        assert len(await reader.read()) > 6_000_000
+        await draining
 
 
 async def test_idle_connection__is_closed_after_the_keep_alive_time(open_site: OpenSite) -> None:
