@@ -83,11 +83,18 @@ class JournalFile:
             return False
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether rows could not be counted when it was opened, so that `rows` says nothing."""
+        return self._last_id == sys.maxsize
+
+    @property
     def is_shipped(self) -> bool:
         return self._shipped_id >= self._last_id
 
     def was_shipped(self, before_s: float) -> bool:
         """Whether everything was shipped before this time, or there is nothing."""
+        if self.is_damaged:
+            return False
         return not self.rows or (self.is_shipped and self._marks[-1][0] + _MARK_S < before_s)
 
     def append(self, payloads: Sequence[bytes]) -> None:
@@ -146,11 +153,11 @@ class JournalFile:
         """Return free pages to the disk, beyond those kept for reuse."""
         [free] = self._db.execute("PRAGMA freelist_count").fetchone()
         if free > _FREE_PAGES:
-            self._db.execute(f"PRAGMA incremental_vacuum({_RESERVED_PAGES})").fetchall()
+            self._db.executescript(f"PRAGMA incremental_vacuum({_RESERVED_PAGES})")  # execute() frees one page only
 
     def close(self) -> None:
         """Unlock the file, and remove it if it is empty."""
-        if not self.rows:
+        if not self.rows and not self.is_damaged:
             self.remove()
         else:
             self._db.close()
@@ -159,8 +166,8 @@ class JournalFile:
         """Delete the file while it is locked, so that no other process adopts it."""
         with suppress(OSError):
             if self.is_in_place:
-                self.path.unlink(missing_ok=True)
                 self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)  # last: without it no process would find the other one
         self._db.close()
 
     def set_aside(self) -> None:

@@ -94,10 +94,10 @@ class Journal:
         if max(map(len, payloads)) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a journal payload has at most {MAX_PAYLOAD_BYTES} bytes")
         needed_bytes = sum(map(len, payloads)) + len(payloads) * RECORD_OVERHEAD_BYTES
-        while self.size_bytes + needed_bytes > self.max_bytes:
-            if not self._delete_shipped(math.inf):
-                raise JournalFull("the journal is full, because its events could not be published")
         try:
+            while self.size_bytes + needed_bytes > self.max_bytes:
+                if not self._delete_shipped(math.inf):
+                    raise JournalFull("the journal is full, because its events could not be published")
             while not self._append(payloads):
                 if not self._delete_shipped(math.inf):
                     raise JournalFull("the disk is full")

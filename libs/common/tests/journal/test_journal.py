@@ -8,7 +8,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -272,6 +272,24 @@ def test_deleted_events__return_their_pages_to_the_disk(tmp_path: Path) -> None:
             journal.collect()
         assert journal.size_bytes == 0
         assert journal.files[0].path.stat().st_size < peak_bytes - (10 << 20)
+
+
+def test_damaged_file_in_a_full_journal__is_set_aside_and_not_deleted(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        for number in range(400):
+            journal.append([f"<{number}>".encode().ljust(1000, b".")])
+        damage(journal.files[0].path, b"<200>")
+        die(journal)
+    with opened(tmp_path, max_bytes=900_000) as journal:
+        chunk = journal.next_chunk(100_000)
+        assert chunk is not None
+        journal.mark_shipped(chunk)
+        for _ in range(700):
+            with suppress(JournalFull):
+                journal.append([b"y" * 1000])
+        shipped(journal)
+    [aside] = tmp_path.glob("*.damaged")
+    assert b"<399>" in aside.read_bytes()
 
 
 def test_damaged_page__sets_the_file_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
