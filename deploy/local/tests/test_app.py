@@ -168,10 +168,15 @@ def test_admin_token__is_in_its_file_and_not_in_the_output(launch: Launch) -> No
 
 def test_services__always_log_json_into_their_files(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.broken").write_text("2")
-    launched = launch("edge", "scoring", LOG_FORMAT="console")
+    launched = launch("scoring", LOG_FORMAT="console")
     launched.error()
     logged = (launched.state / "logs" / "scoring.log").read_text().splitlines()
     assert [json.loads(line)["event"] for line in logged] == ["broken as ordered"]
+
+
+def test_services__get_the_log_format_of_the_files(launch: Launch) -> None:
+    launched = launch("edge", LOG_FORMAT="console")
+    launched.until("ready")
     assert launched.environment_of("edge")["LOG_FORMAT"] == "json"
 
 

@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Final, Literal
 
 from aiohttp import web
@@ -18,7 +17,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from common.http.context import REQUEST_ID
-from common.http.problems import CONTENT_TYPE, FieldError, Problem, ProblemDocument, field_errors, invalid_json
+from common.http.problems import (
+    CONTENT_TYPE,
+    FieldError,
+    Problem,
+    ProblemDocument,
+    field_errors,
+    invalid_json,
+    reason_phrase,
+)
 from common.http.ratelimit import RATE_LIMIT_HEADERS
 
 Json = dict[str, Any]
@@ -252,9 +259,7 @@ def _header_refs(code: int) -> Json:
 
 
 def _problem(code: int) -> Json:
-    document = ProblemDocument(
-        title=HTTPStatus(code).phrase, status=code, detail=_PROBLEMS[code], request_id=EXAMPLE_ID
-    )
+    document = ProblemDocument(title=reason_phrase(code), status=code, detail=_PROBLEMS[code], request_id=EXAMPLE_ID)
     if code == 422:
         error = FieldError(location="body", field="text", message="String should have at least 1 character")
         document = document.model_copy(update={"title": "Invalid request", "errors": [error]})

@@ -23,6 +23,15 @@ _MESSAGES_WITH_INPUT: Final = {  # messages that would otherwise include input
 }
 
 
+_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+"""Names of RFC 9110 that Python has from 3.13 on."""
+
+
+def reason_phrase(status: int) -> str:
+    """Return the name of a status, on every Python the same."""
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
+
+
 class FieldError(BaseModel):
     """One error in the request, and where it is."""
 
@@ -58,12 +67,12 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(detail or title or HTTPStatus(status).phrase)
+        super().__init__(detail or title or reason_phrase(status))
         self.status = status
         self.headers = dict(headers or {})
         self.document = ProblemDocument(
             type=type,
-            title=title or HTTPStatus(status).phrase,
+            title=title or reason_phrase(status),
             status=status,
             detail=detail,
             errors=list(errors),
