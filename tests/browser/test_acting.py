@@ -78,7 +78,7 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
     field(page, "At least samples").fill("4")
     field(page, "Resolves at").fill("300")
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("#rule-resolve_at-help")).to_contain_text("must lie on the healthy side")
+    expect(page.locator("#rule-resolve_at-help")).to_contain_text("must be on the healthy side")
     assert list(rules(api)) == ["error-rate", "latency-p95"]
     field(page, "Resolves at").fill("")
     page.get_by_role("button", name="Save").click()
