@@ -170,18 +170,27 @@ class UpstreamClient:
         return None
 
     async def _dial(self, remaining_s: float) -> UpstreamConnection:
-        """Connect to one of the addresses. Each dial starts with another, so that replicas share the load."""
+        """Connect to one of the addresses. If all known ones fail, look them up again: the service may have moved."""
         timeout_s = min(self._connect_timeout_s, remaining_s)
         try:
             async with asyncio.timeout(timeout_s):
-                addresses = await self._resolve_cached(timeout_s / 2)
-                start = next(self._dials) % len(addresses)
-                return await self._connect(addresses[start:] + addresses[:start], timeout_s / len(addresses))
-        except OSError as error:  # includes TimeoutError
-            self._addresses_expire_at = 0.0  # the service may have moved
+                if self._clock() < self._addresses_expire_at:
+                    with suppress(OSError):  # includes TimeoutError
+                        return await self._connect_to_known(timeout_s / 2)
+                    self._addresses_expire_at = 0.0
+                await self._refresh_addresses(timeout_s / 4)
+                return await self._connect_to_known(timeout_s / 2)
+        except OSError as error:
+            self._addresses_expire_at = 0.0
             if isinstance(error, TimeoutError) and remaining_s < self._connect_timeout_s:
                 raise UpstreamTimeout("not connected before the deadline") from error
             raise BadGateway(f"not connected: {type(error).__name__}") from error
+
+    async def _connect_to_known(self, timeout_s: float) -> UpstreamConnection:
+        """Connect within `timeout_s`. Each dial starts with another address, so that replicas share the load."""
+        addresses = self._addresses
+        start = next(self._dials) % len(addresses)
+        return await self._connect(addresses[start:] + addresses[:start], timeout_s / len(addresses))
 
     async def _connect(self, addresses: list[str], timeout_s: float) -> UpstreamConnection:
         """Connect to the first address that accepts within `timeout_s`. Raises the OSError of the last one."""
@@ -203,21 +212,19 @@ class UpstreamClient:
             )
         return connection
 
-    async def _resolve_cached(self, patience_s: float) -> list[str]:
-        """Return the host's addresses: the last known ones if DNS fails, or takes longer than `patience_s`.
+    async def _refresh_addresses(self, patience_s: float) -> None:
+        """Look the host up. The last known addresses stay if DNS fails, or takes longer than `patience_s`.
 
-        Concurrent dials share one lookup, so that a hung resolver cannot exhaust the thread pool.
+        Concurrent dials share one lookup, so that a hung resolver cannot exhaust the thread pool. Raises OSError.
         """
         loop = asyncio.get_running_loop()
-        if self._clock() >= self._addresses_expire_at:
-            if self._lookup is None or self._lookup.done():
-                self._lookup = loop.create_task(self._look_up())
-                self._lookup_started_at = loop.time()
-            remaining_s = self._lookup_started_at + patience_s - loop.time()
-            await asyncio.wait((self._lookup,), timeout=remaining_s if self._addresses else None)
+        if self._lookup is None or self._lookup.done():
+            self._lookup = loop.create_task(self._look_up())
+            self._lookup_started_at = loop.time()
+        remaining_s = self._lookup_started_at + patience_s - loop.time()
+        await asyncio.wait((self._lookup,), timeout=remaining_s if self._addresses else None)
         if not self._addresses:
             raise OSError("the host name has no address")
-        return self._addresses
 
     async def _look_up(self) -> None:
         with suppress(OSError):
