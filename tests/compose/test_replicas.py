@@ -58,6 +58,8 @@ def texts_scored(stack: Stack) -> list[float]:
 
 async def test_scaling_inference__leaves_the_others_untouched(stack: Stack, say: Callable[[str], None]) -> None:
     """The images are built again first, as `make up` does: their ids must not change."""
+    stack.tag = "local"
+    await asyncio.to_thread(stack.compose, "up", "--detach", "--wait")  # an upgrade was tested before
     others = {name: stack.containers(name) for name in ("edge", "metrics", "analyst")}
     load = Load(stack.urls)
     running = asyncio.create_task(load.run())
