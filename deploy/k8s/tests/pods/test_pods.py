@@ -104,5 +104,6 @@ def test_inference_pod__answers_and_journals_the_event(play: Play) -> None:
     reach(container, 200, "http://127.0.0.1:9001/readyz")
     answer = podman("exec", container, "python", "-c", PREDICT)
     assert json.loads(answer.stdout)["label"] == "POSITIVE", answer.stderr
-    journaled = podman("exec", container, "sh", "-c", "cat /var/lib/sluice/journal/*/* | grep -a -c POSITIVE")
+    count = """cat /var/lib/sluice/journal/*.db | grep -a -o '"label":"POSITIVE"' | wc -l"""
+    journaled = podman("exec", container, "sh", "-c", count)
     assert journaled.stdout.strip() == "1", journaled.stderr

@@ -7,6 +7,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError, ResponseError
 
 from common.runtime.settings import RedisSettings
@@ -35,10 +36,20 @@ class _ReconnectOnReadOnlyTls(_ReconnectOnReadOnly, SSLConnection):
 
 
 class _LazyCluster(RedisCluster):
-    """Connects at the first command, as `Redis` does, not when it is entered."""
+    """Connects at the first command, as `Redis` does, not when it is entered.
+
+    Commands sent while the nodes are being discovered would close each other's connections in redis-py.
+    """
 
     async def __aenter__(self) -> Self:
         return self
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self.initialize()  # does nothing once the nodes are known
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except AttributeError as error:  # its connection was closed while it was opened
+            raise RedisConnectionError("connection closed while opening") from error
 
 
 def create_client(settings: RedisSettings, *, timeout_s: float | None = None) -> Redis:
