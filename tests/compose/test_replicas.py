@@ -59,13 +59,13 @@ def texts_scored(stack: Stack) -> list[float]:
 async def test_scaling_inference__leaves_the_others_untouched(stack: Stack, say: Callable[[str], None]) -> None:
     """The images are built again first, as `make up` does: their ids must not change."""
     stack.tag = "local"
-    await asyncio.to_thread(stack.compose, "up", "--detach", "--wait")  # an upgrade was tested before
+    await asyncio.to_thread(build_images, stack)  # other tests build too, even without the cache
+    await asyncio.to_thread(stack.compose, "up", "--detach", "--wait")
     others = {name: stack.containers(name) for name in ("edge", "metrics", "analyst")}
     load = Load(stack.urls)
     running = asyncio.create_task(load.run())
     await load.answered(50)
-    secrets = {"SECRETS": str(stack.secrets)}  # the environment of the first build: the project's name is in the labels
-    await asyncio.to_thread(run, "make", "images", environment=secrets, folder=ROOT)
+    await asyncio.to_thread(build_images, stack)
     await asyncio.to_thread(stack.compose, "up", "--detach", "--wait", "--scale", "inference=2")
     stack.replicas = 0  # unequal: the next test scales again
     await load.answered(max(50, 500 - load.statuses()[200]))
@@ -74,6 +74,11 @@ async def test_scaling_inference__leaves_the_others_untouched(stack: Stack, say:
     say(f"scaling inference under load: {dict(load.statuses())}")
     assert {name: stack.containers(name) for name in others} == others
     assert len(load.outcomes) >= 500 and load.statuses().keys() == {200}, causes(stack, load)
+
+
+def build_images(stack: Stack) -> None:
+    """Build in the environment of the first build: the project's name is in the labels."""
+    run("make", "images", environment={"SECRETS": str(stack.secrets)}, folder=ROOT)
 
 
 async def test_rolling_restart_of_every_service__fails_no_request(pairs: Stack, say: Callable[[str], None]) -> None:
