@@ -126,11 +126,11 @@ test-torch: torch ## test the torch engine
 
 chaos: ## break everything for five minutes under load
 	$(call set_up,dev,.venv)
-	@PYTHONPATH=loadtests:services/analyst/tests .venv/bin/python -m chaos $(ARGS)
+	@PYTHONPATH=loadtests:tests:services/analyst/tests .venv/bin/python -m chaos $(ARGS)
 
 soak: ## load for an hour; memory and latency must stay flat
 	$(call set_up,dev,.venv)
-	@PYTHONPATH=loadtests .venv/bin/python -m chaos.soak $(ARGS)
+	@PYTHONPATH=loadtests:tests:services/analyst/tests .venv/bin/python -m chaos.soak $(ARGS)
 
 ##@ Check
 
@@ -193,12 +193,12 @@ down: ## stop the containers; data and secrets stay
 
 bench: ## run the benchmarks; one: make bench ARGS="--only edge"
 	$(call set_up,tools,.venv)
-	@.venv/bin/python loadtests/bench.py $(ARGS)
+	@PYTHONPATH=loadtests:tests:services/analyst/tests .venv/bin/python -m benchmarks $(ARGS)
 
 prove-edge: ## prove the edge's limits on live processes
 	$(call set_up,dev,.venv)
-	@PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge.proofs $(ARGS)
+	@PYTHONPATH=loadtests:tests:services/analyst/tests .venv/bin/python -m benchmarks.edge.proofs $(ARGS)
 
 load: ## load a system with 1,080 clients for two minutes
 	$(call set_up,dev,.venv)
-	@.venv/bin/python loadtests/load.py $(ARGS)
+	@PYTHONPATH=loadtests:tests:services/analyst/tests .venv/bin/python loadtests/load.py $(ARGS)

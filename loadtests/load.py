@@ -20,19 +20,16 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+from fake_gemini import GOOD, Script, rest
 from objectives import Objective, breaches_in_admissions, breaches_in_answers, not_stored_once, wrongly_refused
 from own_system import own_system
-from traffic import answers
-from traffic.answers import Answer
+from system import System
+from users import answers
+from users.answers import Answer
 from watch import Watch
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
-sys.path[1:1] = [str(ROOT / "tests"), str(ROOT / "services" / "analyst" / "tests")]
-
-from fake_gemini import GOOD, Script, rest  # noqa: E402  # of the analyst's tests
-from system import System  # noqa: E402
-
 LIMIT, ANALYZE_LIMIT, WINDOW_S = 60, 30, 60
 CONNECTIONS, CACHED_MS, HIT_SHARE, CALLS_SAVED, BUSY, OTHERS = 1000, 50.0, 0.90, 50.0, 0.70, 0.2
 WARM_UP: Final = 30

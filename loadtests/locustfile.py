@@ -11,10 +11,10 @@ from typing import Any
 
 from locust import events
 from locust.runners import WorkerRunner
-from traffic.addresses import Addresses
-from traffic.caller import open_log
-from traffic.predicting import Attacker, BatchPredictor, OfficeWorker, Predictor
-from traffic.watching import Analyst, Dashboard, Follower, ThresholdEditor
+from users.addresses import Addresses
+from users.caller import open_log
+from users.predicting import Attacker, BatchPredictor, OfficeWorker, Predictor
+from users.watching import Analyst, Dashboard, Follower, ThresholdEditor
 
 MOST_TEXTS = 64  # of one list, as the service takes them
 

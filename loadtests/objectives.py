@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from traffic.answers import Answer
+from users.answers import Answer
 
 MICROS: Final = 1_000_000
 

@@ -1,13 +1,10 @@
 """Starts the whole system for a benchmark on ports, stores and settings of its own, whatever a .env says."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from system import System
 

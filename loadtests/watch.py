@@ -1,20 +1,15 @@
 """Watches a running system under load: its connections, who uses the processors, and the limiter's own log."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import asyncpg
 import psutil
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
+from benchmarks.results import cores
 from objectives import merged
-from results import cores
 from system import System
 
 LOOK_S: Final = 1.0

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import bench
 import pytest
-import results
-import summary
-from results import Measure
+from benchmarks import __main__ as bench
+from benchmarks import results, summary
+from benchmarks.results import Measure
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from system import System
-from traffic import answers
+from users import answers
 
 RARE = ("Attacker", "Dashboard", "Follower", "ThresholdEditor")  # one in a hundred, and one here
 ANSWERED = {"Predictor", "OfficeWorker", "BatchPredictor", "Attacker", "Dashboard", "Analyst", "ThresholdEditor"}

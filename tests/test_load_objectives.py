@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from objectives import breaches_in_admissions, breaches_in_answers, merged, not_stored_once, wrongly_refused
-from traffic.answers import QUOTA_EXCEEDED, Answer, is_promised_refusal
+from users.answers import QUOTA_EXCEEDED, Answer, is_promised_refusal
 
 WINDOW_S, LIMIT = 60.0, 3
 SECOND = 1_000_000

@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import generator
 import psutil
 import pytest
-import results
 import watch
+from benchmarks import generator, results
 from system import System
-from traffic.addresses import Addresses
+from users.addresses import Addresses
 
 
 def test_workers__share_no_address() -> None:

@@ -12,8 +12,7 @@ import argparse
 import statistics
 from typing import Final
 
-import results
-
+from benchmarks import results
 from benchmarks.edge import contenders
 from benchmarks.edge.contenders import CHECK, ENVOY, HAPROXY, NGINX, OURS, PLAIN, UPSTREAM, Flooded
 from benchmarks.edge.edges import at_commit, working_tree

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from peers.install import install
-
 from benchmarks.edge.edges import ROOT, Edge, EdgeVersion, create_database, start_edge
 from benchmarks.edge.rounds import Contender
 from benchmarks.edge.testbed import HERE, Process, Testbed
+from benchmarks.peers import install
 
 UPSTREAM: Final = "upstream alone"
 PLAIN: Final = "aiohttp proxy, no limits"

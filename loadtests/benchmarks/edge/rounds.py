@@ -11,7 +11,7 @@ from typing import Any, Final
 from benchmarks.edge.edges import Edge
 from benchmarks.edge.testbed import Process, Testbed, cpu_s
 
-GENERATOR: Final = Path(__file__).parents[2] / "generator.py"
+GENERATOR: Final = Path(__file__).parents[1] / "generator.py"
 TEXT: Final = "A thoughtful, moving film that stays with you long after the credits have rolled past."
 CLIENTS: Final = 20_000
 PACED_RATE, PACED_CONNECTIONS = 200.0, 8

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import results
-from peers.install import install, versions
-
+from benchmarks import results
+from benchmarks.peers import install, versions
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import migrate, started

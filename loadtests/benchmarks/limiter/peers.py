@@ -3,7 +3,7 @@
 peers.py {pyrate,limits,limits-async} URL SECONDS SETTING
 
 SETTING is the number of threads, or for `limits-async` the number of concurrent decisions. Runs in the environment
-`limiters` of `loadtests/peers/install.py`.
+`limiters` of `benchmarks/peers.py`.
 """
 
 import asyncio

@@ -9,8 +9,7 @@ import argparse
 import sys
 from typing import Final
 
-import results
-
+from benchmarks import results
 from benchmarks.edge.proofs import aggregates, bursts, gateway, outages, slow_clients
 
 SUBJECTS: Final = {

@@ -1,6 +1,6 @@
 """Measures the dashboard in a headless Chromium: bytes, first paint, long tasks, heap, and a hundred thousand points.
 
-    python loadtests/bench_dashboard.py [--visits 10] [--seconds 60] [--heap-minutes 10]
+    python -m benchmarks.dashboard [--visits 10] [--seconds 60] [--heap-minutes 10]
 
 It looks at a system of its own, with a day of predictions behind it and a steady rate of new ones. Needs
 `make tools` and Chromium.
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import results
+from chromium import chromium
+from made_up import an_ordinary_day, prediction, send
 from own_system import own_system
 from playwright.sync_api import Browser, Page
-from results import Measure
+from system import System
 
-from made_up import an_ordinary_day, prediction, send  # isort: skip  # found once own_system is imported
-from chromium import chromium  # isort: skip
-from system import System  # isort: skip
+from benchmarks import results
+from benchmarks.results import Measure
 
 RATE_PER_S: Final = 50
 POINTS: Final = 100_000

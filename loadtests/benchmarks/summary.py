@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import results
-from results import Measure
+from benchmarks import results
+from benchmarks.results import Measure
 
-DOCS: Final = Path(__file__).parents[1] / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- written by make bench -->", "<!-- end of what make bench writes -->"
 _OURS, _THEIRS, _LOG_FROM = "#1f6f8b", "#b8c4c9", 30.0
 _DIGITS: Final = ((100, 0), (10, 1), (1, 2), (0, 3))

@@ -1,8 +1,8 @@
 """How many calls a crowd costs: the analyst's single flight beside other caches, and its cached answers over HTTP.
 
-    python loadtests/bench_analyst.py [--short]
+    python -m benchmarks.analyst [--short]
 
-Prints Markdown tables. The other caches run in an environment of their own (loadtests/peers/install.py).
+Prints Markdown tables. The other caches run in an environment of their own (benchmarks/peers.py).
 """
 
 import argparse
@@ -20,20 +20,17 @@ from typing import Any, Final, Literal
 
 import aiohttp
 import psutil
-import results
-from peers.install import install, versions
+from fake_gemini import GOOD, Script, rest
 from redis import Redis
 
+from benchmarks import results
+from benchmarks.analyst.metrics_stub import metrics_service
+from benchmarks.peers import install, versions
 from launcher.ports import free_ports
 from launcher.testing import started, until_ready
 from launcher.valkey import SETTINGS_FOR_TESTS, Valkey
 
 HERE: Final = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "services" / "analyst" / "tests"))
-
-from fake_gemini import GOOD, Script, rest  # noqa: E402  # of the analyst's tests
-from metrics_stub import metrics_service  # noqa: E402
-
 CONTENDERS: Final = ("sluice", "redis-lock", "cashews", "aiocache")
 CROWDS: Final = ((150, 3), (1000, 4))
 KINDS: Final = {"calls": "calls", "commands": "Redis commands"}
@@ -72,7 +69,7 @@ def main() -> None:
 
 def _crowd(server: Valkey, python: str, contender: str, requests: int, processes: int) -> dict[str, Any]:
     server.execute("FLUSHALL")
-    command = [python, str(HERE / "analyst" / "crowd.py"), contender, server.host, str(server.port), server.password]
+    command = [python, str(HERE / "crowd.py"), contender, server.host, str(server.port), server.password]
     share = [str(requests // processes)]
     crowd = [
         subprocess.Popen(
@@ -217,7 +214,7 @@ async def _mix(ports: list[int], state: Path, seconds: float, script: Script) ->
 async def _load(port: int, state: Path, windows: list[str], rate: float, seconds: float) -> dict[str, Any]:
     texts = state / "windows.txt"
     texts.write_text("\n".join(windows))
-    command = [sys.executable, str(HERE / "generator.py"), "--port", str(port), "--path", "/analyze/performance"]
+    command = [sys.executable, str(HERE.parent / "generator.py"), "--port", str(port), "--path", "/analyze/performance"]
     command += ["--body", '{"window": @}', "--texts", str(texts), "--rate", str(rate), "--seconds", str(seconds)]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()

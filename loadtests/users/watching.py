@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from locust import constant, task
 from locust.runners import STATE_CLEANUP, STATE_STOPPING
-from traffic.caller import JSON, Caller
+from users.caller import JSON, Caller
 
 _WINDOWS: Final = {"1h": 70, "15m": 20, "24h": 10}
 _STAMPEDE: Final = "1h"

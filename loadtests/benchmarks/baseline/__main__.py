@@ -1,6 +1,6 @@
-"""The whole system beside what one would write in an afternoon (peers/baseline_server.py), in one run.
+"""The whole system beside what one would write in an afternoon (server.py), in one run.
 
-    python loadtests/bench_baseline.py [--rounds 5] [--seconds 8]
+    python -m benchmarks.baseline [--rounds 5] [--seconds 8]
 
 Both classify with the bundled model (ours quantised, the baseline's float32 by `transformers`), limit by address in
 PostgreSQL and store every prediction there; our result cache is off. As fast as each answers means with as many
@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import results
 import sentences
-from bench_inference import generate
 from own_system import own_system
-from peers import install
-from peers.servers import Server
 
+from benchmarks import peers, results
+from benchmarks.inference.__main__ import generate
+from benchmarks.inference.servers import Server
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import started
@@ -47,8 +46,8 @@ Found = dict[str, list[dict[str, Any]]]
 def main() -> None:
     options = _options()
     for peer in ("pipeline", "baseline"):  # the first also writes the model
-        install.install(peer)
-    install.make_model()
+        peers.install(peer)
+    peers.make_model()
     with ExitStack() as stopped:
         place = Path(stopped.enter_context(tempfile.TemporaryDirectory()))
         texts = place / "texts.txt"
@@ -62,7 +61,7 @@ def main() -> None:
         _say("choosing how many connections each answers fastest")
         crowds = {name: _crowd(server, texts, options.seconds / 2) for name, server in servers.items()}
         measures = [*_predictions(servers, texts, crowds, options), *_reports(servers, place, options)]
-    results.save("baseline", measures, install.versions("baseline", PEERS))
+    results.save("baseline", measures, peers.versions("baseline", PEERS))
     _print(measures, setup, crowds)
 
 
@@ -146,17 +145,17 @@ def _rates(server: Server, texts: Path, seconds: float) -> dict[int, float]:
 @contextmanager
 def _baseline(place: Path, postgres: Postgres, processes: int, threads: int) -> Iterator[Server]:
     port = next(free_ports())
-    python = str(install.python_of("baseline"))
+    python = str(peers.python_of("baseline"))
     environment = {
         "DATABASE_URL": postgres.url().replace("postgresql://", "postgresql+asyncpg://"),
-        "MODEL": str(install.MODEL),
+        "MODEL": str(peers.MODEL),
         "THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    program = str(HERE / "peers" / "baseline_server.py")
+    program = str(HERE / "server.py")
     subprocess.run([python, program], env=os.environ | environment, check=True)
-    argv = [python, "-m", "uvicorn", "baseline_server:app", "--app-dir", str(HERE / "peers"), "--port", str(port)]
+    argv = [python, "-m", "uvicorn", "server:app", "--app-dir", str(HERE), "--port", str(port)]
     argv += ["--workers", str(processes), "--no-access-log", "--log-level", "error"]
     argv += ["--timeout-keep-alive", "75"]  # it closes connections after 5 s otherwise, and the generator keeps them
     argv += ["--proxy-headers", "--forwarded-allow-ips", "127.0.0.1"]

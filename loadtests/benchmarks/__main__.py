@@ -1,8 +1,8 @@
 """`make bench`: run every benchmark that has not run yet, one after the other, then write the summary.
 
-    python loadtests/bench.py [--again] [--only edge,metrics] [--gather]
+    make bench ARGS="[--again] [--only edge,metrics] [--gather]"
 
-A benchmark is a `bench_*.py`, or a package below `benchmarks`. Its output goes to .cache/bench/PART.md, its results to
+A benchmark is a package of this folder. Its output goes to .cache/bench/PART.md, its results to
 PART.json. Parts that are done are not run again, so an interrupted run resumes. Summary and plots go to docs/.
 """
 
@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import results
-import summary
-from results import PLACE
+from benchmarks import results, summary
+from benchmarks.results import PLACE
 
 HERE: Final = Path(__file__).parent
 FIRST: Final = ("baseline", "inference", "edge", "metrics", "analyst")
@@ -38,8 +37,7 @@ def main() -> int:
 
 def parts() -> list[str]:
     """Return every benchmark's name, in the order of the summary."""
-    found = {file.stem.removeprefix("bench_") for file in HERE.glob("bench_*.py")}
-    found |= {file.parent.name for file in HERE.glob("benchmarks/*/__main__.py")}
+    found = {file.parent.name for file in HERE.glob("*/__main__.py")}
     return [*(part for part in FIRST if part in found), *sorted(found - set(FIRST))]
 
 
@@ -60,14 +58,11 @@ def run(names: Sequence[str], again: bool) -> list[str]:
 def _succeeds(part: str) -> bool:
     """Shows what the part prints, and keeps that and what it measured once it has ended well."""
     unfinished = _output(part).with_suffix(".md.part")
-    script = HERE / f"bench_{part}.py"
-    command = [str(script)] if script.exists() else ["-m", f"benchmarks.{part}"]
-    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-u", "-m", f"{HERE.name}.{part}"]
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with (
         unfinished.open("w", encoding="utf-8") as kept,
-        subprocess.Popen(
-            [sys.executable, "-u", *command], env=environment, stdout=subprocess.PIPE, text=True
-        ) as running,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running,
     ):
         for line in running.stdout or ():
             print(line, end="", flush=True)

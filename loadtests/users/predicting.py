@@ -4,8 +4,8 @@ import random
 from typing import Any
 
 from locust import constant_throughput, task
-from traffic.addresses import Addresses
-from traffic.caller import TEXTS, Caller
+from users.addresses import Addresses
+from users.caller import TEXTS, Caller
 
 
 class Predictor(Caller):

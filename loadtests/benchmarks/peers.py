@@ -1,6 +1,6 @@
 """Makes a virtual environment for each peer, and the bundled model as a float32 folder that inference's can read.
 
-    python loadtests/peers/install.py [PEER …]
+    python -m benchmarks.peers [PEER …]
 
 Does nothing for a peer that is there already. The peers' packages come by plain pip, outside of this project's lock.
 """
@@ -65,7 +65,7 @@ def versions(peer: str, packages: Sequence[str]) -> dict[str, str]:
 def make_model() -> None:
     """The encoder with the adapter merged in, as `transformers` reads it."""
     if not (MODEL / "model.safetensors").exists():
-        writer = str(Path(__file__).with_name("float32_model.py"))
+        writer = str(Path(__file__).parent / "inference" / "float32_model.py")
         subprocess.run([str(python_of("pipeline")), writer, str(MODEL)], cwd=_INFERENCE, check=True)
 
 

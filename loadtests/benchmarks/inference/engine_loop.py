@@ -1,6 +1,6 @@
 """Calls the onnx engine in a loop, one thread a core, with no server around it: texts in, scores out.
 
-    python loadtests/peers/engine_loop.py --texts FILE --at-once 1 --seconds 5
+    python engine_loop.py --texts FILE --at-once 1 --seconds 5
 
 Prints texts a second and CPU milliseconds a text as JSON.
 """

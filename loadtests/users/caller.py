@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import sentences
 from locust import FastHttpUser
-from traffic.addresses import Addresses
-from traffic.answers import Answer, AnswerLog, is_promised_refusal
+from users.addresses import Addresses
+from users.answers import Answer, AnswerLog, is_promised_refusal
 
 JSON: Final = "application/json"
 TEXTS: Final = tuple(sentences.generated(10_000))

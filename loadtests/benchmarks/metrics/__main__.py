@@ -1,6 +1,6 @@
 """Ingestion, exactly-once under kills, and a month of history beside the usual ways; prints Markdown tables.
 
-    python loadtests/bench_metrics.py [--only ingestion,kills,history] [--rows 10000000] [--events 100000]
+    python -m benchmarks.metrics [--only ingestion,kills,history] [--rows 10000000] [--events 100000]
 
 The embedded ClickHouse is installed below .cache; where that fails its row is left out. Needs about 5 GB of disk.
 Exits with 1 when an event was lost or counted twice.
@@ -8,6 +8,7 @@ Exits with 1 when an event was lost or counted twice.
 
 import argparse
 import asyncio
+import functools
 import json
 import logging
 import statistics
@@ -19,26 +20,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import results
 import structlog
 import uvloop
-from peers.install import PACKAGES, install
-from results import Measure
 
+from benchmarks import results
+from benchmarks.metrics.history import History, timed_ms
+from benchmarks.metrics.ingestion import consumed, inserted, made_up
+from benchmarks.peers import PACKAGES, install
+from benchmarks.results import Measure
+from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, AggregateRequest
 from launcher import postgres as postgresql
 from launcher.ports import free_ports
 from launcher.postgres import Postgres
 from launcher.testing import Databases, started
 from launcher.valkey import Valkey
 
-HERE = Path(__file__).parent / "metrics"
-sys.path.insert(0, str(HERE))  # the folder's own modules; `metrics` itself is the service
-
-from history import History, timed_ms  # noqa: E402
-from ingestion import consumed, inserted, made_up  # noqa: E402
-
-from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, AggregateRequest  # noqa: E402
-
+HERE = Path(__file__).parent
 PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
 PROMISED: Final = "promised"
@@ -65,7 +62,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder:
         if "ingestion" in chosen:
             measures += report_ingestion(Path(folder), options)
-        if "kills" in chosen and subprocess.run([sys.executable, str(HERE / "chaos.py")], check=False).returncode:
+        if "kills" in chosen and subprocess.run([sys.executable, str(HERE / "kills.py")], check=False).returncode:
             return 1
         if "history" in chosen:
             measures += report_history(Path(folder), options)
@@ -157,7 +154,7 @@ async def _report_history(large: History, small: History, folder: Path, options:
         await other.answer(month)
         for _ in range(options.answers):
             for taken, aggregates in zip(by_size.values(), (one, other), strict=True):
-                taken.append(await timed_ms(lambda asked=aggregates: asked.answer(month)))
+                taken.append(await timed_ms(functools.partial(aggregates.answer, month)))
         finest = [await timed_ms(lambda: one.answer(large.finest())) for _ in range(3)]
     exact, raw_ms = await large.raw(3)
     sketch = [answer.latency_ms.p50, answer.latency_ms.p90, answer.latency_ms.p95, answer.latency_ms.p99]

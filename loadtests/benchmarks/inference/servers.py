@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from peers.install import MODEL, ROOT, python_of
+from benchmarks.peers import MODEL, ROOT, python_of
 
 START_S: Final = 120.0
 BUNDLED: Final = ROOT / "services" / "inference" / "inference" / "models" / "bundled"

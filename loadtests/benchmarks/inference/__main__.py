@@ -1,9 +1,9 @@
 """Measures the inference service beside what else could be used, on one machine with the same texts and model.
 
-    python loadtests/bench_inference.py [--texts FILE]
+    python -m benchmarks.inference [--texts FILE]
 
 It prints Markdown. Rounds are interleaved and medians taken; who is not measured is paused. Peers are installed by
-`loadtests/peers/install.py`. The generator runs on the same machine, and its share of a core is told.
+`benchmarks/peers.py`. The generator runs on the same machine, and its share of a core is told.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-import results
 import sentences
-from peers import install, servers
-from peers.servers import Server
 from tokenizers import Tokenizer
 
+from benchmarks import peers, results
+from benchmarks.inference import servers
+from benchmarks.inference.servers import Server
 from launcher.ports import free_ports
 from launcher.testing import started
 from launcher.valkey import Valkey
@@ -52,8 +52,8 @@ def main() -> None:
         file = place / "texts.txt"
         file.write_text("\n".join(texts), encoding="utf-8")
         for peer in ("pipeline", "infinity", "litserve"):
-            install.install(peer)
-        install.make_model()
+            peers.install(peer)
+        peers.make_model()
         redis = open_until_end.enter_context(_redis(place))
         running = open_until_end.enter_context(_running(place, redis))
         gflop = _print_machine(texts)
@@ -71,7 +71,7 @@ def main() -> None:
 
 def _versions() -> dict[str, str]:
     """Of the peers."""
-    return {name: found for peer in PACKAGES for name, found in install.versions(peer, PACKAGES[peer]).items()}
+    return {name: found for peer in PACKAGES for name, found in peers.versions(peer, PACKAGES[peer]).items()}
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def _print_throughput(
         cpu = f"{statistics.median(cpus[name]):.2f}" if name in cpus else ""
         spread = f"{min(found_rates):.0f}…{max(found_rates):.0f}"
         print(f"| {name} | {median:.0f} | {spread} | {peak / median:.2f} × | {wanted} | {cpu} |")
-    limits = json.loads(_output([str(install.python_of("pipeline")), str(HERE / "peers" / "peak.py")]))
+    limits = json.loads(_output([str(peers.python_of("pipeline")), str(HERE / "peak.py")]))
     shares = (f"{peak * gflop / limit:.2f} of what {kind} allows ({limit:.0f} GOP/s)" for kind, limit in limits.items())
     print(f"\nBy the multiplications of the float32 model, that is {' and '.join(shares)}, all cores.")
     return results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
@@ -222,7 +222,7 @@ def _cpu_s(processes: Sequence[psutil.Process]) -> float:
 
 def generate(server: Server, file: Path, **given: Any) -> dict[str, Any]:
     """Run the generator against `server`; see its options."""
-    argv = [sys.executable, str(HERE / "generator.py"), "--texts", str(file)]
+    argv = [sys.executable, str(HERE.parent / "generator.py"), "--texts", str(file)]
     chosen = {"port": server.port, "path": server.path, "body": server.body, **given}
     for name, value in chosen.items():
         argv += [f"--{name}", str(value)]
@@ -240,7 +240,7 @@ def _resumed(server: Server) -> Iterator[None]:
 
 
 def _loop(file: Path, at_once: int, seconds: float) -> float:
-    argv = [sys.executable, str(HERE / "peers" / "engine_loop.py"), "--texts", str(file)]
+    argv = [sys.executable, str(HERE / "engine_loop.py"), "--texts", str(file)]
     return float(json.loads(_output([*argv, "--at-once", str(at_once), "--seconds", str(seconds)]))["texts_per_s"])
 
 
