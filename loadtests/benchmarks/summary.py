@@ -12,7 +12,6 @@ from benchmarks.results import Measure
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- written by make bench -->", "<!-- end of what make bench writes -->"
 _OURS, _THEIRS, _LOG_FROM = "#1f6f8b", "#b8c4c9", 30.0
-_DIGITS: Final = ((100, 0), (10, 1), (1, 2), (0, 3))
 
 
 def write(parts: Sequence[str]) -> None:
@@ -31,17 +30,18 @@ def write(parts: Sequence[str]) -> None:
 
 def lines(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
     """The summary in Markdown, of what `results.load` gave."""
-    yield "| benchmark | of | sluice | rounds | beside | | rounds | sluice is better by | wanted |"
-    yield "|---|---|---:|---:|---|---:|---:|---:|---:|"
+    yield from results.TABLE
     for part, one in found.items():
         for measure in one["measures"]:
-            yield from _rows(part, measure)
+            yield from results.rows(part, measure)
     yield "\nMedians, and the smallest and largest round. Below 1 × the other is better."
     yield ""
     yield from _machines(found)
     not_measured = [*missing, *(f"{name} ({part})" for part, one in found.items() for name in one["left_out"])]
     if not_measured:
         yield f"\nNot measured in this run: {', '.join(not_measured)}."
+    for one in found.values():
+        yield from (f"\n{note}" for note in one.get("notes", ()))
     yield ""
     yield from (f"![{part}](images/bench-{part}.png)" for part in found)
 
@@ -59,29 +59,6 @@ def _machines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _versions(versions: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {version}" for name, version in sorted(versions))
-
-
-def _rows(part: str, measure: Measure) -> Iterator[str]:
-    ours = statistics.median(measure.rounds[measure.ours])
-    for name, rounds in measure.rounds.items():
-        if name == measure.ours:
-            continue
-        theirs = statistics.median(rounds)
-        better, worse = (ours, theirs) if measure.better == "more" else (theirs, ours)
-        factor = f"{_number(better / worse)} ×" if worse else "∞"
-        wanted = f"{measure.wanted[name]:g} ×" if name in measure.wanted else ""
-        cells: tuple[str, ...] = (part, measure.what, _number(ours), _spread(measure.rounds[measure.ours]))
-        cells += (name, _number(theirs), _spread(rounds), factor, wanted)
-        yield f"| {' | '.join(cells)} |"
-
-
-def _number(value: float) -> str:
-    digits = next(digits for least, digits in _DIGITS if value >= least)
-    return f"{value:,.{digits}f}"
-
-
-def _spread(rounds: Sequence[float]) -> str:
-    return f"{_number(min(rounds))}…{_number(max(rounds))}" if len(rounds) > 1 else ""
 
 
 def _plot(part: str, measures: Sequence[Measure]) -> None:
@@ -106,7 +83,7 @@ def _bars(axis: Any, measure: Measure) -> None:
     ]
     colours = [_OURS if name == measure.ours else _THEIRS for name in names]
     bars = axis.barh(names, medians, xerr=spread, color=colours, ecolor="#555555", capsize=2)
-    axis.bar_label(bars, [_number(median) for median in medians], padding=8, fontsize=8)
+    axis.bar_label(bars, [results.number(median) for median in medians], padding=8, fontsize=8)
     if min(medians) > 0 and max(medians) / min(medians) > _LOG_FROM:
         axis.set_xscale("log")
     axis.set_title(f"{measure.what} ({measure.better} is better)", fontsize=9, loc="left")

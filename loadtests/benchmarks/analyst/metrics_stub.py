@@ -1,4 +1,4 @@
-"""A metrics service on loopback that always tells of the same hour, for bench_analyst."""
+"""A metrics service on loopback that always reports the same hour."""
 
 import random
 from collections.abc import AsyncIterator

@@ -4,8 +4,7 @@
 
 Both classify with the bundled model (ours quantised, the baseline's float32 by `transformers`), limit by address in
 PostgreSQL and store every prediction there; our result cache is off. As fast as each answers means with as many
-connections as it answers most, of those tried. The generator runs on the same machine. Rounds are interleaved. Prints
-Markdown.
+connections as it answers most, of those tried. The generator runs on the same machine. Rounds are interleaved.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 import sentences
 from own_system import own_system
 
@@ -61,8 +59,10 @@ def main() -> None:
         _say("choosing how many connections each answers fastest")
         crowds = {name: _crowd(server, texts, options.seconds / 2) for name, server in servers.items()}
         measures = [*_predictions(servers, texts, crowds, options), *_reports(servers, place, options)]
-    results.save("baseline", measures, peers.versions("baseline", PEERS))
-    _print(measures, setup, crowds)
+    note = (
+        f"The baseline was fastest as {setup[0]} processes of {setup[1]} threads, with {crowds[BASELINE]} connections."
+    )
+    results.save("baseline", measures, peers.versions("baseline", PEERS), notes=[note])
 
 
 def _predictions(
@@ -177,27 +177,6 @@ def _p99(found: Found) -> dict[str, list[float]]:
 
 def _each(rounds: Sequence[dict[str, Any]], what: str) -> list[float]:
     return [float(one["statuses"]["200"][what]) for one in rounds]
-
-
-def _print(measures: Sequence[results.Measure], setup: tuple[int, int], crowds: Mapping[str, int]) -> None:
-    found, rounds = results.machine(), len(measures[0].rounds[OURS])
-    print(
-        f"\n{found['cpu']}, {found['cores']} cores, Python {found['versions']['Python']}, load average "
-        f"{psutil.getloadavg()[2]:.1f} over the run. The baseline was fastest as {setup[0]} processes of {setup[1]} "
-        f"threads with {crowds[BASELINE]} connections, {OURS} with {crowds[OURS]}. Medians of {rounds} rounds:\n"
-    )
-    print(f"| | {OURS} | rounds | {BASELINE} | rounds | {OURS} is better by | wanted |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for one in measures:
-        cells = [cell for name in (OURS, BASELINE) for cell in _cells(one.rounds[name])]
-        ours, theirs = (statistics.median(one.rounds[name]) for name in (OURS, BASELINE))
-        factor = ours / theirs if one.better == "more" else theirs / ours
-        wanted = f"{one.wanted[BASELINE]:.0f} ×" if one.wanted else ""
-        print(f"| {one.what} | {' | '.join(cells)} | {factor:.1f} × | {wanted} |")
-
-
-def _cells(rounds: Sequence[float]) -> tuple[str, str]:
-    return f"{statistics.median(rounds):,.1f}", f"{min(rounds):,.1f}…{max(rounds):,.1f}"
 
 
 def _say(text: str) -> None:

@@ -11,11 +11,10 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from chromium import chromium
 from made_up import an_ordinary_day, prediction, send
@@ -24,14 +23,13 @@ from playwright.sync_api import Browser, Page
 from system import System
 
 from benchmarks import results
-from benchmarks.results import Measure
+from benchmarks.results import Measure, against
 
 RATE_PER_S: Final = 50
 POINTS: Final = 100_000
 DRAWN: Final = 20  # times
 HEAP_EVERY_S: Final = 15.0
 WARM_UP_S: Final = 180.0  # the browser still compiles what it runs, and keeps the result
-OURS, ALLOWED = "sluice", "allowed"
 LIMITS: Final = {"bytes": 150 * 1024, "paint_ms": 1000.0, "task_ms": 100.0, "growth": 0.05}
 WATCH: Final = """
 window.tasks = [];
@@ -62,15 +60,6 @@ MANY: Final = """async ([points, times]) => {
 }"""
 
 
-@dataclass(frozen=True, slots=True)
-class Heap:
-    """Bytes of JavaScript in use after a collection, and nodes of the document, by seconds."""
-
-    at_s: float
-    used: int
-    nodes: int
-
-
 def main() -> None:
     options = _options()
     with (
@@ -85,7 +74,6 @@ def main() -> None:
             drawn = _many_points(browser, system)
             heap = _heap(browser, system, options.heap_minutes * 60)
     measures = list(_measures(visits, tasks, drawn, heap))
-    _print(measures, tasks, heap, options.seconds)
     results.save("dashboard", measures, {"Chromium": browser.version})
 
 
@@ -154,53 +142,35 @@ def _many_points(browser: Browser, system: System) -> list[float]:
     return found
 
 
-def _heap(browser: Browser, system: System, seconds: float) -> list[Heap]:
-    found: list[Heap] = []
+def _heap(browser: Browser, system: System, seconds: float) -> list[tuple[float, int]]:
+    """Bytes of JavaScript in use after a collection, by seconds."""
+    found: list[tuple[float, int]] = []
     with _page(browser, system) as page:
         session = page.context.new_cdp_session(page)
         begun_s = time.monotonic()
         while (at_s := time.monotonic() - begun_s) <= seconds:
             session.send("HeapProfiler.collectGarbage")
-            used = session.send("Runtime.getHeapUsage")["usedSize"]
-            found.append(Heap(at_s, used, session.send("Memory.getDOMCounters")["nodes"]))
+            found.append((at_s, session.send("Runtime.getHeapUsage")["usedSize"]))
             page.wait_for_timeout(1000 * HEAP_EVERY_S)
     return found
 
 
 def _measures(
-    visits: list[tuple[float, float]], tasks: list[float], drawn: list[float], heap: list[Heap]
+    visits: list[tuple[float, float]], tasks: list[float], drawn: list[float], heap: list[tuple[float, int]]
 ) -> Iterator[Measure]:
-    def measure(what: str, rounds: list[float], allowed: float) -> Measure:
-        return Measure(what, "less", OURS, {OURS: rounds, ALLOWED: [allowed]}, {ALLOWED: 1})
-
-    yield measure("page and its files, compressed, KiB", [sent / 1024 for sent, _ in visits], LIMITS["bytes"] / 1024)
-    yield measure("first contentful paint, ms", [painted for _, painted in visits], LIMITS["paint_ms"])
-    yield measure("longest task of live updates, ms (50: none was longer)", [max([50.0, *tasks])], LIMITS["task_ms"])
-    yield measure(f"three lines of {POINTS:,} points drawn, ms", drawn, LIMITS["paint_ms"])
+    yield against(
+        "page and its files, compressed, KiB", "less", [sent / 1024 for sent, _ in visits], LIMITS["bytes"] / 1024
+    )
+    yield against("first contentful paint, ms", "less", [painted for _, painted in visits], LIMITS["paint_ms"])
+    yield against(
+        "longest task of live updates, ms (50: none was longer)", "less", [max([50.0, *tasks])], LIMITS["task_ms"]
+    )
+    yield against(f"three lines of {POINTS:,} points drawn, ms", "less", drawn, LIMITS["paint_ms"])
     if len(heap) > 1:
-        first, last = _ends(heap, lambda one: one.used)
-        yield measure("heap at the end, share of that at the start", [last / first], 1 + LIMITS["growth"])
-
-
-def _ends(heap: list[Heap], of: Callable[[Heap], int]) -> tuple[float, float]:
-    """The medians of the first and of the last quarter after the warm-up, or of a shorter watch as a whole."""
-    warm = [one for one in heap if one.at_s >= WARM_UP_S] or heap
-    size = max(1, len(warm) // 4)
-    return statistics.median(map(of, warm[:size])), statistics.median(map(of, warm[-size:]))
-
-
-def _print(measures: list[Measure], tasks: list[float], heap: list[Heap], seconds: float) -> None:
-    print("\n| measured | median | smallest | largest | allowed |\n|---|---:|---:|---:|---:|")
-    for one in measures:
-        ours, [allowed] = one.rounds[OURS], one.rounds[ALLOWED]
-        figures: tuple[Any, ...] = (statistics.median(ours), min(ours), max(ours), allowed)
-        print(f"| {one.what} | {' | '.join(f'{figure:.2f}' for figure in figures)} |")
-    print(f"\nTasks of 50 ms and more in {seconds:.0f} s of live updates: {len(tasks)}")
-    if len(heap) > 1:
-        used, nodes = _ends(heap, lambda one: one.used), _ends(heap, lambda one: one.nodes)
-        print(f"Heap after the warm-up: {used[0] / 2**20:.2f} to {used[1] / 2**20:.2f} MiB")
-        print(f"Nodes of the document: {nodes[0]:.0f} to {nodes[1]:.0f}")
-        print("By minute, MiB:", " ".join(f"{one.used / 2**20:.2f}" for one in heap[:: int(60 / HEAP_EVERY_S)]))
+        warm = [used for at_s, used in heap if at_s >= WARM_UP_S] or [used for _, used in heap]
+        quarter = max(1, len(warm) // 4)
+        first, last = statistics.median(warm[:quarter]), statistics.median(warm[-quarter:])
+        yield against("heap at the end, share of that at the start", "less", [last / first], 1 + LIMITS["growth"])
 
 
 def _options() -> argparse.Namespace:

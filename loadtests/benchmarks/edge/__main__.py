@@ -4,20 +4,19 @@
     PYTHONPATH=loadtests .venv/bin/python -m benchmarks.edge [--rounds 5] [--seconds 4] [--baseline COMMIT]
 
 Every server is one process on this machine, in front of the same upstream. 20,000 clients by `X-Forwarded-For` send
-POST /predict over kept connections, and none is refused. Rounds are interleaved; the tables show medians. Then the
-same edges answer a flood of clients that are over their limit.
+POST /predict over kept connections, and none is refused. Then the same edges answer a flood of clients that are over
+their limit. Rounds are interleaved.
 """
 
 import argparse
-import statistics
 from typing import Final
 
 from benchmarks import results
 from benchmarks.edge import contenders
 from benchmarks.edge.contenders import CHECK, ENVOY, HAPROXY, NGINX, OURS, PLAIN, UPSTREAM, Flooded
 from benchmarks.edge.edges import at_commit, working_tree
-from benchmarks.edge.flood import BLOCKED, Flood, block_clients, flood
-from benchmarks.edge.rounds import CLIENTS, PACED_RATE, Contender, measure
+from benchmarks.edge.flood import Flood, block_clients, flood
+from benchmarks.edge.rounds import PACED_RATE, Contender, measure
 from benchmarks.edge.testbed import Testbed, testbed
 
 BASELINE: Final = "79512ed"  # the last edge with its own listener instead of aiohttp's
@@ -38,12 +37,6 @@ def main() -> None:
                 floods[pair.proxying.label].append(found)
             print(f"round {number + 1} of {options.rounds} done", flush=True)
         _check_exact(compared)
-    print(f"{results.setup()}; {options.connections} connections, {CLIENTS:,} clients, medians of {options.rounds}")
-    print(f"interleaved rounds of {options.seconds:g} s\n")
-    _print_table(compared)
-    _print_floods(pairs, floods)
-    for label in absent:
-        print(f"\n{label}: not available here, not measured.")
     results.save("edge", _measures(compared, pairs, floods), contenders.versions(), absent)
 
 
@@ -68,45 +61,11 @@ def _check_exact(compared: list[Contender]) -> None:
             raise SystemExit(f"{contender.label} did not decide exactly: {contender.edge.decision_sources()}")
 
 
-def _median(contender: Contender, value: str) -> float:
-    return statistics.median(float(getattr(one, value)) for one in contender.rounds)
-
-
-def _print_table(compared: list[Contender]) -> None:
-    [plain] = [contender for contender in compared if contender.label == PLAIN]
-    print(
-        "| | requests/s | CPU µs | of the aiohttp proxy | PostgreSQL µs | p50 ms | p99 ms "
-        f"| p50 ms at {PACED_RATE:g}/s | p99 ms |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for contender in compared:
-        cpu_us = _median(contender, "cpu_us")
-        postgres = f"{_median(contender, 'postgres_us'):.0f}" if contender.edge else ""
-        latencies = " | ".join(
-            f"{_median(contender, value):.2f}" for value in ("p50_ms", "p99_ms", "paced_p50_ms", "paced_p99_ms")
-        )
-        print(
-            f"| {contender.label} | {_median(contender, 'per_second'):,.0f} | {cpu_us:.0f} "
-            f"| {cpu_us / _median(plain, 'cpu_us'):.2f} | {postgres} | {latencies} |"
-        )
-
-
-def _print_floods(pairs: list[Flooded], floods: dict[str, list[Flood]]) -> None:
-    print(f"\n| {BLOCKED:,} blocked clients | refusals/s | CPU µs | of a proxied request | SQL statements |")
-    print("|---|---:|---:|---:|---:|")
-    for pair in pairs:
-        rounds = floods[pair.proxying.label]
-        cpu_us = statistics.median(flood.cpu_us for flood in rounds)
-        print(
-            f"| {pair.proxying.label} | {statistics.median(flood.per_second for flood in rounds):,.0f} | {cpu_us:.0f} "
-            f"| {cpu_us / _median(pair.proxying, 'cpu_us'):.2f} | {sum(flood.statements for flood in rounds)} |"
-        )
-
-
 def _measures(compared: list[Contender], pairs: list[Flooded], floods: dict[str, list[Flood]]) -> list[results.Measure]:
     def rounds(value: str) -> dict[str, list[float]]:
         return {contender.label: [getattr(one, value) for one in contender.rounds] for contender in compared}
 
+    by_edges = {one.label: [found.postgres_us for found in one.rounds] for one in compared if one.edge}
     refusals = {f"{label}, a refusal": [flood.cpu_us for flood in found] for label, found in floods.items()}
     proxied = {
         f"{pair.proxying.label}, a proxied request": [one.cpu_us for one in pair.proxying.rounds] for pair in pairs
@@ -114,6 +73,7 @@ def _measures(compared: list[Contender], pairs: list[Flooded], floods: dict[str,
     return [
         results.Measure("requests/s", "more", OURS, rounds("per_second")),
         results.Measure("CPU µs per request", "less", OURS, rounds("cpu_us"), {PLAIN: 1 / 0.9}),
+        results.Measure("PostgreSQL's CPU µs per request", "less", OURS, by_edges),
         results.Measure("p99 ms, 64 connections", "less", OURS, rounds("p99_ms")),
         results.Measure(f"p50 ms at {PACED_RATE:g}/s", "less", OURS, rounds("paced_p50_ms")),
         results.Measure("CPU µs per refusal", "less", f"{OURS}, a refusal", refusals | proxied),

@@ -2,8 +2,8 @@
 
     python -m benchmarks.inference [--texts FILE]
 
-It prints Markdown. Rounds are interleaved and medians taken; who is not measured is paused. Peers are installed by
-`benchmarks/peers.py`. The generator runs on the same machine, and its share of a core is told.
+Rounds are interleaved; who is not measured is paused. Peers are installed by `benchmarks/peers.py`. The generator runs
+on the same machine, and its share of a core is told.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from benchmarks import peers, results
 from benchmarks.inference import servers
 from benchmarks.inference.servers import Server
+from benchmarks.results import Measure
 from launcher.ports import free_ports
 from launcher.testing import started
 from launcher.valkey import Valkey
@@ -56,17 +57,16 @@ def main() -> None:
         peers.make_model()
         redis = open_until_end.enter_context(_redis(place))
         running = open_until_end.enter_context(_running(place, redis))
-        gflop = _print_machine(texts)
-        measure = _print_throughput(running, file, gflop, options)
-        peak = statistics.median(measure.rounds[measure.ours])
+        measures, notes = _throughput(running, file, _gflop(texts), options)
+        peak = statistics.median(measures[0].rounds[measures[0].ours])
         sluice = running[0]
         sluice.resume()
-        _print_latency(sluice, file, peak, options.seconds)
-        _print_overload(sluice, file, peak, 2 * options.seconds)
-        _print_invariance(sluice, texts[: options.invariance])
+        measures += _latency(sluice, file, peak, options.seconds)
+        measures += _overload(sluice, file, peak, 2 * options.seconds)
+        measures += _invariance(sluice, texts[: options.invariance])
         sluice.stop()
-        _print_memory(place, file, redis, options.requests)
-    results.save("inference", [measure], _versions())
+        measures += _memory(place, file, redis, options.requests)
+    results.save("inference", measures, _versions(), notes=notes)
 
 
 def _versions() -> dict[str, str]:
@@ -95,22 +95,18 @@ def _running(place: Path, redis: dict[str, str]) -> Iterator[list[Server]]:
         yield found
 
 
-def _print_machine(texts: Sequence[str]) -> float:
-    """Returns the GFLOP of the mean text."""
+def _gflop(texts: Sequence[str]) -> float:
+    """Return the multiplications and additions of the mean text, in thousand millions."""
     tokenizer = Tokenizer.from_file(str(servers.BUNDLED / "tokenizer.json"))
     tokens = [len(tokenizer.encode(text).ids) for text in texts]
     a_token = LAYERS * (8 * WIDTH * WIDTH + 4 * WIDTH * INNER)
-    gflop = statistics.mean(count * a_token + LAYERS * 4 * WIDTH * count * count for count in tokens) / 1e9
-    print(
-        f"{results.setup()}. {len(texts)} texts, {statistics.mean(tokens):.1f} tokens and {gflop:.2f} GFLOP in the "
-        "mean.\n"
-    )
-    return gflop
+    return statistics.mean(count * a_token + LAYERS * 4 * WIDTH * count * count for count in tokens) / 1e9
 
 
-def _print_throughput(
+def _throughput(
     running: Sequence[Server], file: Path, gflop: float, options: argparse.Namespace
-) -> results.Measure:
+) -> tuple[list[Measure], list[str]]:
+    """Return requests a second of one text, and what to say about them."""
     rates: dict[str, list[float]] = {name: [] for name in (*LOOPS, *(server.name for server in running))}
     cpus: dict[str, list[float]] = {server.name: [] for server in running}
     for server in running:
@@ -125,58 +121,43 @@ def _print_throughput(
             rates[server.name].append(_rate(found, "200"))
             cpus[server.name].append(found["cpu"])
     peak = statistics.median(rates[running[0].name])
-    print(f"Peers: {', '.join(f'{name} {found}' for name, found in _versions().items())}.\n")
-    print(f"{options.connections} connections, one text a request; medians of {options.rounds} rounds:\n")
-    print("| server | requests/s | rounds | sluice is | wanted | generator's CPU |\n|---|---:|---:|---:|---:|---:|")
-    for name, found_rates in rates.items():
-        median = statistics.median(found_rates)
-        wanted = f"{TARGETS[name]:.1f} ×" if name in TARGETS else "0.85 ×" if name in LOOPS else ""
-        cpu = f"{statistics.median(cpus[name]):.2f}" if name in cpus else ""
-        spread = f"{min(found_rates):.0f}…{max(found_rates):.0f}"
-        print(f"| {name} | {median:.0f} | {spread} | {peak / median:.2f} × | {wanted} | {cpu} |")
     limits = json.loads(_output([str(peers.python_of("pipeline")), str(HERE / "peak.py")]))
     shares = (f"{peak * gflop / limit:.2f} of what {kind} allows ({limit:.0f} GOP/s)" for kind, limit in limits.items())
-    print(f"\nBy the multiplications of the float32 model, that is {' and '.join(shares)}, all cores.")
-    return results.Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)
+    load = ", ".join(f"{name} {statistics.median(found):.2f}" for name, found in cpus.items())
+    return [Measure("texts/s, one a request", "more", running[0].name, rates, TARGETS)], [
+        f"By the float32 model's multiplications, inference reaches {' and '.join(shares)} on all cores.",
+        f"The generator's share of a core: {load}.",
+    ]
 
 
-def _print_latency(sluice: Server, file: Path, peak: float, seconds: float) -> None:
-    single = _median_of(
-        3, lambda n: generate(sluice, file, seconds=seconds / 2, connections=1, skip=n), "200", "p50_ms"
-    )
-    half = _median_of(
-        3, lambda n: generate(sluice, file, seconds=seconds, connections=256, rate=peak / 2, skip=n), "200", "p99_ms"
-    )
-    print(
-        f"\n- One request at a time: {single:.2f} ms (median). At half the peak, random arrivals: p99 {half:.2f} ms, "
-    )
-    print(f"  {half / single:.1f} × (wanted at most 4 ×).")
+def _latency(sluice: Server, file: Path, peak: float, seconds: float) -> list[Measure]:
+    def answers(what: str, **given: Any) -> list[float]:
+        rounds = [generate(sluice, file, seconds=seconds, skip=number, **given) for number in range(3)]
+        return [float(found["statuses"]["200"][what]) for found in rounds]
+
+    alone = answers("p50_ms", connections=1)
+    half = answers("p99_ms", connections=256, rate=peak / 2)
+    what = "p99 ms at half the peak, beside 5 × one request at a time"
+    return [results.against(what, "less", half, 5 * statistics.median(alone))]
 
 
-def _print_overload(sluice: Server, file: Path, peak: float, seconds: float) -> None:
+def _overload(sluice: Server, file: Path, peak: float, seconds: float) -> Iterator[Measure]:
     """Single texts are the hard case: each refusal costs the event loop a request. Lists cost it little."""
-    print(f"\n3 × overload, random arrivals, deadline {DEADLINE_MS} ms; medians of 3 rounds, the late of all rounds:\n")
-    print("| texts a request | goodput, texts/s | of the peak | refusals' p95 | admitted and late | generator's CPU |")
-    print("|---:|---:|---:|---:|---:|---:|\n| wanted | | 0.9 | 10 ms | 0.1 % | |")
-    shapes: dict[int, dict[str, str]] = {
-        1: {},
-        LIST: {"path": "/predict/batch", "body": '{"texts": [' + ", ".join("@" * LIST) + "]}"},
-    }
-    for size, shape in shapes.items():
+    lists = {"path": "/predict/batch", "body": '{"texts": [' + ", ".join("@" * LIST) + "]}"}
+    for size, shape in ((1, {}), (LIST, lists)):
         given = {"settle": 2, "seconds": seconds, "connections": 2000, "rate": 3 * peak / size, **shape}
         header = f"X-Request-Timeout-Ms: {DEADLINE_MS}\r\n"
         rounds = [generate(sluice, file, header=header, skip=number, **given) for number in range(3)]
-        goodput = size * statistics.median(_rate(found, "200") for found in rounds)
-        refused = statistics.median(found["statuses"].get("503", {}).get("p95_ms", 0.0) for found in rounds)
-        late = sum(_count(found, "504") for found in rounds)
-        admitted = late + sum(_count(found, "200") for found in rounds)
-        cpu = statistics.median(found["cpu"] for found in rounds)
-        share = f"{100 * late / max(1, admitted):.2f} %"
-        print(f"| {size} | {goodput:.0f} | {goodput / peak:.2f} | {refused:.1f} ms | {share} | {cpu:.2f} |")
-    print()
+        load = f"at 3 × the peak, {size} texts a request" if size > 1 else "at 3 × the peak"
+        goodput = [size * _rate(found, "200") for found in rounds]
+        yield results.against(f"texts/s answered in time {load}", "more", goodput, 0.95 * peak)
+        refused = [found["statuses"].get("503", {}).get("p95_ms", 0.0) for found in rounds]
+        yield results.against(f"p95 ms of refusals {load}", "less", refused, 10.0)
+        late = [100 * _count(found, "504") / max(1, _count(found, "200") + _count(found, "504")) for found in rounds]
+        yield results.against(f"% admitted and late {load}", "less", late, 0.1)
 
 
-def _print_invariance(sluice: Server, texts: Sequence[str]) -> None:
+def _invariance(sluice: Server, texts: Sequence[str]) -> list[Measure]:
     """Each text alone, then three times in lists of 64 with other neighbours."""
     alone = {text: json.loads(sluice.ask(text)) for text in texts}
     moves, flips, chance = [0.0], 0, random.Random(0)
@@ -188,11 +169,13 @@ def _print_invariance(sluice: Server, texts: Sequence[str]) -> None:
             for text, found in zip(batch, json.loads(sluice.send("/predict/batch", body))["predictions"], strict=True):
                 flips += found["label"] != alone[text]["label"]
                 moves += [abs(found["scores"][label] - alone[text]["scores"][label]) for label in found["scores"]]
-    print(f"- {len(alone)} texts alone and with 3 × other neighbours: {flips} other labels, scores moved by at most ")
-    print(f"  {max(moves):.6f} (wanted 0 and 0.005).")
+    return [
+        results.against("labels changed by other texts of the batch", "less", [flips], 0.0),
+        results.against("largest change of a score by them", "less", [max(moves)], 0.005),
+    ]
 
 
-def _print_memory(place: Path, file: Path, redis: dict[str, str], requests: int) -> None:
+def _memory(place: Path, file: Path, redis: dict[str, str], requests: int) -> list[Measure]:
     """A server that has answered nothing yet: what grows with the first requests must not be behind it already."""
     server = servers.ours(next(free_ports()), place / "fresh", redis)
     server.start(place / "fresh.log")
@@ -202,7 +185,7 @@ def _print_memory(place: Path, file: Path, redis: dict[str, str], requests: int)
         processes = [service, *service.children(recursive=True)]
         sizes = []
         for count in (requests // 10, requests - requests // 10):
-            found = generate(server, file, seconds=600, connections=64, requests=count)
+            generate(server, file, seconds=600, connections=64, requests=count)
             sizes.append(sum(process.memory_info().rss for process in processes) / (1 << 20))
         time.sleep(2)
         used_s, started = _cpu_s(processes), time.monotonic()
@@ -210,10 +193,15 @@ def _print_memory(place: Path, file: Path, redis: dict[str, str], requests: int)
         idle = (_cpu_s(processes) - used_s) / (time.monotonic() - started)
     finally:
         server.stop()
-    rate = _rate(found, "200")
-    print(f"- {requests} requests to a fresh server, {rate:.0f}/s: {sizes[0]:.0f} MiB resident after a tenth of them,")
-    print(f"  {sizes[1]:.0f} MiB after all: {100 * (sizes[1] / sizes[0] - 1):+.1f} % (wanted below +5 %).")
-    print(f"- Idle: {100 * idle:.2f} % of a core (wanted below 1 %).")
+    return [
+        results.against(
+            f"MiB resident after {requests:,} requests, beside 1.05 × that of a tenth",
+            "less",
+            sizes[1:],
+            1.05 * sizes[0],
+        ),
+        results.against("% of a core when idle", "less", [100 * idle], 1.0),
+    ]
 
 
 def _cpu_s(processes: Sequence[psutil.Process]) -> float:
@@ -242,10 +230,6 @@ def _resumed(server: Server) -> Iterator[None]:
 def _loop(file: Path, at_once: int, seconds: float) -> float:
     argv = [sys.executable, str(HERE / "engine_loop.py"), "--texts", str(file)]
     return float(json.loads(_output([*argv, "--at-once", str(at_once), "--seconds", str(seconds)]))["texts_per_s"])
-
-
-def _median_of(rounds: int, measure: Callable[[int], dict[str, Any]], status: str, what: str) -> float:
-    return statistics.median(float(measure(number)["statuses"][status][what]) for number in range(rounds))
 
 
 def _rate(found: dict[str, Any], status: str) -> float:

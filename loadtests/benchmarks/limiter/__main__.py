@@ -9,7 +9,6 @@ second, so nothing is refused. Every contender runs with the best of the setting
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -63,8 +62,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for contender in contenders:
                 contender.rounds.append(contender.measure(options.seconds, contender.best))
-    _print(contenders, options)
-    results.save("limiter", [_measured(contenders)], versions("limiters", ("pyrate-limiter", "psycopg", "limits")))
+    notes = ["Best settings: " + ", ".join(f"{one.label} {one.best}" for one in contenders) + "."]
+    found = versions("limiters", ("pyrate-limiter", "psycopg", "limits"))
+    results.save("limiter", [_measured(contenders)], found, notes=notes)
 
 
 def _contenders(peers: str, database: str, redis: str) -> list[Contender]:
@@ -90,19 +90,6 @@ def _measured(contenders: list[Contender]) -> results.Measure:
     rounds = {contender.label: contender.rounds for contender in contenders}
     wanted = {contender.label: contender.wanted for contender in contenders if contender.wanted is not None}
     return results.Measure("decisions/s", "more", contenders[0].label, rounds, wanted)
-
-
-def _print(contenders: list[Contender], options: argparse.Namespace) -> None:
-    ours = statistics.median(contenders[0].rounds)
-    print(f"{results.setup()}; {options.rounds} rounds of {options.seconds:g} s\n")
-    print("| | best setting | decisions/s | all rounds | ours is ahead by | wanted |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for contender in contenders:
-        median, least, most = statistics.median(contender.rounds), min(contender.rounds), max(contender.rounds)
-        print(
-            f"| {contender.label} | {contender.best} | {median:,.0f} | {least:,.0f}…{most:,.0f} "
-            f"| {ours / median:.1f} × | {f'{contender.wanted:g} ×' if contender.wanted else ''} |"
-        )
 
 
 def _options() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Ingestion, exactly-once under kills, and a month of history beside the usual ways; prints Markdown tables.
+"""Ingestion, exactly-once under kills, and a month of history beside the usual ways.
 
     python -m benchmarks.metrics [--only ingestion,kills,history] [--rows 10000000] [--events 100000]
 
@@ -11,12 +11,10 @@ import asyncio
 import functools
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +37,7 @@ HERE = Path(__file__).parent
 PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
 PROMISED: Final = "promised"
-EVENTS_PER_S, COUNT_MS = 20_000, 5.0
+EVENTS_PER_S, COUNT_MS, BUSY_MS, DEAREST_MS = 20_000, 1.0, 16.0, 250.0
 BUSY_PER_S: Final = 400  # about what two cores score
 ANSWER, RAW, VIEW = "aggregated, whole answer", "percentile_cont over the raw rows", "chdb, aggregating view"
 FOR_HISTORY = {
@@ -56,7 +54,6 @@ FOR_HISTORY = {
 def main() -> int:
     options = _options()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    print(setup(), flush=True)
     measures: list[Measure] = []
     chosen = options.only.split(",")
     with tempfile.TemporaryDirectory(prefix="bench-metrics-") as folder:
@@ -66,7 +63,7 @@ def main() -> int:
             return 1
         if "history" in chosen:
             measures += report_history(Path(folder), options)
-    save(measures)
+    results.save("metrics", measures)
     return 0
 
 
@@ -78,18 +75,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of ingestion")
     parser.add_argument("--answers", type=int, default=40, help="answers to time over each history")
     return parser.parse_args()
-
-
-def save(measures: Sequence[Measure]) -> None:
-    """Replace what was measured anew, and keep the other parts of an earlier run."""
-    earlier = results.load("metrics") or {"measures": []}
-    measured = {measure.what for measure in measures}
-    results.save("metrics", [*measures, *(one for one in earlier["measures"] if one.what not in measured)])
-
-
-def setup() -> str:
-    version = subprocess.run([postgresql.binaries() / "postgres", "--version"], capture_output=True, text=True)
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {results.setup()}, {version.stdout.strip()}."
 
 
 def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]:
@@ -115,7 +100,6 @@ def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]
                 rates[name].append(uvloop.run(_awaited(way(postgres.url(database)))))
                 databases.drop(database)
                 postgres.execute("CHECKPOINT")  # no way pays for what another wrote
-    table(f"{options.events:,} events, medians of {options.rounds} rounds by turns", "events/s", CONSUMED, rates, 1)
     wanted = {PROMISED: 1.0}
     return [Measure("events/s into PostgreSQL", "more", CONSUMED, rates | {PROMISED: [EVENTS_PER_S]}, wanted)]
 
@@ -128,25 +112,23 @@ def report_history(folder: Path, options: argparse.Namespace) -> list[Measure]:
     with started(Postgres(folder / "history", next(free_ports(0, 1)), settings=FOR_HISTORY)) as server:
         databases = Databases(server)
         large, small, busy = (History(server.url(databases.create(databases.migrated("metrics")))) for _ in range(3))
-        uvloop.run(_report_busy(busy, options))
-        return uvloop.run(_report_history(large, small, folder, options))
+        measures = uvloop.run(_report_busy(busy, options))
+        return measures + uvloop.run(_report_history(large, small, folder, options))
 
 
-async def _report_busy(history: History, options: argparse.Namespace) -> None:
+async def _report_busy(history: History, options: argparse.Namespace) -> list[Measure]:
     """The whole minutes of a window are in rollups; its ends, and those of the window before, are single events."""
     await history.fill_busy(BUSY_PER_S, 15)
     last = AggregateRequest(window="5m")
     async with history.aggregates() as aggregates:
         await aggregates.answer(last)
         taken = [await timed_ms(lambda: aggregates.answer(last)) for _ in range(options.answers)]
-    table(f"the last 5 minutes of {BUSY_PER_S} predictions a second", "ms", "answer", {"answer": taken}, 1)
+    return [results.against(f"ms for the last 5 minutes of {BUSY_PER_S} predictions a second", "less", taken, BUSY_MS)]
 
 
 async def _report_history(large: History, small: History, folder: Path, options: argparse.Namespace) -> list[Measure]:
-    filled_s = await large.fill(options.rows)
+    await large.fill(options.rows)
     await small.fill(options.rows // 10)
-    raw_mb, rollup_mb = await large.sizes_mb()
-    print(f"\n{options.rows:,} rows over 30 days: made in {filled_s:.0f} s, {raw_mb} MB, rollups {rollup_mb} MB.")
     by_size: dict[str, list[float]] = {f"{options.rows:,} rows": [], f"{options.rows // 10:,} rows": []}
     month = AggregateRequest(window="30d")
     async with large.aggregates() as one, small.aggregates() as other:
@@ -161,18 +143,12 @@ async def _report_history(large: History, small: History, folder: Path, options:
     error = max(abs((mine or 0) - truth) / truth for mine, truth in zip(sketch, exact, strict=True))
     (of_large, answers_ms), _ = by_size.items()
     ms = {ANSWER: answers_ms, RAW: raw_ms} | await asyncio.to_thread(clickhouse_ms, large, folder, options.answers)
-    errors = {"p50 to p99": [100 * error], PROMISED: [100 * SKETCH_RELATIVE_ERROR]}
-    counts = {"count": await large.count(options.answers), PROMISED: [COUNT_MS]}
-    table(f"30 days of {options.rows:,} rows, medians", "ms", ANSWER, ms, 1)
-    table(f"aggregated over 30 days, {options.answers} answers of each by turns", "ms", of_large, by_size, 1)
-    table("the most buckets (15 minutes of 20 days), by every group", "ms", "answer", {"answer": finest}, 1)
-    table("count of all answered", "ms", "count", counts, 2)
-    table("largest error of four percentiles", "%", "p50 to p99", errors, 3)
     return [
         Measure(f"ms for 30 days of {options.rows:,} rows", "less", ANSWER, ms, {RAW: 200.0, VIEW: 0.33}),
         Measure("ms for 30 days by size", "less", of_large, by_size, {name: 0.67 for name in list(by_size)[1:]}),
-        Measure("ms for the exact count", "less", "count", counts, {PROMISED: 1.0}),
-        Measure("% of error of percentiles", "less", "p50 to p99", errors, {PROMISED: 1.0}),
+        results.against("ms for the most buckets and every group", "less", finest, DEAREST_MS),
+        results.against("ms for the exact count", "less", await large.count(options.answers), COUNT_MS),
+        results.against("% of error of percentiles", "less", [100 * error], 100 * SKETCH_RELATIVE_ERROR),
     ]
 
 
@@ -189,16 +165,6 @@ def clickhouse_ms(history: History, folder: Path, rounds: int) -> dict[str, list
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     print(f"ClickHouse {found['version']} of {PACKAGES['chdb'][0]} read them in {found['fill_s']:.0f} s.")
     return {VIEW: found["view_ms"], "chdb, its raw rows": found["raw_ms"]}
-
-
-def table(what: str, unit: str, ours: str, rounds: dict[str, list[float]], digits: int) -> None:
-    """Each median, its spread, and its ratio to ours."""
-    print(f"\n| {what} | {unit} | smallest…largest | × {ours} |\n|---|---:|---:|---:|")
-    base = statistics.median(rounds[ours])
-    for name, taken in rounds.items():
-        middle = statistics.median(taken)
-        spread = f"{min(taken):,.{digits}f}…{max(taken):,.{digits}f}" if len(taken) > 1 else ""
-        print(f"| {name} | {middle:,.{digits}f} | {spread} | {middle / base:,.2f} |", flush=True)
 
 
 if __name__ == "__main__":

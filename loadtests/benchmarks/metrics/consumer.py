@@ -1,4 +1,4 @@
-"""One consumer in a process of its own, to be killed: python chaos_consumer.py DATABASE_URL REDIS_URL"""
+"""One consumer in a process of its own, to be killed: python consumer.py DATABASE_URL REDIS_URL"""
 
 import asyncio
 import logging

@@ -51,9 +51,8 @@ class History:
     def pool(self, size: int = 1) -> Any:
         return create_pool(self._url, schema="metrics", application="bench", size=size, timeout_s=_TIMEOUT_S)
 
-    async def fill(self, rows: int) -> float:
-        """Make `rows` predictions and their rollups; returns the seconds that it took."""
-        started = time.perf_counter()
+    async def fill(self, rows: int) -> None:
+        """Make `rows` predictions and their rollups."""
         first = self.end - DAYS * _DAY
         async with self.pool(size=2) as pool:
             database = Database(pool, _TIMEOUT_S)
@@ -68,7 +67,6 @@ class History:
                 await made
             await pool.execute("VACUUM (ANALYZE) prediction")
             await pool.execute("VACUUM (ANALYZE) rollup")
-        return time.perf_counter() - started
 
     async def fill_busy(self, per_s: int, minutes: int) -> None:
         """Make `per_s` predictions for each second of the last `minutes`, and their rollups, fine ones as well."""
@@ -120,14 +118,6 @@ class History:
             row = await connection.fetchrow(_RAW, *bounds)
             taken = [await timed_ms(lambda: connection.fetchrow(_RAW, *bounds)) for _ in range(rounds)]
             return [value / 1000 for value in row[1]], taken
-
-    async def sizes_mb(self) -> tuple[int, int]:
-        """Raw rows with their keys, and rollups."""
-        async with self.pool() as pool, pool.acquire() as connection:
-            raw = await connection.fetchval(
-                "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'prediction'::regclass"
-            )
-            return int(raw) >> 20, int(await connection.fetchval("SELECT pg_total_relation_size('rollup')")) >> 20
 
     async def copy_out(self, path: str) -> None:
         """What an aggregating view needs, as CSV."""

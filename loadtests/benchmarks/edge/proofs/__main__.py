@@ -9,7 +9,6 @@ import argparse
 import sys
 from typing import Final
 
-from benchmarks import results
 from benchmarks.edge.proofs import aggregates, bursts, gateway, outages, slow_clients
 
 SUBJECTS: Final = {
@@ -24,7 +23,6 @@ SUBJECTS: Final = {
 def main() -> int:
     chosen = _options().only
     broken = 0
-    print(f"{results.setup()}\n")
     for subject in chosen:
         for claim in SUBJECTS[subject]():
             broken += not claim.holds
