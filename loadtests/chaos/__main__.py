@@ -27,11 +27,11 @@ from chaos.faults import COOL_DOWN_S, Fault, schedule, together
 from chaos.gemini import PER_MINUTE, TTL_S, RecordingScript
 from chaos.harm import Harm
 from chaos.load import Load
-from chaos.stack import Stack, StartError
+from chaos.system.stack import Stack, StartError
+from chaos.system.watch import Watch
+from chaos.system.yardstick import Yardstick
 from chaos.verdict import Evidence, Finding
-from chaos.watch import Watch
 from chaos.windows import Span
-from chaos.yardstick import Yardstick
 
 CHECK_S: Final = 10.0
 RECENT_S: Final = 60.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from chaos.stack import SERVICES, STORES, Service, Store
+from chaos.system.stack import SERVICES, STORES, Service, Store
 
 Action = Literal["kill", "stop", "restart", "slow", "cut", "hang", "delay", "fill", "gemini"]
 Target = Service | Store

@@ -14,10 +14,10 @@ import psutil
 from chaos.faults import OBJECTIVE_S, Action, Fault, Target
 from chaos.gemini import RecordingScript
 from chaos.load import Load
-from chaos.proxy import Mode
-from chaos.stack import SERVICES, STORES, Stack
+from chaos.system.proxy import Mode
+from chaos.system.stack import SERVICES, STORES, Stack
+from chaos.system.yardstick import SLIGHTLY, TOO_SLOW, Yardstick
 from chaos.windows import Span
-from chaos.yardstick import SLIGHTLY, TOO_SLOW, Yardstick
 
 PROBE_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 2.0

@@ -11,7 +11,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from chaos.answers import Answer
-from chaos.stack import Stack
+from chaos.system.stack import Stack
 from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM
 
 SETTLE_S: Final = 60.0

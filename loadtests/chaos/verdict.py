@@ -9,9 +9,9 @@ from chaos.answers import MOST_SHED, Answer, is_journal_full, is_shed
 from chaos.faults import Action, Target
 from chaos.gemini import Call, flown_twice, over_quota
 from chaos.harm import Done
-from chaos.watch import SHORTEST_S, WARM_UP_S, Life
+from chaos.system.watch import SHORTEST_S, WARM_UP_S, Life
+from chaos.system.yardstick import SLIGHTLY, TOO_SLOW
 from chaos.windows import Rule, Span, charges_by_address, overfull, wrongly_refused
-from chaos.yardstick import SLIGHTLY, TOO_SLOW
 
 LIMIT: Final = 20
 WINDOW_S: Final = 10.0

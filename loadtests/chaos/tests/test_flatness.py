@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-from chaos import flatness
-from chaos.flatness import NAMES, Row, Table, reached, starved_share
-from chaos.watch import Sample
+from chaos.soak import flatness
+from chaos.soak.flatness import NAMES, Row, Table, reached, starved_share
+from chaos.system.watch import Sample
 
 FLAT = Sample(0.0, 1, 100.0, 20, 10)
 

@@ -9,8 +9,8 @@ from chaos.faults import Action, Fault, Target
 from chaos.gemini import RecordingScript
 from chaos.harm import Done, Harm
 from chaos.load import Load
-from chaos.stack import Stack
-from chaos.yardstick import Yardstick
+from chaos.system.stack import Stack
+from chaos.system.yardstick import Yardstick
 
 
 class Process:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from chaos.proxy import Proxy
+from chaos.system.proxy import Proxy
 
 
 @pytest.fixture

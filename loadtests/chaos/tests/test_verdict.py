@@ -6,6 +6,7 @@ from chaos.answers import Answer
 from chaos.faults import Action, Fault, Target
 from chaos.gemini import FORGOTTEN_S, PER_MINUTE, Call, flown_twice, over_quota
 from chaos.harm import Done
+from chaos.system.watch import Life, Sample, life_of
 from chaos.verdict import (
     Evidence,
     Finding,
@@ -19,7 +20,6 @@ from chaos.verdict import (
     shown,
     unexplained,
 )
-from chaos.watch import Life, Sample, life_of
 from chaos.windows import Span
 
 

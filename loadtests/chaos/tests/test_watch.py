@@ -2,7 +2,7 @@ import socket
 
 import psutil
 
-from chaos.watch import accepted
+from chaos.system.watch import accepted
 
 
 def test_accepted_connections__are_those_that_both_ends_keep_open() -> None:

@@ -3,9 +3,9 @@ from contextlib import suppress
 
 import pytest
 
-from chaos.starvation import Use, burn, others_share
+from chaos.system.starvation import Use, burn, others_share
+from chaos.system.yardstick import Measured, Yardstick
 from chaos.windows import Span
-from chaos.yardstick import Measured, Yardstick
 
 
 def measured(at_s: float, waited: float, others: float = 0.99) -> Measured:

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Final, NamedTuple
 
-from chaos import starvation
+from chaos.system import starvation
 from chaos.windows import Span
 
 AROUND_S: Final = 5.0

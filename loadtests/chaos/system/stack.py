@@ -21,7 +21,7 @@ import asyncpg
 import psutil
 from redis.asyncio import Redis
 
-from chaos.proxy import Proxy
+from chaos.system.proxy import Proxy
 from launcher.keeper import log_path, recorded_pid
 from launcher.processes import end
 

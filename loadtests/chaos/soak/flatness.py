@@ -8,9 +8,9 @@ from itertools import combinations
 from typing import Final
 
 from chaos.answers import MOST_SHED
-from chaos.stack import SERVICES, STORES
-from chaos.watch import Sample
-from chaos.yardstick import TOO_SLOW
+from chaos.system.stack import SERVICES, STORES
+from chaos.system.watch import Sample
+from chaos.system.yardstick import TOO_SLOW
 
 NAMES: Final = (*SERVICES, *STORES)
 WARM_UP_SHARE: Final = 0.25

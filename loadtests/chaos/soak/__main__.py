@@ -22,12 +22,12 @@ from typing import Final
 
 from chaos.answers import Answer, is_shed
 from chaos.command import BROKEN, HOLDS, NOT_JUDGED, add_port_base, at_least, ended, new_folder
-from chaos.flatness import MOST_UNJUDGED, NAMES, Row, Table, judged, reached, starved_share
 from chaos.load import Crowd, Load
-from chaos.stack import Stack, StartError
-from chaos.watch import Sample, Watch
+from chaos.soak.flatness import MOST_UNJUDGED, NAMES, Row, Table, judged, reached, starved_share
+from chaos.system.stack import Stack, StartError
+from chaos.system.watch import Sample, Watch
+from chaos.system.yardstick import Yardstick
 from chaos.windows import Span
-from chaos.yardstick import Yardstick
 
 PEAK_S: Final = 20.0
 PEAK_CLIENTS: Final = 48

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import aiohttp
 import psutil
 
-from chaos.stack import SERVICES, STORES, Stack
+from chaos.system.stack import SERVICES, STORES, Stack
 
 WARM_UP_S: Final = 20.0
 SHORTEST_S: Final = 20.0  # between warm-up and end
