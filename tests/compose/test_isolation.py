@@ -115,6 +115,7 @@ def test_gemini_key_and_webhook__open_a_route_outside(stack: Stack, tmp_path: Pa
         assert has_default_route(stack, "metrics") and has_default_route(stack, "analyst")
     finally:
         stack.compose(*up)
+        docker("network", "rm", f"{stack.project}_outbound")  # `down` leaves it: no service is in it any more
 
 
 def has_default_route(stack: Stack, service: str) -> bool:
