@@ -13,7 +13,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 SOURCES := libs/common/common services/edge-limiter/edge_limiter \
 	services/inference/inference services/inference/training services/metrics/metrics \
 	services/analyst/analyst deploy/openapi deploy/local/launcher deploy/local/bootstrap.py \
-	deploy/local/lock.py $(wildcard deploy/compose/*.py) deploy/k8s/prometheus_rule.py deploy/k8s/k8s_check conftest.py loadtests
+	deploy/local/lock.py $(wildcard deploy/compose/*.py) deploy/k8s/prometheus_rule.py deploy/k8s/k8s_check conftest.py loadtests docs/site
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 
 # Ignore Python and pip settings of the shell, except those that say where packages come from.
@@ -153,6 +153,9 @@ alerts: ## rewrite the PrometheusRule; RUNBOOKS=URL sets yours
 openapi: ## rewrite the edge's OpenAPI document from the code
 	$(call set_up,dev,.venv)
 	@.venv/bin/python deploy/openapi
+
+docs: tools ## build the documentation site; read it: ARGS=serve
+	@.venv/bin/python docs/site $(ARGS)
 
 lock: ## rewrite requirements/*.txt; update: ARGS=--upgrade
 	$(call set_up,dev,.venv)

@@ -67,7 +67,9 @@ def _uv(source: str, *options: str) -> str:
 
 
 def _names(requirements: str) -> set[str]:
-    return set(re.findall(r"^([a-z0-9][a-z0-9.-]*)(?:\[[a-z0-9,-]*\])?==", requirements, re.MULTILINE))
+    """Return what is installed everywhere: a package for Windows alone may be needed by others elsewhere."""
+    names = r"^([a-z0-9][a-z0-9.-]*)(?:\[[a-z0-9,-]*\])?==(?!.*win32)"
+    return set(re.findall(names, requirements, re.MULTILINE))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,22 @@ class InferenceMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._tokenise = self._spread("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
-        self._batch_size = self._spread("batch_size", "Texts in one batch.", _SIZES)
-        self._batch_tokens = self._spread("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
-        self._batch_seconds = self._spread("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
-        self._queue = self._spread("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
-        self._compute = self._spread("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
+        self._tokenise = self._histogram(
+            "sluice_inference_tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S
+        )
+        self._batch_size = self._histogram("sluice_inference_batch_size", "Texts in one batch.", _SIZES)
+        self._batch_tokens = self._histogram(
+            "sluice_inference_batch_tokens", "Tokens in one batch, padding left out.", _TOKENS
+        )
+        self._batch_seconds = self._histogram(
+            "sluice_inference_batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S
+        )
+        self._queue = self._histogram(
+            "sluice_inference_queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S
+        )
+        self._compute = self._histogram(
+            "sluice_inference_compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S
+        )
         self._padded = Counter(
             "sluice_inference_padded_tokens",
             "Tokens scored with padding; the padding share is 1 - batch_tokens_sum / padded_tokens.",
@@ -44,12 +54,22 @@ class InferenceMetrics:
 
     def watch(self, batcher: Batcher, scorer: Predictor) -> None:
         """Show the queue, the cache and the workers."""
-        self._gauge("queue_depth", "Texts waiting.").set_function(lambda: batcher.desk.depth)
-        self._gauge("queue_tokens", "Tokens waiting or being scored.").set_function(lambda: batcher.desk.tokens)
-        self._gauge("queue_age_seconds", "Age of the oldest text.").set_function(lambda: batcher.desk.oldest_age_s)
-        self._gauge("predicted_wait_seconds", "For the next text.").set_function(lambda: batcher.desk.wait_s)
-        self._gauge("workers_ready", "Workers with a warm engine.").set_function(lambda: batcher.ready_workers)
-        self._gauge("cache_bytes", "Size of the result cache.").set_function(lambda: scorer.cache.size_bytes)
+        self._gauge("sluice_inference_queue_depth", "Texts waiting.").set_function(lambda: batcher.desk.depth)
+        self._gauge("sluice_inference_queue_tokens", "Tokens waiting or being scored.").set_function(
+            lambda: batcher.desk.tokens
+        )
+        self._gauge("sluice_inference_queue_age_seconds", "Age of the oldest text.").set_function(
+            lambda: batcher.desk.oldest_age_s
+        )
+        self._gauge("sluice_inference_predicted_wait_seconds", "For the next text.").set_function(
+            lambda: batcher.desk.wait_s
+        )
+        self._gauge("sluice_inference_workers_ready", "Workers with a warm engine.").set_function(
+            lambda: batcher.ready_workers
+        )
+        self._gauge("sluice_inference_cache_bytes", "Size of the result cache.").set_function(
+            lambda: scorer.cache.size_bytes
+        )
 
     def serves(self, card: ModelCard) -> None:
         """Name the model in `sluice_inference_model_info`."""
@@ -78,8 +98,8 @@ class InferenceMetrics:
     def refused(self, reason: str, texts: int) -> None:
         self._refusals.labels(reason).inc(texts)
 
-    def _spread(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-        return Histogram(f"sluice_inference_{name}", text, buckets=bounds, registry=self._registry)
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=bounds, registry=self._registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"sluice_inference_{name}", text, registry=self._registry)
+        return Gauge(name, text, registry=self._registry)
