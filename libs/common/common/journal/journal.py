@@ -16,7 +16,6 @@ from typing import Final
 import structlog
 
 from common.http.context import uuid7
-from common.journal import legacy
 from common.journal.file import RECORD_OVERHEAD_BYTES, JournalFile, Locked, set_aside
 
 log = structlog.get_logger()
@@ -142,29 +141,16 @@ class Journal:
 
         A file that cannot be opened is logged once, and tried again each time.
         """
-        own = self._writable()
+        self._writable()
         adopted = 0
         for path in sorted(self.root.iterdir()):
             if _FILE_NAME.fullmatch(path.name) and all(path != file.path for file in self.files):
                 adopted += self._adopt(path, adopted)
-            elif legacy.is_directory_name(path.name):
-                adopted += self._guarded(path, lambda path=path: legacy.migrate(path, own.append))  # type: ignore[misc]
         return adopted
 
     def _adopt(self, path: Path, position: int) -> bool:
-        def adopt() -> bool:
-            file = JournalFile(path)
-            if file.rows:
-                self.files.insert(position, file)
-            else:
-                file.remove()
-            return bool(file.rows)
-
-        return self._guarded(path, adopt)
-
-    def _guarded(self, path: Path, adopt: Callable[[], bool]) -> bool:
         try:
-            return adopt()
+            file = JournalFile(path)
         except (Locked, FileNotFoundError):
             return False
         except (OSError, sqlite3.OperationalError) as error:
@@ -176,6 +162,11 @@ class Journal:
             self._count_damage(path, path.stat().st_size, error)
             set_aside(path)
             return False
+        if not file.rows:
+            file.remove()
+            return False
+        self.files.insert(position, file)
+        return True
 
     def _append(self, payloads: Sequence[bytes]) -> bool:
         """False when the disk is full."""
