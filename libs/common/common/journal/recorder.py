@@ -92,7 +92,7 @@ async def open_event_pipeline(
     except JournalFull as error:
         raise StartError(f"{error}: {journal.root}; set EVENTS_JOURNAL_DIR to a folder this user can write") from error
     publisher = Publisher(journal, redis, registry)
-    task = asyncio.create_task(publisher.run(), name="journal shipper")
+    task = asyncio.create_task(publisher.run(), name="event publisher")
     try:
         yield EventPipeline(Recorder(journal, publisher.notify, when_full, registry), publisher)
     finally:

@@ -46,7 +46,7 @@ async def absent_redis(free_port: Any) -> AsyncIterator[Redis]:
 
 
 def recorder(root: Path, when_full: WhenFull) -> tuple[Recorder, Journal, CollectorRegistry]:
-    registry, journal = CollectorRegistry(), Journal(root, max_bytes=500)
+    registry, journal = CollectorRegistry(), Journal(root, max_bytes=1 << 16)
     journal.open()
     return Recorder(journal, lambda: None, when_full, registry), journal, registry
 
@@ -115,7 +115,7 @@ def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
     assert registry.get_sample_value("sluice_events_dropped_total") == 0
     chunk = journal.next_chunk()
     assert chunk is not None
-    journal.mark_shipped(chunk)
+    journal.mark_published(chunk, len(chunk.ids))
     refusing.record([event()])
     assert not refusing.is_full
     journal.close()
@@ -123,12 +123,12 @@ def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
 
 def test_full_journal__drops_and_counts_if_configured(tmp_path: Path) -> None:
     dropping, journal, registry = recorder(tmp_path, "drop")
-    for _ in range(10):
+    for _ in range(500):
         dropping.record([event(), event()])
     recorded = registry.get_sample_value("sluice_events_recorded_total") or 0
     dropped = registry.get_sample_value("sluice_events_dropped_total") or 0
-    assert 0 < recorded < 20
-    assert recorded + dropped == 20
+    assert 0 < recorded < 1000
+    assert recorded + dropped == 1000
     assert dropping.is_full
     journal.close()
 
