@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
 from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
-from common.contracts.base import Body, Window
 from common.contracts.thresholds import Alerts
+from common.contracts.windows import Body, Window
 from common.http.app import ErrorTable
 from common.http.openapi import Header, operation
 from common.http.problems import FieldError, Problem, unavailable
