@@ -11,7 +11,6 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from common.contracts.events import EVENT_FIELD, STREAM
@@ -69,7 +68,9 @@ class Publisher:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
             else:
-                self._reached()
+                if not self.is_connected:
+                    log.info("stream reachable again")
+                self.is_connected = True
                 backoff_s = BACKOFF_MIN_S
                 await self._idle()
 
@@ -95,13 +96,9 @@ class Publisher:
             log.warning("journal left for the next process", pending_bytes=pending_bytes)
 
     async def _publish_rest(self) -> None:
-        try:
-            await self.publish_all()
-        except RedisConnectionError:  # perhaps only the connection was stale
+        for _ in range(2):  # the connection may be stale
             with suppress(*REDIS_ERRORS):
-                await self.publish_all()
-        except REDIS_ERRORS as error:
-            log.warning("stream unreachable at shutdown", error=type(error).__name__)
+                return await self.publish_all()
 
     async def _idle(self) -> None:
         try:
@@ -168,11 +165,6 @@ class Publisher:
         self._last_id, self._added = (0, 0), 0
         self._rewinds.inc()
         log.warning("publishing kept events again", reason=reason)
-
-    def _reached(self) -> None:
-        if not self.is_connected:
-            log.info("stream reachable again")
-        self.is_connected = True
 
     def _lost(self, error: Exception) -> None:
         if self.is_connected:
