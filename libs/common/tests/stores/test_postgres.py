@@ -14,7 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from common.runtime.settings import StartError
-from common.stores.postgres import POSTGRES_ERRORS, create_pool, expire_if_read_only, migrate
+from common.stores.migrations import migrate
+from common.stores.postgres import POSTGRES_ERRORS, create_pool, expire_if_read_only
 from launcher.postgres import Postgres
 
 FIRST = 'op.execute("CREATE TABLE thing (id int PRIMARY KEY)")'
@@ -32,7 +33,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
         versions = tmp_path / name / "migrations" / "versions"
         versions.mkdir(parents=True, exist_ok=True)
         (tmp_path / name / "__init__.py").touch()
-        (versions.parent / "env.py").write_text("from common.stores.postgres import run_env\nrun_env()\n")
+        (versions.parent / "env.py").write_text("from common.stores.migrations import run_env\nrun_env()\n")
         for number, body in enumerate(bodies, 1):
             previous = f"000{number - 1}" if number > 1 else None
             (versions / f"000{number}_probe.py").write_text(
@@ -115,7 +116,7 @@ def test_unknown_version__is_one_line(database_url: str, package: Callable[..., 
 MIGRATE = """
     import sys
     sys.path.insert(0, sys.argv[1])
-    from common.stores.postgres import migrate
+    from common.stores.migrations import migrate
     migrate(sys.argv[2], package=sys.argv[3], schema="probe")
 """
 

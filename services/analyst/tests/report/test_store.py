@@ -20,7 +20,8 @@ from analyst.settings import AnalystSettings
 from common.contracts.windows import TimeRange
 from common.http.context import uuid7
 from common.runtime.settings import StartError
-from common.stores.postgres import create_pool, migrate
+from common.stores.migrations import migrate
+from common.stores.postgres import create_pool
 from launcher.postgres import Postgres
 
 NOW = datetime.now(UTC)
