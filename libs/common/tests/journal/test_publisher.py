@@ -277,16 +277,6 @@ async def test_partly_refused_round_trip__publishes_the_rest_later_and_once(rig:
     assert chunk.payloads == [b"3", b"4", b"5"]
 
 
-async def test_stream_of_another_type__is_an_error_and_loses_nothing(rig: Rig) -> None:
-    await rig.redis.set(STREAM, "a string")
-    rig.append(1, 3)
-    with pytest.raises(REDIS_ERRORS):
-        await rig.check_and_publish()
-    await rig.redis.delete(STREAM)
-    await rig.check_and_publish()
-    assert await rig.stream() == [1, 2, 3]
-
-
 async def test_running_publisher__survives_a_restart_of_the_server(
     tmp_path: Path, own_valkey: Callable[..., Valkey]
 ) -> None:
@@ -328,22 +318,6 @@ async def test_failing_publisher__doubles_its_back_off(rig: Rig) -> None:
         await until(lambda: len(tries_s) >= 4)
     waited_s = [later - earlier for earlier, later in pairwise(tries_s)]
     assert all(waited >= 0.99 * BACKOFF_MIN_S * 2**failures for failures, waited in enumerate(waited_s[:3]))
-
-
-async def test_running_publisher__survives_a_moved_journal_folder(rig: Rig, tmp_path: Path) -> None:
-    async with running(rig.publisher):
-        rig.append(1, 5)
-        await until(lambda: rig.journal.pending_bytes == 0)
-        tmp_path.rename(tmp_path.with_name("moved"))
-        rig.clock.at_s += 2 * CHECK_S
-        rig.append(6, 6)
-        await until(lambda: rig.journal.pending_bytes == 0)
-        tmp_path.rename(tmp_path.with_name("moved again"))
-        rig.clock.at_s += 2 * CHECK_S
-        await until(tmp_path.exists)
-        rig.append(7, 9)
-        await until(lambda: rig.journal.pending_bytes == 0)
-        assert await rig.stream() == [*range(1, 10)]
 
 
 async def test_lost_node__costs_only_its_pending_events(tmp_path: Path, redis_url: str, valkey: Valkey) -> None:
