@@ -1,5 +1,6 @@
 """RFC 9457 problem documents for all errors. They never include input or exception text."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -94,7 +95,7 @@ class Problem(Exception):
 
 def retry_after(seconds: float) -> dict[str, str]:
     """Return the `Retry-After` header, rounded up and at least 1 s."""
-    return {"Retry-After": str(max(1, -int(-seconds // 1)))}
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def unavailable(detail: str, retry_after_s: float) -> Problem:

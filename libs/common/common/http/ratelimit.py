@@ -3,6 +3,7 @@
 The headers are those of draft-ietf-httpapi-ratelimit-headers, and X-RateLimit-* for older clients.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -70,7 +71,7 @@ class QuotaExceeded(NamedTuple):
 
 def whole_seconds(seconds: float) -> int:
     """Round up; never negative."""
-    return max(0, -int(-seconds // 1))
+    return max(0, math.ceil(seconds))
 
 
 def rate_limit_headers(limit: Limit) -> Headers:
