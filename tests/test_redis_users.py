@@ -95,7 +95,7 @@ async def ship(redis: Redis, folder: Path) -> None:
     journal = Journal(folder)
     journal.open()
     publisher = Publisher(journal, redis, CollectorRegistry())
-    await publisher.ship_all()
+    await publisher.publish_all()
     for _ in range(2):
         journal.append([prediction(1_790_000_000).model_dump_json(exclude_none=True).encode()])
         await publisher.drain(60)

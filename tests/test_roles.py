@@ -14,7 +14,7 @@ from made_up import prediction
 
 from analyst.report.models import Grounding, Report, Windows
 from analyst.report.store import ReportStoreLimits, open_report_store
-from common.contracts.base import TimeRange
+from common.contracts.windows import TimeRange
 from common.http.context import uuid7
 from common.stores.postgres import create_pool
 from edge_limiter.ratelimit.batcher import Query

@@ -88,14 +88,14 @@ async def test_quota__is_exact(redis: Redis) -> None:
     assert (await quota.take("late")).reason == "blocked"
 
 
-async def test_stream__is_shipped_read_settled_and_trimmed(redis: Redis, tmp_path: Path) -> None:
+async def test_stream__is_published_read_settled_and_trimmed(redis: Redis, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", 1 << 20, keep_s=600)
     journal.open()
     publisher = Publisher(journal, redis, CollectorRegistry())
     reader = StreamReader(redis, "c", batch=100, claim_idle_s=0.0, dead_letters_max=10, now=lambda: 0.0)
     await reader.create_group()
     journal.append([event().model_dump_json().encode() for _ in range(250)])
-    await publisher.ship_all()
+    await publisher.publish_all()
     maintenance, read = StreamAdmin(redis), []
     assert (await maintenance.backlog()).entries == 250
     while entries := await reader.next():
@@ -105,8 +105,8 @@ async def test_stream__is_shipped_read_settled_and_trimmed(redis: Redis, tmp_pat
     assert await redis.xlen(DEAD_LETTERS) == 3
     await maintenance.tidy()
     assert (await maintenance.backlog()).entries == 0
-    await publisher.ship_all()
-    assert await redis.xlen(STREAM) < 250  # trimmed, and not shipped once more
+    await publisher.publish_all()
+    assert await redis.xlen(STREAM) < 250  # trimmed, and not published again
     journal.close()
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Final, TypeVar
@@ -114,7 +114,7 @@ def _parser(name: str, migrates: bool) -> argparse.ArgumentParser:
         prog=f"python -m {name.replace('-', '_')}",
         description=f"The {name} service of Sluice. Settings come from the environment; see .env.example.",
     )
-    parser.add_argument("--version", action=_Version, name=f"sluice-{name}", help="print the version and exit")
+    parser.add_argument("--version", action="version", version=f"sluice-{name} {version(f'sluice-{name}')}")
     parser.add_argument(
         "command",
         nargs="?",
@@ -123,17 +123,6 @@ def _parser(name: str, migrates: bool) -> argparse.ArgumentParser:
         help="serve (default) answers requests; migrate upgrades the tables of this service",
     )
     return parser
-
-
-class _Version(argparse.Action):
-    """Looks up the version only when it is needed."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, name: str, help: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
-        self._name = name
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(message=f"{self._name} {version(self._name)}\n")
 
 
 async def serve(service: Service, *, stop: asyncio.Event | None = None, secrets: SecretFiles | None = None) -> None:
@@ -191,7 +180,7 @@ async def _any_set(*events: asyncio.Event) -> None:
 
 
 def _count_changed_secrets(registry: CollectorRegistry, secrets: SecretFiles) -> None:
-    """Show secrets that changed after the start, because this process continues with the old ones."""
+    """This process continues with the secrets that it read."""
     description = "Secret files whose content is no longer what this process read at its start."
     Gauge("sluice_secrets_changed", description, registry=registry).set_function(secrets.changed)
 

@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 from common.http.app import AppConfig, create_app
 from common.runtime.metrics import HttpMetrics, LoopMetrics
 from common.runtime.readiness import Readiness
-from common.runtime.settings import Settings, StartError
+from common.runtime.settings import Settings
 from common.runtime.tasks import cancel_and_wait
 from common.service import BackgroundTaskFailed, Listen, Service, create_runner, serve
 
@@ -302,17 +302,6 @@ async def answer(ops: aiohttp.ClientSession, path: str) -> tuple[int, object]:
                 await asyncio.sleep(0.01)
 
 
-def test_ops_metrics__count_the_tasks_of_the_loop(probe: Probe, running: "subprocess.Popen[str]") -> None:
-    before = probe.metric("sluice_loop_tasks")
-    asking = Asking(probe, "/slow")
-    asking.start()
-    wait_for(running, "entered")
-    assert probe.metric("sluice_loop_tasks") > before
-    (probe.folder / "release").touch()
-    probe.get("/readyz", probe.ops_port)
-    asking.join(10)
-
-
 def test_secret_that_changed_since_the_start__is_counted_by_content(probe: Probe) -> None:
     for name in ("first", "second"):
         (probe.folder / name).mkdir()
@@ -337,20 +326,6 @@ def test_secret_that_changed_since_the_start__is_counted_by_content(probe: Probe
     finally:
         process.kill()
         process.communicate()
-
-
-def test_drain__ends_when_its_time_is_up(probe: Probe) -> None:
-    process = probe.start(SLUICE_DRAIN_S="0.2")
-    wait_for(process, "listening")
-    asking = Asking(probe, "/slow")
-    asking.start()
-    wait_for(process, "entered")
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    asking.join(60)
-    assert isinstance(asking.answer, Exception)
-    assert "closed" in output
-    assert process.returncode == 0
 
 
 async def test_drain__takes_its_time_once_whatever_hangs(
@@ -454,23 +429,21 @@ def test_taken_port__is_one_line_with_the_cure(probe: Probe, name: str) -> None:
     assert output.count("\n") == 1 + output.count("closed\n")
 
 
-@pytest.mark.parametrize("name", ["PROBE_HOST", "SLUICE_OPS_HOST"])
-def test_unknown_host__is_one_line_with_the_cure(probe: Probe, name: str) -> None:
-    status, output = probe.run(**{name: "no-such-host.invalid"})
+@pytest.mark.parametrize(
+    ("command", "environ", "reason"),
+    [
+        ("serve", {"PROBE_HOST": "no-such-host.invalid"}, "no-such-host.invalid"),
+        ("serve", {"SLUICE_OPS_HOST": "no-such-host.invalid"}, "no-such-host.invalid"),
+        ("serve", {"PROBE_FAILS": "true"}, "the model is missing; run make model"),
+        ("migrate", {}, "cannot reach the tables"),
+    ],
+)
+def test_failed_start__is_one_line_and_status_1(
+    probe: Probe, command: str, environ: dict[str, str], reason: str
+) -> None:
+    status, output = probe.run(command, **environ)
     assert (status, output.count("\n")) == (1, 1 + output.count("closed\n"))
-    assert "no-such-host.invalid" in output
-
-
-def test_resource_that_cannot_open__is_one_line_with_its_reason(probe: Probe) -> None:
-    status, output = probe.run(PROBE_FAILS="true")
-    assert (status, output.count("\n")) == (1, 1)
-    assert "the model is missing; run make model" in output
-
-
-def test_unexpected_error__is_one_line_and_status_1(probe: Probe) -> None:
-    status, output = probe.run("migrate")
-    assert (status, output.count("\n")) == (1, 1)
-    assert "cannot reach the tables" in output
+    assert reason in output
 
 
 @pytest.mark.parametrize("name", ["PROBE_PORT", "PROBE_WRONG", "LOG_LEVEL", "SLUICE_DRAIN_S"])
@@ -479,10 +452,6 @@ def test_malformed_setting__is_one_line_and_status_2(probe: Probe, name: str) ->
     assert (status, output.count("\n")) == (2, 1)
     assert output.startswith(f"common: {name} ")
     assert "hunter2" not in output
-
-
-def test_unknown_command__is_status_2(probe: Probe) -> None:
-    assert probe.run("fly")[0] == 2
 
 
 def test_help_and_version__need_no_settings(probe: Probe) -> None:
@@ -579,17 +548,6 @@ async def test_server_of_its_own__is_opened_served_drained_and_closed(free_port:
         stop.set()
         await serving
     assert events == ["opened", "closed, draining: True"]
-
-
-async def test_own_server_that_cannot_open__stops_the_start(free_port: Callable[[], int]) -> None:
-    @asynccontextmanager
-    async def open_server() -> AsyncIterator[web.Server]:
-        raise StartError("no store")
-        yield OwnServer()
-
-    listen = Listen("127.0.0.1", free_port(), free_port())
-    with pytest.raises(StartError, match="no store"):
-        await serve(Service(open_server, Readiness(), CollectorRegistry(), listen, drain_s=1.0))
 
 
 async def test_loop_metrics__show_tasks_and_the_largest_lag() -> None:

@@ -32,7 +32,7 @@ from redis.backoff import NoBackoff
 from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM, PredictionEvent
 from common.http.context import uuid7
 from common.journal.journal import Journal
-from common.journal.recorder import EventPipeline, open_event_pipeline
+from common.journal.recorder import Recorder, open_recorder
 from common.stores.postgres import create_pool
 from common.stores.redis import REDIS_ERRORS
 from launcher.ports import free_ports
@@ -92,16 +92,16 @@ class Chaos:
 
     async def run(self, seconds: float) -> bool:
         async with self._redis() as redis:
-            async with open_event_pipeline(
+            async with open_recorder(
                 Journal(self.folder / "journal", max_bytes=1 << 30, keep_s=600.0),
                 redis,
                 when_full="refuse",
                 registry=self.registry,
                 drain_s=30,
-            ) as pipe:
+            ) as recorder:
                 async with asyncio.TaskGroup() as tasks:
                     upset = tasks.create_task(self._upset(seconds))
-                    await self._produce(pipe, redis, seconds)
+                    await self._produce(recorder, redis, seconds)
                     await upset
             return await self._settled(redis)
 
@@ -110,11 +110,11 @@ class Chaos:
             self.valkey.url(), decode_responses=True, protocol=3, socket_timeout=2, retry=Retry(NoBackoff(), 0)
         )
 
-    async def _produce(self, pipe: EventPipeline, redis: Redis, seconds: float) -> None:
+    async def _produce(self, recorder: Recorder, redis: Redis, seconds: float) -> None:
         started = time.monotonic()
         while (passed := time.monotonic() - started) < seconds:
             events = [self._event() for _ in range(int(passed * self.rate) - self.sent)]
-            pipe.recorder.record(events)
+            recorder.record(events)
             self.sent += len(events)
             await self._send_again(redis, [one for one in events if self.rng.random() < DUPLICATES])
             await asyncio.sleep(TICK_S)

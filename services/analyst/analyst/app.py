@@ -38,7 +38,6 @@ from common.runtime.readiness import Check, Readiness, State
 from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
-from common.stores import postgres
 from common.stores.redis import REDIS_ERRORS, create_client
 
 log = structlog.get_logger()
@@ -53,7 +52,9 @@ def migrate(settings: AnalystSettings) -> None:
     """Bring the tables up to date."""
     if settings.database_url is None:
         raise StartError("DATABASE_URL is not set: there is nothing to migrate")
-    postgres.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
+    from common.stores import migrations  # loads SQLAlchemy, which a running service does not need
+
+    migrations.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
 
 
 def create_service(settings: AnalystSettings, drafter: LLMWriter | None = None) -> Service:

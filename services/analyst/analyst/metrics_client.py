@@ -13,7 +13,7 @@ from yarl import URL
 from analyst.cache.single_flight import FlightFailed
 from analyst.service import METRICS_BROKEN, METRICS_UNAVAILABLE, MetricsSnapshot
 from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport
-from common.contracts.base import WINDOW_S
+from common.contracts.windows import WINDOW_S
 from common.http.client import UpstreamError, UpstreamMalformed, UpstreamRefused, call_json, create_session
 from common.http.context import RequestContext, uuid7
 from common.runtime.readiness import State

@@ -33,7 +33,7 @@ from analyst.report.models import (
 from analyst.report.rendering import render
 from analyst.report.templates import draft_by_rules
 from common.contracts.aggregates import Aggregate, DriftReport
-from common.contracts.base import Window
+from common.contracts.windows import Window
 
 DRAFTS: Final = 2
 """A model's draft, and one repair, which gets a single try."""

@@ -19,7 +19,7 @@ from analyst.report.rendering import render
 from analyst.service import DraftFailed, DraftMalformed, ReportInput
 from analyst.settings import AnalystSettings
 from common.contracts.aggregates import Aggregate, Confidence, Latency, Summary
-from common.contracts.base import TimeRange
+from common.contracts.windows import TimeRange
 from common.runtime.settings import SettingsError, StartError, load
 
 _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)

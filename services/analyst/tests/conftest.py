@@ -15,8 +15,8 @@ from analyst.app import create_service
 from analyst.service import LLMWriter
 from analyst.settings import AnalystSettings
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, Latency, Summary
-from common.contracts.base import TimeRange
 from common.contracts.thresholds import ThresholdRule, ThresholdState
+from common.contracts.windows import TimeRange
 from common.runtime.settings import load
 from common.service import Service
 from launcher.valkey import Valkey

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from analyst.report.models import Draft, Evidence, Figure, Finding, Reading, Recommendation
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, LabelShare, Latency, Summary
-from common.contracts.base import TimeRange
 from common.contracts.events import Outcome
 from common.contracts.thresholds import ThresholdRule, ThresholdState
+from common.contracts.windows import TimeRange
 
 NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAMES: Final = {

@@ -20,7 +20,7 @@ from common.runtime.readiness import Readiness, State
 from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
-from common.stores.postgres import create_pool, migrate
+from common.stores.postgres import create_pool
 from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
 from edge_limiter.check.lookup import LimitLookup
@@ -56,6 +56,8 @@ _PROBED: Final = {INFERENCE: "/v2/health/ready", METRICS: "/openapi.json", ANALY
 
 def migrate_schema(settings: EdgeSettings) -> None:
     """Bring the schema `edge` up to date."""
+    from common.stores.migrations import migrate  # loads SQLAlchemy, which a running edge does not need
+
     migrate(settings.database_url.get_secret_value(), package="edge_limiter", schema=SCHEMA)
 
 

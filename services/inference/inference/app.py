@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from common.http.app import AppConfig, create_app
 from common.http.openapi import add_openapi
 from common.journal.journal import Journal
-from common.journal.recorder import ClientHasher, EventPipeline, open_event_pipeline
+from common.journal.recorder import ClientHasher, Recorder, open_recorder
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Check, Readiness, State
 from common.runtime.settings import StartError
@@ -86,17 +86,17 @@ def _resources(
         async with AsyncExitStack() as stack:
             stack.enter_context(_short_turns())
             instruments = InferenceMetrics(registry)
-            pipe = await stack.enter_async_context(_event_pipe(settings, registry))
+            recorder = await stack.enter_async_context(_recorder(settings, registry))
             batcher = await stack.enter_async_context(_batcher(settings, instruments, fatal, given))
             scorer = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
             instruments.watch(batcher, scorer)
             records = PredictionRecorder(
-                pipe.recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
+                recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
             await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
             app[ANSWERING] = PredictionService(scorer, records, instruments, time.monotonic)
-            readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
+            readiness.checks = {"model": _model_check(batcher), "events": recorder.state}
             yield
 
     return resources
@@ -114,7 +114,7 @@ def _short_turns() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) -> AsyncIterator[EventPipeline]:
+async def _recorder(settings: InferenceSettings, registry: CollectorRegistry) -> AsyncIterator[Recorder]:
     journal = Journal(
         settings.events_journal_dir,
         max_bytes=settings.events_journal_max_bytes,
@@ -122,10 +122,10 @@ async def _event_pipe(settings: InferenceSettings, registry: CollectorRegistry) 
     )
     redis = create_client(settings)
     try:
-        async with open_event_pipeline(
+        async with open_recorder(
             journal, redis, when_full=settings.events_when_full, registry=registry, drain_s=PIPE_DRAIN_S
-        ) as pipe:
-            yield pipe
+        ) as recorder:
+            yield recorder
     finally:
         await redis.aclose()
 

@@ -22,7 +22,6 @@ from common.runtime.readiness import Check, Readiness, State
 from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
-from common.stores import postgres
 from common.stores.postgres import create_pool
 from common.stores.redis import create_client
 from metrics.alerting.evaluator import Evaluator
@@ -53,7 +52,9 @@ SCHEMA: Final = "metrics"
 
 def migrate(settings: MetricsSettings) -> None:
     """Bring the tables up to date."""
-    postgres.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
+    from common.stores import migrations  # loads SQLAlchemy, which a running service does not need
+
+    migrations.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
 
 
 def create_service(settings: MetricsSettings) -> Service:

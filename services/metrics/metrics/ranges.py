@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 
 from common.contracts.aggregates import AggregateRequest, Bucket
-from common.contracts.base import WINDOW_S, TimeRange, Window
+from common.contracts.windows import WINDOW_S, TimeRange, Window
 from metrics.errors import InvalidField
 
 SECOND: Final = 1_000_000

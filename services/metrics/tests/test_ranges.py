@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.contracts.aggregates import AggregateRequest
-from common.contracts.base import Window
+from common.contracts.windows import Window
 from metrics.errors import InvalidField
 from metrics.ranges import (
     RAW,

@@ -4,9 +4,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field
 
-from common.contracts.base import Body, TimeRange, Window
 from common.contracts.events import Outcome
 from common.contracts.thresholds import ThresholdState
+from common.contracts.windows import Body, TimeRange, Window
 
 Bucket = Literal["1m", "5m", "15m", "1h", "6h", "1d"]
 GroupBy = Literal["model", "label", "outcome", "route"]

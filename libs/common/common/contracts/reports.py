@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from common.contracts.base import Body
+from common.contracts.windows import Body
 
 ModelCondition = Literal["no_key", "not_asked", "ok", "not_found", "unauthorised", "invalid", "failing"]
 

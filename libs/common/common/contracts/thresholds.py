@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, model_validator
 
-from common.contracts.base import Body, Window
+from common.contracts.windows import Body, Window
 
 MetricName = Literal[
     "requests",

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 import aiohttp
@@ -15,10 +14,6 @@ MAX_RESPONSE_BYTES: Final = 8 << 20  # ten times the longest response of our ser
 
 class UpstreamError(Exception):
     """The other service is unreachable, failed, or violated its contract."""
-
-
-class UpstreamTimeout(UpstreamError):
-    """The other service did not respond before the deadline."""
 
 
 class UpstreamMalformed(UpstreamError):
@@ -54,21 +49,20 @@ async def call_json(
     answer: type[R],
     context: RequestContext,
     body: BaseModel | None = None,
-    now: Callable[[], float] = time.monotonic,
 ) -> R:
     """Call another service within the caller's deadline and validate its response. Raises only UpstreamError."""
-    at = now()
-    headers = context.outgoing_headers(at)
+    now_s = time.monotonic()
+    headers = context.outgoing_headers(now_s)
     data = None
     if body is not None:
         data = body.model_dump_json().encode()
         headers["Content-Type"] = "application/json"
     try:
-        async with asyncio.timeout(max(0.0, context.remaining_s(at))):
+        async with asyncio.timeout(max(0.0, context.remaining_s(now_s))):
             async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
                 content = await _read(response)
     except TimeoutError as error:
-        raise UpstreamTimeout("no response before the deadline") from error
+        raise UpstreamError("no response before the deadline") from error
     except (aiohttp.ClientError, OSError) as error:
         raise UpstreamError(type(error).__name__) from error
     if response.status >= 400:

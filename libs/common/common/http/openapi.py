@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from aiohttp import web
@@ -20,16 +21,17 @@ from common.http.context import REQUEST_ID
 from common.http.problems import (
     CONTENT_TYPE,
     FieldError,
+    Location,
     Problem,
     ProblemDocument,
     field_errors,
-    invalid_json,
     reason_phrase,
 )
 from common.http.ratelimit import RATE_LIMIT_HEADERS
 
 Json = dict[str, Any]
 Model = type[BaseModel]
+Mode = Literal["validation", "serialization"]
 Handler = Callable[..., Awaitable[web.StreamResponse | BaseModel]]
 
 JSON: Final = "application/json"
@@ -38,7 +40,7 @@ EXAMPLE_ID: Final = "01a20bb1-f56a-74eb-ab6a-7aee04ea1360"
 
 _QUALITY: Final = re.compile(r"q=(0(\.[0-9]*)?|1(\.0*)?)", re.ASCII)
 _SCHEMAS: Final = "#/components/schemas/"
-_PROBLEMS: Final = {
+_DESCRIPTIONS: Final = {
     400: "The request is malformed.",
     401: "An admin token is required.",
     403: "Not allowed for this client.",
@@ -127,8 +129,7 @@ class Operation:
     def __call__(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         @functools.wraps(handler)
         async def validated(request: web.Request) -> web.StreamResponse:
-            arguments = await self._arguments(request) if self.validates else {}
-            result = await handler(request, **arguments)
+            result = await handler(request, **(await self._arguments(request) if self.validates else {}))
             if isinstance(result, web.StreamResponse):
                 return result
             return web.Response(status=self.status, body=result.model_dump_json().encode(), content_type=JSON)
@@ -137,30 +138,25 @@ class Operation:
         return validated
 
     async def _arguments(self, request: web.Request) -> dict[str, BaseModel]:
+        parsers: dict[Location, Callable[[], BaseModel]] = {}
+        if self.path is not None:
+            parsers["path"] = partial(self.path.model_validate, dict(request.match_info))
+        if self.query is not None:
+            parsers["query"] = partial(self.query.model_validate, dict(request.query))
+        if self.body is not None:
+            if request.content_type != JSON:
+                raise Problem(415, "Send application/json.")
+            parsers["body"] = partial(self.body.model_validate_json, await request.read(), strict=True)
         arguments: dict[str, BaseModel] = {}
         errors: list[FieldError] = []
-
-        def validate(location: Literal["path", "query", "body"], read: Callable[[], BaseModel]) -> None:
+        for location, parse in parsers.items():
             try:
-                arguments[location] = read()
+                arguments[location] = parse()
             except ValidationError as error:
-                if location == "body" and (problem := invalid_json(error)) is not None:
-                    raise problem from None
-                errors.extend(field_errors(error, location))
-
-        if (path := self.path) is not None:
-            validate("path", lambda: path.model_validate(dict(request.match_info)))
-        if (query := self.query) is not None:
-            validate("query", lambda: query.model_validate(dict(request.query)))
-        if (body := self.body) is not None:
-            content = await _json_bytes(request)
-            validate("body", lambda: body.model_validate_json(content, strict=True))
+                errors += field_errors(error, location)
         if errors:
-            raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=errors)
+            raise Problem(422, _DESCRIPTIONS[422], title="Invalid request", errors=errors)
         return arguments
-
-    def example_of(self, model: Model) -> BaseModel | None:
-        return next((example for example in self.examples if type(example) is model), None)
 
     @property
     def problems(self) -> set[int]:
@@ -174,12 +170,6 @@ class Operation:
 
 
 operation = Operation  # reads as a decorator
-
-
-async def _json_bytes(request: web.Request) -> bytes:
-    if request.content_type != JSON:
-        raise Problem(415, "Send application/json.")
-    return await request.read()
 
 
 def preferred(accept: Iterable[str], offered: Sequence[str]) -> str:
@@ -230,12 +220,12 @@ def openapi_document(app: web.Application, *, title: str, version: str, descript
         unique = name if names[name] == 1 else f"{name}_{names[name]}"  # one handler may serve several routes
         item = _describe(unique, inspect.getdoc(route.handler) or name, op, schemas)
         paths.setdefault(path, {})[route.method.lower()] = item
-    parts = components({code for *_, op in routes for code in op.problems})
+    problems = {code for *_, op in routes for code in op.problems}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
         "paths": paths,
-        "components": {"schemas": schemas.used_in(paths, parts), **parts},
+        "components": {"schemas": schemas.definitions, **components(problems)},
     }
 
 
@@ -259,51 +249,42 @@ def _header_refs(code: int) -> Json:
 
 
 def _problem(code: int) -> Json:
-    document = ProblemDocument(title=reason_phrase(code), status=code, detail=_PROBLEMS[code], request_id=EXAMPLE_ID)
+    text = _DESCRIPTIONS[code]
+    document = ProblemDocument(title=reason_phrase(code), status=code, detail=text, request_id=EXAMPLE_ID)
     if code == 422:
         error = FieldError(location="body", field="text", message="String should have at least 1 character")
         document = document.model_copy(update={"title": "Invalid request", "errors": [error]})
     content = {"schema": {"$ref": f"{_SCHEMAS}{ProblemDocument.__name__}"}, "example": document.model_dump(mode="json")}
-    return {"description": _PROBLEMS[code], "headers": _header_refs(code), "content": {CONTENT_TYPE: content}}
+    return {"description": text, "headers": _header_refs(code), "content": {CONTENT_TYPE: content}}
 
 
 class _Schemas:
-    """The JSON Schemas of all models, generated together so that shared models are defined once."""
+    """The JSON Schemas of all bodies, generated together so that shared models are defined once."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        inputs = {m for o in operations for m in (o.path, o.query, o.body) if m is not None}
-        outputs = {o.response for o in operations if o.response is not None} | {ProblemDocument}
-        outputs |= {type(example) for o in operations for example in o.responses.values()}
-        pairs: list[tuple[Model, Literal["validation", "serialization"]]] = [
-            *((m, "validation") for m in sorted(inputs, key=str)),
-            *((m, "serialization") for m in sorted(outputs, key=str)),
-        ]
-        self._named, top = models_json_schema(pairs, ref_template=f"{_SCHEMAS}{{model}}")
-        self._all: Json = top.get("$defs", {})
+        inputs = {op.body for op in operations if op.body is not None}
+        outputs = {op.response for op in operations if op.response is not None} | {ProblemDocument}
+        outputs |= {type(example) for op in operations for example in op.responses.values()}
+        pairs: list[tuple[Model, Mode]] = [(model, "validation") for model in sorted(inputs, key=str)]
+        pairs += [(model, "serialization") for model in sorted(outputs, key=str)]
+        self._references, schemas = models_json_schema(pairs, ref_template=f"{_SCHEMAS}{{model}}")
+        self.definitions: Json = schemas.get("$defs", {})
 
-    def input(self, model: Model) -> Json:
-        return self._named[model, "validation"]
+    def content(self, model: Model, mode: Mode, examples: Iterable[BaseModel]) -> Json:
+        """Return schema and example of a JSON body. Request examples omit defaults."""
+        content = {"schema": self._references[model, mode]}
+        for example in examples:
+            if type(example) is model:
+                content["example"] = example.model_dump(mode="json", exclude_unset=mode == "validation")
+        return {JSON: content}
 
-    def output(self, model: Model) -> Json:
-        return self._named[model, "serialization"]
 
-    def parameters(self, model: Model | None, location: str) -> list[Json]:
-        if model is None:
-            return []
-        schema = self._all[self.input(model)["$ref"].rsplit("/", 1)[1]]
-        required = schema["properties"].keys() if location == "path" else schema.get("required", ())
-        return [_parameter(name, location, name in required, each) for name, each in schema["properties"].items()]
-
-    def used_in(self, *parts: Json) -> Json:
-        """Return the schemas reachable from `parts`, which leaves out those that only listed parameters."""
-        used: Json = {}
-        pending: list[Any] = [*parts]
-        while pending:
-            for name in re.findall(f'"{_SCHEMAS}([^"]+)"', json.dumps(pending.pop())):
-                if name not in used:
-                    used[name] = self._all[name]
-                    pending.append(used[name])
-        return used
+def _parameters(model: Model | None, location: str) -> list[Json]:
+    if model is None:
+        return []
+    schema = model.model_json_schema()
+    required = schema["properties"].keys() if location == "path" else schema.get("required", ())
+    return [_parameter(name, location, name in required, each) for name, each in schema["properties"].items()]
 
 
 def _parameter(name: str, location: str, required: bool, schema: Json) -> Json:
@@ -324,36 +305,25 @@ def _parameter(name: str, location: str, required: bool, schema: Json) -> Json:
 def _describe(name: str, doc: str, op: Operation, schemas: _Schemas) -> Json:
     summary, _, description = doc.partition("\n")
     item: Json = {"operationId": name, "summary": summary, "description": description.strip(), "tags": [op.tag]}
-    item["parameters"] = [*schemas.parameters(op.path, "path"), *schemas.parameters(op.query, "query")]
+    item["parameters"] = [*_parameters(op.path, "path"), *_parameters(op.query, "query")]
     item["parameters"] += [{"name": each.name, "in": "header", **_header(each)} for each in op.request_headers]
     item = {key: value for key, value in item.items() if value not in ("", [], [""])}
     if op.body is not None:
-        content = {JSON: _example(schemas.input(op.body), op.example_of(op.body), omit_defaults=True)}
-        item["requestBody"] = {"required": True, "content": content}
+        item["requestBody"] = {"required": True, "content": schemas.content(op.body, "validation", op.examples)}
     responses = {op.status: _success(op, schemas)}
-    responses |= {code: _response(code, example, schemas) for code, example in op.responses.items()}
+    for code, example in op.responses.items():
+        content = schemas.content(type(example), "serialization", [example])
+        responses[code] = {"description": _DESCRIPTIONS[code], "headers": _header_refs(code), "content": content}
     responses |= {code: problem_ref(code) for code in op.problems}
     item["responses"] = {str(code): responses[code] for code in sorted(responses)}
     return item
 
 
 def _success(op: Operation, schemas: _Schemas) -> Json:
-    content: Json = {media: {"example": text} for media, text in op.media.items()}
-    if op.response is not None:
-        content = {JSON: _example(schemas.output(op.response), op.example_of(op.response))} | content
+    content = {} if op.response is None else schemas.content(op.response, "serialization", op.examples)
+    content |= {media: {"example": text} for media, text in op.media.items()}
     headers = {REQUEST_ID: header_ref(REQUEST_ID)} | {each.name: _header(each) for each in op.response_headers}
     return {"description": "Success", "headers": headers} | ({"content": content} if content else {})
-
-
-def _response(code: int, example: BaseModel, schemas: _Schemas) -> Json:
-    content = {JSON: _example(schemas.output(type(example)), example)}
-    return {"description": _PROBLEMS[code], "headers": _header_refs(code), "content": content}
-
-
-def _example(schema: Json, example: BaseModel | None, *, omit_defaults: bool = False) -> Json:
-    if example is None:
-        return {"schema": schema}
-    return {"schema": schema, "example": example.model_dump(mode="json", exclude_unset=omit_defaults)}
 
 
 def _header(header: Header) -> Json:

@@ -1,5 +1,6 @@
 """RFC 9457 problem documents for all errors. They never include input or exception text."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -32,10 +33,13 @@ def reason_phrase(status: int) -> str:
     return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
+Location = Literal["body", "query", "path", "header"]
+
+
 class FieldError(BaseModel):
     """One error in the request, and where it is."""
 
-    location: Literal["body", "query", "path", "header"]
+    location: Location
     field: Annotated[str, Field(description="Dotted path of the field; empty for the whole document.")]
     message: str
 
@@ -91,7 +95,7 @@ class Problem(Exception):
 
 def retry_after(seconds: float) -> dict[str, str]:
     """Return the `Retry-After` header, rounded up and at least 1 s."""
-    return {"Retry-After": str(max(1, -int(-seconds // 1)))}
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def unavailable(detail: str, retry_after_s: float) -> Problem:
@@ -110,11 +114,16 @@ def check_content_encoding(coding: str | None) -> None:
         raise unsupported_encoding("gzip", "Content-Encoding can only be gzip. Omit it for uncompressed bodies.")
 
 
-def field_errors(error: ValidationError, location: Literal["body", "query", "path", "header"]) -> list[FieldError]:
-    """Return at most MAX_FIELD_ERRORS invalid fields, without their values, which can be secret."""
+def field_errors(error: ValidationError, location: Location) -> list[FieldError]:
+    """Return at most MAX_FIELD_ERRORS invalid fields, without their values, which can be secret.
+
+    Raises Problem 400 with the reason of the parser if the body is not JSON.
+    """
     if error.error_count() > _MANY_ERRORS:
         return [FieldError(location=location, field="", message=f"More than {_MANY_ERRORS} fields are not valid")]
-    details = error.errors(include_url=False, include_context=False, include_input=False)
+    details = error.errors(include_url=False, include_input=False)
+    if details[0]["type"] == "json_invalid":
+        raise Problem(400, f"The body is not valid JSON: {details[0]['ctx']['error']}.") from None
     return [
         FieldError(
             location=location,
@@ -123,16 +132,6 @@ def field_errors(error: ValidationError, location: Literal["body", "query", "pat
         )
         for item in details[:MAX_FIELD_ERRORS]
     ]
-
-
-def invalid_json(error: ValidationError) -> Problem | None:
-    """Return a 400 with the reason of the parser if the body is not JSON, otherwise None."""
-    if error.error_count() != 1:
-        return None
-    [found] = error.errors(include_url=False, include_input=False)
-    if found["type"] != "json_invalid":
-        return None
-    return Problem(400, f"The body is not valid JSON: {found['ctx']['error']}.")
 
 
 def _name(part: int | str) -> str:

@@ -3,6 +3,7 @@
 The headers are those of draft-ietf-httpapi-ratelimit-headers, and X-RateLimit-* for older clients.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -70,7 +71,7 @@ class QuotaExceeded(NamedTuple):
 
 def whole_seconds(seconds: float) -> int:
     """Round up; never negative."""
-    return max(0, -int(-seconds // 1))
+    return max(0, math.ceil(seconds))
 
 
 def rate_limit_headers(limit: Limit) -> Headers:
@@ -88,14 +89,17 @@ def rate_limit_headers(limit: Limit) -> Headers:
 
 def too_many_requests(limit: Limit, detail: str) -> Problem:
     """Return the 429 as a Problem to raise, with the headers of `limit`."""
-    return Problem(
-        429,
-        detail,
-        type=QUOTA_EXCEEDED,
-        title="Quota exceeded",
-        headers={**retry_after(limit.reset_s or 0), **dict(rate_limit_headers(limit))},
-        extra={"violated-policies": [limit.policy]},
-    )
+    return _exceeded(limit.policy, detail, {**retry_after(limit.reset_s or 0), **dict(rate_limit_headers(limit))})
+
+
+def too_many_at_once(policy: str, detail: str, retry_after_s: float) -> Problem:
+    """Return the 429 of a limit on concurrent requests, which has no window."""
+    return _exceeded(policy, detail, retry_after(retry_after_s))
+
+
+def _exceeded(policy: str, detail: str, headers: dict[str, str]) -> Problem:
+    extra = {"violated-policies": [policy]}
+    return Problem(429, detail, type=QUOTA_EXCEEDED, title="Quota exceeded", headers=headers, extra=extra)
 
 
 @lru_cache(1024)

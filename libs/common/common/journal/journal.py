@@ -4,7 +4,6 @@ Accepted events survive the death of the process. They do not survive the loss o
 Every process writes one file in the journal folder, and adopts the files of dead processes.
 """
 
-import math
 import re
 import sqlite3
 import time
@@ -16,8 +15,7 @@ from typing import Final
 import structlog
 
 from common.http.context import uuid7
-from common.journal import legacy
-from common.journal.file import RECORD_OVERHEAD_BYTES, JournalFile, Locked, set_aside
+from common.journal.file import JournalFile, Locked, set_aside
 
 log = structlog.get_logger()
 
@@ -34,11 +32,11 @@ class JournalFull(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Payloads to publish. Confirm them with `Journal.mark_shipped`."""
+    """Payloads to publish. Confirm them with `Journal.mark_published`."""
 
     payloads: list[bytes]
-    file: JournalFile
     ids: list[int]
+    file: JournalFile
 
 
 @dataclass(slots=True)
@@ -63,10 +61,8 @@ class Journal:
         try:
             self._is_open = True
             self.adopt_orphans()
-        except OSError as error:
-            raise JournalFull(f"the journal folder cannot be used: {error.strerror}") from error
-        except sqlite3.Error as error:
-            raise JournalFull(f"the journal folder cannot be used: {error}") from error
+        except (OSError, sqlite3.Error) as error:
+            raise JournalFull(f"the journal folder cannot be used: {_reason(error)}") from error
 
     def close(self) -> None:
         """Unlock all files. The next process adopts what was not published."""
@@ -83,7 +79,7 @@ class Journal:
     @property
     def pending_bytes(self) -> int:
         """Events that are not published yet."""
-        return sum(file.size_bytes - file.shipped_bytes for file in self.files)
+        return sum(file.pending_bytes for file in self.files)
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Record all `payloads` in one transaction. Raises JournalFull if none was recorded."""
@@ -93,36 +89,32 @@ class Journal:
             raise JournalFull("the journal is not open")
         if max(map(len, payloads)) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a journal payload has at most {MAX_PAYLOAD_BYTES} bytes")
-        needed_bytes = sum(map(len, payloads)) + len(payloads) * RECORD_OVERHEAD_BYTES
         try:
-            while self.size_bytes + needed_bytes > self.max_bytes:
-                if not self._delete_shipped(math.inf):
+            while self.size_bytes + sum(map(len, payloads)) > self.max_bytes:
+                if not self._delete_page(at_once=True):
                     raise JournalFull("the journal is full, because its events could not be published")
             while not self._append(payloads):
-                if not self._delete_shipped(math.inf):
+                if not self._delete_page(at_once=True):
                     raise JournalFull("the disk is full")
         except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise JournalFull(f"the journal cannot be written: {reason}") from error
+            raise JournalFull(f"the journal cannot be written: {_reason(error)}") from error
 
     def next_chunk(self, max_bytes: int = 1 << 18) -> Chunk | None:
         """Return the oldest unpublished payloads of one file, or None. One payload may be longer than `max_bytes`."""
-        for file in [file for file in self.files if not file.is_shipped]:
+        for file in [file for file in self.files if file.published_id < file.last_id]:
             try:
                 rows = file.read(max_bytes)
             except sqlite3.Error as error:
-                self._set_aside(file, error)
+                self._drop_damaged(file, error)
                 continue
             if rows:
-                return Chunk([payload for _, payload in rows], file, [id for id, _ in rows])
+                return Chunk([payload for _, payload in rows], [id for id, _ in rows], file)
         return None
 
-    def mark_shipped(self, chunk: Chunk, count: int | None = None) -> None:
-        """The stream has acknowledged `chunk`, or only the first `count` of its payloads."""
-        count = len(chunk.ids) if count is None else count
+    def mark_published(self, chunk: Chunk, count: int) -> None:
+        """The stream has acknowledged the first `count` payloads of `chunk`."""
         if count:
-            size_bytes = sum(map(len, chunk.payloads[:count])) + count * RECORD_OVERHEAD_BYTES
-            chunk.file.mark_shipped(chunk.ids[count - 1], size_bytes, self.now())
+            chunk.file.published_id = chunk.ids[count - 1]
 
     def rewind(self) -> None:
         """Publish everything that is still kept again, because the stream lost events."""
@@ -130,41 +122,29 @@ class Journal:
             file.rewind()
 
     def collect(self) -> None:
-        """Delete events that were published more than `keep_s` ago. Raises OSError or sqlite3.Error."""
-        for _ in range(_PAGES_PER_COLLECT):
-            if not self._delete_shipped(self.now() - self.keep_s):
-                break
+        """Delete events that were published more than `keep_s` before this call. Raises OSError or sqlite3.Error."""
         for file in self.files:
+            file.expire(self.now(), self.keep_s)
             file.vacuum()
+        for _ in range(_PAGES_PER_COLLECT):
+            if not self._delete_page(at_once=False):
+                break
 
     def adopt_orphans(self) -> int:
         """Take over the files of dead processes; return how many. Raises OSError or sqlite3.Error.
 
         A file that cannot be opened is logged once, and tried again each time.
         """
-        own = self._writable()
+        self._writable()
         adopted = 0
         for path in sorted(self.root.iterdir()):
             if _FILE_NAME.fullmatch(path.name) and all(path != file.path for file in self.files):
                 adopted += self._adopt(path, adopted)
-            elif legacy.is_directory_name(path.name):
-                adopted += self._guarded(path, lambda path=path: legacy.migrate(path, own.append))  # type: ignore[misc]
         return adopted
 
     def _adopt(self, path: Path, position: int) -> bool:
-        def adopt() -> bool:
-            file = JournalFile(path)
-            if file.rows:
-                self.files.insert(position, file)
-            else:
-                file.remove()
-            return bool(file.rows)
-
-        return self._guarded(path, adopt)
-
-    def _guarded(self, path: Path, adopt: Callable[[], bool]) -> bool:
         try:
-            return adopt()
+            file = JournalFile(path)
         except (Locked, FileNotFoundError):
             return False
         except (OSError, sqlite3.OperationalError) as error:
@@ -173,9 +153,13 @@ class Journal:
                 log.error("journal of a dead process cannot be adopted", path=str(path), reason=str(error))
             return False
         except sqlite3.DatabaseError as error:
-            self._count_damage(path, path.stat().st_size, error)
-            set_aside(path)
+            self._set_aside(path, path.stat().st_size, error)
             return False
+        if not file.rows:
+            file.close()
+            return False
+        self.files.insert(position, file)
+        return True
 
     def _append(self, payloads: Sequence[bytes]) -> bool:
         """False when the disk is full."""
@@ -208,24 +192,31 @@ class Journal:
                 continue
         raise BlockingIOError("other processes take every new journal file")
 
-    def _delete_shipped(self, before_s: float) -> bool:
-        """Delete a page of the oldest published events; False if there are none that old."""
+    def _delete_page(self, *, at_once: bool) -> bool:
+        """Delete a page of the oldest expired events, or published ones if `at_once`; False if there are none."""
         for file in self.files:
-            if file is not self._own and file.was_shipped(before_s):
+            up_to_id = file.published_id if at_once else file.expired_id
+            if up_to_id == file.last_id and file is not self._own:
                 file.remove()
                 self.files.remove(file)
                 return True
-            if file.delete_shipped(before_s):
+            if up_to_id > file.deleted_id:
+                file.delete_page(up_to_id)
                 return True
         return False
 
-    def _set_aside(self, file: JournalFile, error: sqlite3.Error) -> None:
-        self._count_damage(file.path, file.size_bytes - file.shipped_bytes, error)
-        file.set_aside()
+    def _drop_damaged(self, file: JournalFile, error: sqlite3.Error) -> None:
+        self._set_aside(file.path, file.pending_bytes, error)
+        file.close()
         self.files.remove(file)
         if file is self._own:
             self._own = None
 
-    def _count_damage(self, path: Path, lost_bytes: int, error: sqlite3.Error) -> None:
+    def _set_aside(self, path: Path, lost_bytes: int, error: sqlite3.Error) -> None:
         self.skipped_bytes += lost_bytes
         log.error("journal file damaged; set aside", path=str(path), lost_bytes=lost_bytes, reason=str(error))
+        set_aside(path)
+
+
+def _reason(error: OSError | sqlite3.Error) -> object:
+    return error.strerror if isinstance(error, OSError) else error

@@ -11,7 +11,6 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from common.contracts.events import EVENT_FIELD, STREAM
@@ -22,7 +21,7 @@ from common.stores.redis import REDIS_ERRORS, run_id
 log = structlog.get_logger()
 
 CHECK_S: Final = 1.0  # between checks for lost events, and between clean-ups of the journal
-LINGER_S: Final = 0.05  # events appended within it share one round trip
+BATCH_S: Final = 0.05  # events appended within it share one round trip
 CHUNK_BYTES: Final = 1 << 16  # one round trip: about 130 events, which block the loop for about 2 ms
 BACKOFF_MIN_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
@@ -44,7 +43,7 @@ class Publisher:
         self._added = 0
         self._is_clean = True
         self.is_connected = True
-        self._shipped = Counter("sluice_events_shipped", "Events written to the stream.", registry=registry)
+        self._published = Counter("sluice_events_published", "Events written to the stream.", registry=registry)
         self._rewinds = Counter("sluice_events_rewinds", "Times that the stream had lost events.", registry=registry)
         pending = Gauge("sluice_events_journal_pending_bytes", "Journal bytes not published yet.", registry=registry)
         pending.set_function(lambda: journal.pending_bytes)
@@ -62,18 +61,20 @@ class Publisher:
         backoff_s = BACKOFF_MIN_S
         while True:
             try:
-                await self.ship_all()
+                await self.publish_all()
             except Exception as error:
                 self._check_at_s = 0.0
                 self._lost(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
             else:
-                self._reached()
+                if not self.is_connected:
+                    log.info("stream reachable again")
+                self.is_connected = True
                 backoff_s = BACKOFF_MIN_S
                 await self._idle()
 
-    async def ship_all(self) -> None:
+    async def publish_all(self) -> None:
         """Publish everything pending. Raises the errors of the Redis client."""
         while True:
             if self._now() >= self._check_at_s:
@@ -81,38 +82,34 @@ class Publisher:
             chunk = self._journal.next_chunk(CHUNK_BYTES)
             if chunk is None:
                 return
-            await self._ship(chunk)
+            await self._publish(chunk)
 
     async def drain(self, timeout_s: float) -> None:
         """Publish pending events at shutdown, or leave them on disk for the next process."""
         self._check_at_s = 0.0
-        shipping = asyncio.create_task(self._publish_rest(), name="journal drain")
+        publishing = asyncio.create_task(self._publish_rest(), name="journal drain")
         try:
-            await asyncio.wait([shipping], timeout=timeout_s)
+            await asyncio.wait([publishing], timeout=timeout_s)
         finally:
-            await tasks.cancel_and_wait(shipping)
+            await tasks.cancel_and_wait(publishing)
         if pending_bytes := self._journal.pending_bytes:
             log.warning("journal left for the next process", pending_bytes=pending_bytes)
 
     async def _publish_rest(self) -> None:
-        try:
-            await self.ship_all()
-        except RedisConnectionError:  # perhaps only the connection was stale
+        for _ in range(2):  # the connection may be stale
             with suppress(*REDIS_ERRORS):
-                await self.ship_all()
-        except REDIS_ERRORS as error:
-            log.warning("stream unreachable at shutdown", error=type(error).__name__)
+                return await self.publish_all()
 
     async def _idle(self) -> None:
         try:
             async with asyncio.timeout(CHECK_S):
                 await self._wake.wait()
-                await asyncio.sleep(LINGER_S)
+                await asyncio.sleep(BATCH_S)
         except TimeoutError:
             pass
         self._wake.clear()
 
-    async def _ship(self, chunk: Chunk) -> None:
+    async def _publish(self, chunk: Chunk) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for payload in chunk.payloads:
             pipeline.xadd(STREAM, {EVENT_FIELD: payload})
@@ -123,8 +120,8 @@ class Publisher:
             return
         if ids:
             self._last_id = ids[-1]
-            self._journal.mark_shipped(chunk, len(ids))
-            self._shipped.inc(len(ids))
+            self._journal.mark_published(chunk, len(ids))
+            self._published.inc(len(ids))
         if len(ids) < len(answers):  # such as OOM: this event and later ones are retried
             raise answers[len(ids)]
 
@@ -168,11 +165,6 @@ class Publisher:
         self._last_id, self._added = (0, 0), 0
         self._rewinds.inc()
         log.warning("publishing kept events again", reason=reason)
-
-    def _reached(self) -> None:
-        if not self.is_connected:
-            log.info("stream reachable again")
-        self.is_connected = True
 
     def _lost(self, error: Exception) -> None:
         if self.is_connected:

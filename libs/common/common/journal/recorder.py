@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -24,13 +24,13 @@ WhenFull = Literal["refuse", "drop"]
 
 
 class Recorder:
-    """Records events so that they survive the death of this process."""
+    """Records events so that they survive the death of this process, and wakes their publisher."""
 
     def __init__(
-        self, journal: Journal, notify: Callable[[], None], when_full: WhenFull, registry: CollectorRegistry
+        self, journal: Journal, publisher: Publisher, when_full: WhenFull, registry: CollectorRegistry
     ) -> None:
         self._journal = journal
-        self._notify = notify
+        self._publisher = publisher
         self._when_full = when_full
         self._recorded = Counter("sluice_events_recorded", "Events appended to the journal.", registry=registry)
         self._dropped = Counter("sluice_events_dropped", "Events lost because the journal was full.", registry=registry)
@@ -52,7 +52,11 @@ class Recorder:
             log.info("journal accepts events again")
         self.is_full = False
         self._recorded.inc(len(events))
-        self._notify()
+        self._publisher.notify()
+
+    async def state(self) -> State:
+        """Return `degraded` while events wait on disk or the journal is full."""
+        return "ok" if self._publisher.is_connected and not self.is_full else "degraded"
 
 
 class ClientHasher:
@@ -67,22 +71,10 @@ class ClientHasher:
         return hmac.new(self._key, address.encode(errors="surrogateescape"), hashlib.sha256).hexdigest()[:32]
 
 
-class EventPipeline:
-    """A recorder and its publisher, and their state for `/readyz`."""
-
-    def __init__(self, recorder: Recorder, publisher: Publisher) -> None:
-        self.recorder = recorder
-        self._publisher = publisher
-
-    async def state(self) -> State:
-        """Return `degraded` while events wait on disk or the journal is full."""
-        return "ok" if self._publisher.is_connected and not self.recorder.is_full else "degraded"
-
-
 @asynccontextmanager
-async def open_event_pipeline(
+async def open_recorder(
     journal: Journal, redis: Redis, *, when_full: WhenFull, registry: CollectorRegistry, drain_s: float
-) -> AsyncIterator[EventPipeline]:
+) -> AsyncIterator[Recorder]:
     """Open the journal and publish it in the background. At the end, publish the rest for at most `drain_s`.
 
     Raises StartError if the journal folder cannot be used.
@@ -92,9 +84,9 @@ async def open_event_pipeline(
     except JournalFull as error:
         raise StartError(f"{error}: {journal.root}; set EVENTS_JOURNAL_DIR to a folder this user can write") from error
     publisher = Publisher(journal, redis, registry)
-    task = asyncio.create_task(publisher.run(), name="journal shipper")
+    task = asyncio.create_task(publisher.run(), name="event publisher")
     try:
-        yield EventPipeline(Recorder(journal, publisher.notify, when_full, registry), publisher)
+        yield Recorder(journal, publisher, when_full, registry)
     finally:
         try:
             await tasks.cancel_and_wait(task)

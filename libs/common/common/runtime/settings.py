@@ -120,15 +120,14 @@ S = TypeVar("S", bound=Settings)
 def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
     """Read `cls` from the environment. Raises SettingsError."""
     env = os.environ if environ is None else environ
-    names = variables(cls)
-    _refuse_unknown(cls, env, names)
-    values = {}
-    for name, field in names.items():
-        value = _value(cls, field, name, env)
-        if value is not None:
-            values[field] = value
+    fields, secrets = variables(cls), _secrets(cls)
+    known = fields.keys() | {f"{name}_FILE" for name in secrets}
+    for name in sorted(env):
+        if name.startswith(cls.prefixes) and name not in known:
+            raise SettingsError(f"{name} is not a setting: check its spelling against .env.example")
+    values = {field: _secret(name, env) if name in secrets else env.get(name) for name, field in fields.items()}
     try:
-        return cls.model_validate(values)
+        return cls.model_validate({field: value for field, value in values.items() if value})
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
 
@@ -142,8 +141,8 @@ class SecretFiles:
     """Detects changes of secret files. Create it before `load`, so that it misses none."""
 
     def __init__(self, cls: type[Settings], environ: Mapping[str, str]) -> None:
-        names = [f"{name}_FILE" for name, field in variables(cls).items() if _is_secret(cls, field)]
-        self._digests = {path: _digest(path) for path in map(environ.get, names) if path}
+        paths = [environ.get(f"{name}_FILE") for name in _secrets(cls)]
+        self._digests = {path: _digest(path) for path in paths if path}
 
     def changed(self) -> int:
         """Return how many have other content than at the start, or are gone."""
@@ -157,40 +156,28 @@ def _digest(path: str) -> bytes | None:
         return None
 
 
-def _is_secret(cls: type[Settings], field: str) -> bool:
-    return _mentions_secret(cls.model_fields[field].annotation)
+def _secrets(cls: type[Settings]) -> set[str]:
+    """The variables that may be given as a file, too."""
+    return {name for name, field in variables(cls).items() if _mentions_secret(cls.model_fields[field].annotation)}
 
 
 def _mentions_secret(annotation: object) -> bool:
     return annotation is SecretStr or any(map(_mentions_secret, get_args(annotation)))
 
 
-def _value(cls: type[Settings], field: str, name: str, env: Mapping[str, str]) -> str | None:
-    value = env.get(name)
-    if _is_secret(cls, field):
-        value = value.rstrip("\r\n") if value else None  # as for files: a pasted value may end with a newline
-        if path := env.get(f"{name}_FILE"):
-            if value:
-                raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
-            value = _file_content(f"{name}_FILE", path)
-    return value or None
-
-
-def _file_content(name: str, path: str) -> str:
+def _secret(name: str, env: Mapping[str, str]) -> str:
+    """Return the value, or the content of its file, without the line end of a pasted one."""
+    value, path = env.get(name, "").rstrip("\r\n"), env.get(f"{name}_FILE")
+    if not path:
+        return value
+    if value:
+        raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise SettingsError(f"{name} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{name}_FILE cannot be read: {error.strerror}") from None
     except ValueError:
-        raise SettingsError(f"{name} cannot be read: it is not UTF-8 text") from None
-
-
-def _refuse_unknown(cls: type[Settings], env: Mapping[str, str], names: Mapping[str, str]) -> None:
-    secret_files = {f"{name}_FILE" for name, field in names.items() if _is_secret(cls, field)}
-    known = names.keys() | secret_files
-    for name in sorted(env):
-        if name.startswith(cls.prefixes) and name not in known:
-            raise SettingsError(f"{name} is not a setting: check its spelling against .env.example")
+        raise SettingsError(f"{name}_FILE cannot be read: it is not UTF-8 text") from None
 
 
 def _one_line(error: ValidationError) -> str:

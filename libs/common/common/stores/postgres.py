@@ -1,7 +1,4 @@
-"""PostgreSQL: connections to a server that accepts writes, and connection pools with time limits.
-
-The migration tools are in `common.stores.migrations`, which is imported only while migrating.
-"""
+"""PostgreSQL: connections to a server that accepts writes, and connection pools with time limits."""
 
 import asyncio
 from typing import Any, Final, cast
@@ -57,20 +54,3 @@ async def expire_if_read_only(error: Exception, pool: "asyncpg.Pool[asyncpg.Reco
     """Replace all connections of `pool` if `error` shows that its server is no longer the primary."""
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
         await pool.expire_connections()
-
-
-def migrate(dsn: str, *, package: str, schema: str) -> None:
-    """Upgrade `schema` to the newest revision in `<package>/migrations`. Replicas may call it at the same time.
-
-    Raises StartError when the database is unreachable or refuses.
-    """
-    from common.stores import migrations  # SQLAlchemy and Alembic cost 0.3 s and 30 MB in a running service
-
-    migrations.migrate(dsn, package=package, schema=schema)
-
-
-def run_env() -> None:
-    """Run the revisions on the connection that `migrate` opened. Every `migrations/env.py` calls this."""
-    from common.stores import migrations
-
-    migrations.run_env()

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common.contracts.aggregates import AggregateRequest
-from common.contracts.base import WINDOW_S
 from common.contracts.events import EVENT_ADAPTER, CounterEvent, LimitedClient, PredictionEvent
 from common.contracts.thresholds import ThresholdRule
+from common.contracts.windows import WINDOW_S
 from common.http.context import uuid7
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=64)

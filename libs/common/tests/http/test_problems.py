@@ -88,11 +88,8 @@ def test_field_error__names_the_field_and_never_the_value(body: object, field: s
     assert SECRET not in error.model_dump_json()
 
 
-def test_field_errors__are_bounded_whatever_comes_in() -> None:
-    assert len(errors_of({f"unknown{number}": 1 for number in range(1000)})) == MAX_FIELD_ERRORS
-
-
-def test_thousands_of_field_errors__are_not_even_listed() -> None:
+def test_many_field_errors__are_cut_and_thousands_are_not_listed() -> None:
     """To list them costs half a second for each megabyte."""
+    assert len(errors_of({f"unknown{number}": 1 for number in range(1000)})) == MAX_FIELD_ERRORS
     (error,) = errors_of({f"unknown{number}": 1 for number in range(1001)})
     assert (error.field, error.message) == ("", "More than 1000 fields are not valid")

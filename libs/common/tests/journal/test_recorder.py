@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from common.contracts.events import EVENT_ADAPTER, EVENT_FIELD, STREAM, CounterEvent
 from common.http.context import uuid7
 from common.journal.journal import Journal, JournalFull
-from common.journal.recorder import ClientHasher, Recorder, WhenFull, open_event_pipeline
+from common.journal.publisher import Publisher
+from common.journal.recorder import ClientHasher, Recorder, WhenFull, open_recorder
 from common.runtime.settings import RedisSettings, StartError
 from common.stores.redis import create_client
 from launcher.valkey import Valkey
@@ -45,32 +46,30 @@ async def absent_redis(free_port: Any) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-def recorder(root: Path, when_full: WhenFull) -> tuple[Recorder, Journal, CollectorRegistry]:
-    registry, journal = CollectorRegistry(), Journal(root, max_bytes=500)
+def limited(root: Path, redis: Redis, when_full: WhenFull) -> tuple[Recorder, Journal, CollectorRegistry]:
+    registry, journal = CollectorRegistry(), Journal(root, max_bytes=1 << 16)
     journal.open()
-    return Recorder(journal, lambda: None, when_full, registry), journal, registry
+    return Recorder(journal, Publisher(journal, redis, registry), when_full, registry), journal, registry
 
 
 async def test_recorded_events__reach_the_stream_and_read_back_equal(tmp_path: Path, redis: Redis) -> None:
     events = [event(number) for number in range(100)]
-    pipe_of = open_event_pipeline(
-        Journal(tmp_path), redis, when_full="refuse", registry=CollectorRegistry(), drain_s=60
-    )
-    async with pipe_of as pipe:
-        pipe.recorder.record(events[:60])
-        pipe.recorder.record(events[60:])
+    opened = open_recorder(Journal(tmp_path), redis, when_full="refuse", registry=CollectorRegistry(), drain_s=60)
+    async with opened as recorder:
+        recorder.record(events[:60])
+        recorder.record(events[60:])
     entries: Any = await redis.xrange(STREAM)
     assert [EVENT_ADAPTER.validate_json(fields[EVENT_FIELD]) for _, fields in entries] == events
     assert "null" not in json.dumps([fields for _, fields in entries])
 
 
-async def test_pipe_without_redis__is_degraded_and_keeps_the_events(tmp_path: Path, absent_redis: Redis) -> None:
+async def test_recorder_without_redis__is_degraded_and_keeps_the_events(tmp_path: Path, absent_redis: Redis) -> None:
     journal = Journal(tmp_path)
-    pipe_of = open_event_pipeline(journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5)
-    async with pipe_of as pipe:
-        pipe.recorder.record([event()])
+    opened = open_recorder(journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5)
+    async with opened as recorder:
+        recorder.record([event()])
         async with asyncio.timeout(60):
-            while await pipe.state() != "degraded":
+            while await recorder.state() != "degraded":
                 await asyncio.sleep(0.01)
     successor = Journal(tmp_path)
     successor.open()
@@ -80,15 +79,15 @@ async def test_pipe_without_redis__is_degraded_and_keeps_the_events(tmp_path: Pa
     successor.close()
 
 
-async def test_pipe_with_a_silent_server__closes_within_its_drain_time(tmp_path: Path) -> None:
+async def test_recorder_with_a_silent_server__closes_within_its_drain_time(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = create_client(settings(silent.getsockname()[1]))
         registry = CollectorRegistry()
         async with asyncio.timeout(20):
-            async with open_event_pipeline(
+            async with open_recorder(
                 Journal(tmp_path), client, when_full="refuse", registry=registry, drain_s=0.3
-            ) as pipe:
-                pipe.recorder.record([event()])
+            ) as recorder:
+                recorder.record([event()])
         await client.aclose()
 
 
@@ -96,14 +95,12 @@ async def test_unusable_journal_folder__stops_the_start_and_names_the_cure(tmp_p
     (tmp_path / "file").touch()
     journal = Journal(tmp_path / "file")
     with pytest.raises(StartError, match=r"File exists.*EVENTS_JOURNAL_DIR"):
-        async with open_event_pipeline(
-            journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5
-        ):
+        async with open_recorder(journal, absent_redis, when_full="refuse", registry=CollectorRegistry(), drain_s=0.5):
             pass
 
 
-def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
-    refusing, journal, registry = recorder(tmp_path, "refuse")
+async def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path, absent_redis: Redis) -> None:
+    refusing, journal, registry = limited(tmp_path, absent_redis, "refuse")
     with capture_logs() as logs:
         with pytest.raises(JournalFull):
             while True:
@@ -115,20 +112,20 @@ def test_full_journal__refuses_by_default_and_recovers(tmp_path: Path) -> None:
     assert registry.get_sample_value("sluice_events_dropped_total") == 0
     chunk = journal.next_chunk()
     assert chunk is not None
-    journal.mark_shipped(chunk)
+    journal.mark_published(chunk, len(chunk.ids))
     refusing.record([event()])
     assert not refusing.is_full
     journal.close()
 
 
-def test_full_journal__drops_and_counts_if_configured(tmp_path: Path) -> None:
-    dropping, journal, registry = recorder(tmp_path, "drop")
-    for _ in range(10):
+async def test_full_journal__drops_and_counts_if_configured(tmp_path: Path, absent_redis: Redis) -> None:
+    dropping, journal, registry = limited(tmp_path, absent_redis, "drop")
+    for _ in range(500):
         dropping.record([event(), event()])
     recorded = registry.get_sample_value("sluice_events_recorded_total") or 0
     dropped = registry.get_sample_value("sluice_events_dropped_total") or 0
-    assert 0 < recorded < 20
-    assert recorded + dropped == 20
+    assert 0 < recorded < 1000
+    assert recorded + dropped == 1000
     assert dropping.is_full
     journal.close()
 

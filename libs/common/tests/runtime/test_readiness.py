@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from common.runtime import readiness
 from common.runtime.metrics import create_registry
-from common.runtime.readiness import Check, Readiness, State, create_ops_app, worst
+from common.runtime.readiness import Check, Readiness, State, create_ops_app
 
 
 def says(state: State) -> Check:
@@ -68,10 +68,6 @@ async def test_draining__is_red_and_still_alive() -> None:
     assert await ask(readiness, "/livez") == (200, {"status": "ok"})
 
 
-async def test_liveness__asks_no_check() -> None:
-    assert await ask(Readiness({"a": hangs}), "/livez") == (200, {"status": "ok"})
-
-
 @pytest.mark.parametrize(
     ("accept", "content_type", "ends"),
     [("application/openmetrics-text", "application/openmetrics-text", True), ("*/*", "text/plain", False)],
@@ -85,11 +81,3 @@ async def test_metrics__are_this_registry_in_the_format_asked_for(accept: str, c
     assert response.headers["Content-Type"].startswith(content_type)
     assert "probe_things_total 3.0" in text
     assert text.endswith("# EOF\n") is ends
-
-
-@pytest.mark.parametrize(
-    ("states", "state"),
-    [([], "ok"), (["ok", "degraded"], "degraded"), (["degraded", "failed", "ok"], "failed")],
-)
-def test_worst__is_what_is_shown(states: list[State], state: State) -> None:
-    assert worst(states) == state

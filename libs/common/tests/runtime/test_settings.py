@@ -75,12 +75,6 @@ def test_values__are_read_by_name() -> None:
     assert (loaded.redis_port, loaded.redis_tls, loaded.probe_share) == (7000, True, 1.0)
 
 
-def test_environment__is_the_default_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_PORT", "7001")
-    monkeypatch.setenv("DATABASE_URL", URL["DATABASE_URL"])
-    assert load(ProbeSettings).redis_port == 7001
-
-
 @pytest.mark.parametrize("name", sorted(DEFAULTS))
 def test_empty__means_not_set(name: str) -> None:
     loaded = load(ProbeSettings, URL | {name: ""})
@@ -124,10 +118,6 @@ def test_malformed_value__is_one_line_that_names_the_variable_and_echoes_nothing
     assert len(value) < 3 or value not in text
 
 
-def test_password_that_ends_the_address_early__is_refused_with_the_cure() -> None:
-    assert "percent-encoded" in message({"DATABASE_URL": "postgresql://root:12?word@db/x"})
-
-
 def test_missing_required_variable__is_named() -> None:
     assert message({}) == "DATABASE_URL is not set: it is required (see .env.example)"
     assert message({"DATABASE_URL": ""}).startswith("DATABASE_URL is not set")
@@ -136,10 +126,6 @@ def test_missing_required_variable__is_named() -> None:
 @pytest.mark.parametrize("name", ["PROBE_CUONT", "SLUICE_X", "EVENTS_", "PROBE_COUNT_FILE"])
 def test_unknown_name_under_our_prefix__is_named(name: str) -> None:
     assert message(URL | {name: SECRET}).startswith(f"{name} is not a setting")
-
-
-def test_unknown_name_elsewhere__is_none_of_our_business() -> None:
-    load(ProbeSettings, URL | {"REDIS_SENTINEL": "x", "METRICS_PORT": "tcp://x", "probe_count": "x"})
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,6 @@ import pytest
 from common.runtime.tasks import cancel_and_wait, supervised
 
 
-async def test_running_task__is_over_afterwards() -> None:
-    task = asyncio.create_task(asyncio.Event().wait())
-    await cancel_and_wait(task)
-    assert task.cancelled()
-
-
 async def test_task_that_loses_a_cancellation__is_cancelled_again() -> None:
     lost = 0
 
@@ -33,16 +27,6 @@ async def test_task_that_loses_a_cancellation__is_cancelled_again() -> None:
     assert (task.cancelled(), lost) == (True, 2)
 
 
-async def test_task_that_failed__keeps_its_error() -> None:
-    async def fail() -> None:
-        raise ValueError("broken")
-
-    task = asyncio.create_task(fail())
-    await asyncio.wait([task])
-    await cancel_and_wait(task)
-    assert isinstance(task.exception(), ValueError)
-
-
 async def test_background_task_that_fails__breaks_the_service_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     async def fail() -> None:
         raise ValueError("failed")
@@ -52,12 +36,6 @@ async def test_background_task_that_fails__breaks_the_service_and_says_why(capsy
         await fatal.wait()
     printed = capsys.readouterr()
     assert "background task ended" in printed.out + printed.err
-
-
-async def test_background_task_that_just_ends__breaks_the_service() -> None:
-    fatal = asyncio.Event()
-    async with supervised(asyncio.sleep(0), "watch", fatal), asyncio.timeout(5):
-        await fatal.wait()
 
 
 async def test_background_task_at_the_end_of_its_block__is_cancelled_and_breaks_nothing() -> None:

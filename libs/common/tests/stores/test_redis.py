@@ -64,13 +64,6 @@ async def test_hung_server__costs_one_timeout_and_no_hidden_retry(
         await client.aclose()
 
 
-async def test_wrong_password__is_a_redis_error(redis_url: str, valkey: Valkey) -> None:
-    client = create_client(settings(valkey.port, redis_password="wrong"))
-    with pytest.raises(REDIS_ERRORS):
-        await client.ping()
-    await client.aclose()
-
-
 async def test_cancelled_call__leaves_no_response_for_the_next_one(redis_url: str, valkey: Valkey) -> None:
     client = create_client(settings(valkey.port, redis_password=valkey.password))
     await client.set("key", "value")

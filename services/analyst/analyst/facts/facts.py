@@ -9,8 +9,8 @@ from typing import Final, get_args
 from analyst.facts.fact import NAMES, Fact, Method, quotient
 from analyst.report.models import Figure, Reading
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, Drift, DriftReport, Latency, Summary
-from common.contracts.base import WINDOW_S, TimeRange, Window
 from common.contracts.thresholds import DriftName, MetricName, ThresholdState
+from common.contracts.windows import WINDOW_S, TimeRange, Window
 
 METRICS: Final[tuple[MetricName, ...]] = get_args(MetricName)
 DRIFTS: Final[tuple[DriftName, ...]] = get_args(DriftName)

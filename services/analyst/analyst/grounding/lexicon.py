@@ -10,7 +10,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from common.contracts.base import Window
+from common.contracts.windows import Window
 
 
 def words(*alternatives: str) -> re.Pattern[str]:

@@ -7,7 +7,7 @@ from analyst.facts.facts import DRIFTS, Facts
 from analyst.grounding import lexicon
 from analyst.grounding.naming import mentioned
 from analyst.grounding.passage import Cited, Passage, Reason, is_instruction
-from common.contracts.base import WINDOW_S, Window
+from common.contracts.windows import WINDOW_S, Window
 
 _WINDOW_OF: Final[dict[int, Window]] = {seconds: window for window, seconds in WINDOW_S.items()}
 

@@ -1,5 +1,5 @@
-"""Alembic's entry: runs the revisions on the connection that `common.stores.postgres.migrate` opened."""
+"""Alembic's entry: runs the revisions on the connection that `common.stores.migrations.migrate` opened."""
 
-from common.stores.postgres import run_env
+from common.stores.migrations import run_env
 
 run_env()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from analyst.report.models import Figure, Finding, Grounding, Recommendation, Report, ReportSummary, Windows
-from common.contracts.base import TimeRange
+from common.contracts.windows import TimeRange
 
 _END: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from common.contracts.base import TimeRange
+from common.contracts.windows import TimeRange
 
 SCHEMA_VERSION: Final = "1"
 PROMPT_VERSION: Final = "6"

@@ -9,8 +9,8 @@ from analyst.facts.fact import NAMES
 from analyst.facts.facts import figure, read_facts
 from analyst.report.models import Figure
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport, LabelShare
-from common.contracts.base import WINDOW_S
 from common.contracts.thresholds import DriftName, MetricName, ThresholdRule, ThresholdState
+from common.contracts.windows import WINDOW_S
 
 MakeAggregate = Callable[..., Aggregate]
 

@@ -20,7 +20,7 @@ from analyst.report.rendering import render
 from analyst.report.templates import draft_by_rules
 from analyst.service import ReportInput
 from common.contracts.aggregates import Aggregate, Group, LabelShare, SeriesPoint
-from common.contracts.base import Window
+from common.contracts.windows import Window
 
 REPORTS = 200
 PROMPTS = Path(str(resources.files("analyst.llm"))) / "prompts"

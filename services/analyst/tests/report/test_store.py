@@ -17,10 +17,11 @@ from analyst.app import migrate as run_migrations
 from analyst.report.models import Grounding, Report, Windows
 from analyst.report.store import ReportStore, ReportStoreLimits, ReportStoreUnavailable, open_report_store
 from analyst.settings import AnalystSettings
-from common.contracts.base import TimeRange
+from common.contracts.windows import TimeRange
 from common.http.context import uuid7
 from common.runtime.settings import StartError
-from common.stores.postgres import create_pool, migrate
+from common.stores.migrations import migrate
+from common.stores.postgres import create_pool
 from launcher.postgres import Postgres
 
 NOW = datetime.now(UTC)

@@ -15,9 +15,9 @@ from analyst.report.models import Draft, Figure, Status
 from analyst.report.rendering import Rendered, render, show
 from analyst.report.templates import draft_by_rules
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, LabelShare, Latency, Summary
-from common.contracts.base import TimeRange, Window
 from common.contracts.events import Outcome
 from common.contracts.thresholds import DriftName, MetricName, ThresholdRule, ThresholdState
+from common.contracts.windows import TimeRange, Window
 
 MakeAggregate = Callable[..., Aggregate]
 

@@ -1,5 +1,5 @@
 """Runs the revisions of schema `edge`."""
 
-from common.stores.postgres import run_env
+from common.stores.migrations import run_env
 
 run_env()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.http.problems import Problem, field_errors, invalid_json
+from common.http.problems import Problem, field_errors
 from inference.api.common import MAX_TEXTS, Text
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
@@ -81,7 +81,8 @@ def read(body: bytes, json_length: str | None) -> tuple[InferRequest, list[str]]
         [tensor] = asked.inputs
         texts = _TEXTS.validate_python(_elements(tensor, body[length:]), strict=True)
     except ValidationError as error:
-        wrong = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in _wrong(error))
+        found = field_errors(error, "body")
+        wrong = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in found)
         raise Problem(400, wrong) from None
     if math.prod(tensor.shape) != len(texts):
         raise Problem(400, f"The input's shape does not match its {len(texts)} texts.")
@@ -121,12 +122,6 @@ def _json_length(body: bytes, header: str | None) -> int:
     if not (header.isascii() and header.isdigit() and len(header) < 10 and int(header) <= len(body)):
         raise Problem(400, f"{JSON_LENGTH} is not a length within the body.")
     return int(header)
-
-
-def _wrong(error: ValidationError) -> list[Any]:
-    if (problem := invalid_json(error)) is not None:
-        raise problem from None
-    return field_errors(error, "body")
 
 
 def _elements(tensor: Input, binary: bytes) -> list[Any]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from common.contracts.aggregates import Filters
-from common.contracts.base import WINDOW_S, Window
 from common.contracts.thresholds import ThresholdRule, ThresholdState
+from common.contracts.windows import WINDOW_S, Window
 from metrics.alerting.rules import evaluate_rule
 from metrics.query.accumulator import Accumulator
 from metrics.query.drift import drifts

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 from pydantic import AwareDatetime, Field, field_validator
 
 from common.contracts.aggregates import Summary
-from common.contracts.base import Body
 from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
+from common.contracts.windows import Body
 from metrics.query.drift import Drifts
 
 LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less

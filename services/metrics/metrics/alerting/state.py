@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from common.contracts.base import WINDOW_S
 from common.contracts.thresholds import AlertState, ThresholdRule, ThresholdState
+from common.contracts.windows import WINDOW_S
 from metrics.ranges import SECOND
 
 MISSED: Final = 3  # evaluations that may fail in a row before it is silence

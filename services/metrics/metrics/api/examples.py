@@ -17,8 +17,8 @@ from common.contracts.aggregates import (
     StoredPrediction,
     Summary,
 )
-from common.contracts.base import TimeRange
 from common.contracts.thresholds import Alert, Alerts, ThresholdRule, ThresholdState
+from common.contracts.windows import TimeRange
 from metrics.alerting.rules import ThresholdHistory, Thresholds, ThresholdVersion
 
 _END: Final = datetime(2026, 11, 24, 12, tzinfo=UTC)

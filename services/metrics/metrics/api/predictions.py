@@ -12,8 +12,8 @@ from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
 from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
-from common.contracts.base import Body, Window
 from common.contracts.events import Outcome
+from common.contracts.windows import Body, Window
 from common.http.openapi import operation, preferred
 from metrics.api import examples
 from metrics.api.resources import RESOURCES, deadline, query_errors

@@ -10,11 +10,12 @@ from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
 from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
-from common.contracts.base import Body, Window
 from common.contracts.thresholds import Alerts
+from common.contracts.windows import Body, Window
 from common.http.app import ErrorTable
 from common.http.openapi import Header, operation
-from common.http.problems import FieldError, Problem, retry_after, unavailable
+from common.http.problems import FieldError, Problem, unavailable
+from common.http.ratelimit import too_many_at_once
 from metrics.alerting.rule_store import Versioned
 from metrics.alerting.rules import ThresholdHistory, Thresholds
 from metrics.api import examples
@@ -192,10 +193,10 @@ ERRORS: Final[ErrorTable] = {
     InvalidField: lambda error: invalid_field(error, "body"),
     VersionConflict: lambda _: _precondition(412, "The thresholds changed since they were read; read them again."),
     TooManyFollowers: lambda _: unavailable("No more clients can follow the stream now.", RETRY_AFTER_S),
-    TooManyOfOneClient: lambda _: Problem(
-        429,
+    TooManyOfOneClient: lambda _: too_many_at_once(
+        "streams",
         "Your address has as many open streams as allowed; close one, or poll POST /metrics/aggregated.",
-        headers=retry_after(RETRY_AFTER_S),
+        RETRY_AFTER_S,
     ),
     TimeoutError: lambda _: Problem(504, "The answer was not ready before the deadline."),
 }

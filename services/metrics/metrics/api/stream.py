@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from common.contracts.base import Body, Window
+from common.contracts.windows import Body, Window
 from common.http.openapi import operation
 from metrics.api.examples import EVENT
 from metrics.api.resources import RESOURCES

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import structlog
 
 from common.contracts.aggregates import AggregateRequest
-from common.contracts.base import Window
+from common.contracts.windows import Window
 from metrics.errors import StoreUnavailable, TooManyFollowers, TooManyOfOneClient
 from metrics.query.aggregate import Aggregates
 

@@ -431,7 +431,8 @@ async def test_stream__is_refused_to_who_has_a_share_open_and_to_nobody_else(set
             response = await client.get("/metrics/stream", headers={"X-Forwarded-For": address})
             if response.status == 429:
                 assert response.headers["Retry-After"] == "2"
-                assert "many open streams" in (await response.json(content_type="application/problem+json"))["detail"]
+                problem = await response.json(content_type="application/problem+json")
+                assert "many open streams" in problem["detail"] and problem["violated-policies"] == ["streams"]
             return response.status
 
         asked = ("203.0.113.9",) * 3 + (

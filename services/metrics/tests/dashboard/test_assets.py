@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from common.contracts.base import Window
 from common.contracts.thresholds import RuleMetric
+from common.contracts.windows import Window
 from metrics.dashboard.assets import UPLOT, read_assets
 from metrics.errors import AssetDamaged
 

@@ -1,4 +1,4 @@
-"""Types that several contracts share."""
+"""Time windows, and the base of every contract."""
 
 from typing import Final, Literal
 
