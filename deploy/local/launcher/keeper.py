@@ -11,7 +11,7 @@ from launcher.processes import end_stranded, tied_to_parent
 from launcher.services import Service, status_of
 
 _PROBE_INTERVAL_S = 0.1
-_LAST_LINES_S = 1.0
+_LAST_LINES_S = 0.2  # to read what is left in the pipe, which a child of the service may keep open
 _CLOSING_S = 15.0  # after its drain a service ships what it can and closes its connections
 _INVALID_SETTINGS = 2  # the exit status of a service that refuses its settings
 _NOT_STARTED = 127  # the exit status that shells use
@@ -25,9 +25,8 @@ class StartError(Exception):
 class Patience:
     """Delays and limits of starting and stopping a service."""
 
-    first_restart_s: float = 0.5
+    first_restart_s: float = 0.1
     longest_restart_s: float = 15.0
-    steady_after_s: float = 30.0
     max_starts: int = 3
     ready_s: float = 60.0
     drain_s: float = 30.0
@@ -58,12 +57,12 @@ class Keeper:
         starts, delay_s = 0, self._patience.first_restart_s
         while not self._stopping.is_set():
             starts += 1
-            code, ran_s, last_line = await self._run()
+            code, was_ready, last_line = await self._run()
             if self._stopping.is_set():
                 break
             if not self._ready.is_set() and (code == _INVALID_SETTINGS or starts >= self._patience.max_starts):
                 raise StartError(failure(f"{self.service.name} does not start (exit {code})", last_line, self._log))
-            if code == 0 or ran_s > self._patience.steady_after_s:
+            if was_ready:
                 delay_s = self._patience.first_restart_s
             self._console.say("service exited", name=self.service.name, exit=code, restart_in_s=delay_s)
             await self._pause(delay_s)
@@ -99,15 +98,13 @@ class Keeper:
     def _log(self) -> Path:
         return log_path(self._state, self.service.name)
 
-    async def _run(self) -> tuple[int, float, str]:
-        """Run the process once; return its exit status, its run time and its last line."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
+    async def _run(self) -> tuple[int, bool, str]:
+        """Run the process once; return its exit status, whether it was ready, and its last line."""
         try:
             process = self._process = await spawn(self.service.argv, self._environment)
         except OSError as error:  # out of memory or processes, or the program is missing: that may change
             self._console.say("service cannot be started", name=self.service.name, reason=str(error))
-            return _NOT_STARTED, 0.0, str(error)
+            return _NOT_STARTED, False, str(error)
         self._write_pid(process.pid)
         if self._stopping.is_set():  # `stop` was called during the start
             process.terminate()
@@ -116,12 +113,13 @@ class Keeper:
         copying = asyncio.create_task(output.copy(process))
         try:
             code = await process.wait()
-            await asyncio.wait({copying}, timeout=_LAST_LINES_S)  # a child of the service may keep the pipe open
+            was_ready = probing.done()
+            await asyncio.wait({copying}, timeout=_LAST_LINES_S)
         finally:
             probing.cancel()
             copying.cancel()
             await asyncio.gather(probing, copying, return_exceptions=True)
-        return code, clock() - started, output.last_line
+        return code, was_ready, output.last_line
 
     def _write_pid(self, pid: int) -> None:
         """For `restart`, and for cleaning up after a killed launcher."""
