@@ -1,4 +1,4 @@
-"""The command line of the launcher: `sluice run|dev|infra|stop|restart|status|logs|token`."""
+"""The command line of the launcher: `sluice run|dev|infra|stop|status|logs|token`."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.app import System, run, run_stores
-from launcher.keeper import PATIENCE, StartError, end_stranded_services, log_path, patience, recorded_pid
+from launcher.keeper import PATIENCE, StartError, end_stranded_services, log_path, patience
 from launcher.logs import Console, show
 from launcher.processes import signalled
 from launcher.server import StoreError
@@ -20,7 +20,6 @@ from launcher.state import ROOT, STATE, Running, StateError, holder, secret_file
 _MARKS = ("launcher", "bin/sluice")  # one is in the command line of the process that runs the system
 _STORE_LOGS = ("postgres", "valkey")
 _STORES_STOP_S = 40.0
-_RESTART_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _NOT_RUNNING = "not running; `make run` starts it"
 
@@ -68,21 +67,6 @@ def _stop(arguments: argparse.Namespace) -> int:
         return 1
     print("stopped")
     return 0
-
-
-def _restart(arguments: argparse.Namespace) -> int:
-    name, running = arguments.service, holder(arguments.state)
-    pid = recorded_pid(arguments.state, name)
-    mark = next(service.mark for service in services({}) if service.name == name)
-    if running is None or name not in running.ops or pid is None or not signalled(pid, mark, signal.SIGTERM):
-        print(_NOT_RUNNING)
-        return 1
-    ops = running.ops[name]
-
-    def is_ready() -> bool:
-        return recorded_pid(arguments.state, name) != pid and asyncio.run(status_of(*ops)) == 200
-
-    return 0 if _becomes_true(is_ready, _RESTART_TIMEOUT_S) else 1
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -157,8 +141,6 @@ def _parser() -> argparse.ArgumentParser:
     add("dev", _run, "like run; a service restarts when its source changes").set_defaults(reloads=True)
     add("infra", _infra, "start only the stores, and print the variables that lead to them")
     add("stop", _stop, "stop what `run` started, in order")
-    restart = add("restart", _restart, "restart one service and wait until it is ready")
-    restart.add_argument("service", choices=NAMES)
     add("status", _status, "show what is running and whether it is ready")
     logs = add("logs", _logs, "print the last lines of the services' logs in the order of their time")
     logs.add_argument("service", nargs="?", choices=[*NAMES, *_STORE_LOGS])

@@ -122,7 +122,7 @@ class Keeper:
         return code, was_ready, output.last_line
 
     def _write_pid(self, pid: int) -> None:
-        """For `restart`, and for cleaning up after a killed launcher."""
+        """For cleaning up after a killed launcher."""
         try:
             pid_file(self._state, self.service.name).write_text(str(pid))
         except OSError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.keeper import log_path, pid_file
+from launcher.keeper import log_path
 from launcher.state import Running, held, kept_secret
 from launcher.testing import note_ports
 
@@ -77,7 +77,6 @@ def test_command__without_a_running_system__names_the_cure(state: Path) -> None:
     status, output = said(state, "status")
     assert status == 1
     assert output == NOT_RUNNING
-    assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
     assert said(state, "token") == (1, NOT_RUNNING)
 
 
@@ -97,15 +96,6 @@ def test_stop__while_another_launcher_is_starting__sends_no_signal(state: Path) 
         status, output = said(state, "stop")
     assert status == 1
     assert "another launcher is starting or stopping" in output
-
-
-def test_restart__reused_pid__sends_no_signal(state: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    pid_file(state, "metrics").write_text(str(stranger.pid))
-    with held(state, Running(os.getpid(), "http://127.0.0.1:8000", {"metrics": ("127.0.0.1", 9)})):
-        assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
-    stranger.communicate(b"go on\n", timeout=TIMEOUT_S)
-    assert stranger.returncode == 0
 
 
 async def test_status__uses_the_ports_of_the_running_system(state: Path, free_port: Callable[[], int]) -> None:
