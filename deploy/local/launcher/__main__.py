@@ -7,9 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from launcher.app import System, run, run_stores
+from launcher.app import System, run
 from launcher.keeper import PATIENCE, StartError, end_stranded_services, log_path, patience
 from launcher.logs import Console, show
 from launcher.processes import signalled
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _infra(arguments: argparse.Namespace) -> int:
-    run_stores(_system(arguments), Console())
+    run(replace(_system(arguments), services=()), Console())
     return 0
 
 

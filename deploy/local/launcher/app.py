@@ -32,7 +32,7 @@ _TRY = """curl -s {url}/predict -H 'Content-Type: application/json' -d '{{"text"
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The services to run, the user's environment, and the folder that holds all state."""
+    """The services to run (only the stores if empty), the user's environment, and the folder that holds all state."""
 
     services: tuple[Service, ...]
     user: Mapping[str, str]
@@ -53,46 +53,28 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
         check_ports(system.services)
         servers = stores.embedded(system.user, system.state, ports_of(system.services))
         with stores.running(servers, console):
-            _say_stores(servers, console, started)
+            ports = {server.name: server.port for server in servers}
+            console.say("stores ready", seconds=round(time.monotonic() - started, 2), **ports)
             asyncio.run(_run(system, servers, console, started, reloads))
     console.say("stopped")
 
 
-def run_stores(system: System, console: Console) -> None:
-    """Run only the embedded stores, and print the variables that lead to them."""
-    started = time.monotonic()
-    with held(_folder(system.state), Running(os.getpid(), "")):
-        servers = stores.embedded(system.user, system.state, ports_of(system.services))
-        with stores.running(servers, console):
-            _say_stores(servers, console, started)
-            for name, value in stores.variables(servers).items():
-                console.plain(f"export {name}={value}")
-            asyncio.run(_run_stores(servers, console, system.patience))
-    console.say("stopped")
-
-
 async def _run(system: System, servers: list[Server], console: Console, started: float, reloads: bool) -> None:
-    defaults = addresses(system.services)
-    environment = completed(system.user, stores.variables(servers), system.state, defaults) | {"LOG_FORMAT": "json"}
-    keepers = [
-        Keeper(one, _of(one, environment, system.state), system.state, console, system.patience)
-        for one in system.services
-    ]
+    variables = stores.variables(servers)
+    defaults = addresses(system.services) | {"EVENTS_JOURNAL_DIR": str(system.state / "journal" / "inference")}
+    environment = completed(system.user, variables, system.state, defaults) | {"LOG_FORMAT": "json"}
+    keepers = [Keeper(one, environment, system.state, console, system.patience) for one in system.services]
     stop = _stop_on_signals(keepers)
     await _migrate_all(system, environment, console)
 
     def announce() -> None:
-        _say_ready(system, console, time.monotonic() - started)
+        if system.services:
+            _say_ready(system, console, time.monotonic() - started)
+        else:
+            for name, value in variables.items():
+                console.plain(f"export {name}={value}")
 
     await _supervise(keepers, servers, console, stop, system.patience, announce, reloads)
-
-
-async def _run_stores(servers: Sequence[Server], console: Console, patience: Patience) -> None:
-    await _supervise([], servers, console, _stop_on_signals([]), patience, lambda: None, False)
-
-
-def _of(service: Service, environment: Mapping[str, str], state: Path) -> dict[str, str]:
-    return {"EVENTS_JOURNAL_DIR": str(state / "journal" / service.name), **environment}
 
 
 def _stop_on_signals(keepers: Sequence[Keeper]) -> asyncio.Event:
@@ -215,11 +197,6 @@ def _folder(state: Path) -> Path:
     for name in _FOLDERS:
         (state / name).mkdir(mode=0o700, exist_ok=True)
     return state
-
-
-def _say_stores(servers: list[Server], console: Console, started: float) -> None:
-    ports = {server.name: server.port for server in servers}
-    console.say("stores ready", seconds=round(time.monotonic() - started, 2), **ports)
 
 
 def _say_ready(system: System, console: Console, seconds: float) -> None:

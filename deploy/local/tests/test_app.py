@@ -138,7 +138,7 @@ def test_environment__has_the_embedded_stores_and_the_users_settings(launch: Lau
     assert 10_000 <= int(found["REDIS_PORT"]) < 32_768
     assert (found["REDIS_USERNAME"], found["REDIS_PASSWORD_FILE"]) == ("", "")
     assert (found["REDIS_TLS"], found["REDIS_CLUSTER"]) == ("false", "false")
-    assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "edge")
+    assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "inference")
     assert found["EDGE_TIMEOUT_S"] == "3"
     assert found["EVENTS_HASH_KEY"] == "mine"
     assert found["LOG_FORMAT"] == "json"
