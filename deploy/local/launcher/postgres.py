@@ -30,7 +30,6 @@ SETTINGS_FOR_TESTS: dict[str, str] = {
 }
 _BUILTIN_LOCALE_SINCE = 17
 _STRANDED_PATIENCE_S = 30.0
-_SHELL_CHARACTERS = frozenset('$`"\\')
 
 
 def binaries() -> Path:
@@ -101,15 +100,9 @@ class Postgres(Server):
         self._spawn([*identity.prefix, str(self.bin / "postgres"), "-D", str(self.data), *flags], identity)
 
     def is_ready(self) -> bool:
-        return self._has_state("ready")
-
-    def is_recovering(self) -> bool:
-        return self._has_state("starting")
-
-    def _has_state(self, state: str) -> bool:
         status = self._pid_file()
         mine = self.process is not None and status[:1] == [str(self.process.pid)]
-        return mine and self.is_running and len(status) > 7 and status[7].strip() == state
+        return mine and self.is_running and len(status) > 7 and status[7].strip() == "ready"
 
     def end_stranded(self) -> None:
         status = self._pid_file()
@@ -152,11 +145,6 @@ class Postgres(Server):
         marker.unlink()
 
     def _initdb(self, identity: Identity) -> None:
-        if _SHELL_CHARACTERS & set(str(self.bin)):  # initdb puts its path into double quotes for a shell
-            raise StoreError(
-                f'initdb cannot work in {self.bin}: a shell would interpret the $, `, " or \\ in that path. '
-                "Move this folder to a path without them, or set PG_BINDIR to another PostgreSQL."
-            )
         options = ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-instructions", *self._locale()]
         if self.settings.get("fsync") == "off":
             options.append("--no-sync")

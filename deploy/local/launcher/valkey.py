@@ -57,14 +57,8 @@ class Valkey(Server):
         (self.state / "pid").write_text(str(process.pid))
 
     def is_ready(self) -> bool:
-        return self._answers("+PONG")
-
-    def is_recovering(self) -> bool:
-        return self._answers("-LOADING")
-
-    def _answers(self, answer: str) -> bool:
         try:
-            return self.is_running and self.execute("PING").startswith(answer)
+            return self.is_running and self.execute("PING") == "+PONG"
         except OSError:
             return False
 
