@@ -216,9 +216,3 @@ def test_full_disk__is_refused_before_anything_is_fetched(monkeypatch: pytest.Mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=400e6))
     with pytest.raises(SetUpError, match=r"1000 MB of free disk are needed at /.+; 400 MB are free\."):
         check_machine("run")
-
-
-def test_noexec_disk__is_refused_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOEXEC))
-    with pytest.raises(SetUpError, match=r"is mounted noexec, .*Move the clone"):
-        check_machine("run")
