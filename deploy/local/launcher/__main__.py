@@ -19,7 +19,6 @@ from launcher.services import NAMES, SettingError, check_names, drain_s, is_give
 from launcher.state import ROOT, STATE, Running, StateError, holder, secret_file
 
 _MARKS = ("launcher", "bin/sluice")  # one is in the command line of the process that runs the system
-_STORE_LOGS = ("postgres", "valkey")
 _STORES_STOP_S = 40.0
 _POLL_S = 0.1
 _NOT_RUNNING = "not running; `make run` starts it"
@@ -92,7 +91,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     if not any(path.exists() for path in paths):
         print("there are no logs yet; `make run` starts the system")
         return 1
-    show(paths, Console(), arguments.last, arguments.follow, is_plain=arguments.service in _STORE_LOGS)
+    show(paths, Console(), arguments.last, arguments.follow)
     return 0
 
 
@@ -144,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("stop", _stop, "stop what `run` started, in order")
     add("status", _status, "show what is running and whether it is ready")
     logs = add("logs", _logs, "print the last lines of the services' logs in the order of their time")
-    logs.add_argument("service", nargs="?", choices=[*NAMES, *_STORE_LOGS])
+    logs.add_argument("service", nargs="?", choices=NAMES)
     logs.add_argument("--follow", "-f", action="store_true", help="print new lines until Ctrl-C")
     logs.add_argument("--last", "-n", type=int, default=40, metavar="N", help="number of lines (40)")
     add("token", _token, "print the admin token")

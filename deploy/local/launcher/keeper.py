@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from launcher.logs import Console, LogFile, lines, normalized
+from launcher.logs import MAX_LINE_BYTES, Console, LogFile, lines, normalized
 from launcher.processes import end_stranded, tied_to_parent
 from launcher.services import Service, status_of
 
@@ -183,6 +183,7 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str]) -> asynci
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        limit=MAX_LINE_BYTES,
         start_new_session=True,
         preexec_fn=tied_to_parent(signal.SIGTERM),
     )

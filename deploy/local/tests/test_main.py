@@ -127,11 +127,6 @@ def test_logs__of_several_services__are_in_the_order_of_their_time(state: Path) 
     assert [json.loads(line)["event"] for line in output.splitlines()] == ["05:00:01", "05:00:02", "05:00:03"]
 
 
-def test_logs__of_a_store__are_shown_as_they_are(state: Path) -> None:
-    log_path(state, "postgres").write_text("2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
-    assert said(state, "logs", "postgres") == (0, "2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
-
-
 def test_token__is_printed_from_its_file(state: Path) -> None:
     token = kept_secret(state / "edge-admin-token")
     assert said(state, "token") == (0, f"{token}\n")
