@@ -78,9 +78,6 @@ def test_command__without_a_running_system__names_the_cure(state: Path) -> None:
     assert status == 1
     assert output == NOT_RUNNING
     assert said(state, "token") == (1, NOT_RUNNING)
-
-
-def test_logs__without_log_files__names_the_cure(state: Path) -> None:
     assert said(state, "logs", "--follow") == (1, "there are no logs yet; `make run` starts the system\n")
 
 
