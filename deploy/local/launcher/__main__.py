@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from launcher.app import System, run
-from launcher.keeper import PATIENCE, StartError, end_stranded_services, log_path, patience
+from launcher.keeper import StartError, end_stranded_services, log_path
 from launcher.logs import Console, show
 from launcher.processes import signalled
 from launcher.server import StoreError
-from launcher.services import NAMES, SettingError, check_names, drain_s, is_given, read_dotenv, services, status_of
+from launcher.services import NAMES, SettingError, check_names, is_given, read_dotenv, services, status_of
 from launcher.state import ROOT, STATE, Running, StateError, holder, secret_file
 
 _MARKS = ("launcher", "bin/sluice")  # one is in the command line of the process that runs the system
-_STORES_STOP_S = 40.0
+_STOP_S = 100.0
 _POLL_S = 0.1
 _NOT_RUNNING = "not running; `make run` starts it"
 
@@ -55,16 +55,18 @@ def _infra(arguments: argparse.Namespace) -> int:
 def _stop(arguments: argparse.Namespace) -> int:
     running = holder(arguments.state)
     if running is None:
-        end_stranded_services(services({}), arguments.state, PATIENCE)
+        end_stranded_services(services({}), arguments.state)
         print("not running")
         return 0
     if not any(signalled(running.pid, mark, signal.SIGTERM) for mark in _MARKS):
         print("another launcher is starting or stopping the system; try again")
         return 1
-    limit_s = 2 * running.drain_s + _STORES_STOP_S  # the front, the other services, the stores
-    if not _becomes_true(lambda: holder(arguments.state) is None, limit_s):
-        print(f"pid {running.pid} has not stopped after {limit_s:.0f} s")
-        return 1
+    deadline = time.monotonic() + _STOP_S
+    while holder(arguments.state) is not None:
+        if time.monotonic() > deadline:
+            print(f"pid {running.pid} has not stopped after {_STOP_S:.0f} s; `make stop` again kills the services")
+            return 1
+        time.sleep(_POLL_S)
     print("stopped")
     return 0
 
@@ -107,22 +109,13 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _system(arguments: argparse.Namespace) -> System:
     user = _environment(arguments.state)
-    return System(services(user), user, arguments.state.absolute(), patience(drain_s(user)))
+    return System(services(user), user, arguments.state.absolute())
 
 
 def _environment(state: Path) -> dict[str, str]:
     """Return the shell's variables and those in .env. Tests and load tests use other state folders, without .env."""
     dotenv = read_dotenv(ROOT / ".env") if state.resolve() == STATE.resolve() else {}
     return {**dotenv, **os.environ}
-
-
-def _becomes_true(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -48,8 +48,8 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
     """Run until SIGINT, SIGTERM or (without nohup) SIGHUP; raise the error that prevents the start."""
     started = time.monotonic()
     ops = {service.name: (service.ops_host, service.ops_port) for service in system.services}
-    with held(_folder(system.state), Running(os.getpid(), system.url, ops, system.patience.drain_s)):
-        end_stranded_services(system.services, system.state, system.patience)
+    with held(_folder(system.state), Running(os.getpid(), system.url, ops)):
+        end_stranded_services(system.services, system.state)
         check_ports(system.services)
         servers = stores.embedded(system.user, system.state, ports_of(system.services))
         with stores.running(servers, console):

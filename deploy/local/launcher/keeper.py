@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.logs import MAX_LINE_BYTES, Console, LogFile, lines, normalized
@@ -12,7 +12,6 @@ from launcher.services import Service, status_of
 
 _PROBE_INTERVAL_S = 0.1
 _LAST_LINES_S = 0.2  # to read what is left in the pipe, which a child of the service may keep open
-_CLOSING_S = 15.0  # after its drain a service ships what it can and closes its connections
 _INVALID_SETTINGS = 2  # the exit status of a service that refuses its settings
 _NOT_STARTED = 127  # the exit status that shells use
 
@@ -23,21 +22,15 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Delays and limits of starting and stopping a service."""
+    """Delays and limits of starting a service."""
 
     first_restart_s: float = 0.1
     longest_restart_s: float = 15.0
     max_starts: int = 3
     ready_s: float = 60.0
-    drain_s: float = 30.0
 
 
 PATIENCE = Patience()
-
-
-def patience(drain_s: float) -> Patience:
-    """Return the limits for services that drain for up to `drain_s`."""
-    return replace(PATIENCE, drain_s=max(PATIENCE.drain_s, drain_s + _CLOSING_S))
 
 
 class Keeper:
@@ -82,17 +75,11 @@ class Keeper:
             self._process.kill()
 
     async def stop(self) -> None:
-        """Ask the service to drain and exit; kill it if it takes too long."""
+        """Ask the service to drain and exit, and wait until it has. It limits its drain itself (SLUICE_DRAIN_S)."""
         self._stopping.set()
         self.restart()
-        if self._process is None:
-            return
-        try:
-            async with asyncio.timeout(self._patience.drain_s):
-                await self._process.wait()
-        except TimeoutError:
-            self._console.say("service killed", name=self.service.name, after_s=self._patience.drain_s)
-            self.kill()
+        if self._process is not None:
+            await self._process.wait()
 
     @property
     def _log(self) -> Path:
@@ -193,11 +180,11 @@ def failure(what: str, last_line: str, log: Path) -> str:
     return f"{what}: {last_line}\nThe full log is {log}" if last_line else f"{what}; see {log}"
 
 
-def end_stranded_services(services: tuple[Service, ...], state: Path, patience: Patience) -> None:
+def end_stranded_services(services: tuple[Service, ...], state: Path) -> None:
     """Stop services that outlived a killed launcher, so that their ports are free."""
     for service in services:
         if (pid := recorded_pid(state, service.name)) is not None:
-            end_stranded(pid, service.mark, signal.SIGTERM, patience.drain_s)
+            end_stranded(pid, service.mark, signal.SIGTERM)
 
 
 def recorded_pid(state: Path, name: str) -> int | None:

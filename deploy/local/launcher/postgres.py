@@ -29,7 +29,6 @@ SETTINGS_FOR_TESTS: dict[str, str] = {
     "full_page_writes": "off",
 }
 _BUILTIN_LOCALE_SINCE = 17
-_STRANDED_PATIENCE_S = 30.0
 
 
 def binaries() -> Path:
@@ -108,7 +107,7 @@ class Postgres(Server):
         status = self._pid_file()
         if not status or not status[0].isdecimal():
             return
-        end_stranded(int(status[0]), str(self.data), self.stop_signal, _STRANDED_PATIENCE_S)
+        end_stranded(int(status[0]), str(self.data), self.stop_signal)
         if self._pid_file():
             # Another process may have this pid now, and PostgreSQL would refuse to start. It ignores the pid of its
             # parent. It needs the rest of the file to wait for children of a killed server.

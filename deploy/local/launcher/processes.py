@@ -60,7 +60,7 @@ def signalled(pid: int, mark: str, sent: signal.Signals) -> bool:
     return True
 
 
-def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float) -> None:
+def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float = 30.0) -> None:
     """End a process that an earlier launcher left behind, if the command line of `pid` contains `mark`."""
     deadline = time.monotonic() + patience_s
     signalled(pid, mark, sent)

@@ -17,7 +17,6 @@ SETTINGS: dict[str, str] = {
     "maxmemory-policy": "noeviction",
 }
 SETTINGS_FOR_TESTS: dict[str, str] = {"appendonly": "no", "maxmemory-policy": "noeviction"}
-_STRANDED_PATIENCE_S = 20.0
 
 
 def binary() -> str:
@@ -67,7 +66,7 @@ class Valkey(Server):
             pid = int((self.state / "pid").read_text())
         except (OSError, ValueError):
             return
-        end_stranded(pid, str(self.state), self.stop_signal, _STRANDED_PATIENCE_S)
+        end_stranded(pid, str(self.state), self.stop_signal)
 
     def execute(self, *words: str, timeout_s: float = 5.0) -> str:
         """Send one command and return the first line of its reply in the wire format (`+OK`, `-ERR ...`)."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.keeper import Keeper, Patience, StartError, log_path, patience, pid_file
+from launcher.keeper import Keeper, Patience, StartError, log_path, pid_file
 from launcher.logs import Console
-from launcher.services import Service, drain_s
+from launcher.services import Service
 
 TIMEOUT_S = 60
 MakeKeeper = Callable[..., Keeper]
@@ -27,14 +27,6 @@ def keeper_of(tmp_path: Path) -> MakeKeeper:
         return Keeper(service, {}, tmp_path, Console(io.StringIO()), Patience(first_restart_s=0.01))
 
     return keeper
-
-
-@pytest.mark.parametrize(
-    ("set_to", "killed_after_s"),
-    [("", 30), ("5", 30), ("120", 135), ("soon", 30)],
-)
-def test_service__is_killed_only_after_its_drain(set_to: str, killed_after_s: int) -> None:
-    assert patience(drain_s({"SLUICE_DRAIN_S": set_to})).drain_s == killed_after_s
 
 
 async def test_full_disk__does_not_stop_a_service_that_logs(tmp_path: Path, keeper_of: MakeKeeper) -> None:
