@@ -65,7 +65,7 @@ async def _run(system: System, servers: list[Server], console: Console, started:
     environment = completed(system.user, variables, system.state, defaults) | {"LOG_FORMAT": "json"}
     keepers = [Keeper(one, environment, system.state, console, system.patience) for one in system.services]
     stop = _stop_on_signals(keepers)
-    await _migrate_all(system, environment, console)
+    migrations = asyncio.create_task(_migrate_all(system, environment, console))
 
     def announce() -> None:
         if system.services:
@@ -74,7 +74,7 @@ async def _run(system: System, servers: list[Server], console: Console, started:
             for name, value in variables.items():
                 console.plain(f"export {name}={value}")
 
-    await _supervise(keepers, servers, console, stop, system.patience, announce, reloads)
+    await _supervise(keepers, migrations, servers, console, stop, system.patience, announce, reloads)
 
 
 def _stop_on_signals(keepers: Sequence[Keeper]) -> asyncio.Event:
@@ -117,6 +117,7 @@ async def _migrate(service: Service, environment: Mapping[str, str], state: Path
 
 async def _supervise(
     keepers: Sequence[Keeper],
+    migrations: asyncio.Task[None],
     servers: Sequence[Server],
     console: Console,
     stop: asyncio.Event,
@@ -128,7 +129,7 @@ async def _supervise(
     failures: list[StartError] = []
     async with asyncio.TaskGroup() as group:
         for keeper in keepers:
-            group.create_task(_keep(keeper, failures, stop))
+            group.create_task(_keep(keeper, migrations, failures, stop))
         background = [group.create_task(_keep_server(server, console, patience)) for server in servers]
         background.append(group.create_task(_announce(keepers, on_ready)))
         if reloads:
@@ -143,8 +144,13 @@ async def _supervise(
         raise failures[0]
 
 
-async def _keep(keeper: Keeper, failures: list[StartError], stop: asyncio.Event) -> None:
+async def _keep(
+    keeper: Keeper, migrations: asyncio.Task[None], failures: list[StartError], stop: asyncio.Event
+) -> None:
+    """Inference has no tables, so it loads its model while the others wait for the migrations."""
     try:
+        if keeper.service.migration:
+            await migrations
         await keeper.keep()
     except StartError as error:
         failures.append(error)
