@@ -58,9 +58,6 @@ run: ## start PostgreSQL, Valkey and the four services
 stop: ## stop what `make run` started
 	@$(ASK) stop
 
-restart: ## restart one service: make restart SERVICE=metrics
-	@$(ASK) restart $(SERVICE)
-
 status: ## show what is running and whether it is ready
 	@$(ASK) status
 

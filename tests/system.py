@@ -72,10 +72,6 @@ class System:
     def ops_url(self, place: int) -> str:
         return f"http://127.0.0.1:{self.port_base + 1000 + place}"
 
-    def command(self, *words: str) -> int:
-        """The exit status of another command of the launcher."""
-        return subprocess.run(self._argv(*words), env=self._environ(), timeout=START_S, check=False).returncode
-
     def start(self) -> None:
         """Start and wait until the launcher says that everything is ready; the stores are at port_base + 4 and + 5."""
         note_ports(self.state, self.port_base + 4, self.port_base + 5)

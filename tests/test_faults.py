@@ -132,17 +132,6 @@ async def _answer_of_who_stops(system: System) -> bytes:
         writer.close()
 
 
-async def test_restart_of_one_service__waits_until_it_is_ready_and_leaves_the_others_alone(system: System) -> None:
-    before = {package: system.service(package).pid for package in PLACES}
-    status = await asyncio.to_thread(system.command, "restart", "metrics")
-    after = {package: system.service(package).pid for package in PLACES}
-    assert status == 0
-    assert after.pop("metrics") != before.pop("metrics")
-    assert after == before
-    async with aiohttp.ClientSession(system.ops_url(PLACES["metrics"])) as session, session.get("/readyz") as response:
-        assert response.status == 200
-
-
 async def test_launcher_killed__nothing_is_left_and_the_count_survives(start_system: StartSystem) -> None:
     system = await asyncio.to_thread(start_system)
     async with aiohttp.ClientSession(system.url) as session:

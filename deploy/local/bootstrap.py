@@ -118,8 +118,6 @@ def check_machine(purpose: str) -> None:
             f"Python {VERSION} at {PYTHON} lacks {' and '.join(missing)}. "
             f"On Debian and Ubuntu: apt install python3-venv (or python{VERSION}-venv)."
         )
-    if os.statvfs(ROOT).f_flag & getattr(os, "ST_NOEXEC", 0):
-        raise SetUpError(f"{ROOT} is mounted noexec, so no program can start from it. Move the clone to another disk.")
     if (free_mb := shutil.disk_usage(ROOT).free / 1e6) < NEEDED_MB[purpose]:
         raise SetUpError(f"{NEEDED_MB[purpose]} MB of free disk are needed at {ROOT}; {free_mb:.0f} MB are free.")
 

@@ -21,7 +21,7 @@ WANDER: Final = 0.6  # of a slot: how much a fault's start may wander
 # Seconds from the end of a fault until everything is well and a prediction is answered: several times what two cores
 # need that have nothing else to do.
 OBJECTIVE_S: Final[dict[Action, float]] = {
-    "kill": 10.0,
+    "kill": 5.0,
     "restart": 10.0,
     "stop": 5.0,
     "slow": 5.0,

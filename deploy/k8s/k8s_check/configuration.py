@@ -1,4 +1,4 @@
-"""Files that containers read come from a mounted Secret or ConfigMap, and Secrets are mounted by key."""
+"""Files that containers read come from a mounted Secret or ConfigMap."""
 
 import base64
 from collections.abc import Iterator

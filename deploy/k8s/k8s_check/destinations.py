@@ -6,7 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from k8s_check.configuration import file_content
-from k8s_check.model import Container, Manifests, Pod, Resource
+from k8s_check.model import Container, Manifests, Pod, Resource, service_target
 from k8s_check.network import pairs, paths
 
 REDIS_PORT: Final = 6379
@@ -40,7 +40,7 @@ def services(manifests: Manifests) -> Iterator[str]:
         service = _service(manifests, destination)
         if service is None:
             yield f"{destination}: there is no Service {destination.host}"
-        elif _target(service, destination.port) is None:
+        elif service_target(service, destination.port) is None:
             yield f"{destination}: Service {destination.host} has no port {destination.port}"
 
 
@@ -51,7 +51,7 @@ def egress(manifests: Manifests) -> Iterator[str]:
         if not destination.is_inside and not _may_leave(manifests, destination):
             yield f"{destination}, but no policy allows egress on port {destination.port}"
         service = _service(manifests, destination) if destination.is_inside else None
-        if service is None or (target := _target(service, destination.port)) is None:
+        if service is None or (target := service_target(service, destination.port)) is None:
             continue
         for receiver in manifests.selected({"matchLabels": service.spec.get("selector")}, service.namespace):
             port = receiver.ports.get(target)
@@ -97,15 +97,6 @@ def _hosts(url: str) -> Iterator[tuple[str, int]]:
 
 def _service(manifests: Manifests, destination: Destination) -> Resource | None:
     return manifests.find("Service", destination.pod.namespace, destination.host)
-
-
-def _target(service: Resource, number: int) -> str | int | None:
-    """Return the target port behind a port of the Service, or None."""
-    for port in service.spec["ports"]:
-        if port["port"] == number:
-            target: str | int = port.get("targetPort", number)
-            return target
-    return None
 
 
 def _may_leave(manifests: Manifests, destination: Destination) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from edge_limiter.settings import EdgeSettings
-from k8s_check.model import Json, Manifests, Resource
+from k8s_check.model import Json, Manifests, Resource, service_target
 from k8s_check.network import accepts_other_namespaces
 from k8s_check.settings import started
 
@@ -14,17 +14,16 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 def routes_in(manifests: Manifests) -> Iterator[str]:
-    """Every backend of an HTTPRoute or Ingress is a port of a Service whose pods accept other namespaces."""
+    """Every backend of an HTTPRoute is a port of a Service whose pods accept other namespaces."""
     for route, name, wanted in _backends(manifests):
         service = manifests.find("Service", route.namespace, name)
         if service is None:
             yield f"{route}: there is no Service {name}"
             continue
-        port = next((p for p in service.spec["ports"] if wanted in (p.get("name"), p["port"])), None)
-        if port is None:
+        target = service_target(service, wanted)
+        if target is None:
             yield f"{route}: Service {name} has no port {wanted}"
             continue
-        target = port.get("targetPort", port["port"])
         for pod in manifests.selected({"matchLabels": service.spec.get("selector")}, service.namespace):
             if not accepts_other_namespaces(manifests, pod, pod.ports.get(target, target)):
                 yield f"{route}: no policy lets another namespace reach {pod.owner} on port {target}"
@@ -62,13 +61,8 @@ def route_timeouts(manifests: Manifests) -> Iterator[str]:
                 yield f"{route}: timeouts.request {timeout_s} is not above EDGE_MAX_TIMEOUT_S {longest_s:g}"
 
 
-def _backends(manifests: Manifests) -> Iterator[tuple[Resource, str, str | int]]:
+def _backends(manifests: Manifests) -> Iterator[tuple[Resource, str, int]]:
     """Yield each route with the name and port of a Service behind it."""
-    for ingress in manifests.of("Ingress"):
-        for rule in ingress.spec.get("rules", ()):
-            for path in rule["http"]["paths"]:
-                service = path["backend"]["service"]
-                yield ingress, service["name"], service["port"].get("name", service["port"].get("number"))
     for route in manifests.of("HTTPRoute"):
         for rule in route.spec["rules"]:
             for backend in rule["backendRefs"]:

@@ -137,24 +137,15 @@ def matches(selector: Json | None, labels: Mapping[str, str]) -> bool:
 
 
 def _holds(expression: Json, labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(expression["key"]), expression.get("values", ())
-    operator: str = expression["operator"]
-    if operator in ("Exists", "DoesNotExist"):
-        return (value is not None) == (operator == "Exists")
-    return (value in values) == (operator == "In")
+    if expression["operator"] != "In":
+        raise NotImplementedError(f"matchExpressions with {expression['operator']}")
+    return labels.get(expression["key"]) in expression["values"]
 
 
-_UNITS: Final = {
-    "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
-}  # fmt: skip  # a line each would be a screenful
-
-
-def quantity(text: object) -> float:
-    """Parse a Kubernetes quantity such as 512Mi. Raises ValueError."""
-    written = str(text)
-    number = written.rstrip("".join(_UNITS))
-    unit = written[len(number) :]
-    if unit not in _UNITS:
-        raise ValueError(f"{written} is not a quantity")
-    return float(number) * _UNITS[unit]
+def service_target(service: Resource, number: int) -> str | int | None:
+    """Return the target port behind a port of a Service, or None."""
+    for port in service.spec["ports"]:
+        if port["port"] == number:
+            target: str | int = port.get("targetPort", number)
+            return target
+    return None

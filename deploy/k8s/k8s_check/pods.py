@@ -1,9 +1,9 @@
-"""What each pod needs: no injected variables, probes on its ops port, time to drain, and space for its journal."""
+"""What each pod needs: no injected variables, time to drain, and space for its journal."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from k8s_check.model import Manifests, quantity
+from k8s_check.model import Manifests
 
 CLOSE_CONNECTIONS_S: Final = 2.0  # idle keep-alive connections, before the drain
 CLOSE_STORES_S: Final = 10.0  # journal and stores, after the drain
@@ -35,20 +35,21 @@ def drain(manifests: Manifests) -> Iterator[str]:
 
 
 def journals(manifests: Manifests) -> Iterator[str]:
-    """A journal has its own volume, larger than the journal and smaller than the pod's disk limit."""
+    """The volume of a journal is larger than the journal, and the pod's disk limit larger than the volume."""
     for pod in manifests.pods:
         for container in pod.containers:
-            folder = container.environment.get("EVENTS_JOURNAL_DIR")
-            if folder is None:
+            if "EVENTS_JOURNAL_DIR" not in container.environment:
                 continue
-            names = [m["name"] for m in container.data.get("volumeMounts", ()) if m["mountPath"] == folder]
-            volume = next((v for v in pod.spec.get("volumes", ()) if v["name"] in names), None)
-            if volume is None:
-                yield f"{pod.owner}: no volume at EVENTS_JOURNAL_DIR {folder}"
-                continue
-            size = quantity((volume.get("emptyDir") or {}).get("sizeLimit", "1Ti"))
-            if size <= quantity(container.environment.get("EVENTS_JOURNAL_MAX_BYTES", "1Gi")):
-                yield f"{pod.owner}: volume {volume['name']} is not larger than EVENTS_JOURNAL_MAX_BYTES"
-            limit = ((container.data.get("resources") or {}).get("limits") or {}).get("ephemeral-storage", "0")
-            if "emptyDir" in volume and size >= quantity(limit):
-                yield f"{pod.owner}: volume {volume['name']} can exhaust the pod's ephemeral-storage limit"
+            mounts = {mount["mountPath"]: mount["name"] for mount in container.data.get("volumeMounts", ())}
+            volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", ())}
+            volume = volumes.get(mounts.get(container.environment["EVENTS_JOURNAL_DIR"]), {})
+            size = binary_quantity((volume.get("emptyDir") or {}).get("sizeLimit", "0Gi"))
+            limit = container.data["resources"]["limits"]["ephemeral-storage"]
+            most = int(container.environment.get("EVENTS_JOURNAL_MAX_BYTES", 2**30))
+            if not most < size < binary_quantity(limit):
+                yield f"{pod.owner}: its journal of {most} bytes, volume and ephemeral-storage limit do not increase"
+
+
+def binary_quantity(text: str) -> int:
+    """Parse a quantity such as 512Mi. Raises KeyError for other units."""
+    return int(text[:-2]) * {"Mi": 2**20, "Gi": 2**30}[text[-2:]]

@@ -25,7 +25,7 @@ RULES: Final[tuple[Rule, ...]] = (
     network.default_deny, network.open_rules, network.both_ends,
     entrances.routes_in, entrances.monitors, entrances.route_timeouts,
     destinations.services, destinations.egress,
-    scaling.scalers, scaling.queue_scaling,
+    scaling.queue_scaling,
     settings.environment, settings.time_limits, settings.connection_budget, settings.local_share,
 )  # fmt: skip  # a group a line
 

@@ -13,24 +13,6 @@ GPU_BATCH_TOKENS: Final = 16_384
 _NAMESPACE: Final = re.compile(r'namespace="([^"]*)"')
 
 
-def scalers(manifests: Manifests) -> Iterator[str]:
-    """Each Deployment has exactly one owner of its replica count."""
-    owned: dict[str, Resource] = {}
-    for scaler in manifests.of(*SCALERS):
-        pod = manifests.pod_of(scaler.spec["scaleTargetRef"], scaler.namespace)
-        if pod is None:
-            yield f"{scaler}: there is no {scaler.spec['scaleTargetRef']['name']} to scale"
-            continue
-        if str(pod.owner) in owned:
-            yield f"{scaler}: {owned[str(pod.owner)]} also scales {pod.owner}"
-        owned[str(pod.owner)] = scaler
-        if "replicas" in pod.owner.spec:
-            yield f"{pod.owner}: sets replicas, which {scaler} owns"
-    for deployment in manifests.of("Deployment"):
-        if str(deployment) not in owned and "replicas" not in deployment.spec:
-            yield f"{deployment}: has neither replicas nor an autoscaler"
-
-
 def queue_scaling(manifests: Manifests) -> Iterator[str]:
     """KEDA queries its own namespace, falls back when the metric is missing, and counts in whole batches."""
     for scaler in manifests.of("ScaledObject"):

@@ -1,4 +1,4 @@
-"""The command line of the launcher: `sluice run|dev|infra|stop|restart|status|logs|token`."""
+"""The command line of the launcher: `sluice run|dev|infra|stop|status|logs|token`."""
 
 import argparse
 import asyncio
@@ -7,20 +7,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from launcher.app import System, run, run_stores
-from launcher.keeper import PATIENCE, StartError, end_stranded_services, log_path, patience, recorded_pid
+from launcher.app import System, run
+from launcher.keeper import StartError, end_stranded_services, log_path
 from launcher.logs import Console, show
 from launcher.processes import signalled
 from launcher.server import StoreError
-from launcher.services import NAMES, SettingError, check_names, drain_s, is_given, read_dotenv, services, status_of
+from launcher.services import NAMES, SettingError, check_names, is_given, read_dotenv, services, status_of
 from launcher.state import ROOT, STATE, Running, StateError, holder, secret_file
 
 _MARKS = ("launcher", "bin/sluice")  # one is in the command line of the process that runs the system
-_STORE_LOGS = ("postgres", "valkey")
-_STORES_STOP_S = 40.0
-_RESTART_TIMEOUT_S = 60.0
+_STOP_S = 100.0
 _POLL_S = 0.1
 _NOT_RUNNING = "not running; `make run` starts it"
 
@@ -49,40 +48,27 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _infra(arguments: argparse.Namespace) -> int:
-    run_stores(_system(arguments), Console())
+    run(replace(_system(arguments), services=()), Console())
     return 0
 
 
 def _stop(arguments: argparse.Namespace) -> int:
     running = holder(arguments.state)
     if running is None:
-        end_stranded_services(services({}), arguments.state, PATIENCE)
+        end_stranded_services(services({}), arguments.state)
         print("not running")
         return 0
     if not any(signalled(running.pid, mark, signal.SIGTERM) for mark in _MARKS):
         print("another launcher is starting or stopping the system; try again")
         return 1
-    limit_s = 2 * running.drain_s + _STORES_STOP_S  # the front, the other services, the stores
-    if not _becomes_true(lambda: holder(arguments.state) is None, limit_s):
-        print(f"pid {running.pid} has not stopped after {limit_s:.0f} s")
-        return 1
+    deadline = time.monotonic() + _STOP_S
+    while holder(arguments.state) is not None:
+        if time.monotonic() > deadline:
+            print(f"pid {running.pid} has not stopped after {_STOP_S:.0f} s; `make stop` again kills the services")
+            return 1
+        time.sleep(_POLL_S)
     print("stopped")
     return 0
-
-
-def _restart(arguments: argparse.Namespace) -> int:
-    name, running = arguments.service, holder(arguments.state)
-    pid = recorded_pid(arguments.state, name)
-    mark = next(service.mark for service in services({}) if service.name == name)
-    if running is None or name not in running.ops or pid is None or not signalled(pid, mark, signal.SIGTERM):
-        print(_NOT_RUNNING)
-        return 1
-    ops = running.ops[name]
-
-    def is_ready() -> bool:
-        return recorded_pid(arguments.state, name) != pid and asyncio.run(status_of(*ops)) == 200
-
-    return 0 if _becomes_true(is_ready, _RESTART_TIMEOUT_S) else 1
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -107,7 +93,7 @@ def _logs(arguments: argparse.Namespace) -> int:
     if not any(path.exists() for path in paths):
         print("there are no logs yet; `make run` starts the system")
         return 1
-    show(paths, Console(), arguments.last, arguments.follow, is_plain=arguments.service in _STORE_LOGS)
+    show(paths, Console(), arguments.last, arguments.follow)
     return 0
 
 
@@ -123,22 +109,13 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _system(arguments: argparse.Namespace) -> System:
     user = _environment(arguments.state)
-    return System(services(user), user, arguments.state.absolute(), patience(drain_s(user)))
+    return System(services(user), user, arguments.state.absolute())
 
 
 def _environment(state: Path) -> dict[str, str]:
     """Return the shell's variables and those in .env. Tests and load tests use other state folders, without .env."""
     dotenv = read_dotenv(ROOT / ".env") if state.resolve() == STATE.resolve() else {}
     return {**dotenv, **os.environ}
-
-
-def _becomes_true(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_S)
-    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,11 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     add("dev", _run, "like run; a service restarts when its source changes").set_defaults(reloads=True)
     add("infra", _infra, "start only the stores, and print the variables that lead to them")
     add("stop", _stop, "stop what `run` started, in order")
-    restart = add("restart", _restart, "restart one service and wait until it is ready")
-    restart.add_argument("service", choices=NAMES)
     add("status", _status, "show what is running and whether it is ready")
     logs = add("logs", _logs, "print the last lines of the services' logs in the order of their time")
-    logs.add_argument("service", nargs="?", choices=[*NAMES, *_STORE_LOGS])
+    logs.add_argument("service", nargs="?", choices=NAMES)
     logs.add_argument("--follow", "-f", action="store_true", help="print new lines until Ctrl-C")
     logs.add_argument("--last", "-n", type=int, default=40, metavar="N", help="number of lines (40)")
     add("token", _token, "print the admin token")

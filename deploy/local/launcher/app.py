@@ -32,7 +32,7 @@ _TRY = """curl -s {url}/predict -H 'Content-Type: application/json' -d '{{"text"
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The services to run, the user's environment, and the folder that holds all state."""
+    """The services to run (only the stores if empty), the user's environment, and the folder that holds all state."""
 
     services: tuple[Service, ...]
     user: Mapping[str, str]
@@ -48,51 +48,33 @@ def run(system: System, console: Console, reloads: bool = False) -> None:
     """Run until SIGINT, SIGTERM or (without nohup) SIGHUP; raise the error that prevents the start."""
     started = time.monotonic()
     ops = {service.name: (service.ops_host, service.ops_port) for service in system.services}
-    with held(_folder(system.state), Running(os.getpid(), system.url, ops, system.patience.drain_s)):
-        end_stranded_services(system.services, system.state, system.patience)
+    with held(_folder(system.state), Running(os.getpid(), system.url, ops)):
+        end_stranded_services(system.services, system.state)
         check_ports(system.services)
         servers = stores.embedded(system.user, system.state, ports_of(system.services))
         with stores.running(servers, console):
-            _say_stores(servers, console, started)
+            ports = {server.name: server.port for server in servers}
+            console.say("stores ready", seconds=round(time.monotonic() - started, 2), **ports)
             asyncio.run(_run(system, servers, console, started, reloads))
     console.say("stopped")
 
 
-def run_stores(system: System, console: Console) -> None:
-    """Run only the embedded stores, and print the variables that lead to them."""
-    started = time.monotonic()
-    with held(_folder(system.state), Running(os.getpid(), "")):
-        servers = stores.embedded(system.user, system.state, ports_of(system.services))
-        with stores.running(servers, console):
-            _say_stores(servers, console, started)
-            for name, value in stores.variables(servers).items():
-                console.plain(f"export {name}={value}")
-            asyncio.run(_run_stores(servers, console, system.patience))
-    console.say("stopped")
-
-
 async def _run(system: System, servers: list[Server], console: Console, started: float, reloads: bool) -> None:
-    defaults = addresses(system.services)
-    environment = completed(system.user, stores.variables(servers), system.state, defaults) | {"LOG_FORMAT": "json"}
-    keepers = [
-        Keeper(one, _of(one, environment, system.state), system.state, console, system.patience)
-        for one in system.services
-    ]
+    variables = stores.variables(servers)
+    defaults = addresses(system.services) | {"EVENTS_JOURNAL_DIR": str(system.state / "journal" / "inference")}
+    environment = completed(system.user, variables, system.state, defaults) | {"LOG_FORMAT": "json"}
+    keepers = [Keeper(one, environment, system.state, console, system.patience) for one in system.services]
     stop = _stop_on_signals(keepers)
-    await _migrate_all(system, environment, console)
+    migrations = asyncio.create_task(_migrate_all(system, environment, console))
 
     def announce() -> None:
-        _say_ready(system, console, time.monotonic() - started)
+        if system.services:
+            _say_ready(system, console, time.monotonic() - started)
+        else:
+            for name, value in variables.items():
+                console.plain(f"export {name}={value}")
 
-    await _supervise(keepers, servers, console, stop, system.patience, announce, reloads)
-
-
-async def _run_stores(servers: Sequence[Server], console: Console, patience: Patience) -> None:
-    await _supervise([], servers, console, _stop_on_signals([]), patience, lambda: None, False)
-
-
-def _of(service: Service, environment: Mapping[str, str], state: Path) -> dict[str, str]:
-    return {"EVENTS_JOURNAL_DIR": str(state / "journal" / service.name), **environment}
+    await _supervise(keepers, migrations, servers, console, stop, system.patience, announce, reloads)
 
 
 def _stop_on_signals(keepers: Sequence[Keeper]) -> asyncio.Event:
@@ -135,6 +117,7 @@ async def _migrate(service: Service, environment: Mapping[str, str], state: Path
 
 async def _supervise(
     keepers: Sequence[Keeper],
+    migrations: asyncio.Task[None],
     servers: Sequence[Server],
     console: Console,
     stop: asyncio.Event,
@@ -146,7 +129,7 @@ async def _supervise(
     failures: list[StartError] = []
     async with asyncio.TaskGroup() as group:
         for keeper in keepers:
-            group.create_task(_keep(keeper, failures, stop))
+            group.create_task(_keep(keeper, migrations, failures, stop))
         background = [group.create_task(_keep_server(server, console, patience)) for server in servers]
         background.append(group.create_task(_announce(keepers, on_ready)))
         if reloads:
@@ -161,8 +144,13 @@ async def _supervise(
         raise failures[0]
 
 
-async def _keep(keeper: Keeper, failures: list[StartError], stop: asyncio.Event) -> None:
+async def _keep(
+    keeper: Keeper, migrations: asyncio.Task[None], failures: list[StartError], stop: asyncio.Event
+) -> None:
+    """Inference has no tables, so it loads its model while the others wait for the migrations."""
     try:
+        if keeper.service.migration:
+            await migrations
         await keeper.keep()
     except StartError as error:
         failures.append(error)
@@ -215,11 +203,6 @@ def _folder(state: Path) -> Path:
     for name in _FOLDERS:
         (state / name).mkdir(mode=0o700, exist_ok=True)
     return state
-
-
-def _say_stores(servers: list[Server], console: Console, started: float) -> None:
-    ports = {server.name: server.port for server in servers}
-    console.say("stores ready", seconds=round(time.monotonic() - started, 2), **ports)
 
 
 def _say_ready(system: System, console: Console, seconds: float) -> None:

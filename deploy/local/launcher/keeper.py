@@ -3,16 +3,15 @@
 import asyncio
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.logs import Console, LogFile, lines, normalized
+from launcher.logs import MAX_LINE_BYTES, Console, LogFile, lines, normalized
 from launcher.processes import end_stranded, tied_to_parent
 from launcher.services import Service, status_of
 
 _PROBE_INTERVAL_S = 0.1
-_LAST_LINES_S = 1.0
-_CLOSING_S = 15.0  # after its drain a service ships what it can and closes its connections
+_LAST_LINES_S = 0.2  # to read what is left in the pipe, which a child of the service may keep open
 _INVALID_SETTINGS = 2  # the exit status of a service that refuses its settings
 _NOT_STARTED = 127  # the exit status that shells use
 
@@ -23,22 +22,15 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Delays and limits of starting and stopping a service."""
+    """Delays and limits of starting a service."""
 
-    first_restart_s: float = 0.5
+    first_restart_s: float = 0.1
     longest_restart_s: float = 15.0
-    steady_after_s: float = 30.0
     max_starts: int = 3
     ready_s: float = 60.0
-    drain_s: float = 30.0
 
 
 PATIENCE = Patience()
-
-
-def patience(drain_s: float) -> Patience:
-    """Return the limits for services that drain for up to `drain_s`."""
-    return replace(PATIENCE, drain_s=max(PATIENCE.drain_s, drain_s + _CLOSING_S))
 
 
 class Keeper:
@@ -58,12 +50,12 @@ class Keeper:
         starts, delay_s = 0, self._patience.first_restart_s
         while not self._stopping.is_set():
             starts += 1
-            code, ran_s, last_line = await self._run()
+            code, was_ready, last_line = await self._run()
             if self._stopping.is_set():
                 break
             if not self._ready.is_set() and (code == _INVALID_SETTINGS or starts >= self._patience.max_starts):
                 raise StartError(failure(f"{self.service.name} does not start (exit {code})", last_line, self._log))
-            if code == 0 or ran_s > self._patience.steady_after_s:
+            if was_ready:
                 delay_s = self._patience.first_restart_s
             self._console.say("service exited", name=self.service.name, exit=code, restart_in_s=delay_s)
             await self._pause(delay_s)
@@ -83,31 +75,23 @@ class Keeper:
             self._process.kill()
 
     async def stop(self) -> None:
-        """Ask the service to drain and exit; kill it if it takes too long."""
+        """Ask the service to drain and exit, and wait until it has. It limits its drain itself (SLUICE_DRAIN_S)."""
         self._stopping.set()
         self.restart()
-        if self._process is None:
-            return
-        try:
-            async with asyncio.timeout(self._patience.drain_s):
-                await self._process.wait()
-        except TimeoutError:
-            self._console.say("service killed", name=self.service.name, after_s=self._patience.drain_s)
-            self.kill()
+        if self._process is not None:
+            await self._process.wait()
 
     @property
     def _log(self) -> Path:
         return log_path(self._state, self.service.name)
 
-    async def _run(self) -> tuple[int, float, str]:
-        """Run the process once; return its exit status, its run time and its last line."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
+    async def _run(self) -> tuple[int, bool, str]:
+        """Run the process once; return its exit status, whether it was ready, and its last line."""
         try:
             process = self._process = await spawn(self.service.argv, self._environment)
         except OSError as error:  # out of memory or processes, or the program is missing: that may change
             self._console.say("service cannot be started", name=self.service.name, reason=str(error))
-            return _NOT_STARTED, 0.0, str(error)
+            return _NOT_STARTED, False, str(error)
         self._write_pid(process.pid)
         if self._stopping.is_set():  # `stop` was called during the start
             process.terminate()
@@ -116,15 +100,16 @@ class Keeper:
         copying = asyncio.create_task(output.copy(process))
         try:
             code = await process.wait()
-            await asyncio.wait({copying}, timeout=_LAST_LINES_S)  # a child of the service may keep the pipe open
+            was_ready = probing.done()
+            await asyncio.wait({copying}, timeout=_LAST_LINES_S)
         finally:
             probing.cancel()
             copying.cancel()
             await asyncio.gather(probing, copying, return_exceptions=True)
-        return code, clock() - started, output.last_line
+        return code, was_ready, output.last_line
 
     def _write_pid(self, pid: int) -> None:
-        """For `restart`, and for cleaning up after a killed launcher."""
+        """For cleaning up after a killed launcher."""
         try:
             pid_file(self._state, self.service.name).write_text(str(pid))
         except OSError as error:
@@ -185,6 +170,7 @@ async def spawn(argv: tuple[str, ...], environment: Mapping[str, str]) -> asynci
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        limit=MAX_LINE_BYTES,
         start_new_session=True,
         preexec_fn=tied_to_parent(signal.SIGTERM),
     )
@@ -194,11 +180,11 @@ def failure(what: str, last_line: str, log: Path) -> str:
     return f"{what}: {last_line}\nThe full log is {log}" if last_line else f"{what}; see {log}"
 
 
-def end_stranded_services(services: tuple[Service, ...], state: Path, patience: Patience) -> None:
+def end_stranded_services(services: tuple[Service, ...], state: Path) -> None:
     """Stop services that outlived a killed launcher, so that their ports are free."""
     for service in services:
         if (pid := recorded_pid(state, service.name)) is not None:
-            end_stranded(pid, service.mark, signal.SIGTERM, patience.drain_s)
+            end_stranded(pid, service.mark, signal.SIGTERM)
 
 
 def recorded_pid(state: Path, name: str) -> int | None:

@@ -1,5 +1,6 @@
 """Log files of bounded size that hold JSON lines, and the console that shows them."""
 
+import asyncio
 import errno
 import io
 import json
@@ -14,21 +15,14 @@ from datetime import UTC, datetime
 from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 MAX_FILE_BYTES = 5_000_000
+MAX_LINE_BYTES = 262_144
 _COLOURS = (36, 32, 33, 35, 34, 96, 92)
 _PREFIX_WIDTH = 12
-_CHUNK_BYTES = 65_536
-_MAX_LINE_BYTES = 262_144
 _POLL_S = 0.3
 _QUIET_LEVELS = ("debug", "info")
-
-
-class ByteSource(Protocol):
-    """A source of bytes, such as `asyncio.StreamReader`."""
-
-    async def read(self, n: int = -1) -> bytes: ...
 
 
 class LogFile(RotatingFileHandler):
@@ -126,40 +120,32 @@ def normalized(source: str, line: str) -> str:
     return as_json(source, "warning", line)
 
 
-async def lines(source: ByteSource) -> AsyncIterator[str]:
-    """Cut the source into lines; a line without end comes in pieces."""
-    rest = b""
-    while chunk := await source.read(_CHUNK_BYTES):
-        *complete, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _MAX_LINE_BYTES:
-            complete, rest = [*complete, rest], b""
-        for line in complete:
-            yield line.decode(errors="replace").rstrip("\r")
-    if rest:
-        yield rest.decode(errors="replace")
+async def lines(source: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Yield the lines of a process; one longer than MAX_LINE_BYTES is dropped."""
+    while True:
+        try:
+            line = await source.readline()
+        except ValueError:
+            continue
+        if not line:
+            return
+        yield line.decode(errors="replace").rstrip("\r\n")
 
 
-def show(paths: Sequence[Path], console: Console, last: int, follows: bool, is_plain: bool = False) -> None:
-    """Print the last lines of several logs in the order of their time and, if asked, new lines until Ctrl-C.
-
-    The stores' logs are plain text.
-    """
+def show(paths: Sequence[Path], console: Console, last: int, follows: bool) -> None:
+    """Print the last lines of several logs in the order of their time and, if asked, new lines until Ctrl-C."""
     tails = [Tail(path) for path in paths]
-    show_line = console.plain if is_plain else console.line
-    for line in _new_lines(tails, is_plain, last)[-last:]:
-        show_line(line)
+    for line in _new_lines(tails, last)[-last:]:
+        console.line(line)
     while follows:
         time.sleep(_POLL_S)
-        for line in _new_lines(tails, is_plain):
-            show_line(line)
+        for line in _new_lines(tails):
+            console.line(line)
 
 
-def _new_lines(tails: Sequence["Tail"], is_plain: bool, limit: int | None = None) -> list[str]:
-    new = [(tail.path.stem, line) for tail in tails for line in deque(tail.new_lines(), maxlen=limit)]
-    if is_plain:
-        return [line for _, line in new]
-    records = [normalized(source, line) for source, line in new]
-    return sorted(records, key=lambda record: str(json.loads(record).get("timestamp", "")))
+def _new_lines(tails: Sequence["Tail"], limit: int | None = None) -> list[str]:
+    new = [normalized(tail.path.stem, line) for tail in tails for line in deque(tail.new_lines(), maxlen=limit)]
+    return sorted(new, key=lambda record: str(json.loads(record).get("timestamp", "")))
 
 
 class Tail:

@@ -29,8 +29,6 @@ SETTINGS_FOR_TESTS: dict[str, str] = {
     "full_page_writes": "off",
 }
 _BUILTIN_LOCALE_SINCE = 17
-_STRANDED_PATIENCE_S = 30.0
-_SHELL_CHARACTERS = frozenset('$`"\\')
 
 
 def binaries() -> Path:
@@ -101,21 +99,15 @@ class Postgres(Server):
         self._spawn([*identity.prefix, str(self.bin / "postgres"), "-D", str(self.data), *flags], identity)
 
     def is_ready(self) -> bool:
-        return self._has_state("ready")
-
-    def is_recovering(self) -> bool:
-        return self._has_state("starting")
-
-    def _has_state(self, state: str) -> bool:
         status = self._pid_file()
         mine = self.process is not None and status[:1] == [str(self.process.pid)]
-        return mine and self.is_running and len(status) > 7 and status[7].strip() == state
+        return mine and self.is_running and len(status) > 7 and status[7].strip() == "ready"
 
     def end_stranded(self) -> None:
         status = self._pid_file()
         if not status or not status[0].isdecimal():
             return
-        end_stranded(int(status[0]), str(self.data), self.stop_signal, _STRANDED_PATIENCE_S)
+        end_stranded(int(status[0]), str(self.data), self.stop_signal)
         if self._pid_file():
             # Another process may have this pid now, and PostgreSQL would refuse to start. It ignores the pid of its
             # parent. It needs the rest of the file to wait for children of a killed server.
@@ -152,11 +144,6 @@ class Postgres(Server):
         marker.unlink()
 
     def _initdb(self, identity: Identity) -> None:
-        if _SHELL_CHARACTERS & set(str(self.bin)):  # initdb puts its path into double quotes for a shell
-            raise StoreError(
-                f'initdb cannot work in {self.bin}: a shell would interpret the $, `, " or \\ in that path. '
-                "Move this folder to a path without them, or set PG_BINDIR to another PostgreSQL."
-            )
         options = ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-instructions", *self._locale()]
         if self.settings.get("fsync") == "off":
             options.append("--no-sync")

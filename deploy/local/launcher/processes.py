@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def signalled(pid: int, mark: str, sent: signal.Signals) -> bool:
     return True
 
 
-def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float) -> None:
+def end_stranded(pid: int, mark: str, sent: signal.Signals, patience_s: float = 30.0) -> None:
     """End a process that an earlier launcher left behind, if the command line of `pid` contains `mark`."""
     deadline = time.monotonic() + patience_s
     signalled(pid, mark, sent)
@@ -97,27 +96,6 @@ def end(process: subprocess.Popen[bytes], asked: signal.Signals, patience_s: flo
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def kill_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a child and its present children, but not theirs."""
-    if process.poll() is not None:
-        return  # its pid may be in use by another process
-    process.send_signal(signal.SIGSTOP)  # so that it starts no further children
-    for pid in _children(process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
-
-
-def _children(pid: int) -> list[int]:
-    if sys.platform == "linux":
-        known = Path(f"/proc/{pid}/task/{pid}/children")  # missing in some kernels
-        listed = known.read_text() if known.exists() else ""
-    else:
-        listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [int(child) for child in listed.split()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.processes import Identity, end, kill_family, tied_to_parent
+from launcher.processes import Identity, end, tied_to_parent
 
 _POLL_S = 0.02
 _LAUNCHES = 5
@@ -39,10 +39,6 @@ class Server(ABC):
     def is_ready(self) -> bool:
         """Whether the server answers now."""
 
-    def is_recovering(self) -> bool:
-        """Whether the server is replaying its log, which can take minutes."""
-        return False
-
     @abstractmethod
     def end_stranded(self) -> None:
         """Wait for a server of this folder that outlived its launcher, or end it."""
@@ -51,28 +47,27 @@ class Server(ABC):
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
-        """Launch the server and wait until it answers; StoreError with the end of its log if it does not."""
+    def start(self) -> None:
+        """Launch the server and wait until it answers; StoreError with the end of its log if it exits."""
         self.launch()
-        self.wait_ready(timeout_s, on_recovery)
+        self.wait_ready()
 
-    def wait_ready(self, timeout_s: float = 30.0, on_recovery: Callable[[], None] = lambda: None) -> None:
-        """Wait until the server answers, without limit while it recovers: a killed recovery would start over.
+    def wait_ready(self, on_late: Callable[[], None] = lambda: None, late_s: float = 30.0) -> None:
+        """Wait while the server runs: after a crash it may replay its log for minutes, and killed, it would start over.
 
-        `on_recovery` is called when recovery takes longer than the limit.
+        `on_late` is called once after `late_s`.
         """
-        deadline, launches = time.monotonic() + timeout_s, 1
+        late_at, launches = time.monotonic() + late_s, 1
         while not self.is_ready():
-            if not self.is_running and launches < _LAUNCHES:
+            if not self.is_running and launches == _LAUNCHES:
+                raise StoreError(f"{self.name} does not start; the end of {self.log}:\n{self._last_lines()}")
+            if not self.is_running:
                 time.sleep(_RELAUNCH_AFTER_S)  # children of a killed server still hold its shared memory
                 self.launch()
                 launches += 1
-            elif self.is_running and time.monotonic() > deadline and self.is_recovering():
-                on_recovery()
-                deadline = math.inf
-            elif not self.is_running or time.monotonic() > deadline:
-                self.kill()
-                raise StoreError(f"{self.name} does not start; the end of {self.log}:\n{self._last_lines()}")
+            elif time.monotonic() > late_at:
+                on_late()
+                late_at = math.inf
             time.sleep(_POLL_S)
 
     def stop(self, patience_s: float = 20.0) -> None:
@@ -81,9 +76,16 @@ class Server(ABC):
             end(self.process, self.stop_signal, patience_s)
 
     def kill(self) -> None:
-        """End it and its children as a power cut would."""
-        if self.process is not None:
-            kill_family(self.process)
+        """End it and its children as a power cut would, for tests."""
+        from psutil import Process  # installed only for tests
+
+        if not self.is_running or self.process is None:
+            return  # its pid may be in use by another process
+        server = Process(self.process.pid)
+        server.suspend()  # so that it starts no further children
+        for process in (*server.children(), server):
+            process.kill()
+        self.process.wait()
 
     def _spawn(self, argv: Sequence[str], identity: Identity | None = None) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

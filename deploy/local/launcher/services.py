@@ -119,14 +119,6 @@ def is_given(environment: Mapping[str, str], name: str) -> bool:
     return bool(environment.get(name) or environment.get(f"{name}_FILE"))
 
 
-def drain_s(environment: Mapping[str, str]) -> float:
-    """Return SLUICE_DRAIN_S; 0 if it is unset or malformed, which the services report."""
-    try:
-        return float(environment.get("SLUICE_DRAIN_S") or 0)
-    except ValueError:
-        return 0.0
-
-
 def completed(
     user: Mapping[str, str], stores: Mapping[str, str], state: Path, defaults: Mapping[str, str]
 ) -> dict[str, str]:

@@ -31,7 +31,6 @@ class Running:
     pid: int
     url: str
     ops: dict[str, tuple[str, int]] = field(default_factory=dict)
-    drain_s: float = 0.0
 
 
 STARTING = Running(pid=0, url="")

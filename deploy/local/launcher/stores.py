@@ -36,15 +36,15 @@ def embedded(user: Mapping[str, str], state: Path, reserved: Collection[int] = (
 def running(servers: list[Server], console: Console) -> Iterator[None]:
     """Start all servers in parallel; stop them in reverse order."""
 
-    def report_recovery(server: Server) -> None:
-        console.say("store is recovering its data, which can take minutes", name=server.name, see=str(server.log))
+    def report(server: Server) -> None:
+        console.say("store not ready yet; recovery can take minutes", name=server.name, see=str(server.log))
 
     with ExitStack() as stopped:
         for server in servers:
             server.launch()
             stopped.callback(server.stop)
         for server in servers:
-            server.wait_ready(on_recovery=partial(report_recovery, server))
+            server.wait_ready(on_late=partial(report, server))
         yield
 
 

@@ -130,7 +130,8 @@ def test_run__starts_everything_and_stops_the_front_first(launch: Launch) -> Non
 
 def test_environment__has_the_embedded_stores_and_the_users_settings(launch: Launch) -> None:
     other = {"REDIS_PORT": "1", "REDIS_USERNAME": "x", "REDIS_PASSWORD_FILE": "/x", "REDIS_TLS": "1"}
-    launched = launch("edge", EDGE_TIMEOUT_S="3", EVENTS_HASH_KEY="mine", REDIS_CLUSTER="true", **other)
+    mine = {"EDGE_TIMEOUT_S": "3", "EVENTS_HASH_KEY": "mine", "REPORTS_URL": "http://reports.example:1"}
+    launched = launch("edge", "scoring", "reports", LOG_FORMAT="console", REDIS_CLUSTER="true", **other, **mine)
     launched.until("ready")
     found = launched.environment_of("edge")
     assert found["DATABASE_URL"].startswith("postgresql://postgres:")
@@ -138,18 +139,12 @@ def test_environment__has_the_embedded_stores_and_the_users_settings(launch: Lau
     assert 10_000 <= int(found["REDIS_PORT"]) < 32_768
     assert (found["REDIS_USERNAME"], found["REDIS_PASSWORD_FILE"]) == ("", "")
     assert (found["REDIS_TLS"], found["REDIS_CLUSTER"]) == ("false", "false")
-    assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "edge")
+    assert found["EVENTS_JOURNAL_DIR"] == str(launched.state / "journal" / "inference")
     assert found["EDGE_TIMEOUT_S"] == "3"
     assert found["EVENTS_HASH_KEY"] == "mine"
-    assert found["LOG_FORMAT"] == "json"
-
-
-def test_environment__has_service_addresses_unless_the_user_set_them(launch: Launch) -> None:
-    launched = launch("edge", "scoring", "reports", REPORTS_URL="http://reports.example:1")
-    launched.until("ready")
-    found = launched.environment_of("edge")
     assert found["SCORING_URL"] == f"http://127.0.0.1:{launched.base + 2}"
     assert found["REPORTS_URL"] == "http://reports.example:1"
+    assert found["LOG_FORMAT"] == "json"  # for the files, whatever the user sees
 
 
 def test_admin_token__is_in_its_file_and_not_in_the_output(launch: Launch) -> None:
@@ -166,39 +161,18 @@ def test_admin_token__is_in_its_file_and_not_in_the_output(launch: Launch) -> No
     assert second.environment_of("edge")["EDGE_ADMIN_TOKEN"] == token
 
 
-def test_services__always_log_json_into_their_files(launch: Launch, tmp_path: Path) -> None:
-    (tmp_path / "scoring.broken").write_text("2")
-    launched = launch("scoring", LOG_FORMAT="console")
-    launched.error()
-    logged = (launched.state / "logs" / "scoring.log").read_text().splitlines()
-    assert [json.loads(line)["event"] for line in logged] == ["broken as ordered"]
-
-
-def test_services__get_the_log_format_of_the_files(launch: Launch) -> None:
-    launched = launch("edge", LOG_FORMAT="console")
-    launched.until("ready")
-    assert launched.environment_of("edge")["LOG_FORMAT"] == "json"
-
-
-def test_killed_launcher__leaves_no_process_and_keeps_its_data(launch: Launch) -> None:
+def test_killed_launcher__leaves_no_process_and_starts_again_at_once_with_its_data(launch: Launch) -> None:
     killed = launch("edge", "scoring")
     killed.until("ready")
     before = killed.environment_of("edge")
     pids = [*killed.store_pids, *map(killed.pid_of, killed.names)]
     killed.end(signal.SIGKILL)
-    for pid in pids:
-        wait_for_end(pid)
     again = launch("edge", "scoring")
     again.until("ready")
+    for pid in pids:
+        wait_for_end(pid)
     after = again.environment_of("edge")
     assert (before["DATABASE_URL"], before["REDIS_PORT"]) == (after["DATABASE_URL"], after["REDIS_PORT"])
-
-
-def test_killed_launcher__can_be_started_again_at_once(launch: Launch) -> None:
-    killed = launch("edge")
-    killed.until("ready")
-    killed.end(signal.SIGKILL)
-    assert launch("edge").until("ready")
 
 
 def test_killed_stores__are_restarted(launch: Launch) -> None:
@@ -243,12 +217,15 @@ def test_port_in_use__is_named_with_the_cure(launch: Launch, free_port: Callable
     assert "SLUICE_PORT_BASE=" in error
 
 
-def test_killed_service__is_restarted(launch: Launch) -> None:
+def test_killed_service__is_restarted_without_back_off(launch: Launch) -> None:
+    """However often: each second of delay is a second of failed predictions."""
     launched = launch("edge", "scoring")
     launched.until("ready")
-    os.kill(launched.pid_of("scoring"), signal.SIGKILL)
-    assert launched.until("service exited") | {"name": "scoring", "exit": -9} == launched.said[-1]
-    assert launched.until("service ready")["name"] == "scoring"
+    for _ in range(3):
+        os.kill(launched.pid_of("scoring"), signal.SIGKILL)
+        exited = launched.until("service exited")
+        assert (exited["name"], exited["exit"], exited["restart_in_s"]) == ("scoring", -9, 0.05)
+        assert launched.until("service ready")["name"] == "scoring"
 
 
 def test_crashing_service__is_restarted_with_back_off(launch: Launch, tmp_path: Path) -> None:
@@ -271,10 +248,10 @@ def test_failed_migration__stops_the_start_with_its_cause(launch: Launch, tmp_pa
 def test_service__that_never_starts__stops_the_start_with_its_cause(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "scoring.broken").touch()
     launched = launch("edge", "scoring")
-    error = launched.error()
-    assert "scoring does not start (exit 3): broken as ordered" in error
-    assert str(launched.state / "logs" / "scoring.log") in error
+    log = launched.state / "logs" / "scoring.log"
+    assert f"scoring does not start (exit 3): broken as ordered\nThe full log is {log}" in launched.error()
     assert launched.process.returncode == 1
+    assert {json.loads(line)["event"] for line in log.read_text().splitlines()} == {"broken as ordered"}
 
 
 def test_service__that_refuses_its_settings__is_not_restarted(launch: Launch, tmp_path: Path) -> None:

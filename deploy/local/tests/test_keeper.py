@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.keeper import Keeper, Patience, StartError, log_path, patience, pid_file
+from launcher.keeper import Keeper, Patience, StartError, log_path, pid_file
 from launcher.logs import Console
-from launcher.services import Service, drain_s
+from launcher.services import Service
 
 TIMEOUT_S = 60
 MakeKeeper = Callable[..., Keeper]
@@ -27,18 +27,6 @@ def keeper_of(tmp_path: Path) -> MakeKeeper:
         return Keeper(service, {}, tmp_path, Console(io.StringIO()), Patience(first_restart_s=0.01))
 
     return keeper
-
-
-@pytest.mark.parametrize(
-    ("set_to", "killed_after_s"), [({}, 30), ({"SLUICE_DRAIN_S": "5"}, 30), ({"SLUICE_DRAIN_S": "120"}, 135)]
-)
-def test_service__is_killed_only_after_its_drain(set_to: dict[str, str], killed_after_s: int) -> None:
-    assert patience(drain_s(set_to)).drain_s == killed_after_s
-
-
-@pytest.mark.parametrize("value", ["", "soon"])
-def test_malformed_drain__is_reported_by_the_services(value: str) -> None:
-    assert drain_s({"SLUICE_DRAIN_S": value}) == 0
 
 
 async def test_full_disk__does_not_stop_a_service_that_logs(tmp_path: Path, keeper_of: MakeKeeper) -> None:
@@ -58,9 +46,3 @@ async def test_full_disk__does_not_stop_a_service_that_logs(tmp_path: Path, keep
 async def test_missing_program__is_retried_before_the_start_fails(keeper_of: MakeKeeper, tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"stub does not start \(exit 127\)"):
         await keeper_of(str(tmp_path / "gone")).keep()
-
-
-async def test_pid_file__that_cannot_be_written__is_ignored(keeper_of: MakeKeeper, tmp_path: Path) -> None:
-    pid_file(tmp_path, "stub").symlink_to("/dev/full")
-    with pytest.raises(StartError, match=r"stub does not start \(exit 2\)"):
-        await keeper_of(sys.executable, "-c", "exit(2)").keep()

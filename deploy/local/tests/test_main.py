@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher.__main__ import main
-from launcher.keeper import log_path, pid_file
+from launcher.keeper import log_path
 from launcher.state import Running, held, kept_secret
 from launcher.testing import note_ports
 
@@ -77,11 +77,7 @@ def test_command__without_a_running_system__names_the_cure(state: Path) -> None:
     status, output = said(state, "status")
     assert status == 1
     assert output == NOT_RUNNING
-    assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
     assert said(state, "token") == (1, NOT_RUNNING)
-
-
-def test_logs__without_log_files__names_the_cure(state: Path) -> None:
     assert said(state, "logs", "--follow") == (1, "there are no logs yet; `make run` starts the system\n")
 
 
@@ -97,15 +93,6 @@ def test_stop__while_another_launcher_is_starting__sends_no_signal(state: Path) 
         status, output = said(state, "stop")
     assert status == 1
     assert "another launcher is starting or stopping" in output
-
-
-def test_restart__reused_pid__sends_no_signal(state: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    pid_file(state, "metrics").write_text(str(stranger.pid))
-    with held(state, Running(os.getpid(), "http://127.0.0.1:8000", {"metrics": ("127.0.0.1", 9)})):
-        assert said(state, "restart", "metrics") == (1, NOT_RUNNING)
-    stranger.communicate(b"go on\n", timeout=TIMEOUT_S)
-    assert stranger.returncode == 0
 
 
 async def test_status__uses_the_ports_of_the_running_system(state: Path, free_port: Callable[[], int]) -> None:
@@ -135,11 +122,6 @@ def test_logs__of_several_services__are_in_the_order_of_their_time(state: Path) 
     status, output = said(state, "logs")
     assert status == 0
     assert [json.loads(line)["event"] for line in output.splitlines()] == ["05:00:01", "05:00:02", "05:00:03"]
-
-
-def test_logs__of_a_store__are_shown_as_they_are(state: Path) -> None:
-    log_path(state, "postgres").write_text("2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
-    assert said(state, "logs", "postgres") == (0, "2026-12-03 05:00:00.000 UTC [1] LOG:  ready\n")
 
 
 def test_token__is_printed_from_its_file(state: Path) -> None:

@@ -28,17 +28,6 @@ def test_initdb_interrupted__starts_over(server: Postgres) -> None:
     assert server.execute("SELECT 1") == "1"
 
 
-def test_programs_in_a_folder_that_a_shell_would_read__are_refused_with_the_cure(server: Postgres) -> None:
-    whole = server.bin
-    (server.state / "of $HOME").mkdir(parents=True)
-    (server.state / "of $HOME" / "bin").symlink_to(whole)
-    server.bin = server.state / "of $HOME" / "bin"
-    with pytest.raises(StoreError, match=r"initdb cannot work in .*/of \$HOME/bin: .*Move this folder"):
-        server.start()
-    server.bin = whole
-    server.start()
-
-
 def test_pid_file_of_a_stranger__does_not_keep_it_from_starting(server: Postgres) -> None:
     server.start()
     server.execute("CREATE TABLE kept AS SELECT 42 AS answer")
@@ -109,13 +98,3 @@ def test_stop__disconnects_clients_and_is_orderly(server: Postgres) -> None:
     assert server.process is not None
     assert server.process.returncode == 0
     assert signal.SIGINT == server.stop_signal
-
-
-def test_server_that_replays_what_a_crash_left__says_so(server: Postgres) -> None:
-    server.start()
-    path = server.data / "postmaster.pid"
-    ready = path.read_text()
-    assert (server.is_ready(), server.is_recovering()) == (True, False)
-    path.write_text(ready.replace("ready   ", "starting"))
-    assert (server.is_ready(), server.is_recovering()) == (False, True)
-    path.write_text(ready)

@@ -7,12 +7,8 @@ import sys
 from collections.abc import Callable
 
 from launcher.ports import is_free
-from launcher.processes import end_stranded, kill_family, signalled
+from launcher.processes import end_stranded, signalled
 
-PARENT = """
-import subprocess, sys
-subprocess.run([sys.executable, "-c", "import time; print('child', flush=True); time.sleep(600)"])
-"""
 LISTENS = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); held = b'x' * (1 << 27)"
 WAITS = "import sys; print('up', flush=True); sys.stdin.read()  # waits here"
 
@@ -33,22 +29,6 @@ def test_pid__of_another_process__gets_no_signal() -> None:
     assert not signalled(ended.pid, "", signal.SIGTERM)
     assert not signalled(0, "launcher", signal.SIGTERM)
     assert not signalled(os.getpid(), "a mark of another", signal.SIGTERM)
-
-
-def test_kill_family__kills_the_children() -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout
-        parent.stdout.readline()
-        kill_family(parent)
-        assert parent.stdout.read() == b""  # both have closed it
-    assert parent.returncode == -signal.SIGKILL
-
-
-def test_kill_family__exited_process_is_ignored() -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    kill_family(ended)
-    assert ended.returncode == 0
 
 
 def test_end_stranded__returns_after_the_sockets_are_closed(free_port: Callable[[], int]) -> None:

@@ -1,66 +1,37 @@
-"""Time limits of a store's start."""
+"""A store that starts slowly."""
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from launcher.server import Server, StoreError
+from launcher.server import Server
 
 
 class Slow(Server):
-    """Becomes ready after `ready_after` checks; `recovers` is the state until then."""
+    """Becomes ready at the fourth check."""
 
     name = "Slow"
     stop_signal = signal.SIGTERM
-
-    def __init__(self, state: Path, ready_after: int, recovers: bool) -> None:
-        super().__init__(state, 9)
-        self.left, self.recovers = ready_after, recovers
+    checks = 0
 
     def launch(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
     def is_ready(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-    def is_recovering(self) -> bool:
-        return self.recovers
+        self.checks += 1
+        return self.checks > 3
 
     def end_stranded(self) -> None:
         return
 
 
-@pytest.fixture
-def slow(tmp_path: Path) -> Iterator[Callable[[bool], Slow]]:
-    """Call it for a server that exceeds its time limit; the argument says whether it is recovering."""
-    made: list[Slow] = []
-
-    def server(recovers: bool) -> Slow:
-        made.append(Slow(tmp_path, 3, recovers))
-        return made[-1]
-
-    yield server
-    for one in made:
-        one.kill()
-        if one.process is not None and one.process.stdin is not None:
-            one.process.stdin.close()
-
-
-def test_recovering_server__is_awaited_and_reported_once(slow: Callable[[bool], Slow]) -> None:
-    reported: list[str] = []
-    server = slow(True)
-    server.start(timeout_s=0.0, on_recovery=lambda: reported.append(server.name))
-    assert server.is_running
-    assert reported == ["Slow"]
-
-
-def test_slow_server__is_killed_after_the_limit(slow: Callable[[bool], Slow]) -> None:
-    server = slow(False)
-    with pytest.raises(StoreError, match="Slow does not start"):
-        server.start(timeout_s=0.0)
-    assert not server.is_running
+def test_late_server__is_awaited_and_reported_once(tmp_path: Path) -> None:
+    reported: list[int] = []
+    server = Slow(tmp_path, 9)
+    server.launch()
+    assert server.process is not None and server.process.stdin is not None
+    with server.process:
+        server.wait_ready(lambda: reported.append(server.checks), late_s=0.0)
+        assert (server.is_running, reported) == (True, [1])
+        server.kill()

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.state import Running, StateError, claim, held, holder, kept_secret
 
-MINE = Running(pid=4711, url="http://127.0.0.1:8000", drain_s=30.0)
+MINE = Running(pid=4711, url="http://127.0.0.1:8000")
 
 
 def test_claim__makes_the_folder_private(tmp_path: Path) -> None:

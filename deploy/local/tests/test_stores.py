@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launcher import stores
-from launcher.ports import HIGHEST, LOWEST
+from launcher.ports import HIGHEST, LOWEST, share_of
 
 OTHER_POSTGRES = {"DATABASE_URL": "postgresql://db.example/x"}
 
@@ -35,3 +35,10 @@ def test_ports__are_distinct_and_not_reserved(tmp_path: Path, free_port: Callabl
     left = {free_port(), free_port()}
     reserved = {*range(LOWEST, HIGHEST + 1)} - left
     assert {server.port for server in stores.embedded({}, tmp_path, reserved)} == left
+
+
+def test_shares_of_ports__are_disjoint_and_not_ephemeral() -> None:
+    for shares in (1, 2, 3, 4):
+        ports = [port for number in range(shares) for port in share_of(number, shares)]
+        assert len(set(ports)) == len(ports) > 22_000
+        assert LOWEST <= min(ports) and max(ports) <= HIGHEST

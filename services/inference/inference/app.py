@@ -31,6 +31,7 @@ from inference.batching.batcher import Batcher, BatchingConfig
 from inference.batching.worker import WorkerEvent
 from inference.engines.base import ModelError
 from inference.engines.factory import EngineSpec, select_engine
+from inference.engines.usage import ScoringUsage
 from inference.metrics import InferenceMetrics
 from inference.prediction.predictor import Predictor
 from inference.prediction.recorder import PredictionRecorder, require_recordable
@@ -50,6 +51,7 @@ def create_service(settings: InferenceSettings, given: EngineSpec | None = None)
     `given` replaces the engine that the settings name.
     """
     registry = create_registry()
+    registry.register(ScoringUsage())
     readiness, fatal = Readiness({"model": _loading}), asyncio.Event()
     config = AppConfig(HttpMetrics(registry), ERRORS, default_timeout_s=settings.inference_timeout_s)
     app = create_app(config)

@@ -44,12 +44,6 @@ def test_broken_overlay__fails_and_is_named(tmp_path: Path, capsys: pytest.Captu
     assert "broken: service_links: Deployment/edge: enableServiceLinks is not false" in capsys.readouterr().out
 
 
-def test_missing_kustomize__is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert main() == 2
-    assert "apt install kustomize" in capsys.readouterr().err
-
-
 def test_prod__needs_no_operator_and_no_gemini_key(rendered: dict[str, Manifests]) -> None:
     prod = rendered["prod"]
     assert prod.of("ScaledObject", "PodMonitor", "PrometheusRule", "Ingress") == []
@@ -127,12 +121,8 @@ def test_gpu__scales_by_whole_batches(rendered: dict[str, Manifests]) -> None:
     ("kind", "change", "message"),
     [
         ("Deployment", {"apiVersion": "apps/v1beta1"}, "has no Deployment in apps/v1beta1"),
-        ("PodDisruptionBudget", {"apiVersion": "policy/v1beta1"}, "has no PodDisruptionBudget in policy/v1beta1"),
         ("Deployment", {"spec": {"replicas": "three"}}, "'three' is not"),
-        ("Service", {"spec": {"ports": [{"port": "http"}]}}, "'http' is not"),
         ("HorizontalPodAutoscaler", {"spec": {"maxReplica": 3}}, "'maxReplica' was unexpected"),
-        ("NetworkPolicy", {"specs": {}}, "'specs' was unexpected"),
-        ("Job", {"spec": {"backoffLimit": 3}}, "'template' is a required property"),
     ],
 )
 def test_schema_violation__is_found(

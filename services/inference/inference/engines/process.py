@@ -28,14 +28,14 @@ _NICENESS: Final = 5
 def main(argv: Sequence[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the service, which first answers what it took
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):
-        os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes for longer
     with socket.socket(fileno=int(argv[0])) as end, end.makefile("rb") as said, suppress(ConnectionError):
         try:
             engine = _engine(Path(argv[1]), argv[2])
         except ModelError as error:
             end.sendall(message(FAILED + str(error).encode()))
             return
+        with suppress(OSError):  # not earlier: a nice process would load its model slowly on a busy machine
+            os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes longer
         end.sendall(message(READY))
         serve(engine, said, end)
 
