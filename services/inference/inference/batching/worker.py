@@ -150,7 +150,6 @@ class Worker:
                     await asyncio.sleep(0)
                     continue
                 self._begun_s[lane] = self._now()
-                self._tries = 0
                 try:
                     broken = await self._score(host, batch)
                 finally:
@@ -182,6 +181,7 @@ class Worker:
             broken = error
             self.is_ready = self.is_ready and host is not self._host  # perhaps there is a new one already
         else:
+            self._tries = 0  # only a batch that was scored shows that a new engine works
             if tokenize_s is not None:
                 self._work.was_read(tokenize_s)
                 self._learn(batch)

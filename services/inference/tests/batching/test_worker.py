@@ -243,3 +243,12 @@ async def test_engine_that_has_scored_a_text__is_replaced_however_many_ended_bef
         playing.end()
         assert [what for what, _ in await playing.told(2)] == ["died", "restarted"]
         await playing.score()
+
+
+async def test_engine_that_dies_on_every_batch__is_given_up(play: Any) -> None:
+    playing = await play()
+    deadline_s = time.monotonic() + 60.0
+    jobs = [job for _ in range(3) for job in playing.batcher.submit(["killer"], deadline_s)]
+    events = [what for what, _ in await playing.told(6)]
+    assert events == ["died", "restarted", "died", "restarted", "died", "gave up"]
+    assert not jobs[-1].future.done()
