@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from common.journal.journal import JournalFull
-from inference.batching.jobs import DeadlineExceeded, Overloaded
+from inference.batching.jobs import DeadlineExceeded, Overloaded, ScoringFailed
 from inference.metrics import InferenceMetrics
 from inference.prediction.predictor import Answer, Predictor
 from inference.prediction.recorder import PredictionRecorder, RequestMetadata
@@ -47,13 +47,16 @@ class PredictionService:
         self._refused(route, "overloaded", 1)
         return retry_after_s
 
-    async def answer(self, caller: RequestMetadata, texts: Sequence[str]) -> list[Answer]:
-        """One answer per text, in order, all on record when this returns.
+    async def answer(self, caller: RequestMetadata, texts: Sequence[str], *, all_or_none: bool = False) -> list[Answer]:
+        """Return one answer per text, in order, recorded before this returns.
 
-        Raises Overloaded, DeadlineExceeded and JournalFull, each counted and on record.
+        With `all_or_none`, one failed text fails and is recorded for all, because no other is answered.
+        Raises Overloaded, DeadlineExceeded and JournalFull, each counted and recorded.
         """
         try:
             answers = await self._scorer.score(texts, caller.deadline_s)
+            if all_or_none and (failed := [answer for answer in answers if isinstance(answer, ScoringFailed)]):
+                answers = [failed[0]] * len(answers)
             self._records.answered(caller, texts, answers, self.now() - caller.started_s)
         except Overloaded:
             self._refused(caller.route, "overloaded", len(texts))
