@@ -141,16 +141,15 @@ async def _batcher(
             workers=settings.inference_workers or chosen.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
             limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
-            lanes=chosen.lanes,
+            pipeline_depth=chosen.pipeline_depth,
+            supervision=chosen.supervision,
         )
         batcher = Batcher(
             chosen.create,
             sizes,
             time.monotonic,
-            on_read=instruments.read,
             on_batch=instruments.batch,
-            restarts=chosen.restarts,
-            on_worker=partial(_tell_of_worker, fatal),
+            on_event=partial(_log_worker_event, fatal),
         )
         card = await batcher.start()
     try:
@@ -193,11 +192,11 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _tell_of_worker(fatal: asyncio.Event, event: WorkerEvent) -> None:
+def _log_worker_event(fatal: asyncio.Event, event: WorkerEvent) -> None:
     """What no new engine mends, such as a GPU that failed, a new process may."""
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
-    if event.what == "gave up":
+    if event.what == "failed":
         fatal.set()
 
 

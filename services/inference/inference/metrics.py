@@ -44,10 +44,10 @@ class InferenceMetrics:
 
     def watch(self, batcher: Batcher, scorer: Predictor) -> None:
         """Show the queue, the cache and the workers."""
-        self._gauge("queue_depth", "Texts waiting.").set_function(lambda: batcher.desk.depth)
-        self._gauge("queue_tokens", "Tokens waiting or being scored.").set_function(lambda: batcher.desk.tokens)
-        self._gauge("queue_age_seconds", "Age of the oldest text.").set_function(lambda: batcher.desk.oldest_age_s)
-        self._gauge("predicted_wait_seconds", "For the next text.").set_function(lambda: batcher.desk.wait_s)
+        self._gauge("queue_depth", "Texts waiting.").set_function(lambda: batcher.queue.depth)
+        self._gauge("queue_tokens", "Tokens waiting or being scored.").set_function(lambda: batcher.queue.tokens)
+        self._gauge("queue_age_seconds", "Age of the oldest text.").set_function(lambda: batcher.queue.oldest_age_s)
+        self._gauge("predicted_wait_seconds", "For the next text.").set_function(lambda: batcher.queue.wait_s)
         self._gauge("workers_ready", "Workers with a warm engine.").set_function(lambda: batcher.ready_workers)
         self._gauge("cache_bytes", "Size of the result cache.").set_function(lambda: scorer.cache.size_bytes)
 
@@ -56,14 +56,13 @@ class InferenceMetrics:
         info = Info("sluice_inference_model", "The model that answers.", registry=self._registry)
         info.info({"name": card.name, "revision": card.revision, "engine": card.engine, "device": card.device})
 
-    def read(self, seconds: float) -> None:
-        self._tokenise.observe(seconds)
-
     def batch(self, report: BatchReport) -> None:
         self._batch_size.observe(report.size)
         self._batch_tokens.observe(report.tokens)
         self._batch_seconds.observe(report.seconds)
         self._padded.inc(report.padded_tokens)
+        if report.tokenize_s is not None:
+            self._tokenise.observe(report.tokenize_s)
 
     def answered(self, answer: Answer) -> None:
         if isinstance(answer, ScoringFailed):

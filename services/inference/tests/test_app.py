@@ -11,7 +11,7 @@ import pytest
 from common.runtime.settings import SettingsError, StartError, load
 from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
-from inference.batching.worker import Restarts
+from inference.batching.worker import Supervision
 from inference.engines.base import ModelMissing
 from inference.engines.factory import EngineSpec
 from inference.settings import InferenceSettings
@@ -68,7 +68,7 @@ async def test_model_that_no_event_could_name__stops_the_start(
 async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
     settings: dict[str, Any], stage: Any
 ) -> None:
-    service = create_service(InferenceSettings(**settings), replace(stage.plan, restarts=Restarts(0.0001)))
+    service = create_service(InferenceSettings(**settings), replace(stage.plan, supervision=Supervision(0.0001)))
     running = asyncio.create_task(serve(service))
     async with aiohttp.ClientSession() as session:
         await until_ready(service.listen.ops_port)
@@ -84,7 +84,7 @@ async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
 async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
     settings: dict[str, Any], stage: Any
 ) -> None:
-    plan = replace(stage.plan, restarts=Restarts(lost_after_s=0.01))
+    plan = replace(stage.plan, supervision=Supervision(lost_after_s=0.01))
     service = create_service(InferenceSettings(**settings), plan)
     running = asyncio.create_task(serve(service))
     async with aiohttp.ClientSession() as session:

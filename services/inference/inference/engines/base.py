@@ -103,7 +103,7 @@ class Engine(Protocol):
 class EngineClient(Protocol):
     """An engine at work where it does not hold up the event loop: in a process of its own, or in threads."""
 
-    lost: asyncio.Event
+    exited: asyncio.Event
     """Set once the engine has ended by itself: from then on it scores nothing."""
 
     @property

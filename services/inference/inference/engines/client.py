@@ -16,7 +16,7 @@ from inference.engines.process import FAILED, LENGTH, message, pack_texts, unpac
 from inference.models.bundle import Bundle
 
 _END_S: Final = 5.0
-_PATIENCE_S: Final = 60.0  # a batch takes milliseconds
+_PATIENCE_S: Final = 30.0  # a batch takes milliseconds
 
 
 class ScoringProcessFailed(Exception):
@@ -28,7 +28,7 @@ class ProcessClient(asyncio.Protocol):
 
     def __init__(self, loaded: Bundle, patience_s: float) -> None:
         self.card = loaded.card
-        self.lost = asyncio.Event()
+        self.exited = asyncio.Event()
         self._patience_s = patience_s
         self._received = bytearray()
         self._asked: deque[asyncio.Future[bytes]] = deque()
@@ -115,7 +115,7 @@ class ProcessClient(asyncio.Protocol):
             if not answered.done():
                 answered.set_exception(ScoringProcessFailed("the scoring process is gone"))
         self._asked.clear()
-        self.lost.set()  # last: who waits for an answer goes first, and knows which texts it was over
+        self.exited.set()  # last: who waits for an answer goes first, and knows which texts it was over
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

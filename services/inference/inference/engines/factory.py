@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from inference.batching.worker import Restarts
+from inference.batching.worker import Supervision
 from inference.engines.base import Engine, EngineClient, ModelError
 from inference.engines.client import ProcessClient
 from inference.engines.cores import usable_cores
@@ -27,14 +27,14 @@ _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add laten
 class EngineSpec:
     """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch.
 
-    With two `lanes` an engine has its next batch before it is done with one.
+    With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
     """
 
     create: Callable[[], Awaitable[EngineClient]]
     workers: int
     max_batch_tokens: int
-    lanes: int = 1
-    restarts: Restarts = field(default_factory=Restarts)
+    pipeline_depth: int = 1
+    supervision: Supervision = field(default_factory=Supervision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _onnx(model: str, device: Device) -> EngineSpec:
     if device == "cuda":
         raise ModelError("the onnx engine runs on the CPU: set INFERENCE_ENGINE=torch or INFERENCE_DEVICE=cpu")
     loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
-    return EngineSpec(partial(ProcessClient.start, loaded), usable_cores(), RUN_TOKENS, lanes=2)
+    return EngineSpec(partial(ProcessClient.start, loaded), usable_cores(), RUN_TOKENS, pipeline_depth=2)
 
 
 def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
@@ -92,5 +92,5 @@ def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
 
     start = partial(ThreadClient.start, create)
     if device != "cpu" and torch.has_gpu:
-        return EngineSpec(start, 1, _GPU_BATCH_TOKENS, lanes=2)
+        return EngineSpec(start, 1, _GPU_BATCH_TOKENS, pipeline_depth=2)
     return EngineSpec(start, usable_cores(), RUN_TOKENS)

@@ -27,7 +27,7 @@ class ThreadClient:
     """`start` makes the engine in the thread that will score."""
 
     def __init__(self) -> None:
-        self.lost = asyncio.Event()  # never set: these threads do not end by themselves
+        self.exited = asyncio.Event()  # never set: these threads do not end by themselves
         self._reader, self._scorer = _Thread("reader"), _Thread("scorer")
         self._engine: Engine
 

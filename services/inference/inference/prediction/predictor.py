@@ -47,7 +47,7 @@ class Predictor:
         self.card = card
         self.cache = ResultCache(cache_bytes)
         self._batcher = batcher
-        self._flights = SingleFlight(batcher.desk.extend)
+        self._flights = SingleFlight(batcher.queue.extend)
         self._now = now
         self._reuses = cache_bytes > 0
         self._unique = itertools.count()
@@ -73,7 +73,7 @@ class Predictor:
     @property
     def near_capacity(self) -> bool:
         """Refusals are near."""
-        return self._batcher.desk.near_capacity
+        return self._batcher.queue.near_capacity
 
     def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Of the Overloaded that `score` would raise; None if it would not, infinity if it is late at any time."""

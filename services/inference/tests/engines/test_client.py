@@ -76,10 +76,10 @@ async def test_process_that_was_killed__fails_every_batch_and_can_be_closed(host
 
 
 async def test_process_that_was_killed_while_nobody_asked_it_anything__is_known_to_be_lost(host: ProcessClient) -> None:
-    assert not host.lost.is_set()
+    assert not host.exited.is_set()
     os.kill(host.pid, signal.SIGKILL)
     async with asyncio.timeout(20):
-        await host.lost.wait()
+        await host.exited.wait()
 
 
 async def test_process_that_hangs__is_killed_and_fails_every_batch(bundled: Bundle) -> None:

@@ -16,7 +16,7 @@ async def until_read(stage: Any, texts: int) -> None:
 
 
 async def test_texts__are_read_and_scored(stage: Any) -> None:
-    host = await stage.host()
+    host = await stage.client()
     read = stage.encode("good film")
     assert (await host.score(["good film"])).rows == [Row(stage.scores(read), read.tokens)]
     assert host.card is stage.card
@@ -25,7 +25,7 @@ async def test_texts__are_read_and_scored(stage: Any) -> None:
 
 
 async def test_batch__is_read_while_another_is_scored(stage: Any) -> None:
-    host = await stage.host()
+    host = await stage.client()
     stage.is_warm = True
     stage.hold()
     answers = [asyncio.create_task(host.score(["good"])) for _ in range(2)]
@@ -42,7 +42,7 @@ async def test_batch__is_read_while_another_is_scored(stage: Any) -> None:
     ("text", "error"), [("poison", ValueError), ("unreadable", ValueError), ("panics", EngineThreadError)]
 )
 async def test_text_that_raises__leaves_the_threads_alive(stage: Any, text: str, error: type[Exception]) -> None:
-    host = await stage.host()
+    host = await stage.client()
     with pytest.raises(error):
         await host.score([text])
     assert len((await host.score(["good"])).rows) == 1
@@ -58,7 +58,7 @@ async def test_engine_whose_making_panics__is_an_error_of_the_start() -> None:
 
 
 async def test_call_whose_caller_left__is_not_made(stage: Any) -> None:
-    host = await stage.host()
+    host = await stage.client()
     stage.is_warm = True
     stage.hold()
     first, left = (asyncio.create_task(host.score([text])) for text in ("good", "bad"))
@@ -74,7 +74,7 @@ async def test_call_whose_caller_left__is_not_made(stage: Any) -> None:
 
 async def test_hanging_engine__does_not_hold_up_the_end(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.engines.thread._END_S", 0.01)
-    host = await stage.host()
+    host = await stage.client()
     stage.is_warm = True
     stage.hold()
     hangs = asyncio.create_task(host.score(["good"]))
@@ -91,6 +91,6 @@ async def test_niceness_that_is_refused__does_not_matter(stage: Any, monkeypatch
 
     monkeypatch.setattr(os, "setpriority", refuse)
     async with asyncio.timeout(10):
-        host = await stage.host()
+        host = await stage.client()
         await host.score(["good"])
     await host.close()

@@ -2,14 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from inference.batching.admission import Limits
-from inference.batching.batcher import Batcher, BatchingConfig
 from inference.batching.jobs import DeadlineExceeded, Overloaded, ScoringFailed
 from inference.prediction.predictor import Prediction, Predictor
 
@@ -17,19 +14,14 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start(stage: Any) -> AsyncIterator[Start]:
-    """Call it for a scorer on the scripted engine."""
-    async with AsyncExitStack() as closing:
+async def start(start_batcher: Any) -> Start:
+    """Call it for a predictor on the scripted engine."""
 
-        async def started(cache_bytes: int = 1 << 20, max_wait_s: float = 60.0) -> Predictor:
-            batcher = Batcher(stage.host, BatchingConfig(1, 64, Limits(1 << 20, max_wait_s)), time.monotonic)
-            closing.push_async_callback(batcher.close)
-            closing.callback(stage.release)
-            card = await batcher.start()
-            stage.is_warm = True
-            return Predictor(batcher, card, cache_bytes, time.monotonic)
+    async def started(cache_bytes: int = 1 << 20, max_wait_s: float = 60.0) -> Predictor:
+        batcher = await start_batcher(max_wait_s=max_wait_s)
+        return Predictor(batcher, batcher.card, cache_bytes, time.monotonic)
 
-        yield started
+    return started
 
 
 def score(scorer: Predictor, *texts: str, within_s: float = 30.0) -> asyncio.Task[Any]:
