@@ -12,7 +12,7 @@ from common.runtime.settings import SettingsError, StartError, load
 from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
 from inference.batching.worker import Supervision
-from inference.engines.base import ModelMissing
+from inference.engines.base import ModelError
 from inference.engines.factory import EngineSpec
 from inference.settings import InferenceSettings
 from launcher.testing import until_ready
@@ -40,7 +40,7 @@ def test_wrong_setting__stops_the_start_naming_the_variable(name: str, value: st
 
 async def test_model_that_is_missing__stops_the_start_with_its_message(settings: dict[str, Any]) -> None:
     def missing() -> Any:
-        raise ModelMissing("no model in /nowhere: set INFERENCE_MODEL")
+        raise ModelError("no model in /nowhere: set INFERENCE_MODEL")
 
     service = create_service(InferenceSettings(**settings), EngineSpec(missing, 1, 64))
     with pytest.raises(StartError, match="set INFERENCE_MODEL"):

@@ -9,27 +9,7 @@ from typing import Literal, NamedTuple, Protocol
 
 
 class ModelError(Exception):
-    """A model cannot be served; the message names the cause and the cure."""
-
-
-class ModelMissing(ModelError):
-    """The folder, or a file in it, is not there."""
-
-
-class ModelMalformed(ModelError):
-    """A file is there and cannot be understood."""
-
-
-class ModelTampered(ModelError):
-    """A file's SHA-256 is not the recorded one."""
-
-
-class ModelDrift(ModelError):
-    """This machine scores the reference sentences differently from the machine that made the model."""
-
-
-class ModelChanged(ModelError):
-    """Another model lies where the one lay that this process serves: only a new process may serve that."""
+    """A model cannot be served. The message names the cause and the cure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.engines.base import Encoded, ModelCard, ModelMalformed, softmax
+from inference.engines.base import Encoded, ModelCard, ModelError, softmax
 from inference.engines.runtime import onnxruntime
 from inference.engines.tokenizer import RUN_TOKENS, encoded_by, tokenizer_for
 
@@ -20,7 +20,7 @@ class OnnxEngine:
     """
 
     def __init__(self, model: Path, tokenizer: Path, card: ModelCard) -> None:
-        """Raises ModelMalformed when a file is not what its name says."""
+        """Raises ModelError when a file is not what its name says."""
         self.card = card
         self._tokenizer = tokenizer_for(tokenizer, card.max_tokens)
         self._session = _session_for(model)
@@ -61,10 +61,10 @@ def _session_for(model: Path) -> onnxruntime.InferenceSession:
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a dozen classes with no common base
-        raise ModelMalformed(f"{model} is not a model that onnxruntime can run: {error}") from error
+        raise ModelError(f"{model} is not a model that onnxruntime can run: {error}") from error
     names = {value.name for value in session.get_inputs()}
     if names != set(INPUTS) or "logits" not in {value.name for value in session.get_outputs()}:
-        raise ModelMalformed(f"{model} takes {sorted(names)}; expected {', '.join(INPUTS)} in and logits out")
+        raise ModelError(f"{model} takes {sorted(names)}; expected {', '.join(INPUTS)} in and logits out")
     return session
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from inference.engines.base import Answer, Engine, ModelChanged, ModelError, Row, answer
+from inference.engines.base import Answer, Engine, ModelError, Row, answer
 from inference.models import bundle
 
 READY: Final = b"\x00"
@@ -95,7 +95,7 @@ def _engine(folder: Path, revision: str) -> Engine:
 
     loaded = bundle.load(folder)
     if loaded.card.revision != revision:
-        raise ModelChanged(f"the model in {folder} was replaced since it was read: only a new process may serve it")
+        raise ModelError(f"the model in {folder} was replaced since it was read: only a new process may serve it")
     engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
     bundle.self_check(engine, loaded.reference)
     return engine

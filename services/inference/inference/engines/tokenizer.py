@@ -6,18 +6,18 @@ from typing import Final
 
 from tokenizers import Tokenizer
 
-from inference.engines.base import Encoded, ModelMalformed
+from inference.engines.base import Encoded, ModelError
 
 RUN_TOKENS: Final = 128
 """Padded tokens in one run: more do not fit the caches of a core and score no faster."""
 
 
 def tokenizer_for(file: Path, max_tokens: int) -> Tokenizer:
-    """A tokenizer that cuts at `max_tokens` and doesn't pad; raises ModelMalformed."""
+    """A tokenizer that cuts at `max_tokens` and doesn't pad; raises ModelError."""
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise ModelMalformed(f"{file} is not a tokenizer: {error}") from error
+        raise ModelError(f"{file} is not a tokenizer: {error}") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer

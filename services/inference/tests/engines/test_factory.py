@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.engines.base import ModelError, ModelMissing
+from inference.engines.base import ModelError
 from inference.engines.cores import usable_cores
 from inference.engines.factory import Device, EngineName, Torch, select_engine
 from inference.models import bundle
@@ -62,5 +62,5 @@ def test_built_folder__is_served_on_the_cpu_though_there_is_a_gpu(tmp_path: Path
 
 
 def test_folder_that_is_not_there__is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match="nowhere"):
+    with pytest.raises(ModelError, match="nowhere"):
         select_engine("onnx", str(tmp_path / "nowhere"), "cpu")

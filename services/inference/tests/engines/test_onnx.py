@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.engines.base import ModelMalformed
+from inference.engines.base import ModelError
 from inference.engines.onnx import OnnxEngine
 from inference.models import bundle
 from inference.models.bundle import Bundle, self_check
@@ -101,13 +101,13 @@ def test_threads_that_encode_at_once__get_their_own_tokens(engine: OnnxEngine, b
 
 def test_file_that_is_no_model__is_malformed(bundled: Bundle, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelMalformed, match=r"model\.onnx is not a model"):
+    with pytest.raises(ModelError, match=r"model\.onnx is not a model"):
         OnnxEngine(tmp_path / "model.onnx", bundled.tokenizer, bundled.card)
 
 
 def test_file_that_is_no_tokenizer__is_malformed(bundled: Bundle, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelMalformed, match=r"tokenizer\.json is not a tokenizer"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer"):
         OnnxEngine(bundled.model, tmp_path / "tokenizer.json", bundled.card)
 
 

@@ -184,11 +184,11 @@ def test_model_that_reads_the_last_token__finds_it_before_the_padding(classifier
 
 
 def test_scores_that_are_not_numbers__are_drift() -> None:
-    from inference.engines.base import ModelDrift
+    from inference.engines.base import ModelError
     from inference.engines.torch.engine import check_drift
 
-    with pytest.raises(ModelDrift):
+    with pytest.raises(ModelError):
         check_drift([(0.5, 0.5)], [(float("nan"), float("nan"))])
-    with pytest.raises(ModelDrift):
+    with pytest.raises(ModelError):
         check_drift([(0.5, 0.5)], [(0.6, 0.4)])
     check_drift([(0.5, 0.5)], [(0.504, 0.496)])
