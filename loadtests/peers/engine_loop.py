@@ -24,7 +24,7 @@ def main() -> None:
     slices = [texts[start : start + options.at_once] for start in range(0, len(texts), options.at_once)]
     source = itertools.cycle(slices)
     threads = options.threads or usable_cores()
-    engines = [OnnxEngine(loaded.model, loaded.tokenizer, loaded.card) for _ in range(threads)]
+    engines = [OnnxEngine(loaded) for _ in range(threads)]
     counts = [0] * threads
     for engine in engines:
         engine.score(engine.encode(texts[:100]))

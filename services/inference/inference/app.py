@@ -181,7 +181,11 @@ def _start_errors() -> Iterator[None]:
 async def _plan(settings: InferenceSettings) -> EngineSpec:
     """Off the loop: it reads files, and may import torch."""
     return await asyncio.to_thread(
-        select_engine, settings.inference_engine, settings.inference_model, settings.inference_device
+        select_engine,
+        settings.inference_engine,
+        settings.inference_model,
+        settings.inference_device,
+        settings.inference_onnx_file,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inference.engines.base import Engine
 from inference.engines.onnx import OnnxEngine
-from inference.models import bundle
+from inference.models import bundle, hub
 from training.quality_gate import read_rows
 
 BINS = 15
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _open(name: str) -> Engine:
     kind, _, model = name.partition(":")
     if kind == "onnx":
-        loaded = bundle.load(bundle.BUNDLED if model == "bundled" else Path(model))
-        return OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+        return OnnxEngine(hub.open_folder(bundle.BUNDLED if model == "bundled" else Path(model)))
     if kind == "torch":
         from inference.engines.torch.engine import TorchEngine  # torch is an extra
 

@@ -110,6 +110,11 @@ def rows_of(scores: Sequence[tuple[float, ...]], read: Sequence[Encoded]) -> lis
     return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, read, strict=True)]
 
 
+def sigmoid(logits: Sequence[float]) -> tuple[float, ...]:
+    """Independent probabilities in [0, 1]."""
+    return tuple(0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits)
+
+
 def softmax(logits: Sequence[float]) -> tuple[float, ...]:
     """Probabilities in [0, 1] that add up to 1."""
     peak = max(logits)

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self, cast
 
+import structlog
+
 from inference.engines.base import Answer, ModelError
 from inference.engines.process import FAILED, LENGTH, message, pack_texts, unpack_answer
 from inference.models.bundle import Bundle
+
+log = structlog.get_logger()
 
 _END_S: Final = 5.0
 _PATIENCE_S: Final = 30.0  # a batch takes milliseconds
@@ -45,19 +49,22 @@ class ProcessClient(asyncio.Protocol):
             failing.enter_context(ours)
             program = [sys.executable, "-m", "inference.engines.process"]
             argv = [*program, str(theirs.fileno()), str(loaded.folder), loaded.card.revision]
+            argv.append(loaded.model.relative_to(loaded.folder).as_posix())
             host._process = await asyncio.create_subprocess_exec(
                 *argv, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL
             )
             failing.pop_all()
         await asyncio.get_running_loop().create_unix_connection(lambda: host, sock=ours)
         try:
-            _checked(await ready)  # to load a model may take any time
+            note = _checked(await ready).decode()  # loading a model has no time limit
         except ScoringProcessFailed as error:
             await host.close()
             raise ModelError(str(error)) from error
         except BaseException:
             await host.close()
             raise
+        if note:
+            log.warning("model note", model=loaded.card.name, note=note)
         return host
 
     @property

@@ -13,13 +13,13 @@ from inference.engines.client import ProcessClient
 from inference.engines.cores import usable_cores
 from inference.engines.thread import ThreadClient
 from inference.engines.tokenizer import RUN_TOKENS
-from inference.models import bundle
+from inference.models import bundle, hub
 
 EngineName = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 
 BUNDLED: Final = "bundled"
-_TORCH_CONFIG: Final = "config.json"  # every folder that transformers can load has one
+_TORCH_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 _GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add latency
 
 
@@ -55,35 +55,43 @@ def detect_torch() -> Torch:
 
 
 def select_engine(
-    engine: EngineName, model: str, device: Device, look: Callable[[], Torch] = detect_torch
+    engine: EngineName,
+    model: str,
+    device: Device,
+    onnx_file: str = "",
+    detect: Callable[[], Torch] = detect_torch,
 ) -> EngineSpec:
-    """What the settings ask for. Raises ModelError, which names the cure.
+    """Return what the settings select. Raises ModelError, which names the cure.
 
-    `auto` takes torch where a GPU is asked for or found, and for a model that is not an ONNX folder; a folder in which
-    there is nothing for torch it leaves to onnx.
+    `auto` selects torch for a GPU and for models without an ONNX graph, and onnx for folders without weights for torch.
     """
-    is_onnx = model == BUNDLED or (Path(model) / bundle.MODEL).is_file()
-    is_only_onnx = is_onnx and model != BUNDLED and not (Path(model) / _TORCH_CONFIG).is_file()
-    if engine == "onnx" or (engine == "auto" and (is_only_onnx or (is_onnx and device == "cpu"))):
-        return _onnx(model, device)
-    torch = look()
-    if engine == "auto" and is_onnx and device == "auto" and not torch.has_gpu:
-        return _onnx(model, device)
+    has_graph = model == BUNDLED or bool(hub.onnx_files(Path(model)))
+    has_weights = model == BUNDLED or not has_graph or any(_has(model, name) for name in _TORCH_WEIGHTS)
+    if engine == "onnx" or (engine == "auto" and has_graph and (device == "cpu" or not has_weights)):
+        return _onnx(model, device, onnx_file)
+    torch = detect()
+    if engine == "auto" and has_graph and device == "auto" and not torch.has_gpu:
+        return _onnx(model, device, onnx_file)
     return _torch(model, device, torch)
 
 
-def _onnx(model: str, device: Device) -> EngineSpec:
+def _has(model: str, pattern: str) -> bool:
+    return any(True for _ in Path(model).glob(pattern))
+
+
+def _onnx(model: str, device: Device, onnx_file: str) -> EngineSpec:
     if device == "cuda":
         raise ModelError("the onnx engine runs on the CPU: set INFERENCE_ENGINE=torch or INFERENCE_DEVICE=cpu")
-    loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
+    loaded = hub.open_folder(bundle.BUNDLED if model == BUNDLED else Path(model), onnx_file)
     return EngineSpec(partial(ProcessClient.start, loaded), usable_cores(), RUN_TOKENS, pipeline_depth=2)
 
 
 def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
     if not torch.is_installed:
         raise ModelError(
-            "torch is not installed, and these settings need it: pip install 'sluice-inference[torch]', "
-            "or set INFERENCE_ENGINE=onnx, INFERENCE_DEVICE=cpu and INFERENCE_MODEL=bundled"
+            "torch is not installed, and these settings need it: run `make torch` and start with "
+            "`.venv-torch/bin/sluice run` (or pip install 'sluice-inference[torch]'), or set INFERENCE_ENGINE=auto, "
+            "INFERENCE_DEVICE=cpu and INFERENCE_MODEL to a folder with an ONNX graph"
         )
     from inference.engines.torch.engine import TorchEngine  # torch is an extra
 

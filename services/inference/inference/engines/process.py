@@ -1,7 +1,7 @@
-"""Owns a process that scores for another, `python -m inference.engines.process FD FOLDER REVISION`, and how they talk.
+"""The scoring process, `python -m inference.engines.process FD FOLDER REVISION GRAPH`, and its messages.
 
-It serves one connection and ends with it, so it can't outlive who started it, however that died. A message is its
-length, four bytes, and so many bytes: texts one way, and the other way what was found or the words of an error.
+It serves one connection and exits when that ends, so it cannot outlive the service. A message is its length in four
+bytes and its content: texts in one direction; in the other, the answer or the class of an error.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from inference.engines.base import Answer, Engine, ModelError, Row, answer
-from inference.models import bundle
+from inference.models import bundle, hub
 
 READY: Final = b"\x00"
 FAILED: Final = b"\x01"  # with the words of the error behind it
@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> None:
         os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes for longer
     with socket.socket(fileno=int(argv[0])) as end, end.makefile("rb") as said, suppress(ConnectionError):
         try:
-            engine = _engine(Path(argv[1]), argv[2])
+            engine, note = _engine(Path(argv[1]), *argv[2:])
         except ModelError as error:
             end.sendall(message(FAILED + str(error).encode()))
             return
-        end.sendall(message(READY))
+        end.sendall(message(READY + note.encode()))
         serve(engine, said, end)
 
 
@@ -90,15 +90,19 @@ def unpack_answer(data: bytes) -> Answer:
     return Answer([Row(*row) for row in zip(scores, tokens, flags, strict=True)], tokenize_s)
 
 
-def _engine(folder: Path, revision: str) -> Engine:
-    from inference.engines.onnx import OnnxEngine  # loads the runtime, which who only talks to this needs not
+def _engine(folder: Path, revision: str, onnx_file: str = "") -> tuple[Engine, str]:
+    """Return the engine, and what the log should say about it."""
+    from inference.engines.onnx import OnnxEngine  # imported lazily: the service must not load onnxruntime
 
-    loaded = bundle.load(folder)
+    loaded = hub.open_folder(folder, onnx_file)
     if loaded.card.revision != revision:
         raise ModelError(f"the model in {folder} was replaced since it was read: only a new process may serve it")
-    engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
-    bundle.self_check(engine, loaded.reference)
-    return engine
+    engine = OnnxEngine(loaded)
+    if loaded.reference:
+        bundle.self_check(engine, loaded.reference)
+        return engine, ""
+    is_separate = engine.separate_texts_if_needed()
+    return engine, "its scores depend on neighbouring texts: each is scored alone" if is_separate else ""
 
 
 if __name__ == "__main__":

@@ -33,13 +33,18 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model folder whose files are all there and as they were written."""
+    """A model folder whose files are complete.
+
+    An optimised graph runs as it is; any other is rewritten by the runtime first.
+    """
 
     folder: Path
     model: Path
     tokenizer: Path
     card: ModelCard
     reference: tuple[Reference, ...]
+    is_optimised: bool = True
+    pad_id: int = 0
 
 
 def load(folder: Path = BUNDLED) -> Bundle:
@@ -81,7 +86,10 @@ def _require_files(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder; a model is a folder with {', '.join(FILES)}")
     if absent := [name for name in FILES if not (folder / name).is_file()]:
-        raise ModelError(f"{folder} lacks {', '.join(absent)}; `python -m training.build` writes whole folders")
+        raise ModelError(
+            f"{folder} lacks {', '.join(absent)}, which `python -m training.build` writes; "
+            "a folder from the Hub needs config.json, tokenizer.json and an ONNX graph"
+        )
 
 
 def _verify_checksums(folder: Path) -> None:

@@ -37,7 +37,7 @@ async def host(bundled: Bundle) -> AsyncIterator[ProcessClient]:
 async def test_answers__are_those_of_the_engine_in_this_process_to_the_bit(
     host: ProcessClient, bundled: Bundle
 ) -> None:
-    here = OnnxEngine(bundled.model, bundled.tokenizer, bundled.card)
+    here = OnnxEngine(bundled)
     texts = [*(each.text for each in bundled.reference), "much too long " * 500]
     read = here.encode(texts)
     answer = await host.score(texts)
@@ -144,7 +144,9 @@ async def test_signals_for_the_service__do_not_end_the_process(host: ProcessClie
 
 async def test_model_that_the_process_cannot_load__is_told(bundled: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is not a folder"):
-        await ProcessClient.start(replace(bundled, folder=tmp_path / "nowhere"))
+        await ProcessClient.start(
+            replace(bundled, folder=tmp_path / "nowhere", model=tmp_path / "nowhere" / "model.onnx")
+        )
 
 
 async def test_model_that_was_replaced_since_it_was_read__is_not_scored_with(bundled: Bundle, tmp_path: Path) -> None:

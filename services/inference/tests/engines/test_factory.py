@@ -20,7 +20,7 @@ def not_asked() -> Torch:
 
 
 async def test_bundled_model__is_served_on_every_core_and_checks_itself() -> None:
-    chosen = select_engine("auto", "bundled", "auto", absent)
+    chosen = select_engine("auto", "bundled", "auto", detect=absent)
     host = await chosen.create()
     assert (host.card.engine, host.card.device) == ("onnx", "cpu")
     assert chosen.workers == usable_cores()
@@ -29,7 +29,7 @@ async def test_bundled_model__is_served_on_every_core_and_checks_itself() -> Non
 
 @pytest.mark.parametrize(("engine", "device"), [("onnx", "auto"), ("onnx", "cpu"), ("auto", "cpu")])
 def test_cpu__never_imports_torch(engine: EngineName, device: Device) -> None:
-    select_engine(engine, "bundled", device, not_asked)
+    select_engine(engine, "bundled", device, detect=not_asked)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_cpu__never_imports_torch(engine: EngineName, device: Device) -> None:
 )
 def test_torch_needed_but_not_installed__names_the_cure(engine: EngineName, model: str, device: Device) -> None:
     with pytest.raises(ModelError, match=r"pip install 'sluice-inference\[torch\]'"):
-        select_engine(engine, model, device, absent)
+        select_engine(engine, model, device, detect=absent)
 
 
 def test_onnx_on_a_gpu__names_the_cure() -> None:
@@ -56,9 +56,9 @@ def test_built_folder__is_served_on_the_cpu_though_there_is_a_gpu(tmp_path: Path
     def has_gpu() -> Torch:
         return Torch(is_installed=True, has_gpu=True)
 
-    assert select_engine("auto", str(folder), "auto", has_gpu).workers == usable_cores()
+    assert select_engine("auto", str(folder), "auto", detect=has_gpu).workers == usable_cores()
     with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
-        select_engine("auto", str(folder), "cuda", has_gpu)
+        select_engine("auto", str(folder), "cuda", detect=has_gpu)
 
 
 def test_folder_that_is_not_there__is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def bundled() -> Bundle:
 
 @pytest.fixture(scope="module")
 def engine(bundled: Bundle) -> Iterator[OnnxEngine]:
-    engine = OnnxEngine(bundled.model, bundled.tokenizer, bundled.card)
+    engine = OnnxEngine(bundled)
     yield engine
     engine.close()
 
@@ -102,17 +103,17 @@ def test_threads_that_encode_at_once__get_their_own_tokens(engine: OnnxEngine, b
 def test_file_that_is_no_model__is_malformed(bundled: Bundle, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"model\.onnx is not a model"):
-        OnnxEngine(tmp_path / "model.onnx", bundled.tokenizer, bundled.card)
+        OnnxEngine(replace(bundled, model=tmp_path / "model.onnx"))
 
 
 def test_file_that_is_no_tokenizer__is_malformed(bundled: Bundle, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match=r"tokenizer\.json is not a tokenizer"):
-        OnnxEngine(bundled.model, tmp_path / "tokenizer.json", bundled.card)
+        OnnxEngine(replace(bundled, tokenizer=tmp_path / "tokenizer.json"))
 
 
 def test_two_engines__share_nothing_that_closing_one_takes_away(engine: OnnxEngine, bundled: Bundle) -> None:
-    other = OnnxEngine(bundled.model, bundled.tokenizer, bundled.card)
+    other = OnnxEngine(bundled)
     encoded = other.encode(["I love this."])
     expected = other.score(encoded)
     other.close()

@@ -93,7 +93,7 @@ def test_folder_that_a_build_writes__is_served(
     write_folder(tmp_path / "out", graph, classifier_folder / "tokenizer.json", facts, PERFECT, QUALITY, reference)
 
     loaded = bundle.load(tmp_path / "out")
-    engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+    engine = OnnxEngine(loaded)
     bundle.self_check(engine, loaded.reference, sample=len(sentences))
     scores = json.loads((tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8"))["scores"]
     assert (scores["int8_macro_f1"], scores["int8_calibration_error"]) == (0.875, 0.125)
