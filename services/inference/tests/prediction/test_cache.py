@@ -1,13 +1,12 @@
-"""Tests of the result cache and of jobs that several wait for."""
+"""The result cache stays within its bytes."""
 
-import asyncio
 import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.batching.jobs import Job, Scored
-from inference.prediction.cache import ResultCache, SingleFlight, key_of
+from inference.batching.jobs import Scored
+from inference.prediction.cache import ResultCache, key_of
 
 
 def scored(score: float = 0.5) -> Scored:
@@ -51,47 +50,3 @@ def test_accounted_bytes__cover_the_real_ones() -> None:
     real, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 1.0 < cache.size_bytes / real < 1.5
-
-
-def flying(deadline_s: float = 10.0) -> Job:
-    return Job(1, "text", 3, 0.0, deadline_s, asyncio.get_running_loop().create_future())
-
-
-async def test_last_waiter_to_leave__withdraws_the_job() -> None:
-    flights = SingleFlight(lambda _job, _deadline_s: True)
-    job = flying()
-    flights.board(b"k", job)
-    assert flights.join(b"k", 5.0) is job
-    flights.leave(job)
-    assert not job.future.cancelled()
-    flights.leave(job)
-    assert job.future.cancelled()
-    assert flights.join(b"k", 5.0) is None
-
-
-async def test_job_that_ended__is_not_joined_and_not_cancelled() -> None:
-    flights = SingleFlight(lambda _job, _deadline_s: True)
-    job = flying()
-    flights.board(b"k", job)
-    job.future.set_result(scored())
-    await asyncio.sleep(0)
-    assert flights.join(b"k", 5.0) is None
-    flights.leave(job)
-    assert job.future.result() == scored()
-
-
-async def test_job_past_its_deadline__is_not_joined() -> None:
-    flights = SingleFlight(lambda _job, _deadline_s: False)
-    flights.board(b"k", flying())
-    assert flights.join(b"k", 20.0) is None
-
-
-async def test_job_that_ended__does_not_take_the_next_of_its_text_with_it() -> None:
-    """One past its deadline is not joined, and another is on its way before it ends."""
-    flights = SingleFlight(lambda _job, _deadline_s: True)
-    late, next_one = flying(), flying()
-    flights.board(b"k", late)
-    flights.board(b"k", next_one)
-    late.future.set_result(scored())
-    await asyncio.sleep(0)
-    assert flights.join(b"k", 5.0) is next_one

@@ -153,3 +153,21 @@ async def test_failed_text__is_not_cached(start: Start, stage: Any) -> None:
         assert isinstance(failed, ScoringFailed)
         assert isinstance(fine, Prediction)
     assert len(scorer.cache) == 1
+
+
+async def test_expired_job__is_not_shared_and_does_not_replace_the_next(start_batcher: Any, stage: Any) -> None:
+    clock = [100.0]
+    batcher = await start_batcher(now=lambda: clock[0])
+    predictor = Predictor(batcher, batcher.card, 1 << 20, lambda: clock[0])
+    stage.hold()
+    expired = asyncio.create_task(predictor.score(["good"], 160.0))
+    await stage.entered()
+    clock[0] = 160.0
+    second = asyncio.create_task(predictor.score(["good"], 230.0))
+    await asyncio.sleep(0)
+    expired.cancel()
+    await asyncio.wait([expired])
+    third = asyncio.create_task(predictor.score(["good"], 230.0))
+    await asyncio.sleep(0)
+    stage.release()
+    assert [(await task)[0].shared for task in (second, third)] == [False, True]
