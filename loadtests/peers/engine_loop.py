@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from inference.engines.cores import usable_cores
+from inference.engines.factory import usable_cores
 from inference.engines.onnx import OnnxEngine
 from inference.models import bundle
 

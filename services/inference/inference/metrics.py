@@ -1,4 +1,4 @@
-"""Owns the Prometheus metrics of scoring; knows no HTTP."""
+"""Prometheus metrics of scoring."""
 
 from typing import Final
 
@@ -19,12 +19,12 @@ class InferenceMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._tokenise = self._spread("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
-        self._batch_size = self._spread("batch_size", "Texts in one batch.", _SIZES)
-        self._batch_tokens = self._spread("batch_tokens", "Tokens in one batch, padding left out.", _TOKENS)
-        self._batch_seconds = self._spread("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
-        self._queue = self._spread("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
-        self._compute = self._spread("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
+        self._tokenise = self._histogram("tokenise_seconds", "Time to tokenise one batch.", LATENCY_BUCKETS_S)
+        self._batch_size = self._histogram("batch_size", "Texts in one batch.", _SIZES)
+        self._batch_tokens = self._histogram("batch_tokens", "Tokens in one batch, without padding.", _TOKENS)
+        self._batch_seconds = self._histogram("batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S)
+        self._queue = self._histogram("queue_seconds", "Time from arrival to scoring, per text.", LATENCY_BUCKETS_S)
+        self._compute = self._histogram("compute_seconds", "Time in scoring, per text.", LATENCY_BUCKETS_S)
         self._padded = Counter(
             "sluice_inference_padded_tokens",
             "Tokens scored with padding; the padding share is 1 - batch_tokens_sum / padded_tokens.",
@@ -32,7 +32,7 @@ class InferenceMetrics:
         )
         self._texts = Counter(
             "sluice_inference_texts",
-            "Texts answered: scored, found in the cache, shared with a request on its way, or failed alone.",
+            "Texts answered: scored, cached, shared with another request, or failed.",
             ["source"],
             registry=registry,
         )
@@ -42,14 +42,14 @@ class InferenceMetrics:
         for reason in ("overloaded", "deadline", "journal"):
             self._refusals.labels(reason)
 
-    def watch(self, batcher: Batcher, scorer: Predictor) -> None:
-        """Show the queue, the cache and the workers."""
+    def watch(self, batcher: Batcher, predictor: Predictor) -> None:
+        """Add gauges for the queue, the cache and the workers."""
         self._gauge("queue_depth", "Texts waiting.").set_function(lambda: batcher.queue.depth)
         self._gauge("queue_tokens", "Tokens waiting or being scored.").set_function(lambda: batcher.queue.tokens)
         self._gauge("queue_age_seconds", "Age of the oldest text.").set_function(lambda: batcher.queue.oldest_age_s)
         self._gauge("predicted_wait_seconds", "For the next text.").set_function(lambda: batcher.queue.wait_s)
         self._gauge("workers_ready", "Workers with a warm engine.").set_function(lambda: batcher.ready_workers)
-        self._gauge("cache_bytes", "Size of the result cache.").set_function(lambda: scorer.cache.size_bytes)
+        self._gauge("cache_bytes", "Size of the result cache.").set_function(lambda: predictor.cache.size_bytes)
 
     def serves(self, card: ModelCard) -> None:
         """Name the model in `sluice_inference_model_info`."""
@@ -77,7 +77,7 @@ class InferenceMetrics:
     def refused(self, reason: str, texts: int) -> None:
         self._refusals.labels(reason).inc(texts)
 
-    def _spread(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(f"sluice_inference_{name}", text, buckets=bounds, registry=self._registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:

@@ -1,4 +1,4 @@
-"""The settings of the inference service; read by `__main__` and `app` only."""
+"""The settings of the inference service."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from common.service import Listen
 
 
 class InferenceSettings(Settings, RedisSettings, EventsSettings):
-    """A 0 for workers or batch tokens leaves the choice to the service."""
+    """With 0 for workers or batch tokens the service chooses."""
 
     prefixes = ("SLUICE_", "INFERENCE_", "EVENTS_")
 

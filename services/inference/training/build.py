@@ -17,8 +17,7 @@ import onnx
 from tokenizers import Tokenizer
 
 from inference.engines.base import ModelCard, ModelError, softmax
-from inference.engines.runtime import onnxruntime
-from inference.engines.tokenizer import tokenizer_for
+from inference.engines.onnx import onnxruntime, tokenizer_for
 from inference.models.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
 from inference.prediction.recorder import require_recordable
 from training.evaluate import Quality, quality

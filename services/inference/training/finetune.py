@@ -17,7 +17,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from tokenizers import Encoding, Tokenizer
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
-from inference.engines.tokenizer import tokenizer_for
+from inference.engines.onnx import tokenizer_for
 from training.evaluate import Quality, quality
 from training.quality_gate import Row, read_rows
 from training.weights import encoder_folder

@@ -1,6 +1,7 @@
-"""Owns the choice of engine and what suits it; runs none."""
+"""The choice of engine, and how many of it suit this machine."""
 
 import importlib.util
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,11 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from inference.batching.worker import Supervision
-from inference.engines.base import Engine, EngineClient, ModelError
+from inference.engines.base import RUN_TOKENS, Engine, EngineClient, ModelError
 from inference.engines.client import ProcessClient
-from inference.engines.cores import usable_cores
 from inference.engines.thread import ThreadClient
-from inference.engines.tokenizer import RUN_TOKENS
 from inference.models import bundle, hub
 
 EngineName = Literal["auto", "onnx", "torch"]
@@ -20,12 +19,14 @@ Device = Literal["auto", "cpu", "cuda"]
 
 BUNDLED: Final = "bundled"
 _TORCH_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
-_GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add latency
+_GPU_BATCH_TOKENS: Final = 16_384  # fills a GPU; more only adds latency
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_QUOTAS: Final = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch.
+    """How to create an engine, how many suit this machine, and how many tokens suit one batch.
 
     With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
     """
@@ -39,14 +40,14 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Torch:
-    """What of torch this machine has."""
+    """What this machine has of torch."""
 
     is_installed: bool
     has_gpu: bool
 
 
 def detect_torch() -> Torch:
-    """Imports torch, which takes seconds, if it is there."""
+    """Import torch, which takes seconds, if it is installed."""
     if importlib.util.find_spec("torch") is None:
         return Torch(is_installed=False, has_gpu=False)
     import torch
@@ -102,3 +103,20 @@ def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
     if device != "cpu" and torch.has_gpu:
         return EngineSpec(start, 1, _GPU_BATCH_TOKENS, pipeline_depth=2)
     return EngineSpec(start, usable_cores(), RUN_TOKENS)
+
+
+def usable_cores(cgroup: Path = _CGROUP) -> int:
+    """Return the cores that affinity and a container's quota leave this process, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota_cores(cgroup)))
+
+
+def _quota_cores(cgroup: Path) -> int:
+    for names in _QUOTAS:
+        try:
+            quota, period = map(int, " ".join((cgroup / name).read_text(encoding="ascii") for name in names).split())
+        except (OSError, ValueError):  # no such file, or "max": no quota
+            continue
+        if quota > 0:  # version 1 has -1 for none
+            return round(quota / period)
+    return 1 << 16

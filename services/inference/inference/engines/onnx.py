@@ -1,16 +1,22 @@
 """Scoring on the CPU with ONNX Runtime, in one thread that never spins."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from inference.engines.base import Encoded, ModelError, sigmoid, softmax
-from inference.engines.runtime import onnxruntime
-from inference.engines.tokenizer import RUN_TOKENS, encoded_by, tokenizer_for
+from inference.engines.base import RUN_TOKENS, Encoded, ModelError, sigmoid, softmax
 from inference.models.bundle import Bundle
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, while onnxruntime is imported
+
+import onnxruntime
+
+__all__ = ["OnnxEngine", "onnxruntime", "tokenizer_for"]
 
 _REQUIRED_INPUTS: Final = {"input_ids"}
 _INPUTS: Final = _REQUIRED_INPUTS | {"attention_mask", "token_type_ids"}
@@ -37,7 +43,8 @@ class OnnxEngine:
         self._run_tokens = RUN_TOKENS
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        return encoded_by(self._tokenizer, texts)
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return [Encoded(tuple(each.ids), truncated=bool(each.overflowing)) for each in encodings]
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
         scores: list[tuple[float, ...]] = [()] * len(batch)
@@ -86,6 +93,17 @@ class OnnxEngine:
         feeds = {name: values[name].astype(dtype, copy=False) for name, dtype in self._dtypes.items()}
         [logits] = self._session.run([self._output], feeds)
         return logits.tolist()  # type: ignore[no-any-return]
+
+
+def tokenizer_for(file: Path, max_tokens: int) -> Tokenizer:
+    """Return a tokenizer that truncates at `max_tokens` and does not pad. Raises ModelError."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{file} is not a tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
 
 
 def _session_for(model: Path, *, is_optimised: bool) -> onnxruntime.InferenceSession:

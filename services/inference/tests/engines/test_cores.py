@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.engines.cores import usable_cores
+from inference.engines.factory import usable_cores
 
 
 @pytest.mark.parametrize("quota", ["50000 100000", "100000 100000"])

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from inference.engines.base import ModelError
-from inference.engines.cores import usable_cores
-from inference.engines.factory import Device, EngineName, Torch, select_engine
+from inference.engines.factory import Device, EngineName, Torch, select_engine, usable_cores
 from inference.models import bundle
 
 

@@ -65,7 +65,10 @@ def test_answers_of_one_request__are_one_write() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(("GOOD", "GOOD", "BAD"), "two labels of fake have one name: 'GOOD'"), (("a" * 65, "b"), "no event can hold")],
+    [
+        (("GOOD", "GOOD", "BAD"), "two labels of fake have the same name: 'GOOD'"),
+        (("a" * 65, "b"), "events cannot name"),
+    ],
 )
 def test_labels_that_no_answer_or_event_can_name__are_refused(labels: tuple[str, ...], message: str) -> None:
     require_recordable(CARD)

@@ -44,7 +44,7 @@ def sentences(words: Any) -> list[str]:
 
 @pytest.fixture
 def tokenizer(classifier_folder: Path) -> Any:
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     return tokenizer_for(classifier_folder / "tokenizer.json", LIMIT)
 
@@ -192,7 +192,7 @@ def test_bundled_model__is_what_a_build_makes_today() -> None:
     from training.build import ADAPTER, SENTENCES, Scorer, quantised_graph
     from training.weights import encoder_folder, merged_classifier
 
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     loaded = bundle.load()

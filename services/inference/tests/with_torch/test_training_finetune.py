@@ -28,7 +28,7 @@ def _train(classifier: Path, rate: float = 1e-2) -> Any:
     import torch
     from training.finetune import create_model, train
 
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     torch.manual_seed(0)
     tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)
