@@ -5,7 +5,7 @@ of the batch has about the same length, because a batch costs its longest text t
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from inference.batching.admission import Admission
@@ -94,8 +94,8 @@ class RequestQueue:
         self._now = now
         self._waiting = LengthBucketedQueue(max_batch_tokens)
         self._admission = admission
-        self._idle: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._prefetching: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._idle: list[tuple[int, asyncio.Future[None]]] = []
+        self._prefetching: list[tuple[int, asyncio.Future[None]]] = []
 
     def admit(self, sizes: Sequence[int], remaining_s: float, workers: int) -> None:
         """Admit texts of about `sizes` tokens. Each must `enqueue` and finally `leave`.
@@ -181,10 +181,13 @@ class RequestQueue:
         return self._admission.wait_s
 
     def _wake(self, jobs: int) -> None:
-        """Wake one worker per job, idle ones before those that prefetch. One that finds too few jobs waits again."""
+        """Wake one worker per job, idle ones before those that prefetch. One that finds too few jobs waits again.
+
+        The last to become idle goes first: its core still has the model in its caches.
+        """
         for workers in (self._idle, self._prefetching):
-            while jobs and workers and self.depth > workers[0][0]:
-                _, idle = workers.popleft()
+            while jobs and workers and self.depth > workers[-1][0]:
+                _, idle = workers.pop()
                 if not idle.done():
                     idle.set_result(None)
                     jobs -= 1

@@ -136,20 +136,20 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_waiting_workers__each_get_a_batch() -> None:
+async def test_waiting_workers__each_get_a_batch_last_idle_first() -> None:
     queue, jobs = queue_and_jobs(3)
     workers = [asyncio.create_task(queue.take()) for _ in range(4)]
     await turns()
     queue.enqueue(jobs)
     await turns()
-    assert [worker.result() for worker in workers[:3]] == [[job] for job in jobs]
-    assert not workers[3].done()
-    workers[3].cancel()
+    assert [worker.result() for worker in reversed(workers[1:])] == [[job] for job in jobs]
+    assert not workers[0].done()
+    workers[0].cancel()
 
 
 async def test_worker_that_stopped_waiting__loses_no_batch() -> None:
     queue, [job] = queue_and_jobs(1)
-    gone, stays = (asyncio.create_task(queue.take()) for _ in range(2))
+    stays, gone = (asyncio.create_task(queue.take()) for _ in range(2))
     await turns()
     gone.cancel()
     await turns()
