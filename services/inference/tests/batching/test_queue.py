@@ -5,7 +5,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, cast
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -169,34 +168,6 @@ async def test_prefetching_worker__waits_for_the_backlog() -> None:
     assert await many == [jobs[1]]
 
 
-async def test_job_that_is_put_back__wakes_a_worker() -> None:
-    queue, [job] = queue_and_jobs(1)
-    worker = asyncio.create_task(queue.take())
-    await turns()
-    queue.put_back([job])
-    assert await worker == [job]
-
-
-async def test_oldest_age__is_that_of_the_first_job() -> None:
-    now = [100.0]
-    queue = RequestQueue(BUDGET, Admission(Limits(ROOM, 60.0)), lambda: now[0])
-    assert queue.oldest_age_s == 0.0
-    for number in range(2):
-        queue.enqueue([Job(number, "", 1, now[0], 200.0, asyncio.get_running_loop().create_future())])
-        now[0] += 3.0
-    assert queue.oldest_age_s == 6.0
-
-
-def test_admission__counts_the_workers_that_are_ready_now() -> None:
-    queue = RequestQueue(BUDGET, Admission(Limits(ROOM, max_wait_s=1.5)), lambda: 0.0)
-    queue.learn(10, 1.0)
-    for _ in range(2):
-        queue.admit([10], 60.0, 1)
-    with pytest.raises(Overloaded):  # two seconds of work
-        queue.admit([10], 60.0, 1)
-    queue.admit([10], 60.0, 2)
-
-
 NEVER = float("inf")
 
 
@@ -230,16 +201,7 @@ def test_text_longer_than_the_budget__goes_alone() -> None:
     assert queue.take(0.0) == [jobs[1]]
 
 
-def test_job_past_its_deadline__is_dropped() -> None:
-    queue = LengthBucketedQueue(100)
-    late, fine = job(0, 10, deadline_s=5.0), job(1, 10, deadline_s=5.1)
-    queue.add(late)
-    queue.add(fine)
-    assert queue.take(5.0) == [fine]
-    assert len(queue) == 0
-
-
-def test_job_put_back_after_its_worker_died__is_next_and_alone() -> None:
+def test_job_put_back_after_a_death__is_next_and_alone() -> None:
     queue, jobs = bucketed(20, [10, 10, 10, 10])
     taken = queue.take(0.0)
     for one in reversed(taken):

@@ -26,14 +26,8 @@ def test_least_recently_used__goes_first() -> None:
     assert [cache.get(name) is not None for name in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
 
 
-def test_cache_of_no_bytes__keeps_nothing() -> None:
-    cache = ResultCache(0)
-    cache.put(b"a", scored())
-    assert (cache.get(b"a"), len(cache), cache.size_bytes) == (None, 0, 0)
-
-
 @given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), st.floats(0, 1)), max_size=50))
-def test_size__is_bounded_and_the_last_value_counts(puts: list[tuple[bytes, float]]) -> None:
+def test_cache_size__is_bounded(puts: list[tuple[bytes, float]]) -> None:
     cache = ResultCache(3 * 500)
     for key, score in puts:
         cache.put(key, scored(score))
@@ -42,7 +36,7 @@ def test_size__is_bounded_and_the_last_value_counts(puts: list[tuple[bytes, floa
     assert len(cache) == min(3, len({key for key, _ in puts}))
 
 
-def test_accounted_bytes__cover_the_real_ones() -> None:
+def test_accounted_bytes__cover_the_allocated_bytes() -> None:
     cache = ResultCache(1 << 30)
     tracemalloc.start()
     for number in range(20_000):

@@ -121,7 +121,7 @@ async def test_scores__are_those_of_transformers(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_dynamically_quantised_graph__scores_a_text_whatever_its_neighbours(export: Export, architecture: str) -> None:
+def test_dynamically_quantised_graph__is_independent_of_the_batch(export: Export, architecture: str) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     folder = export(architecture, 3)

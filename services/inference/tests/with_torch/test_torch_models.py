@@ -21,17 +21,12 @@ def _load(source: str, **options: Any) -> Any:
     return load(source, **options)
 
 
-def test_bundled_model__says_of_itself_what_the_onnx_engine_says() -> None:
+def test_bundled_model__has_the_card_of_the_onnx_engine() -> None:
     card = _load("bundled").card
     told = bundle.load().card
 
     assert card == replace(told, engine="torch", revision=card.revision)
     assert len(card.revision) == 12
-
-
-def test_bundled_model_without_its_adapter__is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="adapter_model"):
-        _load("bundled", adapter=tmp_path)
 
 
 def test_adapter_with_other_bytes__is_refused(tmp_path: Path) -> None:
@@ -60,10 +55,6 @@ def test_other_weights__are_another_revision(classifier: Path, create_classifier
 
     assert _load(str(classifier)).card.revision == _load(str(classifier)).card.revision
     assert _load(str(classifier)).card.revision != _load(str(other)).card.revision
-
-
-def test_multi_label_model__says_that_its_labels_are_independent(create_classifier: Any) -> None:
-    assert _load(str(create_classifier(problem_type="multi_label_classification"))).independent_labels
 
 
 def test_encoder_without_a_trained_head__is_refused() -> None:
@@ -121,42 +112,6 @@ class _Code:
 
     def __reduce__(self) -> Any:
         return Path.touch, (self._mark,)
-
-
-def test_model_that_keeps_positions_for_itself__reads_that_much_less(classifier: Path, tmp_path: Path) -> None:
-    import torch
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    config = RobertaConfig(
-        vocab_size=20,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=20,
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
-    for file in classifier.glob("tokenizer*"):  # which takes 40
-        shutil.copy(file, tmp_path / "roberta")
-    loaded = _load(str(tmp_path / "roberta"))
-    assert loaded.card.max_tokens == 18
-    ids = loaded.tokenizer.encode("good " * 40).ids
-    assert loaded.model(torch.tensor([ids])).logits.shape == (1, 2)
-
-
-def test_another_vocabulary__is_another_revision(classifier: Path) -> None:
-    (classifier / "vocab.txt").write_text("good\n")
-    before = _load(str(classifier)).card.revision
-    (classifier / "vocab.txt").write_text("bad\n")
-    assert _load(str(classifier)).card.revision != before
-
-
-def test_folder_that_is_not_there__is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere"):
-        _load(str(tmp_path / "nowhere"))
 
 
 def test_empty_folder__is_missing(tmp_path: Path) -> None:
