@@ -53,3 +53,11 @@ def test_built_folder__is_served_on_the_cpu_despite_a_gpu(tmp_path: Path) -> Non
     assert select_engine("auto", str(folder), "auto", detect=has_gpu).workers == usable_cores()
     with pytest.raises(ModelError, match="INFERENCE_DEVICE=cpu"):
         select_engine("auto", str(folder), "cuda", detect=has_gpu)
+
+
+def test_folder_with_graph_and_weights__needs_torch_only_on_a_gpu(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.BUNDLED, tmp_path / "both")
+    (folder / "model.safetensors").touch()
+    assert select_engine("auto", str(folder), "auto", detect=absent).workers == usable_cores()
+    with pytest.raises(ModelError, match="make torch"):
+        select_engine("auto", str(folder), "cuda", detect=absent)
