@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from inference.engines.cores import usable_cores
+from inference.engines.factory import usable_cores
 from inference.engines.onnx import OnnxEngine
 from inference.models import bundle
 
@@ -24,7 +24,7 @@ def main() -> None:
     slices = [texts[start : start + options.at_once] for start in range(0, len(texts), options.at_once)]
     source = itertools.cycle(slices)
     threads = options.threads or usable_cores()
-    engines = [OnnxEngine(loaded.model, loaded.tokenizer, loaded.card) for _ in range(threads)]
+    engines = [OnnxEngine(loaded) for _ in range(threads)]
     counts = [0] * threads
     for engine in engines:
         engine.score(engine.encode(texts[:100]))

@@ -1,24 +1,24 @@
-"""`python -m inference`: serves predictions."""
+"""`python -m inference`: serve predictions."""
 
 import os
 import sys
 from typing import Final
 
 _VARIABLES: Final = {
-    # native thread pools would spin beside the scoring threads, which have the cores already
+    # native thread pools would compete with the engines, which use every core
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # whatever of torch's company may load ONNX Runtime: it would call home
+    # a library that comes with torch may load ONNX Runtime, which would send telemetry
     "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
 def main() -> int:
-    """Libraries read these when they are loaded, so nothing of the service is imported before."""
+    """Set the variables before the libraries that read them are imported."""
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     from common.service import command_line

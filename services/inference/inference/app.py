@@ -1,4 +1,4 @@
-"""Builds the inference service: each object once, opened in order, closed in reverse."""
+"""Builds the inference service and opens its resources."""
 
 import asyncio
 import sys
@@ -46,9 +46,9 @@ WATCH_S: Final = 1.0
 
 
 def create_service(settings: InferenceSettings, given: EngineSpec | None = None) -> Service:
-    """The service, not yet listening. Its model is loaded and warmed at start-up, before the service port opens.
+    """Return the service. Its model is loaded and warmed before the service port opens.
 
-    `given` replaces the engine that the settings name.
+    `given` replaces the engine that the settings select.
     """
     registry = create_registry()
     registry.register(ScoringUsage())
@@ -86,27 +86,27 @@ def _resources(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def resources(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.enter_context(_short_turns())
-            instruments = InferenceMetrics(registry)
-            recorder = await stack.enter_async_context(_recorder(settings, registry))
-            batcher = await stack.enter_async_context(_batcher(settings, instruments, fatal, given))
-            scorer = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
-            instruments.watch(batcher, scorer)
-            records = PredictionRecorder(
-                recorder.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
+            stack.enter_context(_short_switch_interval())
+            metrics = InferenceMetrics(registry)
+            journal = await stack.enter_async_context(_recorder(settings, registry))
+            batcher = await stack.enter_async_context(_batcher(settings, metrics, fatal, given))
+            predictor = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
+            metrics.watch(batcher, predictor)
+            recorder = PredictionRecorder(
+                journal.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
-            await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
+            await stack.enter_async_context(supervised(recorder.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
-            app[ANSWERING] = PredictionService(scorer, records, instruments, time.monotonic)
-            readiness.checks = {"model": _model_check(batcher), "events": recorder.state}
+            app[ANSWERING] = PredictionService(predictor, recorder, metrics, time.monotonic)
+            readiness.checks = {"model": _model_check(batcher), "events": journal.state}
             yield
 
     return resources
 
 
 @contextmanager
-def _short_turns() -> Iterator[None]:
-    """Threads that want Python's lock get it sooner: for the usual 5 ms a busy loop could keep the scorers idle."""
+def _short_switch_interval() -> Iterator[None]:
+    """Hand Python's lock over sooner: with the default of 5 ms a busy loop would keep torch's threads waiting."""
     usual_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -134,38 +134,37 @@ async def _recorder(settings: InferenceSettings, registry: CollectorRegistry) ->
 
 @asynccontextmanager
 async def _batcher(
-    settings: InferenceSettings, instruments: InferenceMetrics, fatal: asyncio.Event, given: EngineSpec | None
+    settings: InferenceSettings, metrics: InferenceMetrics, fatal: asyncio.Event, given: EngineSpec | None
 ) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
     with _start_errors():
-        chosen = given or await _plan(settings)
-        sizes = BatchingConfig(
-            workers=settings.inference_workers or chosen.workers,
-            max_batch_tokens=settings.inference_max_batch_tokens or chosen.max_batch_tokens,
+        spec = given or await _select_engine(settings)
+        config = BatchingConfig(
+            workers=settings.inference_workers or spec.workers,
+            max_batch_tokens=settings.inference_max_batch_tokens or spec.max_batch_tokens,
             limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
-            lanes=chosen.lanes,
+            pipeline_depth=spec.pipeline_depth,
+            supervision=spec.supervision,
         )
         batcher = Batcher(
-            chosen.create,
-            sizes,
+            spec.create,
+            config,
             time.monotonic,
-            on_read=instruments.read,
-            on_batch=instruments.batch,
-            restarts=chosen.restarts,
-            on_worker=partial(_tell_of_worker, fatal),
+            on_batch=metrics.batch,
+            on_event=partial(_log_worker_event, fatal),
         )
         card = await batcher.start()
     try:
         with _start_errors():
             require_recordable(card)
-        instruments.serves(card)
+        metrics.serves(card)
         log.info(
             "model ready",
             model=card.name,
             revision=card.revision,
             engine=card.engine,
             device=card.device,
-            workers=sizes.workers,
+            workers=config.workers,
             ms=round((time.monotonic() - started_s) * 1000),
         )
         yield batcher
@@ -181,10 +180,14 @@ def _start_errors() -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-async def _plan(settings: InferenceSettings) -> EngineSpec:
-    """Off the loop: it reads files, and may import torch."""
+async def _select_engine(settings: InferenceSettings) -> EngineSpec:
+    """In a thread, because it reads files and may import torch."""
     return await asyncio.to_thread(
-        select_engine, settings.inference_engine, settings.inference_model, settings.inference_device
+        select_engine,
+        settings.inference_engine,
+        settings.inference_model,
+        settings.inference_device,
+        settings.inference_onnx_file,
     )
 
 
@@ -195,21 +198,21 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _tell_of_worker(fatal: asyncio.Event, event: WorkerEvent) -> None:
-    """What no new engine mends, such as a GPU that failed, a new process may."""
+def _log_worker_event(fatal: asyncio.Event, event: WorkerEvent) -> None:
+    """When a worker has failed, a new process may help, for example after a failed GPU."""
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
-    if event.what == "gave up":
+    if event.what == "failed":
         fatal.set()
 
 
 async def _watch(batcher: Batcher) -> None:
-    """Ends when a worker hangs for good: over a GPU, for one. The onnx engine's scoring processes are ended sooner."""
+    """Return when a worker hangs for good, as with a GPU. A hung scoring process is killed sooner."""
     times = 0
-    while times < 2:  # once it may be that this whole process was stopped for a while
+    while times < 2:  # once may mean that this process was suspended
         await asyncio.sleep(WATCH_S)
         times = times + 1 if batcher.is_lost else 0
-    log.error("scoring worker", what="hangs")
+    log.error("scoring worker", what="lost")
 
 
 async def _loading() -> State:

@@ -1,4 +1,4 @@
-"""Owns the Prometheus metrics of scoring; knows no HTTP."""
+"""Prometheus metrics of scoring."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ class InferenceMetrics:
         )
         self._batch_size = self._histogram("sluice_inference_batch_size", "Texts in one batch.", _SIZES)
         self._batch_tokens = self._histogram(
-            "sluice_inference_batch_tokens", "Tokens in one batch, padding left out.", _TOKENS
+            "sluice_inference_batch_tokens", "Tokens in one batch, without padding.", _TOKENS
         )
         self._batch_seconds = self._histogram(
             "sluice_inference_batch_seconds", "Time to score one batch.", LATENCY_BUCKETS_S
@@ -42,7 +42,7 @@ class InferenceMetrics:
         )
         self._texts = Counter(
             "sluice_inference_texts",
-            "Texts answered: scored, found in the cache, shared with a request on its way, or failed alone.",
+            "Texts answered: scored, cached, shared with another request, or failed.",
             ["source"],
             registry=registry,
         )
@@ -52,23 +52,23 @@ class InferenceMetrics:
         for reason in ("overloaded", "deadline", "journal"):
             self._refusals.labels(reason)
 
-    def watch(self, batcher: Batcher, scorer: Predictor) -> None:
-        """Show the queue, the cache and the workers."""
-        self._gauge("sluice_inference_queue_depth", "Texts waiting.").set_function(lambda: batcher.desk.depth)
+    def watch(self, batcher: Batcher, predictor: Predictor) -> None:
+        """Add gauges for the queue, the cache and the workers."""
+        self._gauge("sluice_inference_queue_depth", "Texts waiting.").set_function(lambda: batcher.queue.depth)
         self._gauge("sluice_inference_queue_tokens", "Tokens waiting or being scored.").set_function(
-            lambda: batcher.desk.tokens
+            lambda: batcher.queue.tokens
         )
         self._gauge("sluice_inference_queue_age_seconds", "Age of the oldest text.").set_function(
-            lambda: batcher.desk.oldest_age_s
+            lambda: batcher.queue.oldest_age_s
         )
         self._gauge("sluice_inference_predicted_wait_seconds", "For the next text.").set_function(
-            lambda: batcher.desk.wait_s
+            lambda: batcher.queue.wait_s
         )
         self._gauge("sluice_inference_workers_ready", "Workers with a warm engine.").set_function(
             lambda: batcher.ready_workers
         )
         self._gauge("sluice_inference_cache_bytes", "Size of the result cache.").set_function(
-            lambda: scorer.cache.size_bytes
+            lambda: predictor.cache.size_bytes
         )
 
     def serves(self, card: ModelCard) -> None:
@@ -76,14 +76,13 @@ class InferenceMetrics:
         info = Info("sluice_inference_model", "The model that answers.", registry=self._registry)
         info.info({"name": card.name, "revision": card.revision, "engine": card.engine, "device": card.device})
 
-    def read(self, seconds: float) -> None:
-        self._tokenise.observe(seconds)
-
     def batch(self, report: BatchReport) -> None:
         self._batch_size.observe(report.size)
         self._batch_tokens.observe(report.tokens)
         self._batch_seconds.observe(report.seconds)
         self._padded.inc(report.padded_tokens)
+        if report.tokenize_s is not None:
+            self._tokenise.observe(report.tokenize_s)
 
     def answered(self, answer: Answer) -> None:
         if isinstance(answer, ScoringFailed):

@@ -1,4 +1,4 @@
-"""The settings of the inference service; read by `__main__` and `app` only."""
+"""The settings of the inference service."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from common.service import Listen
 
 
 class InferenceSettings(Settings, RedisSettings, EventsSettings):
-    """A 0 for workers or batch tokens leaves the choice to the service."""
+    """With 0 for workers or batch tokens the service chooses."""
 
     prefixes = ("SLUICE_", "INFERENCE_", "EVENTS_")
 
@@ -18,6 +18,7 @@ class InferenceSettings(Settings, RedisSettings, EventsSettings):
     inference_ops_port: Port | None = None
     inference_engine: Literal["auto", "onnx", "torch"] = "auto"
     inference_model: Annotated[str, Field(min_length=1)] = "bundled"
+    inference_onnx_file: str = ""
     inference_device: Literal["auto", "cpu", "cuda"] = "auto"
     inference_workers: Annotated[int, Field(ge=0, le=256)] = 0
     inference_max_batch_tokens: Annotated[int, Field(ge=0, le=1 << 20)] = 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -17,7 +18,10 @@ from common.contracts.events import EVENT_FIELD, STREAM
 from common.http.server import Runner
 from common.service import Service, create_runner
 from inference.app import create_service
-from inference.engines.base import Encoded, ModelCard
+from inference.batching.admission import Limits
+from inference.batching.batcher import Batcher, BatchingConfig
+from inference.batching.worker import Supervision
+from inference.engines.base import Encoded, EngineClient, ModelCard
 from inference.engines.factory import EngineSpec
 from inference.engines.thread import ThreadClient
 from inference.settings import InferenceSettings
@@ -27,7 +31,7 @@ _WORDS: Final = {"good": 1, "bad": 2, "poison": 3, "killer": 4}
 
 
 class Stage:
-    """What all engines of one test share: it holds them, breaks them and remembers what they scored."""
+    """Shared by all engines of one test: blocks them, breaks them and records what they scored."""
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
@@ -35,9 +39,10 @@ class Stage:
         self.card = CARD
         self.read = 0  # texts
         self.made = 0
+        self.open = 0
+        self.engines = 1  # open at once, at most
         self.closed = 0
-        self.closed_when_made: list[int] = []
-        self.break_scores = 0  # so many calls of `score` raise, whatever the text
+        self.break_scores = 0  # calls of `score` that raise, whatever the text
         self.break_makes = 0
         self.is_warm = False  # until then batches are neither held nor remembered
         self._open = threading.Event()
@@ -46,19 +51,20 @@ class Stage:
 
     def make(self) -> "FakeEngine":
         self.made += 1
-        self.closed_when_made.append(self.closed)
         if self.break_makes:
             self.break_makes -= 1
             raise RuntimeError("no device")
+        self.open += 1
+        assert self.open <= self.engines, "a device may not have memory for two"
         return FakeEngine(self)
 
-    async def host(self) -> ThreadClient:
-        """The scripted engine in threads, as a service would have it."""
+    async def client(self) -> ThreadClient:
+        """The scripted engine in threads, as a service runs it."""
         return await ThreadClient.start(self.make)
 
     @property
     def plan(self) -> EngineSpec:
-        return EngineSpec(self.host, workers=1, max_batch_tokens=64)
+        return EngineSpec(self.client, workers=1, max_batch_tokens=64)
 
     def hold(self) -> None:
         """From now on `score` waits until `release`."""
@@ -100,7 +106,7 @@ class Stage:
 
 
 class FakeEngine:
-    """One token per word, "good" is positive, "bad" negative; "unreadable", "panics", "poison" and "killer" do harm."""
+    """One token per word, "good" is positive, "bad" negative; "unreadable", "panics", "poison" and "killer" fail."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -122,6 +128,7 @@ class FakeEngine:
 
     def close(self) -> None:
         self._stage.closed += 1
+        self._stage.open -= 1
 
 
 @pytest.fixture
@@ -129,6 +136,39 @@ def stage() -> Iterator[Stage]:
     stage = Stage()
     yield stage
     stage.release()
+
+
+@pytest.fixture
+async def start_batcher(stage: Stage) -> AsyncIterator[Callable[..., Awaitable[Batcher]]]:
+    """Call it for a running batcher on the scripted engine."""
+    async with AsyncExitStack() as closing:
+
+        async def started(
+            workers: int = 1,
+            max_batch_tokens: int = 64,
+            max_wait_s: float = 60.0,
+            create: Callable[[], Awaitable[EngineClient]] = stage.client,
+            now: Callable[[], float] = time.monotonic,
+            pipeline_depth: int = 1,
+            attempts: int = 8,
+            **callbacks: Any,
+        ) -> Batcher:
+            config = BatchingConfig(
+                workers,
+                max_batch_tokens,
+                Limits(1 << 20, max_wait_s),
+                pipeline_depth,
+                Supervision(backoff_s=0.0001, attempts=attempts),
+            )
+            stage.open, stage.engines = 0, workers
+            batcher = Batcher(create, config, now, **callbacks)
+            closing.push_async_callback(batcher.close)
+            closing.callback(stage.release)
+            await batcher.start()
+            stage.is_warm = True
+            return batcher
+
+        yield started
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests of the composition: settings, start-up failures, readiness and shutdown."""
+"""Settings, start-up failures, readiness and shutdown."""
 
 import asyncio
 from dataclasses import replace
@@ -11,16 +11,9 @@ import pytest
 from common.runtime.settings import SettingsError, StartError, load
 from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
-from inference.batching.worker import Restarts
-from inference.engines.base import ModelMissing
-from inference.engines.factory import EngineSpec
+from inference.batching.worker import Supervision
 from inference.settings import InferenceSettings
 from launcher.testing import until_ready
-
-
-def test_defaults__listen_on_loopback_8001_and_9001() -> None:
-    listen = load(InferenceSettings, {}).listen()
-    assert (listen.host, listen.port, listen.ops_port) == ("127.0.0.1", 8001, 9001)
 
 
 @pytest.mark.parametrize(
@@ -38,15 +31,6 @@ def test_wrong_setting__stops_the_start_naming_the_variable(name: str, value: st
         load(InferenceSettings, {name: value})
 
 
-async def test_model_that_is_missing__stops_the_start_with_its_message(settings: dict[str, Any]) -> None:
-    def missing() -> Any:
-        raise ModelMissing("no model in /nowhere: set INFERENCE_MODEL")
-
-    service = create_service(InferenceSettings(**settings), EngineSpec(missing, 1, 64))
-    with pytest.raises(StartError, match="set INFERENCE_MODEL"):
-        await serve(service)
-
-
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
@@ -55,7 +39,7 @@ async def test_model_that_is_missing__stops_the_start_with_its_message(settings:
         ({"labels": ("NEGATIVE", "P" * 65)}, "label"),
     ],
 )
-async def test_model_that_no_event_could_name__stops_the_start(
+async def test_model_that_events_cannot_name__stops_the_start(
     settings: dict[str, Any], stage: Any, changed: dict[str, Any], field: str
 ) -> None:
     stage.card = replace(stage.card, **changed)
@@ -65,26 +49,8 @@ async def test_model_that_no_event_could_name__stops_the_start(
     assert stage.closed == stage.made == 1
 
 
-async def test_worker_that_no_restart_mends__ends_the_service_for_a_new_process(
-    settings: dict[str, Any], stage: Any
-) -> None:
-    service = create_service(InferenceSettings(**settings), replace(stage.plan, restarts=Restarts(0.0001)))
-    running = asyncio.create_task(serve(service))
-    async with aiohttp.ClientSession() as session:
-        await until_ready(service.listen.ops_port)
-        stage.break_makes = 1 << 30
-        stage.break_scores = 2
-        url = f"http://127.0.0.1:{service.listen.port}/predict"
-        async with session.post(url, json={"text": "good"}, headers={"X-Request-Timeout-Ms": "3000"}) as response:
-            assert response.status == 504
-    with pytest.raises(BackgroundTaskFailed):
-        await running
-
-
-async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
-    settings: dict[str, Any], stage: Any
-) -> None:
-    plan = replace(stage.plan, restarts=Restarts(lost_after_s=0.01))
+async def test_worker_that_hangs_for_good__ends_the_process(settings: dict[str, Any], stage: Any) -> None:
+    plan = replace(stage.plan, supervision=Supervision(lost_after_s=0.01))
     service = create_service(InferenceSettings(**settings), plan)
     running = asyncio.create_task(serve(service))
     async with aiohttp.ClientSession() as session:
@@ -101,9 +67,7 @@ async def test_worker_that_hangs_when_nobody_waits_any_more__ends_the_process(
         await running
 
 
-async def test_journal_folder_that_cannot_be_used__stops_the_start(
-    settings: dict[str, Any], tmp_path: Path, stage: Any
-) -> None:
+async def test_unusable_journal_folder__stops_the_start(settings: dict[str, Any], tmp_path: Path, stage: Any) -> None:
     (tmp_path / "file").touch()
     changed = {**settings, "events_journal_dir": tmp_path / "file" / "journal"}
     service = create_service(InferenceSettings(**changed), stage.plan)
@@ -111,7 +75,7 @@ async def test_journal_folder_that_cannot_be_used__stops_the_start(
         await serve(service)
 
 
-async def test_readiness__is_red_until_the_model_is_warm_and_while_a_worker_is_dead(start: Any, stage: Any) -> None:
+async def test_readiness__fails_without_a_warm_engine_per_worker(start: Any, stage: Any) -> None:
     service = create_service(InferenceSettings(), stage.plan)
     assert await service.readiness.report() == ("failed", {"model": "failed"})
     client = await start()
@@ -129,7 +93,7 @@ async def test_readiness__is_red_until_the_model_is_warm_and_while_a_worker_is_d
     assert (await report())[1]["model"] == "ok"
 
 
-async def test_redis_away__is_degraded_and_predictions_go_on(start: Any) -> None:
+async def test_redis_down__is_degraded_and_predictions_continue(start: Any) -> None:
     client = await start(redis_port=1)
     assert (await client.post("/predict", json={"text": "good"})).status == 200
     report = client.service.readiness.report
@@ -138,7 +102,9 @@ async def test_redis_away__is_degraded_and_predictions_go_on(start: Any) -> None
     assert await report() == ("degraded", {"model": "ok", "events": "degraded"})
 
 
-async def test_stop__answers_what_was_asked_and_ships_it(settings: dict[str, Any], stage: Any, recorded: Any) -> None:
+async def test_stop__answers_and_publishes_admitted_requests(
+    settings: dict[str, Any], stage: Any, recorded: Any
+) -> None:
     service = create_service(InferenceSettings(**settings), stage.plan)
     stop = asyncio.Event()
     running = asyncio.create_task(serve(service, stop=stop))

@@ -1,4 +1,4 @@
-"""Tests of the real process: `python -m inference`, killed and started again."""
+"""The real process, `python -m inference`, killed and started again."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ SERVICE = [sys.executable, "-m", "inference"]
 
 @asynccontextmanager
 async def running(settings: dict[str, Any]) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """The service as a process of its own, ready."""
+    """Start the service in a process and wait until it is ready."""
     variables = {name.upper(): str(value) for name, value in settings.items()}
     process = subprocess.Popen(SERVICE, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
     try:
@@ -31,24 +31,22 @@ async def running(settings: dict[str, Any]) -> AsyncIterator[subprocess.Popen[by
         await asyncio.to_thread(process.wait, 30)
 
 
-async def test_killed_after_answering__every_answered_id_reaches_the_stream_after_a_restart(
-    settings: dict[str, Any], recorded: Any
-) -> None:
-    """Redis is away meanwhile, so nothing but the journal can hold the events."""
-    away = {**settings, "redis_port": 1, "inference_max_wait_s": 60, "inference_timeout_s": 60}
-    async with running(away) as process, aiohttp.ClientSession() as session:
+async def test_killed_service__publishes_every_answer_after_a_restart(settings: dict[str, Any], recorded: Any) -> None:
+    """Redis is down in between, so only the journal can hold the events."""
+    without_redis = {**settings, "redis_port": 1, "inference_max_wait_s": 60, "inference_timeout_s": 60}
+    async with running(without_redis) as process, aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{settings['inference_port']}/predict"
         answered = await _ask_until_killed(session, url, process)
     assert process.returncode == -signal.SIGKILL
     assert len(answered) >= 20
     async with running(settings):
         found: set[str] = set()
-        while not found >= answered:  # those that nobody heard of are on the stream too
+        while not found >= answered:  # unanswered ones may be on the stream too
             found = {event["request_id"] for event in await recorded(len(found) + 1)}
 
 
 async def _ask_until_killed(session: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes]) -> set[str]:
-    """The ids that were answered by a process that is killed in the middle of its work."""
+    """Return the ids answered by a process that is killed under load."""
     answered: set[str] = set()
 
     async def ask(number: int) -> None:
@@ -65,7 +63,7 @@ async def _ask_until_killed(session: aiohttp.ClientSession, url: str, process: s
     return answered
 
 
-async def test_scoring_process_that_is_killed__is_replaced_and_its_texts_are_answered(settings: dict[str, Any]) -> None:
+async def test_killed_scoring_process__loses_no_text(settings: dict[str, Any]) -> None:
     url = f"http://127.0.0.1:{settings['inference_port']}/predict/batch"
     async with running(settings) as process, aiohttp.ClientSession() as session:
         [scoring] = psutil.Process(process.pid).children()
@@ -73,7 +71,7 @@ async def test_scoring_process_that_is_killed__is_replaced_and_its_texts_are_ans
         texts = [f"Story {number}, long and winding. " * 80 for number in range(32)]
         patience = {"X-Request-Timeout-Ms": "120000"}
         asking = asyncio.create_task(session.post(url, json={"texts": texts}, headers=patience))
-        while sum(scoring.cpu_times()[:2]) < ready_s + 0.2:  # until it is at it
+        while sum(scoring.cpu_times()[:2]) < ready_s + 0.2:  # until it is scoring
             await asyncio.sleep(0.01)
         scoring.kill()
         async with await asking as response:
@@ -82,7 +80,7 @@ async def test_scoring_process_that_is_killed__is_replaced_and_its_texts_are_ans
     assert all("label" in item for item in body["predictions"])
 
 
-async def test_scoring_process_that_dies_while_nobody_asks__is_replaced_before_somebody_does(
+async def test_idle_scoring_process_that_is_killed__is_replaced(
     settings: dict[str, Any],
 ) -> None:
     two = {**settings, "inference_workers": 2}
@@ -112,7 +110,7 @@ def test_malformed_setting__is_one_line_and_status_2(settings: dict[str, Any]) -
     assert done.stderr.count("\n") == 1
 
 
-def test_libraries__are_told_to_be_calm_and_quiet_before_they_are_loaded_unless_told_otherwise() -> None:
+def test_library_variables__are_set_before_import_unless_given() -> None:
     program = """
 import os, sys
 from inference.__main__ import main

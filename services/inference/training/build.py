@@ -1,6 +1,6 @@
-"""Owns the making of a model folder from the encoder and an adapter; refuses to write one that fails the gate.
+"""Builds a model folder from the encoder and an adapter, and writes it only if it passes the quality gate.
 
-The same inputs and library versions give the same bytes. No torch is needed, and no data but the rows of the gate.
+The same inputs and library versions give the same bytes. It needs no torch, and no data but the rows of the gate.
 """
 
 import argparse
@@ -17,8 +17,7 @@ import onnx
 from tokenizers import Tokenizer
 
 from inference.engines.base import ModelCard, ModelError, softmax
-from inference.engines.runtime import onnxruntime
-from inference.engines.tokenizer import tokenizer_for
+from inference.engines.onnx import onnxruntime, tokenizer_for
 from inference.models.bundle import BUNDLED, CARD, CHECKSUMS, FILES, MODEL, REFERENCE, TOKENIZER
 from inference.prediction.recorder import require_recordable
 from training.evaluate import Quality, quality
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     _say("building the fp32 graph")
     floating = Scorer(ClassifierGraph(model, {}).build(), tokenizer)
-    _say(f"calibrating on {len(sentences)} sentences of our own")
+    _say(f"calibrating on {len(sentences)} sentences")
     int8_graph = quantised_graph(model, tokenizer, sentences)
     int8 = Scorer(int8_graph, tokenizer)
 
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def require_replaceable(out: Path) -> None:
-    """Raises SystemExit unless a model can be written to `out`, where nothing but an older one may lie."""
+    """Raise SystemExit unless a model can be written to `out`, which may hold only an older model."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
@@ -78,11 +77,11 @@ def require_replaceable(out: Path) -> None:
     except OSError as error:
         sys.exit(f"nothing written: --out {out}: {error.strerror}")
     if other:
-        sys.exit(f"nothing written: --out {out} would be replaced, and holds what is no model's: {', '.join(other)}")
+        sys.exit(f"nothing written: --out {out} holds files that are not a model's: {', '.join(other)}")
 
 
 def require_card(facts: dict[str, Any], model: Classifier) -> None:
-    """Raises SystemExit unless a service can start with what the card says of the model."""
+    """Raise SystemExit unless a service could start with this card."""
     labels, max_tokens = facts.get("labels", []), facts.get("max_tokens")
     logits, positions = model.linears["head"].bias.size, len(model.positions)
     if len(labels) != logits or len(set(labels)) != logits:
@@ -137,7 +136,7 @@ def write_folder(
     found: Quality,
     reference: list[dict[str, Any]],
 ) -> None:
-    """Write beside `out`, then put it in its place, so that a broken run leaves the old folder whole.
+    """Write a temporary folder, then rename it, so that an interrupted run leaves the old folder intact.
 
     Raises GateRefused, and writes nothing, for a model that fails the gate.
     """
@@ -170,13 +169,13 @@ def _exchange(new: Path, out: Path, old: Path) -> None:
 
 
 def _revision(folder: Path, facts: dict[str, Any]) -> str:
-    """Changes with whatever can change an answer: the weights, the tokenizer, the labels, the token limit."""
+    """Return a digest of everything that can change an answer: weights, tokenizer, labels, token limit."""
     stated = json.dumps(facts, sort_keys=True).encode()
     return hashlib.sha256((folder / MODEL).read_bytes() + (folder / TOKENIZER).read_bytes() + stated).hexdigest()[:12]
 
 
 def _plain_tokenizer(file: Path) -> str:
-    """The tokenizer without its own truncation and padding: the engine sets those."""
+    """Return the tokenizer without truncation and padding, which the engine sets."""
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -196,7 +195,7 @@ def _scores(comparison: Comparison, found: Quality) -> dict[str, float | int]:
 
 
 def _reference_lines(reference: Sequence[dict[str, Any]]) -> str:
-    """A JSON list with one sentence a line, so that a diff shows what moved."""
+    """Return a JSON list with one sentence per line, for readable diffs."""
     entries = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in reference)
     return f"[\n{entries}\n]\n"
 
@@ -213,14 +212,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.build", description=__doc__.splitlines()[0])
     parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files of label<TAB>text for the gate")
     parser.add_argument("--adapter", type=Path, help="a LoRA adapter's folder (default: the bundled model's)")
-    parser.add_argument(
-        "--card", type=Path, help="name, labels, max_tokens and what else to state of the adapter's model"
-    )
+    parser.add_argument("--card", type=Path, help="name, labels, max_tokens and other facts about the adapter's model")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="the folder to write (default: the bundled model)")
     options = parser.parse_args(arguments)
     if options.adapter is not None and options.card is None:
         parser.error("--adapter needs --card: the bundled model's card does not describe another model")
-    options.out = options.out.resolve()  # a link's end is replaced, not the link
+    options.out = options.out.resolve()  # replace the target of a link, not the link
     options.adapter, options.card = options.adapter or ADAPTER, options.card or CARD_FACTS
     return options
 

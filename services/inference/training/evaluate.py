@@ -1,4 +1,4 @@
-"""Owns the figures that say how good a model is on labelled rows, and how far two models agree; trains nothing."""
+"""Quality of a model on labelled rows, and agreement of two models."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inference.engines.base import Engine
 from inference.engines.onnx import OnnxEngine
-from inference.models import bundle
+from inference.models import bundle, hub
 from training.quality_gate import read_rows
 
 BINS = 15
@@ -18,7 +18,7 @@ Scores = Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Shares between 0 and 1. `calibration_error`: how far confidence is from being right, expected (ECE, 15 bins)."""
+    """Shares between 0 and 1. `calibration_error` is the expected calibration error with 15 bins."""
 
     rows: int
     accuracy: float
@@ -27,9 +27,9 @@ class Quality:
 
 
 def quality(labels: Sequence[int], scores: Sequence[Scores]) -> Quality:
-    """Raises ValueError when there is nothing to judge."""
+    """Raises ValueError without rows."""
     if not labels:
-        raise ValueError("no rows to judge")
+        raise ValueError("no rows to evaluate")
     found = [_best(row) for row in scores]
     hits = [label == best for label, best in zip(labels, found, strict=True)]
     return Quality(
@@ -41,12 +41,12 @@ def quality(labels: Sequence[int], scores: Sequence[Scores]) -> Quality:
 
 
 def macro_f1(labels: Sequence[int], found: Sequence[int]) -> float:
-    """The mean F1 of the labels that occur, each counting alike however rare."""
+    """Return the unweighted mean F1 of the labels that occur."""
     return _mean([_f1(label, labels, found) for label in sorted({*labels, *found})])
 
 
 def calibration_error(confidences: Sequence[float], hits: Sequence[bool]) -> float:
-    """Mean distance between confidence and accuracy over equal bins of confidence (Guo et al. 2017)."""
+    """Return the mean distance between confidence and accuracy over equal bins (Guo et al. 2017)."""
     bins: dict[int, list[tuple[float, bool]]] = {}
     for confidence, hit in zip(confidences, hits, strict=True):
         bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, hit))
@@ -55,12 +55,12 @@ def calibration_error(confidences: Sequence[float], hits: Sequence[bool]) -> flo
 
 
 def agreement(one: Sequence[Scores], other: Sequence[Scores]) -> float:
-    """The share of texts that both label alike."""
+    """Return the share of texts with the same label."""
     return _mean([_best(left) == _best(right) for left, right in zip(one, other, strict=True)])
 
 
 def score_texts(engine: Engine, texts: Sequence[str]) -> list[tuple[float, ...]]:
-    """Scores in the order of `texts`, like lengths together."""
+    """Return scores in the order of `texts`, computed in batches of similar length."""
     encoded = engine.encode(texts)
     order = sorted(range(len(encoded)), key=lambda place: encoded[place].tokens)
     scores: list[tuple[float, ...]] = [()] * len(encoded)
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _open(name: str) -> Engine:
     kind, _, model = name.partition(":")
     if kind == "onnx":
-        loaded = bundle.load(bundle.BUNDLED if model == "bundled" else Path(model))
-        return OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+        return OnnxEngine(hub.open_folder(bundle.BUNDLED if model == "bundled" else Path(model)))
     if kind == "torch":
         from inference.engines.torch.engine import TorchEngine  # torch is an extra
 
@@ -108,7 +107,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _f1(label: int, labels: Sequence[int], found: Sequence[int]) -> float:
-    """Twice the texts rightly given the label, over those that have it and those that were given it."""
+    """Return 2 TP / (2 TP + FP + FN)."""
     right = sum(one == other == label for one, other in zip(labels, found, strict=True))
     return 2 * right / (labels.count(label) + found.count(label))
 

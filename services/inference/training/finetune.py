@@ -1,7 +1,7 @@
-"""Owns the training of a LoRA adapter for the encoder on labelled rows; writes the adapter and nothing else.
+"""Trains a LoRA adapter for the encoder on labelled rows.
 
-On a GPU where torch sees one, else on the CPU, where a few thousand rows take minutes. `training.build --adapter`
-makes a served model of the result.
+It runs on a GPU if torch finds one, otherwise on the CPU, where a few thousand rows take minutes. `training.build
+--adapter` builds a model folder from the result.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from tokenizers import Encoding, Tokenizer
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
-from inference.engines.tokenizer import tokenizer_for
+from inference.engines.onnx import tokenizer_for
 from training.evaluate import Quality, quality
 from training.quality_gate import Row, read_rows
 from training.weights import encoder_folder
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` where there is none. Raises SystemExit when no file can be written to it."""
+    """Create `folder` if needed. Raises SystemExit if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -66,13 +66,13 @@ def require_writable(folder: Path) -> None:
 
 
 def warn_of_leaks(rows: Sequence[Row], held_out: Sequence[Row]) -> None:
-    """A text that was trained on says nothing about texts that were not."""
+    """Report evaluation texts that are also training texts."""
     if leaks := len({row.text for row in rows} & {row.text for row in held_out}):
         _say(f"texts both in --eval and trained on: {leaks}; the figures are too good by them")
 
 
 def create_model(encoder: Path, labels: int, rank: int) -> Any:
-    """The encoder, frozen, with an adapter and a new classification head to train."""
+    """Return the frozen encoder with a trainable adapter and a new classification head."""
     base = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=labels, local_files_only=True)
     adapter = LoraConfig(
         task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=2 * rank, lora_dropout=DROPOUT, target_modules=LINEAR_LAYERS
@@ -83,9 +83,9 @@ def create_model(encoder: Path, labels: int, rank: int) -> Any:
 def train(
     model: Any, tokenizer: Tokenizer, rows: Sequence[Row], epochs: int, batch: int, rate: float, seed: int
 ) -> Iterator[int]:
-    """Yields the number of each epoch when it is done; the same seed on the same machine gives the same weights.
+    """Yield the number of each finished epoch. The same seed on the same machine gives the same weights.
 
-    Raises SystemExit when the weights leave the range of numbers.
+    Raises SystemExit when the loss is not finite.
     """
     encodings = tokenizer.encode_batch([row.text for row in rows])
     steps = -(-len(rows) // batch)
@@ -104,7 +104,7 @@ def train(
             labels = torch.tensor([rows[place].label for place in places], device=model.device)
             loss = loss_of(_logits(model, [encodings[place] for place in places]), labels)
             if not loss.isfinite():
-                sys.exit(f"\nepoch {epoch}, step {step + 1}: the loss is no number any more; a lower --rate may help")
+                sys.exit(f"\nepoch {epoch}, step {step + 1}: the loss is not finite; try a lower --rate")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -124,7 +124,7 @@ def evaluate(model: Any, tokenizer: Tokenizer, rows: Sequence[Row]) -> Quality:
 
 
 def save(model: Any, folder: Path) -> None:
-    """What else lies in `folder` stays as it is."""
+    """Other files in `folder` are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         model.save_pretrained(temporary)
@@ -161,7 +161,7 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.finetune", description="Train a LoRA adapter.")
     parser.add_argument("rows", type=Path, nargs="+", help="files of label<TAB>text to train on")
-    parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files to judge each epoch by")
+    parser.add_argument("--eval", type=Path, nargs="+", required=True, help="files to evaluate each epoch on")
     parser.add_argument("--out", type=Path, required=True, help="the adapter's folder")
     parser.add_argument("--labels", type=int, default=2, help="how many labels there are (default: 2)")
     parser.add_argument("--epochs", type=_positive, default=3)

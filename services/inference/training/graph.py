@@ -1,4 +1,4 @@
-"""Owns the shape of the model: one ONNX graph for float and int8, made of the kernels that measured fastest."""
+"""The ONNX graph of the model, float or int8, built from the kernels that measured fastest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ TAP = "input of "
 
 @dataclass
 class _Graph:
-    """Nodes and constants, each once, in the order in which they were first asked for: bytes repeat."""
+    """Nodes and constants, each once, in order of first use, so that builds are reproducible."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class ClassifierGraph:
         return self._after_attention(index, self._attend(query, key, value, mask), hidden)
 
     def _last_layer(self, index: int, hidden: str, mask: str) -> str:
-        """Only the first token's output is read, so only it asks a question and goes through the rest."""
+        """Only the first token's output is used, so only it gets a query and passes through the rest."""
         graph = self._graph
         joint = self._wide(self._linear(f"{index}.kv", hidden))
         key, value = graph.ops("Split", [joint], 2, axis=-1, num_outputs=2)
@@ -120,7 +120,7 @@ class ClassifierGraph:
         return graph.op("Add", product, graph.constant(f"{name}.bias", linear.bias))
 
     def _int8_linear(self, name: str, linear: Int8Linear, x: str) -> str:
-        """Bytes of uint8 by int8: the one combination that onnxruntime gives VNNI and AMX kernels on x86."""
+        """uint8 by int8: the only combination with VNNI and AMX kernels on x86 in onnxruntime."""
         graph = self._graph
         if linear.shrink is not None:
             x = graph.op("Mul", x, graph.constant(f"{name}.shrink", linear.shrink))
@@ -155,7 +155,7 @@ class ClassifierGraph:
         return graph.op("LayerNormalization", x, gain, bias, axis=-1, epsilon=self._model.epsilon)
 
     def _masks(self) -> tuple[str, str]:
-        """Which tokens are texts, for all queries (batch, 1, tokens, tokens) and for one (batch, 1, 1, tokens)."""
+        """Attention masks for all queries (batch, 1, tokens, tokens) and for one (batch, 1, 1, tokens)."""
         graph = self._graph
         kept = graph.op("Cast", "attention_mask", to=TensorProto.BOOL)
         one = graph.op("Unsqueeze", kept, graph.constant("axes 1 2", np.array([1, 2])))
@@ -167,11 +167,11 @@ class ClassifierGraph:
         return self._graph.op("Shape", "input_ids", start=1, end=2)
 
     def _flat(self, x: str) -> str:
-        """(batch, tokens, width) as rows: linear layers know no batch."""
+        """Reshape (batch, tokens, width) to rows for the linear layers."""
         return self._graph.op("Reshape", x, self._graph.constant("rows", np.array([-1, self._width])))
 
     def _wide(self, x: str) -> str:
-        """Rows as (batch, tokens, whatever width they have)."""
+        """Reshape rows to (batch, tokens, width)."""
         graph = self._graph
         sizes = graph.op("Shape", "input_ids")
         shape = graph.op("Concat", sizes, graph.constant("rest", np.array([-1])), axis=0)

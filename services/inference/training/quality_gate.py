@@ -1,4 +1,4 @@
-"""Owns the decision whether an int8 model may stand in for its fp32 original, on labelled rows given by path."""
+"""The decision whether an int8 model may replace its fp32 original, on labelled rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Logits = Sequence[float]
 
 
 class GateRefused(Exception):
-    """The candidate may not stand in for its reference; the message holds every reason."""
+    """The candidate may not replace its reference. The message holds every reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How a candidate did beside its reference; all but `rows` are shares between 0 and 1."""
+    """A candidate compared with its reference. All but `rows` are shares between 0 and 1."""
 
     rows: int
     reference_accuracy: float
@@ -37,25 +37,25 @@ class Comparison:
     confident_agreement: float
 
     def failures(self) -> list[str]:
-        """What the gate holds against the candidate, in words; nothing when it may pass."""
+        """Return every reason to refuse the candidate."""
         loss = round(self.reference_accuracy - self.accuracy, 6)  # 0.9 - 0.895 exceeds 0.005 in its last bit
         found = {
             f"accuracy falls by {loss:.2%}, more than {MAX_ACCURACY_LOSS:.2%}": loss > MAX_ACCURACY_LOSS,
             f"labels agree on {self.agreement:.2%}, less than {MIN_AGREEMENT:.2%}": self.agreement < MIN_AGREEMENT,
-            f"labels agree on {self.confident_agreement:.2%} of the texts of which fp32 is sure, "
+            f"labels agree on {self.confident_agreement:.2%} of the texts where fp32 is confident, "
             f"less than {MIN_CONFIDENT_AGREEMENT:.2%}": self.confident_agreement < MIN_CONFIDENT_AGREEMENT,
         }
         return [words for words, failed in found.items() if failed]
 
 
 def require(comparison: Comparison) -> None:
-    """Raises GateRefused for a candidate that the gate holds anything against."""
+    """Raise GateRefused for a candidate that fails any threshold."""
     if failures := comparison.failures():
         raise GateRefused("; ".join(failures))
 
 
 def read_rows(files: Iterable[Path], labels: int) -> list[Row]:
-    """Every `label<TAB>text` line; raises ValueError naming the first line that is none, or the file."""
+    """Return every `label<TAB>text` line. Raises ValueError that names the first malformed line, or the file."""
     rows = []
     for file in files:
         try:
@@ -90,6 +90,6 @@ def _label(logits: Logits) -> int:
 
 
 def _share(claims: Iterable[bool]) -> float:
-    """The share that is true; 1 of none, for a claim about no text is not broken."""
+    """Return the share that is true, 1 for no claims."""
     found = list(claims)
     return sum(found) / len(found) if found else 1.0

@@ -1,4 +1,4 @@
-"""Owns the numbers of int8: ranges of the inputs, outliers moved into the weights, and scales that cannot saturate."""
+"""int8 quantisation: ranges of inputs, outliers moved into the weights, and scales that cannot saturate."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PAIR_LIMIT = 128
 
 
 LEAST_STEP = 1e-9
-"""For a row, column or input of zeros, which would else have no scale."""
+"""The scale for a row, column or input of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def quantise_linears(linears: Mapping[str, Linear], ranges: Mapping[str, Range])
 def quantise_linear(linear: Linear, seen: Range, smooth: bool) -> Int8Linear:
     """int8 weights with a scale per output, uint8 inputs with one scale fixed by `seen`.
 
-    A fixed scale knows nothing of the text's neighbours, which makes scores independent of the batch.
+    A fixed scale makes scores independent of the batch.
     """
     grow = outlier_factors(seen) if smooth else np.ones_like(seen.low)
     weight, weight_scale = quantise_weight(linear.weight * grow[:, None])
@@ -74,7 +74,7 @@ def quantise_linear(linear: Linear, seen: Range, smooth: bool) -> Int8Linear:
 
 
 def outlier_factors(seen: Range) -> Array:
-    """How often each channel exceeds an ordinary one; at least 1 (SmoothQuant, Xiao et al. 2023, outliers only)."""
+    """Return by what factor each channel exceeds an ordinary one, at least 1 (SmoothQuant, outliers only)."""
     peak = np.maximum(np.abs(seen.low), np.abs(seen.high))
     ordinary = max(np.sort(peak)[-ORDINARY_RANK], LEAST_STEP)
     factors: Array = np.maximum(peak / ordinary, 1).astype(np.float32)
@@ -101,5 +101,5 @@ def quantise_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
 
 
 def _needs(name: str) -> bool:
-    """Attention outputs are averages: they have no outliers."""
+    """Return whether a layer's input can have outliers. Attention outputs are averages and cannot."""
     return not name.endswith(".out")

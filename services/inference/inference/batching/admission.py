@@ -1,7 +1,6 @@
-"""Owns the decision to take work on: predicts when it would be done, and refuses at once what would be late.
+"""Admission: predicts when a request would be finished, and refuses at once what would be late.
 
-It learns `seconds ≈ a + b · tokens` over recent batches (least squares, exponentially forgetting); knows no threads
-and no clock.
+The prediction is `seconds ≈ a + b · tokens`, fitted to recent batches by least squares with exponential forgetting.
 """
 
 import math
@@ -12,31 +11,31 @@ from typing import Final
 from inference.batching.jobs import DeadlineExceeded, Overloaded
 
 _BYTES_PER_TOKEN: Final = 4
-_PRESSED: Final = 0.25
-_USABLE: Final = 0.6  # of the time until a deadline while others are on their way: for what the prediction misses
+_NEAR_CAPACITY: Final = 0.25  # of the longest wait
+_USABLE: Final = 0.6  # of the time until a deadline: the rest is a margin for errors of the prediction
 _FORGET: Final = 0.995  # the weight of a batch halves every 138 batches
-_DOUBT: Final = 8  # lists found hopeless in a row, with nothing learnt meanwhile, until one is tried all the same
+_DOUBT: Final = 8  # hopeless lists in a row, with nothing learnt in between, before one is admitted
 
 
 def estimate(text: str, max_tokens: int) -> int:
-    """About how many tokens a text has, of which a model reads at most `max_tokens`; the engine counts them.
+    """Return about how many tokens of a text the model scores. The engine counts them exactly.
 
-    A token is four bytes of English, and a character of Chinese, which has three. What is costlier than its estimate
-    makes batches costlier for as many estimated tokens, and that is learnt.
+    A token is about four bytes of English, or one Chinese character of three. The latency model learns the cost of an
+    estimated token, so it corrects for languages that are underestimated.
     """
     return min(max_tokens, 2 + len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may wait: how many tokens, and how long the newest of them."""
+    """The most tokens that may wait, and the longest predicted wait."""
 
     max_queue_tokens: int
     max_wait_s: float
 
 
 class LatencyModel:
-    """Seconds of one batch as a line over its tokens."""
+    """Seconds of a batch as a linear function of its tokens."""
 
     def __init__(self) -> None:
         self._weight = 0.0
@@ -46,7 +45,7 @@ class LatencyModel:
         self._covariance = 0.0
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """One batch of `tokens` took `seconds`."""
+        """Record that a batch of `tokens` took `seconds`."""
         self._weight = self._weight * _FORGET + 1.0
         share = 1.0 / self._weight
         delta_tokens = tokens - self._tokens
@@ -58,47 +57,47 @@ class LatencyModel:
 
     @property
     def line(self) -> tuple[float, float]:
-        """`(a, b)`, neither below 0; batches of one length alone say only what a token costs."""
+        """`(a, b)`, neither below 0. While all batches have one length, `a` is 0."""
         slope = self._covariance / self._variance if self._variance > 1e-9 else self.seconds_per_token
         slope = min(max(slope, 0.0), self.seconds_per_token)
         return self._seconds - slope * self._tokens, slope
 
     @property
     def seconds_per_token(self) -> float:
-        """At the recent mix of batches, fixed cost included."""
+        """Mean over recent batches, fixed cost included."""
         return self._seconds / self._tokens if self._tokens > 0 else 0.0
 
     def seconds(self, tokens: int) -> float:
-        """Of a batch of `tokens`."""
+        """Predict a batch of `tokens`."""
         a, b = self.line
         return a + b * tokens
 
 
 class Admission:
-    """The tokens on their way (waiting or being scored), and what they mean for the next request."""
+    """The tokens waiting or being scored, and the decision about the next request."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.model = LatencyModel()
         self.workers = 1
         self.tokens = 0
-        self._longest_s = 0.0  # that anything was given since nothing was on its way
+        self._longest_s = 0.0  # the longest time allowed to a request since the service was idle
         self._hopeless = 0
 
     @property
     def wait_s(self) -> float:
-        """Until everything on its way now is done."""
+        """Predicted seconds until all admitted texts are finished."""
         return self.tokens * self.model.seconds_per_token / max(1, self.workers)
 
     @property
     def near_capacity(self) -> bool:
-        """So much is on its way that refusals are near."""
-        return self.wait_s > self._limits.max_wait_s * _PRESSED
+        """The predicted wait is long enough that refusals are near."""
+        return self.wait_s > self._limits.max_wait_s * _NEAR_CAPACITY
 
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
-        """Take on texts of `sizes` tokens that must be done in `remaining_s`, all or none.
+        """Admit texts of `sizes` tokens that must be finished in `remaining_s`, all or none.
 
-        Raises Overloaded, and DeadlineExceeded for what would be late whatever else is on its way.
+        Raises Overloaded, and DeadlineExceeded for what would be late even without other requests.
         """
         retry_after_s = self.retry_after_s(sizes, remaining_s)
         if retry_after_s == math.inf:
@@ -110,10 +109,10 @@ class Admission:
         self.tokens += sum(sizes)
 
     def retry_after_s(self, sizes: Sequence[int], remaining_s: float) -> float | None:
-        """When `admit` should be asked again, because it would refuse now; None if it would not, infinity for never.
+        """Return the seconds until `admit` would succeed: None if it would now, inf if it never can.
 
-        It is not after the last that waits now must be done or has left. A mistaken prediction can't lock the
-        service: with nothing on its way every single text is taken on, and a list at last where lists alone come.
+        Never later than the last current deadline. An idle service always admits a single text, and a list after eight
+        rejected lists in a row, so a bad estimate cannot lock it up.
         """
         own_s = self._own_s(sizes)
         usable_s = remaining_s * _USABLE if self.tokens else remaining_s
@@ -131,15 +130,15 @@ class Admission:
         return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """A batch of about `tokens` took `seconds`."""
+        """Record that a batch of about `tokens` took `seconds`."""
         self.model.learn(tokens, seconds)
         self._hopeless = 0
 
     def release(self, tokens: int) -> None:
-        """A text is answered, or nobody wants it any more."""
+        """Free the tokens of a text that was answered or withdrawn."""
         self.tokens -= tokens
 
     def _own_s(self, sizes: Sequence[int]) -> float:
-        """The texts of one request in parallel, but never faster than its longest alone."""
+        """Seconds for one request: its texts in parallel, at least its longest alone."""
         parallel_s = sum(sizes) * self.model.seconds_per_token / max(1, min(self.workers, len(sizes)))
         return max(self.model.seconds(max(sizes)), parallel_s if len(sizes) > 1 else 0.0)

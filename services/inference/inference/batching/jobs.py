@@ -1,4 +1,4 @@
-"""Owns the batcher's unit of work, its outcomes and its errors; knows no queue, no thread and no runtime."""
+"""The unit of work of the batcher, its outcomes and its errors."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 
 class ScoringFailed(Exception):
-    """This text alone could not be scored; its neighbours were."""
+    """This text could not be scored; its neighbours were."""
 
 
 class Overloaded(Exception):
-    """There is no room for this request now; after `retry_after_s` there should be, if nothing else comes."""
+    """The request was refused. It should succeed after `retry_after_s` if nothing else arrives."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"retry after {retry_after_s:.1f} s")
@@ -18,12 +18,12 @@ class Overloaded(Exception):
 
 
 class DeadlineExceeded(Exception):
-    """The answer was not there before the request's deadline, or it was clear at once that it would not be."""
+    """The answer is late, or is certain to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One probability per label, and what it took."""
+    """One probability per label, and the time it took."""
 
     scores: tuple[float, ...]
     tokens: int
@@ -37,12 +37,13 @@ Outcome: TypeAlias = Scored | ScoringFailed
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One text on its way through the batcher. Who waits for it may extend `deadline_s`."""
+    """One text in the batcher. `tokens` is an estimate; `waiters` counts the requests that share its future."""
 
     number: int
     text: str
-    tokens: int  # an estimate: the engine counts them
+    tokens: int
     submitted_s: float
     deadline_s: float
     future: asyncio.Future[Outcome] = field(repr=False)
     attempts: int = 0
+    waiters: int = 1

@@ -1,258 +1,297 @@
-"""Owns the workers: each makes, warms, uses and replaces an engine of its own; knows no HTTP and no queue."""
+"""Workers: each owns one engine, scores batches with it, and replaces it when it dies."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from common.runtime import tasks
 from inference.batching.admission import estimate
-from inference.batching.isolation import EngineBroken, Outcomes, score_with_isolation
-from inference.batching.jobs import Job
-from inference.engines.base import EngineClient, ModelCard, ModelChanged
+from inference.batching.jobs import Job, Scored, ScoringFailed
+from inference.batching.queue import RequestQueue
+from inference.engines.base import Answer, EngineClient, ModelCard, ModelError, Row
 
 PROBE: Final = "good good"
-_WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is cut at the model's limit
+_WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is truncated at the model's limit
 _BACKOFF_MAX_S: Final = 5.0
-_RENEWAL: Final = -1  # the number of no lane
+_RESTARTING: Final = -1  # in place of a batch's number
+_ATTEMPTS: Final = 2  # engines that may die of one text before it has failed
 
-What: TypeAlias = Literal["died", "cannot restart", "restarted", "gave up"]
+Outcomes: TypeAlias = dict[Job, Row | ScoringFailed]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerEvent:
-    """What befell a worker, and the kind of error behind it."""
+    """A change of a worker's state, and the class of the error behind it."""
 
     worker: str
-    what: What
+    what: Literal["died", "cannot restart", "restarted", "failed"]
     cause: str = ""
 
 
-OnWorker: TypeAlias = Callable[[WorkerEvent], None]
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One scored batch. `tokenize_s` is None when its texts had to be scored one by one."""
+
+    size: int
+    tokens: int
+    padded_tokens: int
+    seconds: float
+    tokenize_s: float | None
+
+
+OnEvent: TypeAlias = Callable[[WorkerEvent], None]
+OnBatch: TypeAlias = Callable[[BatchReport], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Restarts:
-    """How long a worker waits before it makes its engine anew, doubled after each failure, and when it gives up.
+class Supervision:
+    """When an engine is replaced and when its worker has failed.
 
-    An engine that ends before its first batch is done, and before it ran for `min_uptime_s`, is a failure too. A
-    worker that is busy with one batch for `stuck_after_s` shows; after `lost_after_s` nobody can be waiting for it.
+    A worker fails after `attempts` new engines in a row that could not start or died before they scored a batch. The
+    pause before each doubles from `backoff_s`. A worker busy with one batch for `stuck_after_s` is not ready; after
+    `lost_after_s` only a new process helps.
     """
 
     backoff_s: float = 0.1
     attempts: int = 8
-    min_uptime_s: float = 60.0
-    stuck_after_s: float = 60.0
+    stuck_after_s: float = 10.0
     lost_after_s: float = 180.0
 
 
-class JobSource(Protocol):
-    """Where a worker's batches come from, and where it brings what became of them."""
-
-    async def take(self, *, ahead: bool) -> list[Job]:
-        """The next batch, once there is one; `ahead` of its turn only once many jobs wait."""
-        ...
-
-    def deliver(self, outcomes: Outcomes, started_s: float, seconds: float) -> None:
-        """Outcomes, the second they were begun and the seconds they took."""
-        ...
-
-    def put_back(self, jobs: Sequence[Job]) -> None:
-        """They were taken and not begun."""
-        ...
-
-    def give_back(self, jobs: Sequence[Job]) -> None:
-        """They were not answered when the engine died."""
-        ...
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """A batch of about `tokens` took `seconds`."""
-        ...
-
-    def was_read(self, seconds: float) -> None:
-        """Reading a batch took `seconds`."""
-        ...
+class EngineBroken(Exception):
+    """The engine fails on a text that it has scored before."""
 
 
 class Worker:
-    """Outlives its engines, unless no new one can be made: then only a new process helps.
-
-    Each of its `lanes` is over one batch. While many jobs wait, those beyond the first keep the engine from standing
-    still between two batches. What broke an engine before is scored while all other lanes rest.
-    """
+    """`start` it, `close` it. It has one batch in flight for each of `backlogs`, once more jobs than that wait."""
 
     def __init__(
         self,
         name: str,
         create: Callable[[], Awaitable[EngineClient]],
-        work: JobSource,
-        on_event: OnWorker,
-        restarts: Restarts,
+        queue: RequestQueue,
         now: Callable[[], float],
-        lanes: int,
+        *,
+        supervision: Supervision,
+        backlogs: Sequence[int],
+        on_batch: OnBatch,
+        on_event: OnEvent,
     ) -> None:
         self._name = name
         self._create = create
-        self._work = work
-        self._on_event = on_event
-        self._restarts = restarts
+        self._queue = queue
         self._now = now
-        self._lanes = [asyncio.Lock() for _ in range(lanes)]
-        self._serving: list[asyncio.Task[None]] = []
-        self._host: EngineClient | None = None
-        self._restart_lock = asyncio.Lock()
-        self._begun_s: dict[int, float] = {}
+        self._supervision = supervision
+        self._backlogs = backlogs
+        self._on_batch = on_batch
+        self._on_event = on_event
+        self._tasks: list[asyncio.Task[None]] = []
+        self._engine: EngineClient | None = None
+        self._has_engine = asyncio.Event()
+        self._busy_since_s: dict[int, float] = {}
         self._free_since_s = 0.0
         self._card: ModelCard | None = None
-        self._tries = 0
-        self._since_s = 0.0
-        self._has_given_up = False
-        self.is_ready = False
+        self._failures = 0
+        self._cause = ""
 
     async def start(self) -> ModelCard:
-        """Return when its engine is warm and it takes work. Raises what making an engine raises."""
-        card = await self._renew()
-        self._serving = [asyncio.create_task(self._watch_exit(), name=f"{self._name}-guard")]
-        for lane in range(len(self._lanes)):
-            self._serving.append(asyncio.create_task(self._serve(lane), name=f"{self._name}-{lane}"))
-        return card
+        """Return when its engine is warm and it takes work. Raises what creating an engine raises."""
+        engine = await self._start_engine()
+        self._tasks = [asyncio.create_task(self._supervise(engine), name=f"{self._name} supervisor")]
+        for number, backlog in enumerate(self._backlogs):
+            self._tasks.append(asyncio.create_task(self._serve(number, backlog), name=f"{self._name}-{number}"))
+        return engine.card
 
     async def close(self) -> None:
-        """End it; what it was over is not answered."""
-        for task in self._serving:
+        """Stop; the batches in flight get no outcome."""
+        for task in self._tasks:
             await tasks.cancel_and_wait(task)
-        self.is_ready = False
-        await _close(self._host)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await _close(engine)
 
-    def is_well(self) -> bool:
-        """It has a warm engine and has not been over one batch for too long."""
-        return self.is_ready and self._busy_s() < self._restarts.stuck_after_s
+    @property
+    def is_ready(self) -> bool:
+        """It has a warm engine and is not stuck."""
+        return self._engine is not None and self._busy_s() < self._supervision.stuck_after_s
 
+    @property
     def is_lost(self) -> bool:
-        """It hangs for good, and no thread can be ended but with its process; or it takes no work any more."""
-        has_ended = any(task.done() for task in self._serving) and not self._has_given_up
-        return has_ended or self._busy_s() > self._restarts.lost_after_s
+        """It has hung for good. A thread that hangs ends only with its process."""
+        return self._busy_s() > self._supervision.lost_after_s or any(task.done() for task in self._tasks)
 
     def _busy_s(self) -> float:
-        return max((self._now() - since_s for since_s in self._begun_s.values()), default=0.0)
+        return self._now() - min(self._busy_since_s.values()) if self._busy_since_s else 0.0
 
-    async def _serve(self, lane: int) -> None:
-        while await self._has_engine():
-            batch = await self._work.take(ahead=lane > 0)
-            async with AsyncExitStack() as turn:
-                for lock in self._lanes if batch[0].attempts else self._lanes[lane : lane + 1]:
-                    await turn.enter_async_context(lock)
-                host, broken = self._host, None
-                if host is None or not self.is_ready or host.lost.is_set():  # it broke or ended meanwhile
-                    self._work.put_back(batch)
-                    await asyncio.sleep(0)
-                    continue
-                self._begun_s[lane] = self._now()
-                self._tries = 0
-                try:
-                    broken = await self._score(host, batch)
-                finally:
-                    del self._begun_s[lane]
-            if broken is not None:
-                await self._revive(host, str(broken))
+    # ---- scoring
 
-    async def _watch_exit(self) -> None:
-        """An engine that ends while nobody asks it anything is replaced before somebody does."""
-        while await self._has_engine():
-            host = self._host
-            assert host is not None
-            await host.lost.wait()
-            self.is_ready = self.is_ready and host is not self._host
-            await self._revive(host, "EngineEnded")
+    async def _serve(self, number: int, backlog: int) -> None:
+        while True:
+            await self._has_engine.wait()
+            batch = await self._queue.take(backlog)
+            engine = self._engine
+            if engine is None or engine.exited.is_set():  # it died while this waited for work
+                self._queue.put_back(batch)
+                await asyncio.sleep(0)
+                continue
+            self._busy_since_s[number] = self._now()
+            try:
+                await self._score(engine, batch)
+            finally:
+                del self._busy_since_s[number]
 
-    async def _has_engine(self) -> bool:
-        """False when there will be no engine any more. Waits while another lane makes one."""
-        async with self._restart_lock:
-            return self._host is not None
-
-    async def _score(self, host: EngineClient, batch: Sequence[Job]) -> EngineBroken | None:
-        """Returns why the engine is of no more use, if it is."""
+    async def _score(self, engine: EngineClient, batch: Sequence[Job]) -> None:
         outcomes: Outcomes = {}
-        started_s, broken = self._now(), None
+        started_s, tokenize_s, broken = self._now(), None, None
         try:
-            tokenize_s = await score_with_isolation(host.score, PROBE, batch, outcomes)
+            tokenize_s = await score_batch(engine, batch, outcomes)
         except EngineBroken as error:
             broken = error
-            self.is_ready = self.is_ready and host is not self._host  # perhaps there is a new one already
         else:
+            self._failures = 0  # only a scored batch shows that a new engine works
             if tokenize_s is not None:
-                self._work.was_read(tokenize_s)
                 self._learn(batch)
         if outcomes:
-            self._work.deliver(outcomes, started_s, self._now() - started_s)
+            self._deliver(outcomes, started_s, tokenize_s)
         if broken is not None:
-            self._work.give_back([job for job in batch if job not in outcomes])
-        return broken
+            self._give_up(engine, str(broken), [job for job in batch if job not in outcomes])
 
     def _learn(self, batch: Sequence[Job]) -> None:
-        """What a batch costs is all of the time since the one before, unless it came later than that."""
+        """A batch costs all of the time since the previous one, unless it arrived later."""
         now_s = self._now()
-        self._work.learn(sum(job.tokens for job in batch), now_s - max(self._free_since_s, batch[0].submitted_s))
+        tokens = sum(job.tokens for job in batch)
+        self._queue.learn(tokens, now_s - max(self._free_since_s, batch[0].submitted_s))
         self._free_since_s = now_s
 
-    async def _revive(self, broken: EngineClient, cause: str) -> None:
-        async with self._restart_lock:
-            if self._host is not broken:  # another task has done it
-                return
-            self._host = None
-            if self._now() - self._since_s > self._restarts.min_uptime_s:
-                self._tries = 0
-            self._emit("died", cause)
-            await _close(broken)  # a device may not have room for two
-            broken.lost.set()  # who watches it goes on to the next
-            while self._tries < self._restarts.attempts:
-                await asyncio.sleep(min(self._restarts.backoff_s * 2**self._tries, _BACKOFF_MAX_S))
-                self._tries += 1  # a new engine is a success only once it is over a batch
-                self._begun_s[_RENEWAL] = self._now()  # a device can hang over this too
-                try:
-                    await self._renew()
-                except Exception as error:
-                    self._emit("cannot restart", type(error).__name__)
-                else:
-                    self._emit("restarted")
-                    self._free_since_s = self._now()
-                    return
-                finally:
-                    del self._begun_s[_RENEWAL]
-            self._has_given_up = True
-            self._emit("gave up")
+    def _deliver(self, outcomes: Outcomes, started_s: float, tokenize_s: float | None) -> None:
+        seconds = self._now() - started_s
+        lengths = []
+        for job, row in outcomes.items():
+            if isinstance(row, Row):
+                lengths.append(row.tokens)
+            if not job.future.done():
+                job.future.set_result(_outcome(job, row, started_s, seconds))
+        padded = len(lengths) * max(lengths, default=0)
+        self._on_batch(BatchReport(len(outcomes), sum(lengths), padded, seconds, tokenize_s))
 
-    def _emit(self, what: What, cause: str = "") -> None:
+    def _give_up(self, engine: EngineClient, cause: str, unscored: Sequence[Job]) -> None:
+        """Have a broken engine replaced. Its unscored jobs go back, each alone next time.
+
+        Batches fail in the order in which the engine took them, so only the first can be at fault.
+        """
+        if self._engine is engine:
+            self._engine, self._cause = None, cause
+            self._has_engine.clear()
+            engine.exited.set()
+            for job in unscored:
+                job.attempts += 1
+                if job.attempts >= _ATTEMPTS and not job.future.done():
+                    job.future.set_result(ScoringFailed("its worker died twice"))
+        self._queue.put_back(unscored)
+
+    # ---- supervision
+
+    async def _supervise(self, engine: EngineClient) -> None:
+        """Replace each engine that exits or breaks, until that fails too often."""
+        replacement: EngineClient | None = engine
+        while replacement is not None:
+            await replacement.exited.wait()
+            self._engine, cause = None, self._cause or "EngineExited"
+            self._has_engine.clear()
+            self._emit("died", cause)
+            await _close(replacement)  # a device may not have memory for two
+            replacement = await self._replace()
+        self._emit("failed")
+
+    async def _replace(self) -> EngineClient | None:
+        while self._failures < self._supervision.attempts:
+            await asyncio.sleep(min(self._supervision.backoff_s * 2**self._failures, _BACKOFF_MAX_S))
+            self._failures += 1
+            self._busy_since_s[_RESTARTING] = self._now()  # a device can hang here too
+            try:
+                engine = await self._start_engine()
+            except Exception as error:
+                self._emit("cannot restart", type(error).__name__)
+            else:
+                self._free_since_s = self._now()
+                self._emit("restarted")
+                return engine
+            finally:
+                del self._busy_since_s[_RESTARTING]
+        return None
+
+    async def _start_engine(self) -> EngineClient:
+        engine = await self._create()
+        try:
+            if self._card not in (None, engine.card):
+                raise ModelError("the model was replaced: only a new process may serve another")
+            await warm_up(engine, self._queue.learn)
+        except BaseException:
+            await _close(engine)
+            raise
+        self._engine, self._card, self._cause = engine, engine.card, ""
+        self._has_engine.set()
+        return engine
+
+    def _emit(self, what: Literal["died", "cannot restart", "restarted", "failed"], cause: str = "") -> None:
         self._on_event(WorkerEvent(self._name, what, cause))
 
-    async def _renew(self) -> ModelCard:
-        host = await self._create()
-        try:
-            if self._card not in (None, host.card):
-                raise ModelChanged("the model was replaced: only a new process may serve another")
-            await warm_up(host, self._work.learn)
-        except BaseException:
-            await _close(host)
-            raise
-        self._host, self._card = host, host.card
-        self._since_s = self._now()
-        self.is_ready = True
-        return host.card
+
+async def score_batch(engine: EngineClient, batch: Sequence[Job], outcomes: Outcomes) -> float | None:
+    """Add one outcome per job to `outcomes`. After an error each text is scored alone, once.
+
+    Returns the seconds spent tokenising, None after an error. Raises EngineBroken if the engine fails on the probe
+    too: then the jobs without an outcome are not to blame.
+    """
+    try:
+        answer = _checked(await engine.score([job.text for job in batch]), len(batch))
+    except Exception as error:
+        await _probe(engine)
+        if len(batch) == 1:
+            outcomes[batch[0]] = ScoringFailed(type(error).__name__)
+        else:
+            for job in batch:
+                await score_batch(engine, [job], outcomes)
+        return None
+    outcomes.update(zip(batch, answer.rows, strict=True))
+    return answer.tokenize_s
 
 
-async def warm_up(host: EngineClient, learn: Callable[[int, float], None]) -> None:
+async def warm_up(engine: EngineClient, learn: Callable[[int, float], None]) -> None:
     """Score texts of all lengths, so that the first requests find everything allocated."""
     for words in _WARM_UP_WORDS:
         text = " ".join(["good"] * words)
-        await host.score([text])  # the first call of a length allocates; only the second is typical
+        await engine.score([text])  # the first call of a length allocates; the second is typical
         started_s = time.perf_counter()
-        await host.score([text])
-        learn(estimate(text, host.card.max_tokens), time.perf_counter() - started_s)
+        await engine.score([text])
+        learn(estimate(text, engine.card.max_tokens), time.perf_counter() - started_s)
 
 
-async def _close(host: EngineClient | None) -> None:
+async def _probe(engine: EngineClient) -> None:
+    try:
+        _checked(await engine.score([PROBE]), 1)
+    except Exception as error:
+        raise EngineBroken(type(error).__name__) from error
+
+
+def _checked(answer: Answer, expected: int) -> Answer:
+    if len(answer.rows) != expected:
+        raise ValueError("the engine answered a different number of texts than it was given")
+    if not all(math.isfinite(value) for row in answer.rows for value in row.scores):
+        raise ValueError("the engine answered a score that is not a number")
+    return answer
+
+
+def _outcome(job: Job, row: Row | ScoringFailed, started_s: float, seconds: float) -> Scored | ScoringFailed:
+    if isinstance(row, ScoringFailed):
+        return row
+    return Scored(row.scores, row.tokens, row.truncated, started_s - job.submitted_s, seconds)
+
+
+async def _close(engine: EngineClient) -> None:
     with suppress(Exception):  # a device that is gone frees nothing
-        if host is not None:
-            await host.close()
+        await engine.close()

@@ -1,42 +1,25 @@
-"""Owns the ports that every engine stands behind, with their values and errors; knows no runtime, no HTTP, no files."""
+"""The interface of engines and of their clients, with its values and its error."""
 
 import asyncio
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
+
+RUN_TOKENS: Final = 128
+"""Padded tokens in one run on a CPU: more exceed a core's caches and score no faster."""
 
 
 class ModelError(Exception):
-    """A model cannot be served; the message names the cause and the cure."""
-
-
-class ModelMissing(ModelError):
-    """The folder, or a file in it, is not there."""
-
-
-class ModelMalformed(ModelError):
-    """A file is there and cannot be understood."""
-
-
-class ModelTampered(ModelError):
-    """A file's SHA-256 is not the recorded one."""
-
-
-class ModelDrift(ModelError):
-    """This machine scores the reference sentences differently from the machine that made the model."""
-
-
-class ModelChanged(ModelError):
-    """Another model lies where the one lay that this process serves: only a new process may serve that."""
+    """A model cannot be served. The message names the cause and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a served model is, as its users see it: `labels[i]` names the i-th probability.
+    """A served model as users see it: `labels[i]` names the i-th probability.
 
-    Where `activation` is sigmoid each label has a probability of its own: they need not add up to 1.
+    With `activation` sigmoid the labels are independent, so their probabilities do not add up to 1.
     """
 
     name: str
@@ -53,7 +36,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One text as token ids, special tokens included; `truncated` when the text held more than the model takes."""
+    """One text as token ids, special tokens included."""
 
     ids: tuple[int, ...]
     truncated: bool = False
@@ -64,7 +47,7 @@ class Encoded:
 
 
 class Row(NamedTuple):
-    """What an engine says of one text: a probability per label, and how much of the text it read."""
+    """A probability per label, and the number of tokens that were scored."""
 
     scores: tuple[float, ...]
     tokens: int
@@ -72,14 +55,14 @@ class Row(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One row per text, in order, and the seconds that reading the texts took."""
+    """One row per text, in order, and the seconds spent tokenising."""
 
     rows: list[Row]
     tokenize_s: float
 
 
 class Engine(Protocol):
-    """Scores texts in two steps: one engine reads on one core while it computes on another."""
+    """Scores texts in two steps, so that one batch is tokenised while another is scored."""
 
     @property
     def card(self) -> ModelCard: ...
@@ -89,37 +72,37 @@ class Engine(Protocol):
         ...
 
     def score(self, batch: Sequence[Encoded]) -> list[tuple[float, ...]]:
-        """One probability per label for each text, in order, whatever the neighbours in the batch.
+        """Return one probability per label for each text, in order, independent of the other texts.
 
-        Callable from one thread at a time: each worker has its own engine.
+        Callable from one thread at a time.
         """
         ...
 
     def close(self) -> None:
-        """Free the model's memory; the engine scores nothing afterwards."""
+        """Free the model's memory."""
         ...
 
 
 class EngineClient(Protocol):
-    """An engine at work where it does not hold up the event loop: in a process of its own, or in threads."""
+    """An engine in another process or in threads, so that it does not block the event loop."""
 
-    lost: asyncio.Event
-    """Set once the engine has ended by itself: from then on it scores nothing."""
+    exited: asyncio.Event
+    """Set once the engine can score nothing any longer."""
 
     @property
     def card(self) -> ModelCard: ...
 
     async def score(self, texts: Sequence[str]) -> Answer:
-        """Read and score. Raises what the engine raises; called while another call is on its way, it takes turns."""
+        """Tokenise and score. Raises what the engine raises. Concurrent calls are scored in order."""
         ...
 
     async def close(self) -> None:
-        """Free what the engine holds."""
+        """Free the engine's resources."""
         ...
 
 
 def answer(engine: Engine, texts: Sequence[str]) -> Answer:
-    """Both steps, one after the other."""
+    """Tokenise, then score."""
     started_s = time.perf_counter()
     read = engine.encode(texts)
     tokenize_s = time.perf_counter() - started_s
@@ -128,6 +111,11 @@ def answer(engine: Engine, texts: Sequence[str]) -> Answer:
 
 def rows_of(scores: Sequence[tuple[float, ...]], read: Sequence[Encoded]) -> list[Row]:
     return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, read, strict=True)]
+
+
+def sigmoid(logits: Sequence[float]) -> tuple[float, ...]:
+    """Independent probabilities in [0, 1]."""
+    return tuple(0.5 * (1.0 + math.tanh(0.5 * logit)) for logit in logits)
 
 
 def softmax(logits: Sequence[float]) -> tuple[float, ...]:

@@ -1,52 +1,53 @@
-"""Owns the choice of engine and what suits it; runs none."""
+"""The choice of engine, and how many of it suit this machine."""
 
 import importlib.util
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from inference.batching.worker import Restarts
-from inference.engines.base import Engine, EngineClient, ModelError
+from inference.batching.worker import Supervision
+from inference.engines.base import RUN_TOKENS, Engine, EngineClient, ModelError
 from inference.engines.client import ProcessClient
-from inference.engines.cores import usable_cores
 from inference.engines.thread import ThreadClient
-from inference.engines.tokenizer import RUN_TOKENS
-from inference.models import bundle
+from inference.models import bundle, hub
 
 EngineName = Literal["auto", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 
 BUNDLED: Final = "bundled"
-_TORCH_CONFIG: Final = "config.json"  # every folder that transformers can load has one
-_GPU_BATCH_TOKENS: Final = 16_384  # what fills a GPU; more would only add latency
+_TORCH_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
+_GPU_BATCH_TOKENS: Final = 16_384  # fills a GPU; more only adds latency
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_QUOTAS: Final = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How to make an engine and to replace it, how many suit this machine, and how many tokens suit one batch.
+    """How to create an engine, how many suit this machine, and how many tokens suit one batch.
 
-    With two `lanes` an engine has its next batch before it is done with one.
+    With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
     """
 
     create: Callable[[], Awaitable[EngineClient]]
     workers: int
     max_batch_tokens: int
-    lanes: int = 1
-    restarts: Restarts = field(default_factory=Restarts)
+    pipeline_depth: int = 1
+    supervision: Supervision = field(default_factory=Supervision)
 
 
 @dataclass(frozen=True, slots=True)
 class Torch:
-    """What of torch this machine has."""
+    """What this machine has of torch."""
 
     is_installed: bool
     has_gpu: bool
 
 
 def detect_torch() -> Torch:
-    """Imports torch, which takes seconds, if it is there."""
+    """Import torch, which takes seconds, if it is installed."""
     if importlib.util.find_spec("torch") is None:
         return Torch(is_installed=False, has_gpu=False)
     import torch
@@ -55,35 +56,43 @@ def detect_torch() -> Torch:
 
 
 def select_engine(
-    engine: EngineName, model: str, device: Device, look: Callable[[], Torch] = detect_torch
+    engine: EngineName,
+    model: str,
+    device: Device,
+    onnx_file: str = "",
+    detect: Callable[[], Torch] = detect_torch,
 ) -> EngineSpec:
-    """What the settings ask for. Raises ModelError, which names the cure.
+    """Return what the settings select. Raises ModelError, which names the cure.
 
-    `auto` takes torch where a GPU is asked for or found, and for a model that is not an ONNX folder; a folder in which
-    there is nothing for torch it leaves to onnx.
+    `auto` selects torch for a GPU and for models without an ONNX graph, and onnx for folders without weights for torch.
     """
-    is_onnx = model == BUNDLED or (Path(model) / bundle.MODEL).is_file()
-    is_only_onnx = is_onnx and model != BUNDLED and not (Path(model) / _TORCH_CONFIG).is_file()
-    if engine == "onnx" or (engine == "auto" and (is_only_onnx or (is_onnx and device == "cpu"))):
-        return _onnx(model, device)
-    torch = look()
-    if engine == "auto" and is_onnx and device == "auto" and not torch.has_gpu:
-        return _onnx(model, device)
+    has_graph = model == BUNDLED or bool(hub.onnx_files(Path(model)))
+    has_weights = model == BUNDLED or not has_graph or any(_has(model, name) for name in _TORCH_WEIGHTS)
+    if engine == "onnx" or (engine == "auto" and has_graph and (device == "cpu" or not has_weights)):
+        return _onnx(model, device, onnx_file)
+    torch = detect()
+    if engine == "auto" and has_graph and device == "auto" and not torch.has_gpu:
+        return _onnx(model, device, onnx_file)
     return _torch(model, device, torch)
 
 
-def _onnx(model: str, device: Device) -> EngineSpec:
+def _has(model: str, pattern: str) -> bool:
+    return any(True for _ in Path(model).glob(pattern))
+
+
+def _onnx(model: str, device: Device, onnx_file: str) -> EngineSpec:
     if device == "cuda":
         raise ModelError("the onnx engine runs on the CPU: set INFERENCE_ENGINE=torch or INFERENCE_DEVICE=cpu")
-    loaded = bundle.load(bundle.BUNDLED if model == BUNDLED else Path(model))
-    return EngineSpec(partial(ProcessClient.start, loaded), usable_cores(), RUN_TOKENS, lanes=2)
+    loaded = hub.open_folder(bundle.BUNDLED if model == BUNDLED else Path(model), onnx_file)
+    return EngineSpec(partial(ProcessClient.start, loaded), usable_cores(), RUN_TOKENS, pipeline_depth=2)
 
 
 def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
     if not torch.is_installed:
         raise ModelError(
-            "torch is not installed, and these settings need it: pip install 'sluice-inference[torch]', "
-            "or set INFERENCE_ENGINE=onnx, INFERENCE_DEVICE=cpu and INFERENCE_MODEL=bundled"
+            "torch is not installed, and these settings need it: run `make torch` and start with "
+            "`.venv-torch/bin/sluice run` (or pip install 'sluice-inference[torch]'), or set INFERENCE_ENGINE=auto, "
+            "INFERENCE_DEVICE=cpu and INFERENCE_MODEL to a folder with an ONNX graph"
         )
     from inference.engines.torch.engine import TorchEngine  # torch is an extra
 
@@ -92,5 +101,22 @@ def _torch(model: str, device: Device, torch: Torch) -> EngineSpec:
 
     start = partial(ThreadClient.start, create)
     if device != "cpu" and torch.has_gpu:
-        return EngineSpec(start, 1, _GPU_BATCH_TOKENS, lanes=2)
+        return EngineSpec(start, 1, _GPU_BATCH_TOKENS, pipeline_depth=2)
     return EngineSpec(start, usable_cores(), RUN_TOKENS)
+
+
+def usable_cores(cgroup: Path = _CGROUP) -> int:
+    """Return the cores that affinity and a container's quota leave this process, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota_cores(cgroup)))
+
+
+def _quota_cores(cgroup: Path) -> int:
+    for names in _QUOTAS:
+        try:
+            quota, period = map(int, " ".join((cgroup / name).read_text(encoding="ascii") for name in names).split())
+        except (OSError, ValueError):  # no such file, or "max": no quota
+            continue
+        if quota > 0:  # version 1 has -1 for none
+            return round(quota / period)
+    return 1 << 16

@@ -1,7 +1,7 @@
-"""Owns a process that scores for another, `python -m inference.engines.process FD FOLDER REVISION`, and how they talk.
+"""The scoring process, `python -m inference.engines.process FD FOLDER REVISION GRAPH`, and its messages.
 
-It serves one connection and ends with it, so it can't outlive who started it, however that died. A message is its
-length, four bytes, and so many bytes: texts one way, and the other way what was found or the words of an error.
+It serves one connection and exits when that ends, so it cannot outlive the service. A message is its length in four
+bytes and its content: texts in one direction; in the other, the answer or the class of an error.
 """
 
 import os
@@ -15,40 +15,44 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from inference.engines.base import Answer, Engine, ModelChanged, ModelError, Row, answer
-from inference.models import bundle
+from inference.engines.base import Answer, Engine, ModelError, Row, answer
+from inference.models import bundle, hub
 
 READY: Final = b"\x00"
-FAILED: Final = b"\x01"  # with the words of the error behind it
+FAILED: Final = b"\x01"  # followed by the error
 LENGTH: Final = struct.Struct("<I")
-_FOUND: Final = struct.Struct("<dI")
+_HEADER: Final = struct.Struct("<dI")
 _NICENESS: Final = 5
 
 
 def main(argv: Sequence[str]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are meant for the service, which first answers what it took
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the service, which first answers admitted requests
         signal.signal(number, signal.SIG_IGN)
-    with socket.socket(fileno=int(argv[0])) as end, end.makefile("rb") as said, suppress(ConnectionError):
+    with (
+        socket.socket(fileno=int(argv[0])) as connection,
+        connection.makefile("rb") as stream,
+        suppress(ConnectionError),
+    ):
         try:
-            engine = _engine(Path(argv[1]), argv[2])
+            engine, note = _engine(Path(argv[1]), *argv[2:])
         except ModelError as error:
-            end.sendall(message(FAILED + str(error).encode()))
+            connection.sendall(message(FAILED + str(error).encode()))
             return
         with suppress(OSError):  # not earlier: a nice process would load its model slowly on a busy machine
-            os.nice(_NICENESS)  # the event loop goes first: what it has to do takes microseconds, this computes longer
-        end.sendall(message(READY))
-        serve(engine, said, end)
+            os.nice(_NICENESS)  # the event loop goes first: its work takes microseconds
+        connection.sendall(message(READY + note.encode()))
+        serve(engine, stream, connection)
 
 
-def serve(engine: Engine, said: BinaryIO, end: socket.socket) -> None:
-    """Score what comes until the other end is gone."""
-    while len(length := said.read(LENGTH.size)) == LENGTH.size:
-        texts = unpack_texts(said.read(*LENGTH.unpack(length)))
+def serve(engine: Engine, stream: BinaryIO, connection: socket.socket) -> None:
+    """Answer requests until the connection ends."""
+    while len(length := stream.read(LENGTH.size)) == LENGTH.size:
+        texts = unpack_texts(stream.read(*LENGTH.unpack(length)))
         try:
-            found = READY + pack_answer(answer(engine, texts))
-        except BaseException as error:  # a panic of the tokenizer is no Exception, and is the fault of a text
-            found = FAILED + type(error).__name__.encode()
-        end.sendall(message(found))
+            response = READY + pack_answer(answer(engine, texts))
+        except BaseException as error:  # the tokenizer panics with a BaseException
+            response = FAILED + type(error).__name__.encode()
+        connection.sendall(message(response))
 
 
 def message(data: bytes) -> bytes:
@@ -71,18 +75,18 @@ def unpack_texts(data: bytes) -> list[str]:
     return texts
 
 
-def pack_answer(found: Answer) -> bytes:
-    """All rows have one length."""
-    tokens = array("I", [row.tokens for row in found.rows])
-    flags = bytes(row.truncated for row in found.rows)
-    scores = array("d", [value for row in found.rows for value in row.scores])
-    return _FOUND.pack(found.tokenize_s, len(found.rows)) + tokens.tobytes() + flags + scores.tobytes()
+def pack_answer(answered: Answer) -> bytes:
+    """All rows have the same number of scores."""
+    tokens = array("I", [row.tokens for row in answered.rows])
+    flags = bytes(row.truncated for row in answered.rows)
+    scores = array("d", [value for row in answered.rows for value in row.scores])
+    return _HEADER.pack(answered.tokenize_s, len(answered.rows)) + tokens.tobytes() + flags + scores.tobytes()
 
 
 def unpack_answer(data: bytes) -> Answer:
-    tokenize_s, count = _FOUND.unpack_from(data)
-    flags_at = _FOUND.size + LENGTH.size * count
-    tokens = array("I", data[_FOUND.size : flags_at])
+    tokenize_s, count = _HEADER.unpack_from(data)
+    flags_at = _HEADER.size + LENGTH.size * count
+    tokens = array("I", data[_HEADER.size : flags_at])
     values = array("d", data[flags_at + count :])
     width = len(values) // count if count else 0
     scores = (tuple(values[start : start + width]) for start in range(0, len(values), width or 1))
@@ -90,15 +94,19 @@ def unpack_answer(data: bytes) -> Answer:
     return Answer([Row(*row) for row in zip(scores, tokens, flags, strict=True)], tokenize_s)
 
 
-def _engine(folder: Path, revision: str) -> Engine:
-    from inference.engines.onnx import OnnxEngine  # loads the runtime, which who only talks to this needs not
+def _engine(folder: Path, revision: str, onnx_file: str = "") -> tuple[Engine, str]:
+    """Return the engine, and what the log should say about it."""
+    from inference.engines.onnx import OnnxEngine  # imported lazily: the service must not load onnxruntime
 
-    loaded = bundle.load(folder)
+    loaded = hub.open_folder(folder, onnx_file)
     if loaded.card.revision != revision:
-        raise ModelChanged(f"the model in {folder} was replaced since it was read: only a new process may serve it")
-    engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
-    bundle.self_check(engine, loaded.reference)
-    return engine
+        raise ModelError(f"the model in {folder} was replaced since it was read: only a new process may serve it")
+    engine = OnnxEngine(loaded)
+    if loaded.reference:
+        bundle.self_check(engine, loaded.reference)
+        return engine, ""
+    is_separate = engine.separate_texts_if_needed()
+    return engine, "its scores depend on neighbouring texts: each is scored alone" if is_separate else ""
 
 
 if __name__ == "__main__":

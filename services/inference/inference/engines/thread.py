@@ -1,5 +1,6 @@
-"""Owns an engine in this process: one thread reads for it and another scores, so that a batch is read while another is
-scored. The threads are daemons, for one that a device hangs must not keep the process from ending.
+"""Client of an engine in this process: one thread tokenises a batch while another scores the previous one.
+
+The threads are daemons, so that a hung device cannot keep the process alive.
 """
 
 import asyncio
@@ -20,38 +21,38 @@ T = TypeVar("T")
 
 
 class EngineThreadError(Exception):
-    """What a library raised would end its thread, or the loop, if it went on: no Exception, or StopIteration."""
+    """A library raised StopIteration or no Exception, which would end the thread or the loop."""
 
 
 class ThreadClient:
-    """`start` makes the engine in the thread that will score."""
+    """`start` creates the engine in the thread that will score."""
 
     def __init__(self) -> None:
-        self.lost = asyncio.Event()  # never set: these threads do not end by themselves
-        self._reader, self._scorer = _Thread("reader"), _Thread("scorer")
+        self.exited = asyncio.Event()  # set by the worker only: these threads do not exit
+        self._tokenizer, self._scorer = _Thread("tokenizer"), _Thread("scorer")
         self._engine: Engine
 
     @classmethod
     async def start(cls, create: Callable[[], Engine]) -> Self:
-        """Return when the engine is made. Raises what making it raises."""
-        host = cls()
+        """Return when the engine is created. Raises what creating it raises."""
+        client = cls()
         try:
-            host._engine = await host._scorer.call(create)
+            client._engine = await client._scorer.call(create)
         except BaseException:
-            host._shutdown()
+            client._shutdown()
             raise
-        return host
+        return client
 
     @property
     def card(self) -> ModelCard:
         return self._engine.card
 
     async def score(self, texts: Sequence[str]) -> Answer:
-        read, tokenize_s = await self._reader.call(self._read, texts)
-        return Answer(rows_of(await self._scorer.call(self._engine.score, read), read), tokenize_s)
+        encoded, tokenize_s = await self._tokenizer.call(self._tokenize, texts)
+        return Answer(rows_of(await self._scorer.call(self._engine.score, encoded), encoded), tokenize_s)
 
     async def close(self) -> None:
-        """Waits for a batch that is being scored, but not for one that hangs."""
+        """Wait for the batch in flight unless it hangs."""
         try:
             async with asyncio.timeout(_END_S):
                 await self._scorer.call(self._engine.close)
@@ -60,17 +61,17 @@ class ThreadClient:
         finally:
             self._shutdown()
 
-    def _read(self, texts: Sequence[str]) -> tuple[list[Encoded], float]:
+    def _tokenize(self, texts: Sequence[str]) -> tuple[list[Encoded], float]:
         started_s = time.perf_counter()
         return self._engine.encode(texts), time.perf_counter() - started_s
 
     def _shutdown(self) -> None:
-        self._reader.end()
+        self._tokenizer.end()
         self._scorer.end()
 
 
 class _Thread:
-    """Calls one function after the other, and gives way to the event loop."""
+    """Calls one function at a time, at a lower priority than the event loop."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -78,12 +79,9 @@ class _Thread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """What the function returns or raises; a call whose future was cancelled in time is left out.
-
-        Raises RuntimeError after `end`.
-        """
+        """Return a future for the result. Cancel it in time to skip the call. Raises RuntimeError after `end`."""
         if self._has_ended:
-            raise RuntimeError("the thread was sent home")
+            raise RuntimeError("the thread has ended")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def run() -> None:
@@ -92,16 +90,16 @@ class _Thread:
             try:
                 result = function(*arguments)
             except BaseException as error:
-                can_travel = isinstance(error, Exception) and not isinstance(error, StopIteration)
-                _tell(future, future.set_exception, error if can_travel else EngineThreadError(type(error).__name__))
+                is_plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
+                _set(future, future.set_exception, error if is_plain else EngineThreadError(type(error).__name__))
             else:
-                _tell(future, future.set_result, result)
+                _set(future, future.set_result, result)
 
         self._calls.put(run)
         return future
 
     def end(self) -> None:
-        """After what it was asked before."""
+        """End after the calls made so far."""
         self._has_ended = True
         self._calls.put(None)
 
@@ -109,21 +107,21 @@ class _Thread:
         _lower_priority()
         while (run := self._calls.get()) is not None:
             run()
-            del run  # or the last batch stays until the next comes
+            del run  # otherwise the last batch stays in memory until the next
 
 
-def _tell(future: "asyncio.Future[Any]", how: Callable[[Any], None], what: Any) -> None:
-    def tell() -> None:
+def _set(future: "asyncio.Future[Any]", setter: Callable[[Any], None], value: Any) -> None:
+    def set_once() -> None:
         if not future.done():
-            how(what)
+            setter(value)
 
-    with suppress(RuntimeError):  # the loop is closed: nobody waits
-        future.get_loop().call_soon_threadsafe(tell)
+    with suppress(RuntimeError):  # the loop is closed
+        future.get_loop().call_soon_threadsafe(set_once)
 
 
 def _lower_priority() -> None:
-    """Let the event loop's thread go first: what it has to do takes microseconds, this one computes for longer."""
-    if sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+    """Let the event loop's thread go first: its work takes microseconds."""
+    if sys.platform == "linux":  # elsewhere niceness is per process
         thread = threading.get_native_id()
-        with suppress(OSError):  # where that is forbidden, it only answers later
+        with suppress(OSError):  # forbidden: only slower
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)

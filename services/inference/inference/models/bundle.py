@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.engines.base import Engine, ModelCard, ModelDrift, ModelMalformed, ModelMissing, ModelTampered, softmax
+from inference.engines.base import Engine, ModelCard, ModelError, softmax
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -33,17 +33,22 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model folder whose files are all there and as they were written."""
+    """A model folder whose files are complete.
+
+    An optimised graph runs as it is; any other is rewritten by the runtime first.
+    """
 
     folder: Path
     model: Path
     tokenizer: Path
     card: ModelCard
     reference: tuple[Reference, ...]
+    is_optimised: bool = True
+    pad_id: int = 0
 
 
 def load(folder: Path = BUNDLED) -> Bundle:
-    """Read and verify a folder; raises ModelMissing, ModelTampered or ModelMalformed."""
+    """Read and verify a folder. Raises ModelError."""
     _require_files(folder)
     _verify_checksums(folder)
     return Bundle(
@@ -58,20 +63,20 @@ def load(folder: Path = BUNDLED) -> Bundle:
 def self_check(engine: Engine, reference: Sequence[Reference], sample: int = SELF_CHECK_SENTENCES) -> None:
     """Score up to `sample` reference sentences, evenly spread.
 
-    Raises ModelDrift, which counts those that are off, and ModelMalformed where scores and labels are not as many.
+    Raises ModelError if the scores do not match the labels in number, or the reference in value.
     """
     chosen = reference[:: -(-len(reference) // sample) or 1]
     found = engine.score(engine.encode([each.text for each in chosen]))
     labels = len(engine.card.labels)
     if wrong := {len(row) for row in (*found, *(each.scores for each in chosen))} - {labels}:
-        raise ModelMalformed(f"the card of {engine.card.name} names {labels} labels; it gives {min(wrong)} scores")
+        raise ModelError(f"the card of {engine.card.name} names {labels} labels; it gives {min(wrong)} scores")
     off = [
         each
         for each, scores in zip(chosen, found, strict=True)
         if not all(abs(a - b) <= SELF_CHECK_TOLERANCE for a, b in zip(scores, each.scores, strict=True))
     ]
     if off:
-        raise ModelDrift(
+        raise ModelError(
             f"this machine scores {len(off)} of {len(chosen)} reference sentences differently, by more than "
             f"{SELF_CHECK_TOLERANCE}: its arithmetic does not suit {engine.card.name}"
         )
@@ -79,9 +84,12 @@ def self_check(engine: Engine, reference: Sequence[Reference], sample: int = SEL
 
 def _require_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelMissing(f"{folder} is not a folder; a model is a folder with {', '.join(FILES)}")
+        raise ModelError(f"{folder} is not a folder; a model is a folder with {', '.join(FILES)}")
     if absent := [name for name in FILES if not (folder / name).is_file()]:
-        raise ModelMissing(f"{folder} lacks {', '.join(absent)}; `python -m training.build` writes whole folders")
+        raise ModelError(
+            f"{folder} lacks {', '.join(absent)}, which `python -m training.build` writes; "
+            "a folder from the Hub needs config.json, tokenizer.json and an ONNX graph"
+        )
 
 
 def _verify_checksums(folder: Path) -> None:
@@ -93,11 +101,11 @@ def _verify_checksums(folder: Path) -> None:
         if name == CHECKSUMS:
             continue
         if name not in recorded:
-            raise ModelMalformed(f"{folder / CHECKSUMS} has no line for {name}")
+            raise ModelError(f"{folder / CHECKSUMS} has no line for {name}")
         with (folder / name).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != recorded[name]:
-            raise ModelTampered(f"{folder / name} is not the file that was written: its SHA-256 is {found}")
+            raise ModelError(f"{folder / name} is not the file that was written: its SHA-256 is {found}")
 
 
 def _read_card(file: Path) -> ModelCard:
@@ -115,7 +123,7 @@ def _read_card(file: Path) -> ModelCard:
             known_weaknesses=tuple(map(str, card.get("known_weaknesses", ()))),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelMalformed(f"{file} is not a model card: {error!r}") from error
+        raise ModelError(f"{file} is not a model card: {error!r}") from error
 
 
 def _read_reference(file: Path) -> tuple[Reference, ...]:
@@ -123,11 +131,11 @@ def _read_reference(file: Path) -> tuple[Reference, ...]:
     try:
         return tuple(Reference(str(entry["text"]), softmax(entry["int8"])) for entry in entries)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelMalformed(f"{file} is not a list of reference sentences: {error!r}") from error
+        raise ModelError(f"{file} is not a list of reference sentences: {error!r}") from error
 
 
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelMalformed(f"{file} is not JSON: {error}") from error
+        raise ModelError(f"{file} is not JSON: {error}") from error

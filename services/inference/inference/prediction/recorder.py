@@ -1,4 +1,4 @@
-"""Owns what goes on record: one event per answered text before its answer goes out, counters for what is refused."""
+"""Records one event per answered text before it is answered, and counters of refusals."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ _NUL_STAND_IN: Final = "\N{SYMBOL FOR NULL}"  # PostgreSQL's text can't hold NUL
 
 @dataclass(frozen=True, slots=True)
 class RequestMetadata:
-    """The client of a request, its route, its start and its deadline, in seconds on the monotonic clock."""
+    """A request's client and route, and its start and deadline on the monotonic clock."""
 
     route: str
     request_id: str
@@ -38,9 +38,9 @@ class RequestMetadata:
 
 
 def require_recordable(card: ModelCard) -> None:
-    """Raises ModelError for a model that no event could name, or two of whose labels no answer could tell apart."""
+    """Raise ModelError if an event cannot hold the model's name or labels, or if two labels have the same name."""
     if twice := [label for label, times in Counter(card.labels).items() if times > 1]:
-        raise ModelError(f"two labels of {card.name} have one name: {', '.join(map(repr, twice))}")
+        raise ModelError(f"two labels of {card.name} have the same name: {', '.join(map(repr, twice))}")
     for label in card.labels:
         try:
             PredictionEvent(
@@ -57,7 +57,7 @@ def require_recordable(card: ModelCard) -> None:
         except ValidationError as error:
             [wrong, *_] = error.errors()
             where = f"{wrong['loc'][0]}: {wrong['msg']}: {wrong['input']!r}"
-            raise ModelError(f"no event can hold what this model is called: {where}") from error
+            raise ModelError(f"events cannot name this model: {where}") from error
 
 
 class PredictionRecorder:
@@ -73,7 +73,7 @@ class PredictionRecorder:
     def answered(
         self, caller: RequestMetadata, texts: Sequence[str], answers: Sequence[Answer], latency_s: float
     ) -> None:
-        """Record all answers of one request with one write. Raises JournalFull: then nothing may be answered."""
+        """Record all answers of one request in one write. After JournalFull nothing may be answered."""
         at_us = self._wall_us()
         self._record(
             [
@@ -83,11 +83,11 @@ class PredictionRecorder:
         )
 
     def refused(self, route: str, outcome: Refused, texts: int) -> None:
-        """Count a request for `texts` texts that was not answered."""
+        """Count `texts` texts that were not answered."""
         self._refused[route, outcome] += texts
 
     async def run(self) -> None:
-        """Write the counted refusals every second until cancelled, and what is left then."""
+        """Write the counted refusals every second, and once more when cancelled."""
         try:
             while True:
                 await asyncio.sleep(_FLUSH_S)
@@ -96,7 +96,7 @@ class PredictionRecorder:
             self.flush()
 
     def flush(self) -> None:
-        """Write the counted refusals; while the journal is full they stay counted."""
+        """Write the counted refusals. While the journal is full they stay counted."""
         at_us = self._wall_us()
         events = [
             CounterEvent(id=uuid7(), at_us=at_us, route=route, outcome=outcome, n=n)

@@ -1,19 +1,17 @@
-"""Tests of the desk against a simple model of it: jobs come, are scored, put back and leave in any order."""
+"""The queue against a simple model: jobs arrive, are taken, put back and leave in any order."""
 
 import asyncio
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.batching.admission import Admission, Limits
 from inference.batching.jobs import Job, Overloaded
-from inference.batching.queue import RequestQueue
-from inference.batching.selection import LengthBucketedQueue
+from inference.batching.queue import LengthBucketedQueue, RequestQueue
 
 BUDGET, ROOM = 40, 200
 SIZES = st.integers(1, 50)
@@ -22,14 +20,14 @@ WHICH = st.integers(0, 1 << 30)
 
 @dataclass
 class Place:
-    """Where the model says a job is: waiting, or with a worker."""
+    """Where the model expects a job: waiting, or with a worker."""
 
     job: Job
     at: str
 
 
-class DeskMachine(RuleBasedStateMachine):
-    """What a worker finds at once; how it waits is for the tests below."""
+class QueueMachine(RuleBasedStateMachine):
+    """What `take_now` returns. The tests below cover waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +35,7 @@ class DeskMachine(RuleBasedStateMachine):
         self.count = 0
         self.places: dict[int, Place] = {}
         self.is_out_of_order = False
-        self.desk = RequestQueue(LengthBucketedQueue(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
+        self.queue = RequestQueue(BUDGET, Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
 
     def at(self, where: str) -> list[Job]:
         return [place.job for place in self.places.values() if place.at == where]
@@ -47,12 +45,12 @@ class DeskMachine(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(SIZES, min_size=1, max_size=5), seconds=st.integers(1, 20))
     def submit(self, sizes: list[int], seconds: int) -> None:
-        before = self.desk.tokens
+        before = self.queue.tokens
         try:
-            self.desk.admit(sizes, seconds, 1)
+            self.queue.admit(sizes, seconds, 1)
         except Overloaded:
             assert before > 0
-            assert self.desk.tokens == before
+            assert self.queue.tokens == before
             return
         assert before == 0 or before + sum(sizes) <= ROOM
         jobs = []
@@ -60,13 +58,13 @@ class DeskMachine(RuleBasedStateMachine):
             future: Any = Future()
             jobs.append(Job(self.count, "", size, self.now_s, self.now_s + seconds, future))
             self.count += 1
-        self.desk.enter(jobs)
+        self.queue.enqueue(jobs)
         self.places |= {job.number: Place(job, "waiting") for job in jobs}
 
     @rule()
     def take(self) -> None:
         live = self.live()
-        batch = self.desk.take_now()
+        batch = self.queue.take_now()
         assert bool(batch) == bool(live)
         if not batch:
             return
@@ -79,30 +77,21 @@ class DeskMachine(RuleBasedStateMachine):
             self.places[job.number].at = "worker"
 
     @precondition(lambda self: self.at("worker"))
-    @rule(which=WHICH)
-    def lose_worker(self, which: int) -> None:
+    @rule(which=WHICH, was_begun=st.booleans())
+    def put_back(self, which: int, was_begun: bool) -> None:
         job = self.any(self.at("worker"), which)
-        job.attempts += 1
-        self.desk.put_back([job])
-        self.is_out_of_order = True
-        self.places[job.number].at = "waiting"
-
-    @precondition(lambda self: self.at("worker"))
-    @rule(which=WHICH)
-    def put_back(self, which: int) -> None:
-        """A worker took it and did not begin it."""
-        job = self.any(self.at("worker"), which)
-        self.desk.put_back([job])
+        job.attempts += was_begun
+        self.queue.put_back([job])
         self.is_out_of_order = True
         self.places[job.number].at = "waiting"
 
     @precondition(lambda self: self.places)
     @rule(which=WHICH)
     def leave(self, which: int) -> None:
-        """Answered, or given up by its client, wherever it is."""
+        """Answered or withdrawn, wherever it is."""
         job = self.any([place.job for place in self.places.values()], which)
         job.future.cancel()
-        self.desk.leave(job)
+        self.queue.leave(job)
         del self.places[job.number]
 
     @precondition(lambda self: self.places)
@@ -110,7 +99,7 @@ class DeskMachine(RuleBasedStateMachine):
     def extend(self, which: int, seconds: int) -> None:
         job = self.any([place.job for place in self.places.values()], which)
         before_s, wanted_s = job.deadline_s, self.now_s + seconds
-        assert self.desk.extend(job, wanted_s) == (before_s > self.now_s)
+        assert self.queue.extend(job, wanted_s) == (before_s > self.now_s)
         assert job.deadline_s == (max(before_s, wanted_s) if before_s > self.now_s else before_s)
 
     @rule(seconds=st.integers(1, 5))
@@ -118,27 +107,27 @@ class DeskMachine(RuleBasedStateMachine):
         self.now_s += seconds
 
     @invariant()
-    def tokens_of_all_that_have_not_left(self) -> None:
-        assert self.desk.tokens == sum(place.job.tokens for place in self.places.values())
+    def tokens_count_every_job_that_has_not_left(self) -> None:
+        assert self.queue.tokens == sum(place.job.tokens for place in self.places.values())
 
     @invariant()
-    def depth_is_what_no_worker_has(self) -> None:
+    def depth_counts_jobs_without_a_worker(self) -> None:
         """A job past its deadline may have been dropped already."""
-        assert len(self.live()) <= self.desk.depth <= len(self.at("waiting"))
+        assert len(self.live()) <= self.queue.depth <= len(self.at("waiting"))
 
     @staticmethod
     def any(jobs: list[Job], which: int) -> Job:
         return jobs[which % len(jobs)]
 
 
-DeskMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestDesk = DeskMachine.TestCase
+QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueue = QueueMachine.TestCase
 
 
-def desk_and_jobs(count: int) -> tuple[RequestQueue, list[Job]]:
-    desk = RequestQueue(LengthBucketedQueue(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: 0.0)
+def queue_and_jobs(count: int) -> tuple[RequestQueue, list[Job]]:
+    queue = RequestQueue(BUDGET, Admission(Limits(ROOM, 60.0)), lambda: 0.0)
     futures = [asyncio.get_running_loop().create_future() for _ in range(count)]
-    return desk, [Job(number, "", BUDGET, 0.0, 1.0, future) for number, future in enumerate(futures)]
+    return queue, [Job(number, "", BUDGET, 0.0, 1.0, future) for number, future in enumerate(futures)]
 
 
 async def turns(count: int = 5) -> None:
@@ -146,70 +135,107 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_workers_that_wait__each_get_a_batch_of_what_comes() -> None:
-    desk, jobs = desk_and_jobs(3)
-    workers = [asyncio.create_task(desk.take()) for _ in range(4)]
+async def test_waiting_workers__each_get_a_batch_last_idle_first() -> None:
+    queue, jobs = queue_and_jobs(3)
+    workers = [asyncio.create_task(queue.take()) for _ in range(4)]
     await turns()
-    desk.enter(jobs)
+    queue.enqueue(jobs)
     await turns()
-    assert [worker.result() for worker in workers[:3]] == [[job] for job in jobs]
-    assert not workers[3].done()
-    workers[3].cancel()
+    assert [worker.result() for worker in reversed(workers[1:])] == [[job] for job in jobs]
+    assert not workers[0].done()
+    workers[0].cancel()
 
 
-async def test_worker_that_left_while_it_waited__costs_nobody_a_batch() -> None:
-    desk, [job] = desk_and_jobs(1)
-    gone, stays = (asyncio.create_task(desk.take()) for _ in range(2))
+async def test_worker_that_stopped_waiting__loses_no_batch() -> None:
+    queue, [job] = queue_and_jobs(1)
+    stays, gone = (asyncio.create_task(queue.take()) for _ in range(2))
     await turns()
     gone.cancel()
     await turns()
-    desk.enter([job])
+    queue.enqueue([job])
     assert await stays == [job]
 
 
-async def test_worker_that_waits_for_many__gets_none_before_they_are_many() -> None:
-    desk, jobs = desk_and_jobs(4)
-    many, any_ = asyncio.create_task(desk.take(2)), asyncio.create_task(desk.take())
+async def test_prefetching_worker__waits_for_the_backlog() -> None:
+    queue, jobs = queue_and_jobs(4)
+    many, any_ = asyncio.create_task(queue.take(2)), asyncio.create_task(queue.take())
     await turns()
-    desk.enter(jobs[:3])
+    queue.enqueue(jobs[:3])
     await turns()
     assert any_.result() == [jobs[0]]
     assert not many.done()  # two wait
-    desk.enter(jobs[3:])
+    queue.enqueue(jobs[3:])
     assert await many == [jobs[1]]
 
 
-async def test_few_jobs__are_shared_among_the_ready_workers() -> None:
-    desk, _ = desk_and_jobs(0)
-    desk.admit([1, 1], 1.0, 2)
-    jobs = [Job(number, "", 1, 0.0, 1.0, asyncio.get_running_loop().create_future()) for number in range(2)]
-    desk.enter(jobs)
-    assert [desk.take_now(), desk.take_now()] == [[jobs[0]], [jobs[1]]]
+NEVER = float("inf")
 
 
-async def test_job_that_is_put_back__wakes_a_worker() -> None:
-    desk, [job] = desk_and_jobs(1)
-    worker = asyncio.create_task(desk.take())
-    await turns()
-    desk.put_back([job])
-    assert await worker == [job]
+def job(number: int, tokens: int, deadline_s: float = NEVER) -> Job:
+    return Job(number, "", tokens, 0.0, deadline_s, cast(Any, None))
 
 
-async def test_oldest_age__is_that_of_the_job_that_waits_longest() -> None:
-    now = [100.0]
-    desk = RequestQueue(LengthBucketedQueue(BUDGET), Admission(Limits(ROOM, 60.0)), lambda: now[0])
-    assert desk.oldest_age_s == 0.0
-    for number in range(2):
-        desk.enter([Job(number, "", 1, now[0], 200.0, asyncio.get_running_loop().create_future())])
-        now[0] += 3.0
-    assert desk.oldest_age_s == 6.0
+def bucketed(budget: int, lengths: list[int]) -> tuple[LengthBucketedQueue, list[Job]]:
+    queue = LengthBucketedQueue(budget)
+    jobs = [job(number, tokens) for number, tokens in enumerate(lengths)]
+    for one in jobs:
+        queue.add(one)
+    return queue, jobs
 
 
-def test_texts__are_admitted_by_how_many_workers_there_are_now() -> None:
-    desk = RequestQueue(LengthBucketedQueue(BUDGET), Admission(Limits(ROOM, max_wait_s=1.5)), lambda: 0.0)
-    desk.learn(10, 1.0)
-    for _ in range(2):
-        desk.admit([10], 60.0, 1)
-    with pytest.raises(Overloaded):  # two seconds of work
-        desk.admit([10], 60.0, 1)
-    desk.admit([10], 60.0, 2)
+def test_batch__holds_similar_lengths() -> None:
+    queue, jobs = bucketed(1000, [20, 200, 21, 19, 210])
+    assert queue.take(0.0) == [jobs[0], jobs[3], jobs[2]]
+    assert queue.take(0.0) == [jobs[1], jobs[4]]
+
+
+def test_few_jobs__are_shared_among_the_workers() -> None:
+    queue, jobs = bucketed(1000, [20, 20, 20, 20, 20])
+    assert queue.take(0.0, workers=2) == jobs[:3]
+    assert [queue.take(0.0, workers=2) for _ in range(2)] == [[jobs[3]], [jobs[4]]]
+
+
+def test_text_longer_than_the_budget__goes_alone() -> None:
+    queue, jobs = bucketed(64, [500, 500])
+    assert queue.take(0.0) == [jobs[0]]
+    assert queue.take(0.0) == [jobs[1]]
+
+
+def test_job_put_back_after_a_death__is_next_and_alone() -> None:
+    queue, jobs = bucketed(20, [10, 10, 10, 10])
+    taken = queue.take(0.0)
+    for one in reversed(taken):
+        one.attempts = 1
+        queue.put_back(one)
+    assert [queue.take(0.0) for _ in range(3)] == [[jobs[0]], [jobs[1]], [jobs[2], jobs[3]]]
+
+
+@given(st.integers(1, 300), st.lists(st.integers(1, 120), max_size=60), st.integers(1, 4))
+def test_every_job__is_taken_exactly_once_within_the_budget(budget: int, lengths: list[int], workers: int) -> None:
+    queue, jobs = bucketed(budget, lengths)
+    taken: list[Job] = []
+    while batch := queue.take(0.0, workers):
+        longest = max(one.tokens for one in batch)
+        assert len(batch) * workers < len(jobs) - len(taken) + workers
+        assert len(batch) == 1 or len(batch) * longest <= budget
+        assert all(longest - one.tokens <= max(longest * 2 // 5, 16) for one in batch)
+        taken += batch
+    assert sorted(one.number for one in taken) == [one.number for one in jobs]
+    assert len(queue) == 0
+
+
+@given(st.integers(1, 300), st.lists(st.lists(st.integers(1, 120), max_size=8), min_size=1, max_size=30))
+def test_job__waits_for_at_most_as_many_batches_as_were_older(budget: int, bursts: list[list[int]]) -> None:
+    """New jobs keep coming before every batch; whatever their lengths, the oldest goes next."""
+    queue = LengthBucketedQueue(budget)
+    older: dict[int, int] = {}
+    number = 0
+    for burst in bursts:
+        for tokens in burst:
+            older[number] = len(queue)
+            queue.add(job(number, tokens))
+            number += 1
+        batch = {one.number for one in queue.take(0.0)}
+        assert not older or min(older) in batch
+        older = {name: left - 1 for name, left in older.items() if name not in batch}
+        assert all(left >= 0 for left in older.values())

@@ -1,4 +1,4 @@
-"""What a scoring process says and hears, with the scripted engine on the other end of a socket."""
+"""Messages of the scoring process, with the scripted engine at the other end of a socket."""
 
 import socket
 import threading
@@ -28,7 +28,7 @@ SCORES = st.floats(allow_nan=False)
 
 @pytest.fixture
 def end(stage: Any) -> Iterator[socket.socket]:
-    """Ours of a socket whose other end is served."""
+    """One end of a socket whose other end is served."""
     ours, theirs = socket.socketpair()
     with theirs, theirs.makefile("rb") as said:
         serving = threading.Thread(target=serve, args=(stage.make(), said, theirs))
@@ -45,23 +45,14 @@ def ask(end: socket.socket, *texts: str) -> bytes:
     return end.recv(size, socket.MSG_WAITALL)
 
 
-def test_texts__are_read_and_scored(end: socket.socket, stage: Any) -> None:
-    answer = ask(end, "good film", "bad")
-    assert answer[:1] == READY
-    read = [stage.encode(text) for text in ("good film", "bad")]
-    assert unpack_answer(answer[1:]).rows == [Row(stage.scores(text), text.tokens) for text in read]
-
-
 @pytest.mark.parametrize(("text", "kind"), [("poison", b"ValueError"), ("panics", b"SystemExit")])
-def test_text_that_the_engine_fails_on__is_told_without_its_words_and_the_next_is_scored(
-    end: socket.socket, text: str, kind: bytes
-) -> None:
+def test_failed_text__is_answered_with_the_error_class_only(end: socket.socket, text: str, kind: bytes) -> None:
     assert ask(end, "good", text) == FAILED + kind
     assert ask(end, "good")[:1] == READY
 
 
 @given(TEXTS)
-def test_texts__arrive_as_they_were_sent(texts: list[str]) -> None:
+def test_packed_texts__round_trip(texts: list[str]) -> None:
     assert unpack_texts(pack_texts(texts)) == texts
 
 
@@ -73,5 +64,5 @@ def test_texts__arrive_as_they_were_sent(texts: list[str]) -> None:
     ),
     st.floats(0, 1e6),
 )
-def test_rows__arrive_as_they_were_sent(rows: list[Row], tokenize_s: float) -> None:
+def test_packed_rows__round_trip(rows: list[Row], tokenize_s: float) -> None:
     assert unpack_answer(pack_answer(Answer(rows, tokenize_s))) == Answer(rows, tokenize_s)

@@ -1,4 +1,4 @@
-"""Model folders: what is missing, altered or scored differently is named before anything is served."""
+"""Built model folders: missing or altered files and different scores are reported at start."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.engines.base import Encoded, ModelCard, ModelDrift, ModelMalformed, ModelMissing, ModelTampered, softmax
+from inference.engines.base import Encoded, ModelCard, ModelError, softmax
 from inference.models import bundle
 from inference.models.bundle import Reference, self_check
 
@@ -63,7 +63,7 @@ def seal(folder: Path) -> None:
     (folder / bundle.CHECKSUMS).write_text("".join(lines))
 
 
-def test_bundled_model__is_whole_and_states_its_weakness() -> None:
+def test_bundled_model__is_complete_and_states_its_weakness() -> None:
     loaded = bundle.load()
     assert loaded.card.name == "sluice-sentiment-minilm"
     assert loaded.card.labels == ("NEGATIVE", "POSITIVE")
@@ -71,26 +71,10 @@ def test_bundled_model__is_whole_and_states_its_weakness() -> None:
     assert len(loaded.reference) >= 200
 
 
-def test_bundled_files__can_be_read_by_every_user() -> None:
-    assert {(bundle.BUNDLED / name).stat().st_mode & 0o444 for name in bundle.FILES} == {0o444}
-
-
-def test_folder_of_a_user__is_read_like_the_bundled_one(folder: Path) -> None:
-    loaded = bundle.load(folder)
-    assert (loaded.card.name, loaded.card.revision, loaded.card.max_tokens) == ("tiny", "abc", 8)
-    assert loaded.model == folder / bundle.MODEL
-    assert loaded.reference[0] == Reference("sentence 0", (0.5, 0.5))
-
-
-def test_folder_that_is_not_there__says_what_a_model_is(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match=r"nowhere is not a folder; a model is a folder with model\.onnx"):
-        bundle.load(tmp_path / "nowhere")
-
-
 def test_missing_files__are_all_named(folder: Path) -> None:
     (folder / bundle.MODEL).unlink()
     (folder / bundle.REFERENCE).unlink()
-    with pytest.raises(ModelMissing, match=r"lacks model\.onnx, reference\.json"):
+    with pytest.raises(ModelError, match=r"lacks model\.onnx, reference\.json"):
         bundle.load(folder)
 
 
@@ -98,14 +82,14 @@ def test_missing_files__are_all_named(folder: Path) -> None:
 def test_altered_file__is_named(folder: Path, name: str) -> None:
     with (folder / name).open("ab") as file:
         file.write(b" ")
-    with pytest.raises(ModelTampered, match=name):
+    with pytest.raises(ModelError, match=name):
         bundle.load(folder)
 
 
 def test_file_without_a_checksum__is_refused(folder: Path) -> None:
     lines = (folder / bundle.CHECKSUMS).read_text().splitlines(keepends=True)
     (folder / bundle.CHECKSUMS).write_text("".join(line for line in lines if bundle.MODEL not in line))
-    with pytest.raises(ModelMalformed, match=r"no line for model\.onnx"):
+    with pytest.raises(ModelError, match=r"no line for model\.onnx"):
         bundle.load(folder)
 
 
@@ -118,23 +102,17 @@ def test_file_without_a_checksum__is_refused(folder: Path) -> None:
         (bundle.REFERENCE, '[{"text": "a"}]', "int8"),
     ],
 )
-def test_file_with_other_contents__is_malformed(folder: Path, name: str, text: str, message: str) -> None:
+def test_file_with_other_contents__is_refused(folder: Path, name: str, text: str, message: str) -> None:
     (folder / name).write_text(text)
     seal(folder)
-    with pytest.raises(ModelMalformed, match=message):
+    with pytest.raises(ModelError, match=message):
         bundle.load(folder)
 
 
-def test_machine_that_scores_as_recorded__passes(reference: list[Reference]) -> None:
-    engine = RecordedEngine(reference)
-    self_check(engine, reference)
-    assert 0 < engine.scored <= bundle.SELF_CHECK_SENTENCES
-
-
-def test_card_that_names_more_labels_than_the_model_scores__is_malformed(reference: list[Reference]) -> None:
+def test_card_with_too_many_labels__is_refused(reference: list[Reference]) -> None:
     engine = RecordedEngine(reference)
     engine.card = replace(engine.card, labels=("SAD", "SO SO", "GLAD"))
-    with pytest.raises(ModelMalformed, match="names 3 labels; it gives 2 scores"):
+    with pytest.raises(ModelError, match="names 3 labels; it gives 2 scores"):
         self_check(engine, reference)
 
 
@@ -143,8 +121,8 @@ def test_machine_within_the_tolerance__passes(reference: list[Reference]) -> Non
 
 
 @pytest.mark.parametrize("shift", [bundle.SELF_CHECK_TOLERANCE * 1.01, -1.0, math.nan])
-def test_machine_that_drifts__is_named(reference: list[Reference], shift: float) -> None:
-    with pytest.raises(ModelDrift, match=r"50 of 50 reference sentences .* does not suit tiny"):
+def test_machine_that_drifts__is_refused(reference: list[Reference], shift: float) -> None:
+    with pytest.raises(ModelError, match=r"50 of 50 reference sentences .* does not suit tiny"):
         self_check(RecordedEngine(reference, shift), reference)
 
 

@@ -1,4 +1,4 @@
-"""Tests of what goes on record."""
+"""Events of answers and refusals."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ PREDICTION: Final = Prediction("POSITIVE", 0.75, 0.5, {}, 4, True, queue_s=0.001
 
 
 class Journal:
-    """Keeps events, or is full."""
+    """Stores events, or is full."""
 
     def __init__(self) -> None:
         self.writes: list[list[Any]] = []
@@ -65,36 +65,32 @@ def test_answers_of_one_request__are_one_write() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(("GOOD", "GOOD", "BAD"), "two labels of fake have one name: 'GOOD'"), (("a" * 65, "b"), "no event can hold")],
+    [
+        (("GOOD", "GOOD", "BAD"), "two labels of fake have the same name: 'GOOD'"),
+        (("a" * 65, "b"), "events cannot name"),
+    ],
 )
-def test_labels_that_no_answer_or_event_can_name__are_refused(labels: tuple[str, ...], message: str) -> None:
+def test_labels_that_events_cannot_name__are_refused(labels: tuple[str, ...], message: str) -> None:
     require_recordable(CARD)
     with pytest.raises(ModelError, match=message):
         require_recordable(replace(CARD, labels=labels))
 
 
-def test_text__is_stored_only_when_asked_and_without_nul() -> None:
+def test_text__is_stored_only_when_enabled_and_without_nul() -> None:
     journal = Journal()
     records(journal).answered(CALLER, ["a\0b"], [PREDICTION], 0.0)
     records(journal, store_text=True).answered(CALLER, ["a\0b"], [PREDICTION], 0.0)
     assert [write[0].text for write in journal.writes] == [None, "a␀b"]
 
 
-def test_full_journal__refuses_the_answer() -> None:
+def test_refusals__are_one_event_per_route_and_outcome() -> None:
     journal = Journal()
-    journal.is_full = True
-    with pytest.raises(JournalFull):
-        records(journal).answered(CALLER, ["good"], [PREDICTION], 0.0)
-
-
-def test_refusals__are_counted_into_one_event_per_route_and_outcome() -> None:
-    journal = Journal()
-    kept = records(journal)
+    recorder = records(journal)
     for texts in (1, 64):
-        kept.refused("/predict/batch", "unavailable", texts)
-    kept.refused("/predict", "timeout", 1)
-    kept.flush()
-    kept.flush()
+        recorder.refused("/predict/batch", "unavailable", texts)
+    recorder.refused("/predict", "timeout", 1)
+    recorder.flush()
+    recorder.flush()
     [events] = journal.writes
     assert [(e.route, e.outcome, e.n, e.policy) for e in events] == [
         ("/predict/batch", "unavailable", 65, ""),
@@ -102,24 +98,24 @@ def test_refusals__are_counted_into_one_event_per_route_and_outcome() -> None:
     ]
 
 
-def test_refusals_while_the_journal_is_full__are_written_when_it_is_not() -> None:
+def test_refusals_while_the_journal_is_full__are_written_later() -> None:
     journal = Journal()
-    kept = records(journal)
+    recorder = records(journal)
     journal.is_full = True
-    kept.refused("/predict", "unavailable", 1)
-    kept.flush()
-    kept.refused("/predict", "unavailable", 2)
+    recorder.refused("/predict", "unavailable", 1)
+    recorder.flush()
+    recorder.refused("/predict", "unavailable", 2)
     journal.is_full = False
-    kept.flush()
+    recorder.flush()
     assert [event.n for event in journal.writes[0]] == [3]
 
 
-async def test_counted_refusals__are_written_at_the_end() -> None:
+async def test_counted_refusals__are_written_on_shutdown() -> None:
     journal = Journal()
-    kept = records(journal)
-    task = asyncio.create_task(kept.run())
+    recorder = records(journal)
+    task = asyncio.create_task(recorder.run())
     await asyncio.sleep(0)
-    kept.refused("/predict", "unavailable", 1)
+    recorder.refused("/predict", "unavailable", 1)
     task.cancel()
     await asyncio.wait([task])
     assert [event.n for event in journal.writes[0]] == [1]

@@ -22,12 +22,6 @@ def test_pair_of_factors__is_added_to_its_weight_at_its_scale() -> None:
     )
 
 
-def test_weights_without_factors__stay_as_they_were() -> None:
-    bias = draw(4)
-    merged = merge({"pooler.dense.bias": bias}, {}, scale=2.0)
-    np.testing.assert_array_equal(merged["bert.pooler.dense.bias"], bias)
-
-
 def test_classifier_of_the_adapter__is_taken_whole() -> None:
     head = draw(2, 4)
     merged = merge({}, {"base_model.model.classifier.weight": head}, scale=2.0)

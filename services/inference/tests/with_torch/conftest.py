@@ -55,8 +55,15 @@ def classifier(create_classifier: Callable[..., Path]) -> Path:
     return create_classifier()
 
 
-def _save_tokenizer(folder: Path) -> None:
+@pytest.fixture
+def save_tokenizer() -> Callable[..., None]:
+    return _save_tokenizer
+
+
+def _save_tokenizer(folder: Path, pad_id: int = 0) -> None:
     from transformers import BertTokenizer
 
-    vocabulary = {token: number for number, token in enumerate(_SPECIAL + WORDS)}
+    specials = list(_SPECIAL)
+    specials.insert(pad_id, specials.pop(0))
+    vocabulary = {token: number for number, token in enumerate([*specials, *WORDS])}
     BertTokenizer(vocab=vocabulary, model_max_length=40).save_pretrained(folder)

