@@ -24,7 +24,7 @@ from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.redis import create_client
 from inference.api import huggingface, native, open_inference
-from inference.api.common import ANSWERING, CLIENT_HASHER, ERRORS, READINESS
+from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
 from inference.batching.admission import Limits
 from inference.batching.batcher import Batcher, BatchingConfig
@@ -62,7 +62,7 @@ def create_service(settings: InferenceSettings, given: EngineSpec | None = None)
         app,
         title="Sluice inference",
         version=version("sluice-inference"),
-        description="Scores texts, in Sluice's own shape, in Hugging Face's and in the Open Inference Protocol's.",
+        description="Scores texts in the protocols of Sluice, Hugging Face and Open Inference.",
     )
     return Service(
         app,
@@ -95,7 +95,7 @@ def _resources(
             )
             await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
-            app[ANSWERING] = PredictionService(scorer, records, instruments, time.monotonic)
+            app[PREDICTIONS] = PredictionService(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from common.http.app import AppConfig
 from common.http.context import REQUEST_ID, RequestContext, read_context
 from common.http.server import Handler
-from inference.api.common import ANSWERING, ERRORS, READINESS
+from inference.api.common import ERRORS, PREDICTIONS, READINESS
 from inference.api.native import PredictRequest
 from inference.batching.jobs import Overloaded
 from inference.prediction.service import PredictionService
@@ -29,7 +29,7 @@ def gate(app: web.Application, config: AppConfig, handler: Handler) -> Handler:
     """`handler` with refusals before it that look and count like those of `app`, whose `door` it is."""
 
     async def refuse_early(request: web.BaseRequest) -> web.StreamResponse:
-        answering = app[ANSWERING]
+        answering = app[PREDICTIONS]
         if not answering.near_capacity or app[READINESS].draining or not _is_usual(request):
             return await handler(request)
         started_s = answering.now()
