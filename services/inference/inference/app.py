@@ -23,7 +23,7 @@ from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.redis import create_client
-from inference.api import huggingface, native, open_inference
+from inference.api import huggingface, kserve_v1, moderations, native, open_inference, vllm
 from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
 from inference.batching.admission import Limits
@@ -56,13 +56,13 @@ def create_service(settings: InferenceSettings, given: EngineSpec | None = None)
     app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
     app.cleanup_ctx.append(_resources(settings, registry, readiness, fatal, given))
     app[READINESS] = readiness
-    for protocol in (native, huggingface, open_inference):
+    for protocol in (native, huggingface, open_inference, kserve_v1, vllm, moderations):
         protocol.add_routes(app)
     add_openapi(
         app,
         title="Sluice inference",
         version=version("sluice-inference"),
-        description="Scores texts in the protocols of Sluice, Hugging Face and Open Inference.",
+        description="Scores texts in the protocols of Sluice, Hugging Face, Open Inference, KServe, vLLM and OpenAI.",
     )
     return Service(
         app,
@@ -95,6 +95,9 @@ def _resources(
             )
             await stack.enter_async_context(supervised(records.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
+            app[moderations.MODERATION] = moderations.parse_moderation(
+                settings.inference_moderation_labels, settings.inference_moderation_threshold, batcher.card
+            )
             app[PREDICTIONS] = PredictionService(scorer, records, instruments, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": pipe.state}
             yield
