@@ -33,13 +33,17 @@ async def test_texts__are_flagged_by_the_chosen_labels(start: Any, recorded: Any
 async def test_item_that_is_no_valid_text__is_422_with_its_position(start: Any, text: Any, position: str) -> None:
     client = await start(inference_moderation_labels="NEGATIVE")
     response = await client.post(URL, json={"input": ["good", text]})
-    assert (response.status, (await response.json())["errors"][0]["field"]) == (422, position)
+    problem = await response.json()
+    assert (response.status, problem["errors"][0]["field"]) == (422, position)
+    assert problem["error"]["type"] == "invalid_request_error"
+    assert problem["error"]["message"].startswith(f"{position}: ")
 
 
 async def test_no_chosen_label__is_404_with_the_cure(start: Any) -> None:
     response = await (await start()).post(URL, json={"input": "good"})
+    problem = await response.json()
     assert response.status == 404
-    assert "INFERENCE_MODERATION_LABELS" in (await response.json())["detail"]
+    assert "INFERENCE_MODERATION_LABELS" in problem["detail"] == problem["error"]["message"]
 
 
 async def test_unknown_label__stops_the_start(settings: dict[str, Any], stage: Any) -> None:
