@@ -26,7 +26,7 @@ from common.stores.redis import create_client
 from inference.api import huggingface, kserve_v1, moderations, native, open_inference, vllm
 from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
-from inference.api.openai_errors import add_openai_errors
+from inference.api.protocol_errors import add_protocol_errors
 from inference.batching.admission import Limits
 from inference.batching.batcher import Batcher, BatchingConfig
 from inference.batching.worker import WorkerEvent
@@ -59,7 +59,7 @@ def create_service(settings: InferenceSettings, given: EngineSpec | None = None)
     app[READINESS] = readiness
     for protocol in (native, huggingface, open_inference, kserve_v1, vllm, moderations):
         protocol.add_routes(app)
-    add_openai_errors(app)
+    add_protocol_errors(app)
     add_openapi(
         app,
         title="Sluice inference",

@@ -1,7 +1,7 @@
 """Sluice's own protocol: one text, a list of texts, and the card of the model."""
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
@@ -147,11 +147,7 @@ async def predict(request: web.Request, body: PredictRequest) -> PredictResponse
     started_s = request.app[PREDICTIONS].now()
     [prediction] = await predict_all(request, [body.text])
     return PredictResponse(
-        label=prediction.label,
-        score=prediction.score,
-        scores=prediction.scores,
-        cached=prediction.cached,
-        truncated=prediction.truncated,
+        **_fields(prediction),
         model=_model_name(request),
         request_id=context(request).request_id,
         timing_ms=_timing(request, [prediction], started_s),
@@ -204,13 +200,11 @@ async def models(request: web.Request) -> ModelsResponse:
 def result_of(outcome: Outcome) -> Result | FailedResult:
     if isinstance(outcome, TextError):
         return FailedResult(error=outcome)
-    return Result(
-        label=outcome.label,
-        score=outcome.score,
-        scores=outcome.scores,
-        cached=outcome.cached,
-        truncated=outcome.truncated,
-    )
+    return Result(**_fields(outcome))
+
+
+def _fields(prediction: Prediction) -> dict[str, Any]:
+    return {name: getattr(prediction, name) for name in Result.model_fields}
 
 
 def _model_name(request: web.Request) -> ModelName:

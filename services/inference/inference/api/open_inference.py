@@ -1,19 +1,16 @@
 """The Open Inference Protocol v2: one model with one input `text` and the outputs `label`, `score` and `scores`.
 
-`tensors` reads requests and writes answers. Errors have the protocol's shape, `{"error": …}`.
+`tensors` reads requests and writes answers.
 """
 
-import json
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ConfigDict
 
 from common.http.openapi import operation
-from common.http.problems import CONTENT_TYPE
 from inference.api import tensors
 from inference.api.common import PREDICTIONS, ModelPath, VersionPath, check_model, is_ready, predict_all, served_name
 from inference.api.tensors import InferRequest, Input
@@ -95,7 +92,6 @@ _describe = partial(operation, tag="inference", validates=False)
 
 
 def add_routes(app: web.Application) -> None:
-    app.middlewares.insert(0, _protocol_errors)
     app.router.add_get(_ROOT, server)
     app.router.add_get(f"{_ROOT}/health/live", live)
     app.router.add_get(f"{_ROOT}/health/ready", ready)
@@ -139,9 +135,9 @@ async def model_ready(request: web.Request) -> web.Response:
     return _readiness(ModelReady(name=served_name(card), ready=await is_ready(request)))
 
 
-def _metadata(card_name: str, revision: str, engine: str, labels: int) -> ModelMetadata:
+def _metadata(name: str, revision: str, engine: str, labels: int) -> ModelMetadata:
     return ModelMetadata(
-        name=card_name,
+        name=name,
         versions=[revision],
         platform=f"sluice_{engine}",
         inputs=[TensorMetadata(name="text", datatype="BYTES", shape=[-1])],
@@ -221,19 +217,3 @@ def _card(request: web.Request) -> ModelCard:
 def _readiness(answer: Ready) -> web.Response:
     status = 200 if answer.ready else 503
     return web.Response(status=status, body=answer.model_dump_json().encode(), content_type="application/json")
-
-
-@web.middleware
-async def _protocol_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Rewrite the problem documents of paths below /v2 in the protocol's shape."""
-    response = await handler(request)
-    if (
-        isinstance(response, web.Response)
-        and response.content_type == CONTENT_TYPE
-        and f"{request.path}/".startswith(f"{_ROOT}/")
-        and isinstance(response.body, bytes)
-    ):
-        problem = json.loads(response.body)
-        response.body = json.dumps({"error": problem.get("detail", problem["title"])}).encode()
-        response.content_type = "application/json"
-    return response
