@@ -1,4 +1,4 @@
-"""Clients that exist already, unchanged, through the edge: those of Hugging Face and of Triton."""
+"""Existing clients through the edge: Hugging Face's, Triton's, and plain calls by the schemas of KServe V1 and vLLM."""
 
 import asyncio
 import uuid
@@ -171,3 +171,46 @@ def test_clients_above_the_limit__hear_429(
     assert refused.value.status() == "429"
     with pytest.raises(Exception, match="429"):
         hugging_face(system, model, headers).text_classification(TEXTS[0])
+
+
+def call(system: System, path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
+    async def post() -> tuple[int, Any]:
+        async with aiohttp.ClientSession(system.url, headers=headers) as session:
+            async with session.post(path, json=body) as response:
+                return response.status, await response.json()
+
+    return asyncio.run(post())
+
+
+def test_kserve_v1__answers_item_by_item_and_costs_one_per_instance(system: System, model: dict[str, Any]) -> None:
+    headers = from_address("203.0.113.9")
+    status, body = call(
+        system, f"/v1/models/{model['name']}:predict", {"instances": [*TEXTS, "", "x" * 10_001]}, headers
+    )
+    assert status == 200
+    assert [item.get("label") for item in body["predictions"][:2]] == LABELS
+    assert [sorted(item) for item in body["predictions"][3:]] == [["error"]] * 2
+    assert len(recorded(system, headers, 3)) == 3
+    assert remaining(system, headers) == 60 - 5 - 1
+
+
+def test_escaped_colon_of_kserve_v1__costs_one_per_instance_too(system: System, model: dict[str, Any]) -> None:
+    headers = from_address("203.0.113.10")
+    call(system, f"/v1/models/{model['name']}%3Apredict", {"instances": TEXTS}, headers)
+    assert remaining(system, headers) == 60 - 3 - 1
+
+
+@pytest.mark.parametrize("path", ["/classify", "/v1/classify"])
+def test_vllm__answers_in_its_schema_and_costs_one_per_text(system: System, model: dict[str, Any], path: str) -> None:
+    headers = from_address("203.0.113.11" if path == "/classify" else "203.0.113.12")
+    status, body = call(system, path, {"model": model["name"], "input": TEXTS}, headers)
+    assert status == 200
+    assert set(body) == {"id", "object", "created", "model", "data", "usage"}
+    assert body["id"] == f"classify-{headers['X-Request-ID']}"
+    for index, item in enumerate(body["data"]):
+        assert (item["index"], item["num_classes"]) == (index, 2)
+        assert item["label"] == model["labels"][item["probs"].index(max(item["probs"]))]
+    assert [item["label"] for item in body["data"][:2]] == LABELS
+    assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 0
+    assert recorded(system, headers, 3)[0][0] == path
+    assert remaining(system, headers) == 60 - 3 - 1

@@ -28,9 +28,9 @@ Text classification behind exact limits.
 **Every request** may carry `X-Request-ID` (kept, if it is well-formed), `traceparent` (W3C) and `X-Request-Timeout-Ms`:
 how long you will wait; what cannot be done by then is refused with 504. **Every answer** carries `X-Request-ID`.
 
-**Every error** is a problem document (RFC 9457, `application/problem+json`); those of the Open Inference Protocol's
-routes under `/v2/` have that protocol's shape where the service itself answers, and its `error` beside the rest where
-the edge refuses.
+**Every error** is a problem document (RFC 9457, `application/problem+json`). Routes under `/v2/` answer in the Open
+Inference Protocol's shape, and where the edge refuses, add its `error` to the document. `/v1/moderations`, `/classify`
+and `/v1/classify` add OpenAI's `error` object.
 
 **Limits** count per client address. Answers of limited routes carry `RateLimit-Policy` and `RateLimit`, and the older
 `X-RateLimit-Limit`, `-Remaining` and `-Reset`; 429 says in `Retry-After` when to try again.

@@ -23,6 +23,7 @@ def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int
     with gemini(Script(text=DRAFT.model_dump_json())) as endpoint:
         environment = {
             "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.toml")),
+            "INFERENCE_MODERATION_LABELS": "NEGATIVE",
             "EDGE_ADMIN_RATE_LIMIT": "1000",
             "EDGE_ADMIN_RATE_WINDOW_S": "1",
             "GEMINI_SDK": "genai",

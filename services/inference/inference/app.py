@@ -23,9 +23,10 @@ from common.runtime.settings import StartError
 from common.runtime.tasks import supervised
 from common.service import Service
 from common.stores.redis import create_client
-from inference.api import huggingface, native, open_inference
-from inference.api.common import ANSWERING, CLIENT_HASHER, ERRORS, READINESS
+from inference.api import huggingface, kserve_v1, moderations, native, open_inference, vllm
+from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
+from inference.api.protocol_errors import add_protocol_errors
 from inference.batching.admission import Limits
 from inference.batching.batcher import Batcher, BatchingConfig
 from inference.batching.worker import WorkerEvent
@@ -58,13 +59,14 @@ def create_service(settings: InferenceSettings, given: EngineSpec | None = None)
     app[CLIENT_HASHER] = ClientHasher(settings.events_hash_key.get_secret_value())
     app.cleanup_ctx.append(_resources(settings, registry, readiness, fatal, given))
     app[READINESS] = readiness
-    for protocol in (native, huggingface, open_inference):
+    for protocol in (native, huggingface, open_inference, kserve_v1, vllm, moderations):
         protocol.add_routes(app)
+    add_protocol_errors(app)
     add_openapi(
         app,
         title="Sluice inference",
         version=version("sluice-inference"),
-        description="Scores texts, in Sluice's own shape, in Hugging Face's and in the Open Inference Protocol's.",
+        description="Scores texts in the protocols of Sluice, Hugging Face, Open Inference, KServe, vLLM and OpenAI.",
     )
     return Service(
         app,
@@ -97,7 +99,10 @@ def _resources(
             )
             await stack.enter_async_context(supervised(recorder.run(), "refusal counters", fatal))
             await stack.enter_async_context(supervised(_watch(batcher), "watch for a lost worker", fatal))
-            app[ANSWERING] = PredictionService(predictor, recorder, metrics, time.monotonic)
+            app[moderations.MODERATION] = moderations.parse_moderation(
+                settings.inference_moderation_labels, settings.inference_moderation_threshold, batcher.card
+            )
+            app[PREDICTIONS] = PredictionService(predictor, recorder, metrics, time.monotonic)
             readiness.checks = {"model": _model_check(batcher), "events": journal.state}
             yield
 

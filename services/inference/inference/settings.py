@@ -25,6 +25,8 @@ class InferenceSettings(Settings, RedisSettings, EventsSettings):
     inference_max_queue_tokens: Annotated[int, Field(ge=512, le=1 << 26)] = 1 << 20
     inference_max_wait_s: Seconds = 2.0
     inference_timeout_s: Seconds = 10.0
+    inference_moderation_labels: str = ""
+    inference_moderation_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     inference_cache_bytes: Annotated[int, Field(ge=0, le=1 << 36)] = 32 << 20
 
     def listen(self) -> Listen:

@@ -14,7 +14,7 @@ INFERENCE: Final = "inference"
 METRICS: Final = "metrics"
 ANALYST: Final = "analyst"
 
-Cost = Literal["one", "texts", "inputs", "tensor"]
+Cost = Literal["one", "texts", "inputs", "input", "instances", "tensor"]
 """How many units a request costs: one, or as many as its JSON list has texts (see `cost.py`)."""
 
 READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -49,6 +49,7 @@ class Route:
 
 _POST: Final = frozenset({"POST"})
 _WRITES: Final = frozenset({"PUT", "DELETE", "PATCH"})
+_INFERENCE_ROOTS: Final = ("/predict", "/models", "/classify", "/v1", "/v2")
 
 ROUTES: Final = (
     Route("/predict", INFERENCE, _POST, policy="predict"),
@@ -56,9 +57,13 @@ ROUTES: Final = (
     Route("/models/{model}", INFERENCE, _POST, policy="predict", cost="inputs"),
     Route("/v2/models/{model}/infer", INFERENCE, _POST, policy="predict", cost="tensor"),
     Route("/v2/models/{model}/versions/{version}/infer", INFERENCE, _POST, policy="predict", cost="tensor"),
+    *(Route(path, INFERENCE, _POST, policy="predict", cost="input") for path in ("/classify", "/v1/classify")),
+    Route("/v1/moderations", INFERENCE, _POST, policy="predict", cost="input"),
+    # Any last segment matches, so that an escaped ":predict" does not get past the count of its texts.
+    Route("/v1/models/{model}:predict", INFERENCE, _POST, policy="predict", cost="instances"),
     # Every other path of inference is limited too, so that a route added there does not bypass the limit.
-    *(Route(path, INFERENCE, READS, prefix=True) for path in ("/predict", "/models", "/v2")),
-    *(Route(path, INFERENCE, prefix=True, policy="predict") for path in ("/predict", "/models", "/v2")),
+    *(Route(path, INFERENCE, READS, prefix=True) for path in _INFERENCE_ROOTS),
+    *(Route(path, INFERENCE, prefix=True, policy="predict") for path in _INFERENCE_ROOTS),
     Route("/metrics/predictions", METRICS, prefix=True, policy="metrics", needs_admin=True),
     Route("/metrics", METRICS, _WRITES, prefix=True, policy="metrics", needs_admin=True),
     # An open dashboard sends 16 requests a minute here, and up to 36 while its stream cannot connect.

@@ -18,6 +18,8 @@ from edge_limiter.proxy.routes import Cost
         ("texts", ["a", "b"], 1),
         ("inputs", {"inputs": "one text"}, 1),
         ("inputs", {"inputs": ["a", "b"]}, 2),
+        ("input", {"input": ["a", "b"]}, 2),
+        ("instances", {"instances": ["a", "b"]}, 2),
         ("tensor", {"inputs": [{"shape": [3], "data": ["a", "b", "c"]}]}, 3),
         ("tensor", {"inputs": [{"shape": [1], "data": ["a", "b", "c"]}]}, 3),
         ("tensor", {"inputs": [{"shape": [3, 2], "data": ["a"]}]}, 6),

@@ -1,27 +1,19 @@
-"""Owns the shape in which Hugging Face's clients ask for a text classification and read it; knows no other task."""
+"""The text-classification task of Hugging Face's inference API."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from common.http.openapi import operation
 from common.http.problems import FieldError, Problem
-from inference.api.common import ANSWERING, MAX_TEXTS, ModelPath, Text, check_model, predictions
+from inference.api.common import PREDICTIONS, ModelPath, OneOrMoreTexts, check_model, predict_all
 from inference.engines.base import ModelCard
 from inference.prediction.predictor import Prediction
 
 
-def _as_list(inputs: Any) -> Any:
-    return [inputs] if isinstance(inputs, str) else inputs
-
-
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
-Inputs = Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)]
-
-
 class ClassificationParameters(BaseModel):
-    """`top_k` leaves out all but the best labels; `function_to_apply` can only be the model's own."""
+    """`top_k` limits the labels of an answer; `function_to_apply` can only be the model's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,11 +22,11 @@ class ClassificationParameters(BaseModel):
 
 
 class ClassificationRequest(BaseModel):
-    """A text or a list of them; fields that older clients add, such as `options`, mean nothing here."""
+    """A text or a list of texts. Other fields, such as `options` of older clients, are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
-    inputs: Inputs
+    inputs: OneOrMoreTexts
     parameters: ClassificationParameters = ClassificationParameters()
 
 
@@ -44,7 +36,7 @@ class LabelScore(BaseModel):
 
 
 class Classifications(RootModel[list[list[LabelScore]]]):
-    """One list per text, a single text's too, as the clients read it; the best label first."""
+    """One list per text, also for a single text, with the best label first."""
 
 
 def add_routes(app: web.Application) -> None:
@@ -65,20 +57,20 @@ def add_routes(app: web.Application) -> None:
 async def classify(request: web.Request, path: ModelPath, body: ClassificationRequest) -> Classifications:
     """Classify texts in the shape of Hugging Face's text-classification task.
 
-    `InferenceClient(model=<this URL>).text_classification(text)` works unchanged.
+    `InferenceClient(model=<this URL>).text_classification(text)` works unchanged. The answer has no place for the error
+    of a single text, so one invalid text is 422 and names its position.
     """
-    card = request.app[ANSWERING].card
+    card = request.app[PREDICTIONS].card
     check_model(card, path.model)
     _check_function(card, body.parameters.function_to_apply)
-    return Classifications(
-        [_ranked(prediction, body.parameters.top_k) for prediction in await predictions(request, body.inputs)]
-    )
+    predictions = await predict_all(request, body.inputs)
+    return Classifications([_ranked(prediction, body.parameters.top_k) for prediction in predictions])
 
 
-def _check_function(card: ModelCard, asked: str | None) -> None:
-    """Raises Problem 422 unless `asked` is what this model's scores come from."""
-    if asked not in (None, card.activation):
-        message = f"Input should be '{card.activation}', or left out: this model applies no other"
+def _check_function(card: ModelCard, function: str | None) -> None:
+    """Raise Problem 422 unless `function` is the one behind this model's scores."""
+    if function not in (None, card.activation):
+        message = f"Input should be '{card.activation}' or omitted: this model applies no other function"
         error = FieldError(location="body", field="parameters.function_to_apply", message=message)
         raise Problem(422, "The request is well-formed but not valid.", title="Invalid request", errors=[error])
 

@@ -1,15 +1,25 @@
-"""Owns the HTTP routes of Sluice's own protocol; knows neither batches nor journal."""
+"""Sluice's own protocol: one text, a list of texts, and the card of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from common.http.app import context
 from common.http.openapi import EXAMPLE_ID, operation
-from inference.api.common import ANSWERING, MAX_CHARACTERS, MAX_TEXTS, UNSCORABLE, Text, request_metadata
-from inference.batching.jobs import ScoringFailed
-from inference.engines.base import ModelCard
+from inference.api.common import (
+    MAX_CHARACTERS,
+    MAX_TEXTS,
+    PREDICTIONS,
+    SCORING_FAILED,
+    Outcome,
+    Text,
+    TextError,
+    UncheckedTexts,
+    predict_all,
+    predict_each,
+)
 from inference.prediction.predictor import Prediction
 
 
@@ -22,7 +32,7 @@ class PredictRequest(_Body):
 
 
 class BatchRequest(_Body):
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+    texts: UncheckedTexts
 
 
 class ModelName(_Body):
@@ -31,7 +41,7 @@ class ModelName(_Body):
 
 
 class Timing(_Body):
-    """Milliseconds waiting and in the model (of a list: those of its slowest text), and in the service overall."""
+    """Milliseconds in the queue and in the model (of a list: the longest of its texts), and in the whole service."""
 
     queue: float
     inference: float
@@ -39,7 +49,7 @@ class Timing(_Body):
 
 
 class Result(_Body):
-    """`scores` holds one probability per label; `truncated` says that the text was longer than the model reads."""
+    """`scores` holds one probability per label. `truncated`: the text was longer than the model reads."""
 
     label: str
     score: float
@@ -54,13 +64,8 @@ class PredictResponse(Result):
     timing_ms: Timing
 
 
-class TextError(_Body):
-    title: str
-    detail: str
-
-
 class FailedResult(_Body):
-    """This text alone could not be scored."""
+    """This text alone has no prediction."""
 
     error: TextError
 
@@ -75,7 +80,7 @@ class BatchResponse(_Body):
 
 
 class Limits(_Body):
-    max_tokens: Annotated[int, Field(description="Tokens the model reads; what is longer is truncated.")]
+    max_tokens: Annotated[int, Field(description="Tokens that the model reads; longer texts are truncated.")]
     max_characters: int
     max_texts: int
 
@@ -96,7 +101,29 @@ class ModelsResponse(_Body):
     models: list[Model]
 
 
-_FAILED: Final = FailedResult(error=TextError(title="Scoring failed", detail=UNSCORABLE))
+EXAMPLE: Final = Result(
+    label="POSITIVE",
+    score=0.9637638819531743,
+    scores={"NEGATIVE": 0.03623611804682561, "POSITIVE": 0.9637638819531743},
+    cached=False,
+    truncated=False,
+)
+_OTHERS: Final = {
+    "model": ModelName(name="sluice-sentiment-minilm", revision="9680a671e92c"),
+    "request_id": EXAMPLE_ID,
+    "timing_ms": Timing(queue=0.56, inference=3.764, total=8.505),
+}
+_SERVED: Final = Model(
+    name="sluice-sentiment-minilm",
+    revision="9680a671e92c",
+    labels=["NEGATIVE", "POSITIVE"],
+    engine="onnx",
+    device="cpu",
+    limits=Limits(max_tokens=512, max_characters=MAX_CHARACTERS, max_texts=MAX_TEXTS),
+    license="Apache-2.0",
+    training_data=["SST-2 training sentences and phrases (67,000)"],
+    known_weaknesses=["English only: other languages are scored, and the score means little."],
+)
 
 
 def add_routes(app: web.Application) -> None:
@@ -105,57 +132,25 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/models", models)
 
 
-_ANSWER: Final = PredictResponse(
-    label="POSITIVE",
-    score=0.9637638819531743,
-    scores={"NEGATIVE": 0.03623611804682561, "POSITIVE": 0.9637638819531743},
-    cached=False,
-    truncated=False,
-    model=ModelName(name="sluice-sentiment-minilm", revision="9680a671e92c"),
-    request_id=EXAMPLE_ID,
-    timing_ms=Timing(queue=0.56, inference=3.764, total=8.505),
-)
-_ANSWERS: Final = BatchResponse(
-    predictions=[Result.model_validate(_ANSWER.model_dump(include=set(Result.model_fields))), _FAILED],
-    model=_ANSWER.model,
-    request_id=EXAMPLE_ID,
-    timing_ms=_ANSWER.timing_ms,
-)
-_SERVED: Final = ModelsResponse(
-    models=[
-        Model(
-            name="sluice-sentiment-minilm",
-            revision="9680a671e92c",
-            labels=["NEGATIVE", "POSITIVE"],
-            engine="onnx",
-            device="cpu",
-            limits=Limits(max_tokens=512, max_characters=MAX_CHARACTERS, max_texts=MAX_TEXTS),
-            license="Apache-2.0",
-            training_data=["SST-2 training sentences and phrases (67,000)"],
-            known_weaknesses=["English only: other languages are scored, and the score means little."],
-        )
-    ]
-)
-
-
 @operation(
     body=PredictRequest,
     response=PredictResponse,
     errors=(503, 504),
     tag="inference",
-    examples=[PredictRequest(text="A wonderful film."), _ANSWER],
+    examples=[
+        PredictRequest(text="A wonderful film."),
+        PredictResponse.model_validate(EXAMPLE.model_dump() | _OTHERS),
+    ],
 )
 async def predict(request: web.Request, body: PredictRequest) -> PredictResponse:
     """Classify one text."""
-    answering, asker = request.app[ANSWERING], request_metadata(request)
-    [answer] = await answering.answer(asker, [body.text])
-    if isinstance(answer, ScoringFailed):
-        raise answer
+    started_s = request.app[PREDICTIONS].now()
+    [prediction] = await predict_all(request, [body.text])
     return PredictResponse(
-        **_result(answer),
-        model=_name(answering.card),
-        request_id=asker.request_id,
-        timing_ms=_timing([answer], answering.now() - asker.started_s),
+        **_fields(prediction),
+        model=_model_name(request),
+        request_id=context(request).request_id,
+        timing_ms=_timing(request, [prediction], started_s),
     )
 
 
@@ -164,25 +159,30 @@ async def predict(request: web.Request, body: PredictRequest) -> PredictResponse
     response=BatchResponse,
     errors=(503, 504),
     tag="inference",
-    examples=[BatchRequest(texts=["A wonderful film.", "Dreadful."]), _ANSWERS],
+    examples=[
+        BatchRequest(texts=["A wonderful film.", "Dreadful."]),
+        BatchResponse.model_validate({"predictions": [EXAMPLE, FailedResult(error=SCORING_FAILED)], **_OTHERS}),
+    ],
 )
 async def predict_batch(request: web.Request, body: BatchRequest) -> BatchResponse:
-    """Classify up to 64 texts; a text that can't be scored fails alone."""
-    answering, asker = request.app[ANSWERING], request_metadata(request)
-    answers = await answering.answer(asker, body.texts)
-    scored = [answer for answer in answers if isinstance(answer, Prediction)]
+    """Classify up to 64 texts.
+
+    A text that is blank, too long or cannot be scored has an error in its place; the others are answered.
+    """
+    started_s = request.app[PREDICTIONS].now()
+    outcomes = await predict_each(request, body.texts)
     return BatchResponse(
-        predictions=[_FAILED if isinstance(a, ScoringFailed) else Result(**_result(a)) for a in answers],
-        model=_name(answering.card),
-        request_id=asker.request_id,
-        timing_ms=_timing(scored, answering.now() - asker.started_s),
+        predictions=[result_of(outcome) for outcome in outcomes],
+        model=_model_name(request),
+        request_id=context(request).request_id,
+        timing_ms=_timing(request, outcomes, started_s),
     )
 
 
-@operation(response=ModelsResponse, tag="inference", examples=[_SERVED])
+@operation(response=ModelsResponse, tag="inference", examples=[ModelsResponse(models=[_SERVED])])
 async def models(request: web.Request) -> ModelsResponse:
-    """The model that answers: its labels, limits and known weaknesses."""
-    card = request.app[ANSWERING].card
+    """Describe the served model: its labels, limits and known weaknesses."""
+    card = request.app[PREDICTIONS].card
     model = Model(
         name=card.name,
         revision=card.revision,
@@ -197,25 +197,27 @@ async def models(request: web.Request) -> ModelsResponse:
     return ModelsResponse(models=[model])
 
 
-def _result(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "label": prediction.label,
-        "score": prediction.score,
-        "scores": prediction.scores,
-        "cached": prediction.cached,
-        "truncated": prediction.truncated,
-    }
+def result_of(outcome: Outcome) -> Result | FailedResult:
+    if isinstance(outcome, TextError):
+        return FailedResult(error=outcome)
+    return Result(**_fields(outcome))
 
 
-def _name(card: ModelCard) -> ModelName:
+def _fields(prediction: Prediction) -> dict[str, Any]:
+    return {name: getattr(prediction, name) for name in Result.model_fields}
+
+
+def _model_name(request: web.Request) -> ModelName:
+    card = request.app[PREDICTIONS].card
     return ModelName(name=card.name, revision=card.revision)
 
 
-def _timing(predictions: Sequence[Prediction], total_s: float) -> Timing:
+def _timing(request: web.Request, outcomes: Iterable[Outcome], started_s: float) -> Timing:
+    predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
     return Timing(
-        queue=_ms(max((p.queue_s for p in predictions), default=0.0)),
-        inference=_ms(max((p.compute_s for p in predictions), default=0.0)),
-        total=_ms(total_s),
+        queue=_ms(max((each.queue_s for each in predictions), default=0.0)),
+        inference=_ms(max((each.compute_s for each in predictions), default=0.0)),
+        total=_ms(request.app[PREDICTIONS].now() - started_s),
     )
 
 

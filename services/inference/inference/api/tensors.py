@@ -1,6 +1,6 @@
-"""Owns how the Open Inference Protocol v2 writes tensors, as JSON or in its binary extension; knows no model.
+"""Tensors of the Open Inference Protocol v2, as JSON or in its binary extension.
 
-In the extension a body is JSON followed by the tensors' bytes; a header says where the JSON ends.
+In the extension a body is JSON followed by the tensors' bytes. A header gives the length of the JSON.
 """
 
 import json
@@ -14,14 +14,14 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from common.http.problems import Problem, field_errors
-from inference.api.common import MAX_TEXTS, Text
+from inference.api.common import Texts
 
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
-_TEXTS: Final = TypeAdapter(Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)])
+_TEXTS: Final = TypeAdapter(Texts)
 
 
 class _Part(BaseModel):
-    """Parameters that the protocol does not name are for other servers."""
+    """Unknown parameters are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +31,7 @@ class InputParameters(_Part):
 
 
 class Input(_Part):
-    """`data` may be nested as `shape` says, or flat; a text that lies deeper is none."""
+    """`data` is flat, or nested like `shape`."""
 
     name: Literal["text"]
     datatype: Literal["BYTES"]
@@ -56,7 +56,7 @@ class RequestParameters(_Part):
 
 
 class InferRequest(_Part):
-    """With no `outputs` all are sent."""
+    """Without `outputs`, all outputs are sent."""
 
     id: str | None = None
     inputs: Annotated[list[Input], Field(min_length=1, max_length=1)]
@@ -66,7 +66,7 @@ class InferRequest(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output tensor, its values in row-major order: all strings (BYTES) or all numbers (FP32)."""
+    """One output tensor in row-major order, either strings (BYTES) or numbers (FP32)."""
 
     name: str
     shape: list[int]
@@ -74,23 +74,24 @@ class Output:
 
 
 def read(body: bytes, json_length: str | None) -> tuple[InferRequest, list[str]]:
-    """The request and the texts of its input. Raises Problem 400, which names what is wrong and repeats none of it."""
+    """Return the request and its texts. Raises Problem 400 with the position of what is wrong."""
     length = _json_length(body, json_length)
     try:
         asked = InferRequest.model_validate_json(body[:length], strict=True)
-        [tensor] = asked.inputs
+    except ValidationError as error:
+        raise _bad_request(error, "") from None
+    [tensor] = asked.inputs
+    try:
         texts = _TEXTS.validate_python(_elements(tensor, body[length:]), strict=True)
     except ValidationError as error:
-        found = field_errors(error, "body")
-        wrong = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in found)
-        raise Problem(400, wrong) from None
+        raise _bad_request(error, "inputs.0.data") from None
     if math.prod(tensor.shape) != len(texts):
         raise Problem(400, f"The input's shape does not match its {len(texts)} texts.")
     return asked, texts
 
 
 def response(head: dict[str, Any], asked: InferRequest, outputs: Sequence[Output]) -> web.Response:
-    """The outputs that were asked for, in that order, each as JSON or in binary as it was asked for."""
+    """Return the requested outputs in that order, each as JSON or in binary."""
     binary_by_name: dict[str, bool] = {each.name: each.parameters.binary_data for each in asked.outputs}
     if not binary_by_name:
         binary_by_name = {each.name: asked.parameters.binary_data_output for each in outputs}
@@ -124,10 +125,16 @@ def _json_length(body: bytes, header: str | None) -> int:
     return int(header)
 
 
+def _bad_request(error: ValidationError, root: str) -> Problem:
+    """Return a 400 with every error in one line, for the protocol's single string."""
+    found = [(".".join(filter(None, (root, each.field))), each.message) for each in field_errors(error, "body")]
+    return Problem(400, "; ".join(f"{field}: {message}" if field else message for field, message in found))
+
+
 def _elements(tensor: Input, binary: bytes) -> list[Any]:
     size = tensor.parameters.binary_data_size
     if (size is None) == (tensor.data is None) or len(binary) != (size or 0):
-        raise Problem(400, "The input needs either data, or binary_data_size and as many bytes after the JSON.")
+        raise Problem(400, "The input needs either data, or binary_data_size and that many bytes after the JSON.")
     return _flat(tensor.data) if tensor.data is not None else list(_strings(binary))
 
 
@@ -139,7 +146,7 @@ def _flat(data: list[Any]) -> list[Any]:
 
 
 def _strings(binary: bytes) -> Iterator[str]:
-    """Each is its length in four bytes, the least significant first, and its bytes."""
+    """Yield the strings: each is its length in four little-endian bytes, then its UTF-8."""
     place = 0
     while place < len(binary):
         end = place + 4 + int.from_bytes(binary[place : place + 4], "little")

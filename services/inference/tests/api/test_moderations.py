@@ -1,0 +1,52 @@
+"""OpenAI's moderation API, on the real app with a scripted engine. tests/ has the real client."""
+
+from typing import Any
+
+import pytest
+
+from common.runtime.settings import StartError
+from common.service import serve
+from inference.app import create_service
+from inference.settings import InferenceSettings
+
+URL = "/v1/moderations"
+
+
+async def test_texts__are_flagged_by_the_chosen_labels(start: Any, recorded: Any) -> None:
+    client = await start(inference_moderation_labels=" NEGATIVE ,", inference_moderation_threshold=0.7)
+    body = {"model": "omni-moderation-latest", "input": ["bad bad", "bad", "good good"]}
+    answer = await (await client.post(URL, json=body, headers={"X-Request-ID": "one"})).json()
+    assert (answer["id"], answer["model"]) == ("modr-one", "fake")
+    assert answer["results"][0] == {
+        "flagged": True,
+        "categories": {"NEGATIVE": True, "POSITIVE": False},
+        "category_scores": {"NEGATIVE": 0.75, "POSITIVE": 0.25},
+        "category_applied_input_types": {"NEGATIVE": ["text"], "POSITIVE": ["text"]},
+    }
+    assert [result["flagged"] for result in answer["results"]] == [True, False, False]
+    assert [event["route"] for event in await recorded(3)] == [URL] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "position"), [("", "input.1"), ("x" * 10_001, "input.1"), ({"type": "image_url"}, "input.1")]
+)
+async def test_item_that_is_no_valid_text__is_422_with_its_position(start: Any, text: Any, position: str) -> None:
+    client = await start(inference_moderation_labels="NEGATIVE")
+    response = await client.post(URL, json={"input": ["good", text]})
+    problem = await response.json()
+    assert (response.status, problem["errors"][0]["field"]) == (422, position)
+    assert problem["error"]["type"] == "invalid_request_error"
+    assert problem["error"]["message"].startswith(f"{position}: ")
+
+
+async def test_no_chosen_label__is_404_with_the_cure(start: Any) -> None:
+    response = await (await start()).post(URL, json={"input": "good"})
+    problem = await response.json()
+    assert response.status == 404
+    assert "INFERENCE_MODERATION_LABELS" in problem["detail"] == problem["error"]["message"]
+
+
+async def test_unknown_label__stops_the_start(settings: dict[str, Any], stage: Any) -> None:
+    service = create_service(InferenceSettings(**settings, inference_moderation_labels="toxic,NEGATIVE"), stage.plan)
+    with pytest.raises(StartError, match="has no label toxic; its labels are NEGATIVE, POSITIVE"):
+        await serve(service)
