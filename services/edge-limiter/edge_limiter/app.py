@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from common.http.context import uuid7
-from common.http.problems import Problem
 from common.journal.recorder import ClientHasher
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Readiness, State
@@ -23,7 +21,6 @@ from common.service import Service
 from common.stores.postgres import create_pool, migrate
 from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
-from edge_limiter.check.lookup import LimitLookup
 from edge_limiter.metrics import ByteCounter, EdgeMetrics
 from edge_limiter.pages.health import HealthReport, analyst_probe, redis_probe, upstream_probe
 from edge_limiter.pages.info import local_handlers
@@ -61,7 +58,7 @@ def migrate_schema(settings: EdgeSettings) -> None:
 
 @dataclass(slots=True)
 class _Parts:
-    """What exists before the event loop runs, and what the ops port reads: None until it is open."""
+    """What exists before the event loop runs."""
 
     settings: EdgeSettings
     policies: PolicySet
@@ -71,7 +68,6 @@ class _Parts:
     store: PostgresLog
     routes: RouteTable
     fatal: asyncio.Event
-    lookup: LimitLookup | None = None
 
 
 def create_service(settings: EdgeSettings) -> Service:
@@ -92,19 +88,12 @@ def create_service(settings: EdgeSettings) -> Service:
         fatal=asyncio.Event(),
     )
 
-    async def read_limits(request: web.Request) -> web.Response:
-        return await parts.lookup.read(request) if parts.lookup is not None else Problem(503).response()
-
-    def add_ops_routes(ops_app: web.Application) -> None:
-        ops_app.router.add_get("/limits", read_limits)
-
     return Service(
         lambda: _open(parts),
         _readiness(parts),
         registry,
         settings.listen(),
         settings.sluice_drain_s,
-        ops=add_ops_routes,
         fatal=parts.fatal,
     )
 
@@ -146,7 +135,6 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
         shadows = Shadows(limiter, parts.metrics.decisions)
         stack.push_async_callback(shadows.close)
         clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
-        parts.lookup = LimitLookup(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
         server = _server(
             parts, _handler(parts, limiter, clients, upstreams, rejections, shadows, local, hash_client), clients

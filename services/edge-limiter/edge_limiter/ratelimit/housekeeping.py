@@ -38,12 +38,6 @@ SELECT count(*) + 1 FROM edge.replicas WHERE id <> $1
 AND seen_at BETWEEN clock_timestamp() - $2 * interval '1 second' AND clock_timestamp() + $2 * interval '1 second'
 """
 _LEAVE: Final = "DELETE FROM edge.replicas WHERE id = $1"
-_USED: Final = """
-SELECT count(x), GREATEST(0, COALESCE(min(x) + $2::bigint - t.now_us, 0))
-FROM (SELECT edge.now_us() AS now_us) t
-LEFT JOIN LATERAL (SELECT unnest(log_us) AS x FROM edge.admissions WHERE key = $1) l ON x > t.now_us - $2::bigint
-GROUP BY t.now_us
-"""
 _COLLECT: Final = """
 WITH t AS MATERIALIZED (SELECT edge.now_us() AS now_us),
      dead AS MATERIALIZED (
@@ -100,15 +94,6 @@ class Housekeeping:
             if len(keys) < PAGE:
                 return deleted
             after = max(keys)
-
-    async def used(self, key: bytes, window_s: int) -> tuple[int, float]:
-        """Return the units charged in the window now and the seconds until the oldest expires. Charges nothing.
-
-        Raises POSTGRES_ERRORS.
-        """
-        row = await self._pool.fetchrow(_USED, key, window_s * 1_000_000)
-        assert row is not None
-        return row[0], row[1] / 1e6
 
     async def ping_ms(self) -> float:
         """Return the milliseconds that a trivial statement takes. Raises POSTGRES_ERRORS."""
