@@ -166,8 +166,7 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
         timeout_s=settings.edge_limit_timeout_ms / 1000,
         hash_key=settings.events_hash_key.get_secret_value().encode(),
         replicas=lambda: housekeeping.replicas,
-        observe_keys=parts.metrics.batch_keys.observe,
-        observe_wait_s=parts.metrics.wait_s.observe,
+        observe_s=parts.metrics.wait_s.observe,
     )
     parts.metrics.store_up.set_function(lambda: store.is_up)
     await stack.enter_async_context(supervised(store.run(), "limiter store", parts.fatal))

@@ -10,7 +10,6 @@ from prometheus_client.registry import Collector
 from common.runtime.metrics import LATENCY_BUCKETS_S
 
 DECISION_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class EdgeMetrics:
@@ -31,9 +30,6 @@ class EdgeMetrics:
             "sluice_edge_counters_dropped",
             "Counts of rejected requests dropped because Redis was down: per second, route, policy and outcome.",
             registry=registry,
-        )
-        self.batch_keys = Histogram(
-            "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
         )
         self.wait_s = Histogram(
             "sluice_edge_decision_seconds",

@@ -49,9 +49,9 @@ async def test_flood_from_a_refused_client__costs_the_database_nothing(
     edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="3")
     for _ in range(4):
         await edge.post()
-    asked = edge.sample("sluice_edge_batch_keys_count")
+    asked = edge.sample("sluice_edge_decision_seconds_count")
     assert set(await asyncio.gather(*(edge.post() for _ in range(200)))) == {429}
-    assert edge.sample("sluice_edge_batch_keys_count") == asked
+    assert edge.sample("sluice_edge_decision_seconds_count") == asked
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="refused", source="denied") == 200
     assert await database.fetchval("SELECT count(*) FROM edge.admissions") == 1
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from edge_limiter.ratelimit.batcher import DecisionBatcher, Observe, Query, QueryResult, Store, StoreUnavailable
+from edge_limiter.ratelimit.batcher import DecisionBatcher, Query, QueryResult, Store, StoreUnavailable
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 
 REMEMBERED_KEYS: Final = 100_000
@@ -135,16 +135,10 @@ class Limiter:
         hash_key: bytes = b"",
         now: Callable[[], float] = time.monotonic,
         replicas: Callable[[], int] = lambda: 1,
-        observe_keys: Observe = lambda _keys: None,
-        observe_wait_s: Observe = lambda _seconds: None,
+        observe_s: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._batcher = DecisionBatcher(
-            store,
-            timeout_s=timeout_s,
-            now=now,
-            on_result=self._remember,
-            observe_keys=observe_keys,
-            observe_wait_s=observe_wait_s,
+            store, timeout_s=timeout_s, now=now, on_result=self._remember, observe_s=observe_s
         )
         self._hash_key = hashlib.sha256(hash_key).digest() if hash_key else b""
         self._now = now
