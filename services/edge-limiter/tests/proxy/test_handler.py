@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 from structlog.testing import capture_logs
 from yarl import URL
 
+from common.http.ratelimit import Limit, rate_limit_headers, too_many_requests
 from common.journal.recorder import ClientHasher
 
 StartEdge = Callable[..., Awaitable[Any]]
@@ -282,6 +283,19 @@ async def test_upstream_that_limits_too__has_its_items_kept(
         items = response.headers.getall("RateLimit")
     assert items[0] == '"quota";r=1;t=2'
     assert items[1].startswith('"analyze";r=29;')
+
+
+async def test_429_of_an_upstream__carries_the_headers_of_its_limit_alone(
+    start_edge: StartEdge, start_upstream: StartUpstream
+) -> None:
+    async def limited(_request: web.Request) -> web.Response:
+        return too_many_requests(Limit("gemini", 10, 60, 0, 7), "The quota is used up.").response()
+
+    edge = await start_edge(EDGE_UPSTREAM_ANALYST=await start_upstream(limited))
+    async with edge.http.post("/analyze/performance", json={}) as response:
+        assert response.status == 429
+        for name, value in {**dict(rate_limit_headers(Limit("gemini", 10, 60, 0, 7))), "Retry-After": "7"}.items():
+            assert response.headers.getall(name) == [value]
 
 
 async def test_writes_and_single_rows__need_the_admin_token(
