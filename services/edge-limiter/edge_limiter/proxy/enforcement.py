@@ -1,9 +1,10 @@
 """Charges a request to its client's limit, or refuses it. Cheap checks come before the charge."""
 
+import collections
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import Counter
@@ -34,7 +35,7 @@ _BROWSER: Final = frozenset({"origin", "sec-fetch-site"})
 
 @dataclass(frozen=True, slots=True)
 class Enforcer:
-    """`wrong_tokens` limits guesses of the admin token.
+    """`wrong_tokens` limits guesses of the admin token; `guesses` are those of each client that are being counted.
 
     `decisions` returns the counter of decisions with a policy, an outcome and a source.
     """
@@ -47,6 +48,7 @@ class Enforcer:
     shadows: Shadows
     rejections: RejectionCounters
     decisions: Callable[[str, str, str], Counter]
+    guesses: "collections.Counter[bytes]" = field(default_factory=collections.Counter)
 
     async def admits(self, state: RequestState) -> bool:
         """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem and NoAdmin."""
@@ -76,7 +78,8 @@ class Enforcer:
     async def _admits_admin(self, state: RequestState) -> bool:
         """Whether the client is an administrator; False if it guessed too often and was sent a 429. Raises NoAdmin.
 
-        A client over the limit of wrong tokens is refused without a comparison, so it cannot go on guessing.
+        A client over the limit of wrong tokens is refused even with the right one, so it cannot go on guessing. While
+        a wrong token of the client is being counted, the right one counts as a guess, too.
         """
         fields = state.request.fields
         if not self.admin.token or "authorization" not in fields:
@@ -86,12 +89,24 @@ class Enforcer:
         key = self.limiter.key(rule.policy, state.client.bucket)
         decision = self.limiter.denied(rule.policy, key, 1)
         if decision is None:
-            if self.admin.holds(fields["authorization"]):
+            is_right = self.admin.holds(fields["authorization"])
+            if is_right and key not in self.guesses:
                 return True
-            decision = await self._charge(state, rule, key, 1)
-        if self._concludes(state, rule, decision):
+            decision = await self._charge(state, rule, key, 1) if is_right else await self._guess(state, rule, key)
+        if not self._concludes(state, rule, decision):
+            return False
+        if not self.admin.holds(fields["authorization"]):
             raise TokenRequired
-        return False
+        return True
+
+    async def _guess(self, state: RequestState, rule: Rule, key: bytes) -> Decision:
+        self.guesses[key] += 1
+        try:
+            return await self._charge(state, rule, key, 1)
+        finally:
+            self.guesses[key] -= 1
+            if not self.guesses[key]:
+                del self.guesses[key]
 
     def _concludes(self, state: RequestState, rule: Rule, decision: Decision) -> bool:
         """Record a decision, and send the 429 if it is a refusal. Return whether the request goes on."""

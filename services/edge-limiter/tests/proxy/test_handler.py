@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
@@ -365,6 +366,29 @@ async def test_wrong_admin_tokens__are_counted_and_past_the_limit_not_compared(
     assert await ask(right, address="192.0.2.2") == 200
     async with edge.http.get("/metrics/count", headers={"X-Forwarded-For": "192.0.2.1"}) as response:
         assert response.status == 200
+
+
+async def test_right_admin_token_among_concurrent_wrong_ones__counts_as_a_guess(
+    start_edge: StartEdge, start_upstream: StartUpstream, database: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    right = "s3cret" * 3
+    edge = await start_edge(
+        EDGE_UPSTREAM_METRICS=await start_upstream(echo), EDGE_ADMIN_TOKEN=right, EDGE_ADMIN_RATE_LIMIT="3"
+    )
+
+    async def ask(token: str) -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with edge.http.get("/metrics/predictions", headers=headers) as response:
+            return int(response.status)
+
+    guesses = []
+    async with database.transaction(), asyncio.timeout(60):
+        await database.execute("LOCK TABLE edge.admissions")
+        for token in ("a", "b", "c", "d", right):
+            guesses.append(asyncio.create_task(ask(token)))
+            while edge.sample("sluice_http_requests_in_flight") < len(guesses):
+                await asyncio.sleep(0)
+    assert await asyncio.gather(*guesses) == [401, 401, 401, 429, 429]
 
 
 async def test_missing_admin_token__is_not_counted(start_edge: StartEdge) -> None:
