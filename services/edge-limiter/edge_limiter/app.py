@@ -123,7 +123,7 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
         redis = create_client(settings)
         stack.push_async_callback(redis.aclose)
         hash_client = ClientHasher(settings.events_hash_key.get_secret_value())
-        rejections = RejectionCounters(redis, hash_client, parts.metrics.counters_dropped)
+        rejections = RejectionCounters(redis, hash_client)
         stack.push_async_callback(rejections.close)
         await stack.enter_async_context(supervised(rejections.run(), "rejection counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)

@@ -26,11 +26,6 @@ class EdgeMetrics:
             ["reason"],
             registry=registry,
         )
-        self._counters_dropped = Counter(
-            "sluice_edge_counters_dropped",
-            "Counts of rejected requests dropped because Redis was down: per second, route, policy and outcome.",
-            registry=registry,
-        )
         self.wait_s = Histogram(
             "sluice_edge_decision_seconds",
             "Time to decide, including waiting: the slowest decision of each statement.",
@@ -57,9 +52,6 @@ class EdgeMetrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
-
-    def counters_dropped(self, counters: int) -> None:
-        self._counters_dropped.inc(counters)
 
 
 class ByteCounter(Collector):

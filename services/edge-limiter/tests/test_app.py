@@ -193,7 +193,6 @@ async def test_rejections_and_failures__are_on_the_stream_as_counters(
         ("/metrics", "metrics", "bad_gateway"): 1,
         ("/analyze/performance", "analyze", "timeout"): 2,
     }
-    assert edge.sample("sluice_edge_counters_dropped_total") == 0
 
 
 async def test_redis_that_hangs__delays_no_request_and_no_shutdown(
@@ -210,4 +209,3 @@ async def test_redis_that_hangs__delays_no_request_and_no_shutdown(
         assert Counter([await edge.post() for _ in range(50)]) == {200: 1, 429: 49}
         assert (await edge.service.readiness.report())[0] == "ok"
         await edge.runner.cleanup()
-    assert edge.sample("sluice_edge_counters_dropped_total") > 0
