@@ -199,7 +199,7 @@ async def test_list_above_the_whole_limit__is_refused_and_its_reading_costs_one(
             return response.status, response.headers["X-RateLimit-Remaining"]
 
     assert await batch(4) == (413, "2")
-    assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9] * 5_000}]}) == 413
+    assert await edge.post("/v2/models/bundled/infer", json={"inputs": [{"shape": [9, 9]}]}) == 413
     assert await batch(1) == (200, "0")
     assert await batch(4) == (413, "0")
     assert await batch(4) == (429, "0")
