@@ -21,7 +21,7 @@ from common.service import Service
 from common.stores.postgres import create_pool, migrate
 from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
-from edge_limiter.metrics import ByteCounter, EdgeMetrics
+from edge_limiter.metrics import EdgeMetrics
 from edge_limiter.pages.health import HealthReport, analyst_probe, redis_probe, upstream_probe
 from edge_limiter.pages.info import local_handlers
 from edge_limiter.proxy.admin import Admin
@@ -244,7 +244,6 @@ def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServe
         SlowReaders(report=report),
         client_of,
     )
-    parts.registry.register(ByteCounter(lambda: server.bytes))
     parts.metrics.body_bytes.set_function(lambda: server.budget.held_bytes)
     parts.http.watch(lambda: server.in_flight)
     return server

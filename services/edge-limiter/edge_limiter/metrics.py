@@ -1,11 +1,8 @@
 """Prometheus metrics of the edge's own work."""
 
-from collections.abc import Callable, Iterator
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.runtime.metrics import LATENCY_BUCKETS_S
 
@@ -52,16 +49,3 @@ class EdgeMetrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
-
-
-class ByteCounter(Collector):
-    """Reads the bytes received and sent at each scrape, so that counting them costs a request nothing."""
-
-    def __init__(self, read: Callable[[], tuple[int, int]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily("sluice_edge_bytes", "Bytes from and to clients.", labels=["direction"])
-        for direction, count in zip(("in", "out"), self._read(), strict=True):
-            family.add_metric([direction], count)
-        yield family
