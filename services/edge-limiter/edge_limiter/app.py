@@ -133,7 +133,6 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
             watch = PolicyWatch(Path(settings.edge_policy_file), parts.policies)
             await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
         shadows = Shadows(limiter, parts.metrics.decisions)
-        stack.push_async_callback(shadows.close)
         clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
         server = _server(

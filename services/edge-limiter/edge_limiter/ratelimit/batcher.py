@@ -111,7 +111,7 @@ class DecisionBatcher:
         self._observe_s = observe_s
         self._waiting: dict[tuple[bytes, int, int], _Group] = {}
         self._in_flight: list[_Group] = []
-        self._count = 0
+        self.waiting = 0
         self._ticks = 0
         self._wake = asyncio.Event()
 
@@ -120,7 +120,7 @@ class DecisionBatcher:
 
         The wait may last two ticks longer and is never shorter. Raises StoreUnavailable if waiting makes no sense.
         """
-        if not self._store.is_up or self._count >= MAX_WAITERS:
+        if not self._store.is_up or self.waiting >= MAX_WAITERS:
             raise StoreUnavailable
         decision: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
         last_tick = self._ticks + int(min(timeout_s, self._timeout_s) / TICK_S) + 2
@@ -128,7 +128,7 @@ class DecisionBatcher:
         if group is None:
             group = self._waiting[key, cost, policy.version] = _Group(policy, key, cost, self._now())
         group.waiters.append((decision, last_tick))
-        self._count += 1
+        self.waiting += 1
         self._wake.set()
         return decision
 
@@ -157,7 +157,7 @@ class DecisionBatcher:
                 break
         for group in batch.values():
             del self._waiting[group.key, group.cost, group.policy.version]
-            self._count -= len(group.waiters)
+            self.waiting -= len(group.waiters)
             group.waiters = [waiter for waiter in group.waiters if not waiter[0].done()]
         return [group for group in batch.values() if group.waiters]
 

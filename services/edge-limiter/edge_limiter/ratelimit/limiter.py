@@ -7,6 +7,7 @@ A request waits for a late decision rather than fall back, because local decisio
 While the store is down, a policy decides locally, admits everything (`open`) or refuses everything (`closed`).
 """
 
+import asyncio
 import hashlib
 import time
 from bisect import bisect_right
@@ -21,6 +22,9 @@ REMEMBERED_KEYS: Final = 100_000
 """Clients in the deny cache, and in the log of own admissions."""
 MAX_UNITS: Final = 1_000_000
 """About 32 MB. Without a bound, a policy with a window of a day would store a day of admissions."""
+MAX_SHADOWS: Final = 1_024
+"""Shadow policies are skipped while more decisions wait."""
+SHADOW_TIMEOUT_S: Final = 1.0
 
 
 class LimiterUnavailable(Exception):
@@ -174,6 +178,14 @@ class Limiter:
             return await self._batcher.submit(policy, key, cost, timeout_s)
         except StoreUnavailable:
             return self._fall_back(policy, key, cost)
+
+    def try_out(self, policy: Policy, key: bytes, cost: int) -> asyncio.Future[Decision] | None:
+        """Charge a shadow policy; None while the store is down or so busy that requests need its queue."""
+        try:
+            is_busy = self._batcher.waiting >= MAX_SHADOWS
+            return None if is_busy else self._batcher.submit(policy, key, cost, SHADOW_TIMEOUT_S)
+        except StoreUnavailable:
+            return None
 
     def _remember(self, policy: Policy, query: Query, result: QueryResult, passed: int, sent_s: float) -> None:
         """Record a result. The store read its clock between `sent_s` and now."""
