@@ -152,7 +152,6 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
     await pool  # opens no connection yet
     stack.callback(pool.terminate)  # an orderly close can wait for a server that hangs
     housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
-    stack.push_async_callback(housekeeping.leave)
     await stack.enter_async_context(supervised(housekeeping.run(), "housekeeping", parts.fatal))
     parts.metrics.replicas.set_function(lambda: housekeeping.replicas)
     return housekeeping

@@ -6,7 +6,6 @@ No decision waits for it. While PostgreSQL is down, the last known number of rep
 import asyncio
 import random
 import time
-from contextlib import suppress
 from typing import Final
 
 import asyncpg
@@ -19,7 +18,6 @@ log = structlog.get_logger()
 HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
 COLLECT_S: Final = 60.0
-LEAVE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 60.0
 """Rows are kept this long after their window, for writers that read the clock just before.
 
@@ -37,7 +35,6 @@ WITH gone AS (DELETE FROM edge.replicas WHERE id <> $1
 SELECT count(*) + 1 FROM edge.replicas WHERE id <> $1
 AND seen_at BETWEEN clock_timestamp() - $2 * interval '1 second' AND clock_timestamp() + $2 * interval '1 second'
 """
-_LEAVE: Final = "DELETE FROM edge.replicas WHERE id = $1"
 _COLLECT: Final = """
 WITH t AS MATERIALIZED (SELECT edge.now_us() AS now_us),
      dead AS MATERIALIZED (
@@ -75,12 +72,6 @@ class Housekeeping:
     async def beat(self) -> None:
         """Record that this process is alive, and count those that are. Raises POSTGRES_ERRORS."""
         self.replicas = int(await self._pool.fetchval(_BEAT, self._id, ALIVE_S))
-
-    async def leave(self) -> None:
-        """Remove this process, so that the others' shares grow at once. If that fails, its row expires."""
-        with suppress(*POSTGRES_ERRORS):
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await self._pool.execute(_LEAVE, self._id)
 
     async def collect(self) -> int:
         """Delete rows whose window is long past or far ahead, in key order, skipping locked ones.
