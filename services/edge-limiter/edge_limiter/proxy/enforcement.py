@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from common.http.problems import Problem, check_content_encoding, unavailable, unsupported_encoding
 from common.http.ratelimit import Limit, rate_limit_headers, whole_seconds
-from edge_limiter.proxy.admin import Admin, TokenRequired
+from edge_limiter.proxy.admin import Admin, wrong_token
 from edge_limiter.proxy.cost import cost_of
 from edge_limiter.proxy.forward import MAX_BODY_BYTES, read_body
 from edge_limiter.proxy.rejections import RejectionCounters
@@ -51,7 +51,7 @@ class Enforcer:
     guesses: "collections.Counter[bytes]" = field(default_factory=collections.Counter)
 
     async def admits(self, state: RequestState) -> bool:
-        """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem and NoAdmin."""
+        """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem."""
         request, route = state.request, state.route
         state.client = client = self.clients.of(request.peer, request.fields.get("x-forwarded-for", ""))
         if route.needs_admin and not await self._admits_admin(state):
@@ -96,7 +96,7 @@ class Enforcer:
         if not self._concludes(state, rule, decision):
             return False
         if not self.admin.holds(fields["authorization"]):
-            raise TokenRequired
+            raise wrong_token()
         return True
 
     async def _guess(self, state: RequestState, rule: Rule, key: bytes) -> Decision:
