@@ -124,9 +124,9 @@ class DecisionBatcher:
             raise StoreUnavailable
         decision: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
         last_tick = self._ticks + int(min(timeout_s, self._timeout_s) / TICK_S) + 2
-        group = self._waiting.get((key, cost, policy.version))
+        group = self._waiting.get((key, cost, policy.limit))
         if group is None:
-            group = self._waiting[key, cost, policy.version] = _Group(policy, key, cost, self._now())
+            group = self._waiting[key, cost, policy.limit] = _Group(policy, key, cost, self._now())
         group.waiters.append((decision, last_tick))
         self.waiting += 1
         self._wake.set()
@@ -156,7 +156,7 @@ class DecisionBatcher:
             if len(batch) == BATCH_KEYS:
                 break
         for group in batch.values():
-            del self._waiting[group.key, group.cost, group.policy.version]
+            del self._waiting[group.key, group.cost, group.policy.limit]
             self.waiting -= len(group.waiters)
             group.waiters = [waiter for waiter in group.waiters if not waiter[0].done()]
         return [group for group in batch.values() if group.waiters]

@@ -46,8 +46,8 @@ class CostAboveLimit(Exception):
 class DenyCache:
     """Remembers refusals until a slot frees, so that a flood costs the store nothing; least recently used out first.
 
-    Only time frees slots, so a refusal stays right until then. Policy version and cost are part of the key: a cheap
-    request may fit where an expensive one does not.
+    Only time frees slots, so a refusal stays right until then. Limit and cost are part of the key: a cheap request may
+    fit where an expensive one does not.
     """
 
     def __init__(self, size: int) -> None:
@@ -59,7 +59,7 @@ class DenyCache:
 
     def get(self, policy: Policy, key: bytes, cost: int, now: float) -> Decision | None:
         """Return the refusal that still holds, if there is one."""
-        entry = (policy.version, key, cost)
+        entry = (policy.limit, key, cost)
         times = self._times.get(entry)
         if times is None:
             return None
@@ -72,7 +72,7 @@ class DenyCache:
 
     def put(self, policy: Policy, key: bytes, cost: int, holds_until: float, free_at: float) -> None:
         """Remember a refusal. `holds_until` is never too late, and `free_at`, for Retry-After, never too early."""
-        entry = (policy.version, key, cost)
+        entry = (policy.limit, key, cost)
         self._times[entry] = (holds_until, free_at)
         self._times.move_to_end(entry)
         if len(self._times) > self._size:

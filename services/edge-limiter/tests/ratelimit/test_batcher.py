@@ -9,7 +9,7 @@ from edge_limiter.ratelimit.batcher import BATCH_KEYS, TICK_S, DecisionBatcher, 
 from edge_limiter.ratelimit.policy import Policy
 
 POLICY = Policy("predict", 10, 60)
-OTHER = Policy("predict", 20, 60, version=2)
+OTHER = Policy("predict", 20, 60)
 
 
 class HeldStore:

@@ -94,7 +94,7 @@ async def test_flood_after_a_refusal__costs_no_statement_until_a_slot_frees() ->
 async def test_changed_policy__ignores_refusals_of_the_old_one() -> None:
     async with world() as w:
         await w.admitted(6)
-        assert (await w.decide(Policy("predict", 6, 60, version=2))).allowed
+        assert (await w.decide(Policy("predict", 6, 60))).allowed
 
 
 async def test_expensive_request_that_does_not_fit__leaves_capacity_for_a_cheap_one() -> None:
@@ -204,10 +204,10 @@ def test_deny_cache__refusal_holds_until_a_slot_frees_and_no_longer() -> None:
     assert len(cache) == 0
 
 
-def test_deny_cache__another_policy_version_or_cost_is_not_refused() -> None:
+def test_deny_cache__another_limit_or_cost_is_not_refused() -> None:
     cache = DenyCache(10)
     cache.put(POLICY, KEY, 1, 5.0, 5.0)
-    assert cache.get(Policy("predict", 5, 60, version=2), KEY, 1, 0.0) is None
+    assert cache.get(Policy("predict", 6, 60), KEY, 1, 0.0) is None
     assert cache.get(POLICY, KEY, 2, 0.0) is None
 
 
