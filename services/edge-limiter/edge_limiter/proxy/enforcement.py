@@ -3,7 +3,6 @@
 import collections
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +18,7 @@ from edge_limiter.proxy.responses import RETRY_S, send_refusal, too_large
 from edge_limiter.proxy.routes import Route
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.ratelimit.identity import Clients
-from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
+from edge_limiter.ratelimit.limiter import Limiter, LimiterUnavailable
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.shadow import Shadows
@@ -129,10 +128,9 @@ class Enforcer:
             for cost in {rule.cost, rule.cost * units}:  # the first may have become known while the body arrived
                 if (known := self.limiter.denied(rule.policy, key, cost)) is not None:
                     return known
-        try:
-            return await self._charge(state, rule, key, rule.cost * units)
-        except CostAboveLimit as error:
-            raise await self._cost_exceeds_limit(state, rule, key, error) from None
+        if rule.cost * units > rule.policy.limit:
+            raise await self._cost_exceeds_limit(state, rule, key, rule.cost * units)
+        return await self._charge(state, rule, key, rule.cost * units)
 
     async def _charge(self, state: RequestState, rule: Rule, key: bytes, cost: int) -> Decision:
         try:
@@ -157,19 +155,18 @@ class Enforcer:
         body = await read_body(state.request, state.ctx.remaining_s(time.monotonic()))
         return cost_of(state.route.cost, body, fields.get("inference-header-content-length"))
 
-    async def _cost_exceeds_limit(self, state: RequestState, rule: Rule, key: bytes, error: CostAboveLimit) -> Problem:
+    async def _cost_exceeds_limit(self, state: RequestState, rule: Rule, key: bytes, cost: int) -> Problem:
         """Return why the request can never pass. Counting its texts is charged as one unit: it must not be free."""
         policy = rule.policy
-        units = error.cost if error.cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
-        detail = f"This request costs {units} units; the limit is {policy.limit} in {policy.window_s} s"
-        if error.limit < policy.limit:
-            return unavailable(f"{detail}, of which only {error.limit} are available right now.", RETRY_S)
-        problem = Problem(413, f"{detail}: send fewer texts at once.")
-        with suppress(CostAboveLimit):
-            decision = await self._charge(state, rule, key, rule.cost)
-            self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
-            problem.headers.update(rate_limit_headers(_limit(policy, decision)))
-        return problem
+        units = cost if cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
+        limit = f"the limit is {policy.limit} in {policy.window_s} s"
+        decision = await self._charge(state, rule, key, rule.cost)
+        self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
+        return Problem(
+            413,
+            f"This request costs {units} units; {limit}: send fewer texts at once.",
+            headers=dict(rate_limit_headers(_limit(policy, decision))),
+        )
 
 
 def _check_before_charge(request: Request, route: Route) -> None:

@@ -28,19 +28,10 @@ SHADOW_TIMEOUT_S: Final = 1.0
 
 
 class LimiterUnavailable(Exception):
-    """The store is down and the policy says to refuse meanwhile. Not the client's fault, so never a 429."""
+    """The store is down, and the policy says to refuse meanwhile or this process's share is below the request's cost.
 
-
-class CostAboveLimit(Exception):
-    """One request costs more than a whole window admits, so waiting would not help.
-
-    `limit` is the policy's, or this process's share of it while the store is down.
+    Not the client's fault, so never a 429.
     """
-
-    def __init__(self, cost: int, limit: int) -> None:
-        super().__init__(f"a cost of {cost} is above the limit of {limit}")
-        self.cost = cost
-        self.limit = limit
 
 
 class DenyCache:
@@ -168,12 +159,10 @@ class Limiter:
         return self._denied.get(policy, key, cost, self._now())
 
     async def decide(self, policy: Policy, key: bytes, cost: int, timeout_s: float) -> Decision:
-        """Charge `cost` units, all or none, waiting at most `timeout_s`. Call `denied` first.
+        """Charge `cost` units, at most the limit, all or none, waiting at most `timeout_s`. Call `denied` first.
 
-        Raises LimiterUnavailable and CostAboveLimit.
+        Raises LimiterUnavailable.
         """
-        if cost > policy.limit:
-            raise CostAboveLimit(cost, policy.limit)
         try:
             return await self._batcher.submit(policy, key, cost, timeout_s)
         except StoreUnavailable:
@@ -204,5 +193,5 @@ class Limiter:
             return Decision(True, policy.limit, 0.0, "open")
         share = -(-policy.limit // max(1, self._replicas()))
         if cost > share:
-            raise CostAboveLimit(cost, share)
+            raise LimiterUnavailable
         return self._own.decide(key, cost, share, policy.window_s, now)

@@ -219,7 +219,7 @@ async def test_refusal__has_the_member_that_clients_of_the_open_inference_protoc
     assert found == [(413, True), (429, True), (429, False)]
 
 
-async def test_list_above_this_replica_s_share_while_the_store_is_away__hears_that(
+async def test_list_above_this_replicas_share_while_the_store_is_down__is_503(
     start_edge: StartEdge, start_upstream: StartUpstream, free_port: Callable[[], int]
 ) -> None:
     edge = await start_edge(
@@ -229,9 +229,7 @@ async def test_list_above_this_replica_s_share_while_the_store_is_away__hears_th
         DATABASE_URL=f"postgresql://x@127.0.0.1:{free_port()}/x",
     )
     async with edge.http.post("/predict/batch", json={"texts": ["x"] * 6}) as response:
-        problem = await response.json()
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
-    assert problem["detail"].endswith("the limit is 10 in 60 s, of which only 5 are available right now.")
     assert await edge.post("/predict/batch", json={"texts": ["x"] * 5}) == 200
 
 
