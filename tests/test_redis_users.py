@@ -107,12 +107,10 @@ async def ship(redis: Redis, folder: Path) -> None:
 
 async def count_rejections(redis: Redis) -> None:
     """Write as the edge does, and check Redis as its health page does."""
-    dropped: list[int] = []
-    counters = RejectionCounters(redis, lambda address: address, dropped.append)
+    counters = RejectionCounters(redis, lambda address: address)
     counters.count(429, "/predict", "predict", "client")
     await counters.flush()
     await counters.close()
-    assert dropped == []
     await check_writable(redis, STREAM)
     await redis.ping()
 

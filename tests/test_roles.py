@@ -96,7 +96,6 @@ async def use_edge(url: str) -> None:
         housekeeping = Housekeeping(pool, str(uuid.uuid4()))
         await housekeeping.beat()
         await housekeeping.collect()
-        await housekeeping.leave()
 
 
 @asynccontextmanager

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from common.http.context import uuid7
-from common.http.problems import Problem
 from common.journal.recorder import ClientHasher
 from common.runtime.metrics import HttpMetrics, create_registry
 from common.runtime.readiness import Readiness, State
@@ -23,8 +21,7 @@ from common.service import Service
 from common.stores.postgres import create_pool
 from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
-from edge_limiter.check.lookup import LimitLookup
-from edge_limiter.metrics import ByteCounter, EdgeMetrics
+from edge_limiter.metrics import EdgeMetrics
 from edge_limiter.pages.health import HealthReport, analyst_probe, redis_probe, upstream_probe
 from edge_limiter.pages.info import local_handlers
 from edge_limiter.proxy.admin import Admin
@@ -63,7 +60,7 @@ def migrate_schema(settings: EdgeSettings) -> None:
 
 @dataclass(slots=True)
 class _Parts:
-    """What exists before the event loop runs, and what the ops port reads: None until it is open."""
+    """What exists before the event loop runs."""
 
     settings: EdgeSettings
     policies: PolicySet
@@ -73,7 +70,6 @@ class _Parts:
     store: PostgresLog
     routes: RouteTable
     fatal: asyncio.Event
-    lookup: LimitLookup | None = None
 
 
 def create_service(settings: EdgeSettings) -> Service:
@@ -94,19 +90,12 @@ def create_service(settings: EdgeSettings) -> Service:
         fatal=asyncio.Event(),
     )
 
-    async def read_limits(request: web.Request) -> web.Response:
-        return await parts.lookup.read(request) if parts.lookup is not None else Problem(503).response()
-
-    def add_ops_routes(ops_app: web.Application) -> None:
-        ops_app.router.add_get("/limits", read_limits)
-
     return Service(
         lambda: _open(parts),
         _readiness(parts),
         registry,
         settings.listen(),
         settings.sluice_drain_s,
-        ops=add_ops_routes,
         fatal=parts.fatal,
     )
 
@@ -136,7 +125,7 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
         redis = create_client(settings)
         stack.push_async_callback(redis.aclose)
         hash_client = ClientHasher(settings.events_hash_key.get_secret_value())
-        rejections = RejectionCounters(redis, hash_client, parts.metrics.counters_dropped)
+        rejections = RejectionCounters(redis, hash_client)
         stack.push_async_callback(rejections.close)
         await stack.enter_async_context(supervised(rejections.run(), "rejection counters", parts.fatal))
         housekeeping = await _open_housekeeping(stack, parts)
@@ -146,9 +135,7 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
             watch = PolicyWatch(Path(settings.edge_policy_file), parts.policies)
             await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
         shadows = Shadows(limiter, parts.metrics.decisions)
-        stack.push_async_callback(shadows.close)
         clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
-        parts.lookup = LimitLookup(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
         server = _server(
             parts, _handler(parts, limiter, clients, upstreams, rejections, shadows, local, hash_client), clients
@@ -167,7 +154,6 @@ async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeepi
     await pool  # opens no connection yet
     stack.callback(pool.terminate)  # an orderly close can wait for a server that hangs
     housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
-    stack.push_async_callback(housekeeping.leave)
     await stack.enter_async_context(supervised(housekeeping.run(), "housekeeping", parts.fatal))
     parts.metrics.replicas.set_function(lambda: housekeeping.replicas)
     return housekeeping
@@ -180,8 +166,7 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
         timeout_s=settings.edge_limit_timeout_ms / 1000,
         hash_key=settings.events_hash_key.get_secret_value().encode(),
         replicas=lambda: housekeeping.replicas,
-        observe_keys=parts.metrics.batch_keys.observe,
-        observe_wait_s=parts.metrics.wait_s.observe,
+        observe_s=parts.metrics.wait_s.observe,
     )
     parts.metrics.store_up.set_function(lambda: store.is_up)
     await stack.enter_async_context(supervised(store.run(), "limiter store", parts.fatal))
@@ -259,7 +244,6 @@ def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServe
         SlowReaders(report=report),
         client_of,
     )
-    parts.registry.register(ByteCounter(lambda: server.bytes))
     parts.metrics.body_bytes.set_function(lambda: server.budget.held_bytes)
     parts.http.watch(lambda: server.in_flight)
     return server

@@ -1,16 +1,12 @@
 """Prometheus metrics of the edge's own work."""
 
-from collections.abc import Callable, Iterator
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from common.runtime.metrics import LATENCY_BUCKETS_S
 
 DECISION_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class EdgeMetrics:
@@ -26,14 +22,6 @@ class EdgeMetrics:
             "Connections closed at once (full, or a share), or for unread responses (unread).",
             ["reason"],
             registry=registry,
-        )
-        self._counters_dropped = Counter(
-            "sluice_edge_counters_dropped",
-            "Counts of rejected requests dropped because Redis was down: per second, route, policy and outcome.",
-            registry=registry,
-        )
-        self.batch_keys = Histogram(
-            "sluice_edge_batch_keys", "Keys decided by one statement.", buckets=BATCH_BUCKETS, registry=registry
         )
         self.wait_s = Histogram(
             "sluice_edge_decision_seconds",
@@ -61,19 +49,3 @@ class EdgeMetrics:
 
     def connection_refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
-
-    def counters_dropped(self, counters: int) -> None:
-        self._counters_dropped.inc(counters)
-
-
-class ByteCounter(Collector):
-    """Reads the bytes received and sent at each scrape, so that counting them costs a request nothing."""
-
-    def __init__(self, read: Callable[[], tuple[int, int]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        family = CounterMetricFamily("sluice_edge_bytes", "Bytes from and to clients.", labels=["direction"])
-        for direction, count in zip(("in", "out"), self._read(), strict=True):
-            family.add_metric([direction], count)
-        yield family

@@ -49,9 +49,9 @@ async def test_flood_from_a_refused_client__costs_the_database_nothing(
     edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine), EDGE_RATE_LIMIT="3")
     for _ in range(4):
         await edge.post()
-    asked = edge.sample("sluice_edge_batch_keys_count")
+    asked = edge.sample("sluice_edge_decision_seconds_count")
     assert set(await asyncio.gather(*(edge.post() for _ in range(200)))) == {429}
-    assert edge.sample("sluice_edge_batch_keys_count") == asked
+    assert edge.sample("sluice_edge_decision_seconds_count") == asked
     assert edge.sample("sluice_edge_decisions_total", policy="predict", outcome="refused", source="denied") == 200
     assert await database.fetchval("SELECT count(*) FROM edge.admissions") == 1
 
@@ -193,7 +193,6 @@ async def test_rejections_and_failures__are_on_the_stream_as_counters(
         ("/metrics", "metrics", "bad_gateway"): 1,
         ("/analyze/performance", "analyze", "timeout"): 2,
     }
-    assert edge.sample("sluice_edge_counters_dropped_total") == 0
 
 
 async def test_redis_that_hangs__delays_no_request_and_no_shutdown(
@@ -210,4 +209,3 @@ async def test_redis_that_hangs__delays_no_request_and_no_shutdown(
         assert Counter([await edge.post() for _ in range(50)]) == {200: 1, 429: 49}
         assert (await edge.service.readiness.report())[0] == "ok"
         await edge.runner.cleanup()
-    assert edge.sample("sluice_edge_counters_dropped_total") > 0

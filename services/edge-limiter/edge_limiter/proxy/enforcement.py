@@ -1,16 +1,16 @@
 """Charges a request to its client's limit, or refuses it. Cheap checks come before the charge."""
 
+import collections
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import Counter
 
 from common.http.problems import Problem, check_content_encoding, unavailable, unsupported_encoding
 from common.http.ratelimit import Limit, rate_limit_headers, whole_seconds
-from edge_limiter.proxy.admin import Admin, TokenRequired
+from edge_limiter.proxy.admin import Admin, wrong_token
 from edge_limiter.proxy.cost import cost_of
 from edge_limiter.proxy.forward import MAX_BODY_BYTES, read_body
 from edge_limiter.proxy.rejections import RejectionCounters
@@ -18,7 +18,7 @@ from edge_limiter.proxy.responses import RETRY_S, send_refusal, too_large
 from edge_limiter.proxy.routes import Route
 from edge_limiter.proxy.state import RequestState
 from edge_limiter.ratelimit.identity import Clients
-from edge_limiter.ratelimit.limiter import CostAboveLimit, Limiter, LimiterUnavailable
+from edge_limiter.ratelimit.limiter import Limiter, LimiterUnavailable
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.shadow import Shadows
@@ -34,7 +34,7 @@ _BROWSER: Final = frozenset({"origin", "sec-fetch-site"})
 
 @dataclass(frozen=True, slots=True)
 class Enforcer:
-    """`wrong_tokens` limits guesses of the admin token.
+    """`wrong_tokens` limits guesses of the admin token; `guesses` are those of each client that are being counted.
 
     `decisions` returns the counter of decisions with a policy, an outcome and a source.
     """
@@ -47,9 +47,10 @@ class Enforcer:
     shadows: Shadows
     rejections: RejectionCounters
     decisions: Callable[[str, str, str], Counter]
+    guesses: "collections.Counter[bytes]" = field(default_factory=collections.Counter)
 
     async def admits(self, state: RequestState) -> bool:
-        """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem and NoAdmin."""
+        """Whether the request may be forwarded; otherwise a 429 was sent. Raises Problem."""
         request, route = state.request, state.route
         state.client = client = self.clients.of(request.peer, request.fields.get("x-forwarded-for", ""))
         if route.needs_admin and not await self._admits_admin(state):
@@ -76,7 +77,8 @@ class Enforcer:
     async def _admits_admin(self, state: RequestState) -> bool:
         """Whether the client is an administrator; False if it guessed too often and was sent a 429. Raises NoAdmin.
 
-        A client over the limit of wrong tokens is refused without a comparison, so it cannot go on guessing.
+        A client over the limit of wrong tokens is refused even with the right one, so it cannot go on guessing. While
+        a wrong token of the client is being counted, the right one counts as a guess, too.
         """
         fields = state.request.fields
         if not self.admin.token or "authorization" not in fields:
@@ -86,12 +88,24 @@ class Enforcer:
         key = self.limiter.key(rule.policy, state.client.bucket)
         decision = self.limiter.denied(rule.policy, key, 1)
         if decision is None:
-            if self.admin.holds(fields["authorization"]):
+            is_right = self.admin.holds(fields["authorization"])
+            if is_right and key not in self.guesses:
                 return True
-            decision = await self._charge(state, rule, key, 1)
-        if self._concludes(state, rule, decision):
-            raise TokenRequired
-        return False
+            decision = await self._charge(state, rule, key, 1) if is_right else await self._guess(state, rule, key)
+        if not self._concludes(state, rule, decision):
+            return False
+        if not self.admin.holds(fields["authorization"]):
+            raise wrong_token()
+        return True
+
+    async def _guess(self, state: RequestState, rule: Rule, key: bytes) -> Decision:
+        self.guesses[key] += 1
+        try:
+            return await self._charge(state, rule, key, 1)
+        finally:
+            self.guesses[key] -= 1
+            if not self.guesses[key]:
+                del self.guesses[key]
 
     def _concludes(self, state: RequestState, rule: Rule, decision: Decision) -> bool:
         """Record a decision, and send the 429 if it is a refusal. Return whether the request goes on."""
@@ -114,10 +128,9 @@ class Enforcer:
             for cost in {rule.cost, rule.cost * units}:  # the first may have become known while the body arrived
                 if (known := self.limiter.denied(rule.policy, key, cost)) is not None:
                     return known
-        try:
-            return await self._charge(state, rule, key, rule.cost * units)
-        except CostAboveLimit as error:
-            raise await self._cost_exceeds_limit(state, rule, key, error) from None
+        if rule.cost * units > rule.policy.limit:
+            raise await self._cost_exceeds_limit(state, rule, key, rule.cost * units)
+        return await self._charge(state, rule, key, rule.cost * units)
 
     async def _charge(self, state: RequestState, rule: Rule, key: bytes, cost: int) -> Decision:
         try:
@@ -142,19 +155,18 @@ class Enforcer:
         body = await read_body(state.request, state.ctx.remaining_s(time.monotonic()))
         return cost_of(state.route.cost, body, fields.get("inference-header-content-length"))
 
-    async def _cost_exceeds_limit(self, state: RequestState, rule: Rule, key: bytes, error: CostAboveLimit) -> Problem:
+    async def _cost_exceeds_limit(self, state: RequestState, rule: Rule, key: bytes, cost: int) -> Problem:
         """Return why the request can never pass. Counting its texts is charged as one unit: it must not be free."""
         policy = rule.policy
-        units = error.cost if error.cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
-        detail = f"This request costs {units} units; the limit is {policy.limit} in {policy.window_s} s"
-        if error.limit < policy.limit:
-            return unavailable(f"{detail}, of which only {error.limit} are available right now.", RETRY_S)
-        problem = Problem(413, f"{detail}: send fewer texts at once.")
-        with suppress(CostAboveLimit):
-            decision = await self._charge(state, rule, key, rule.cost)
-            self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
-            problem.headers.update(rate_limit_headers(_limit(policy, decision)))
-        return problem
+        units = cost if cost <= MAX_LIMIT else f"more than {MAX_LIMIT}"
+        limit = f"the limit is {policy.limit} in {policy.window_s} s"
+        decision = await self._charge(state, rule, key, rule.cost)
+        self.decisions(policy.name, "allowed" if decision.allowed else "refused", decision.source).inc()
+        return Problem(
+            413,
+            f"This request costs {units} units; {limit}: send fewer texts at once.",
+            headers=dict(rate_limit_headers(_limit(policy, decision))),
+        )
 
 
 def _check_before_charge(request: Request, route: Route) -> None:

@@ -53,7 +53,9 @@ class Forwarder:
         try:
             with await client(request.method, target, headers, body, ctx.remaining_s(now)) as upstream:
                 returned = forwardable_response_headers(upstream.headers)
-                returned += (("Via", VIA), (REQUEST_ID, ctx.request_id), *state.limit_headers)
+                returned += (("Via", VIA), (REQUEST_ID, ctx.request_id))
+                if not _is_limited_by_upstream(upstream):
+                    returned += state.limit_headers
                 await _send(state.response, request.method, upstream, returned)
                 state.status = upstream.status
         except UpstreamError as error:
@@ -73,6 +75,11 @@ class Forwarder:
             ("Via", VIA),
         )
         return headers
+
+
+def _is_limited_by_upstream(upstream: UpstreamResponse) -> bool:
+    """Whether the service refused the request by its own limit, so that the headers of that limit explain the 429."""
+    return upstream.status == 429 and any(name.lower() == "ratelimit" for name, _ in upstream.headers)
 
 
 async def read_body(request: Request, timeout_s: float) -> bytes:

@@ -1,14 +1,15 @@
 """Counts the requests that the edge rejected or failed, and writes the counts to the Redis stream.
 
-A count is worth less than a request: a flood costs dictionary increments per request and one event per second, and
-counts that cannot be written are retried for a while and then dropped. Addresses are hashed only in finished seconds,
-and only those of the most limited clients.
+A flood costs a request some dictionary increments, and the edge one event a second. Counts that cannot be written are
+retried until newer ones displace them. Only the addresses of the most limited clients are hashed.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import islice
@@ -28,7 +29,7 @@ WRITE_TIMEOUT_S: Final = 1.0
 MAX_WAITING: Final = 1_000
 """Events that wait while Redis is down. A limited route makes one a second, so this is several minutes."""
 MAX_TRACKED: Final = 1_000
-"""Clients of one second that are counted one by one, over all routes and policies."""
+"""Clients that one event counts one by one."""
 BATCH: Final = 100
 """Events in one round trip, which block the loop for about 2 ms."""
 
@@ -51,23 +52,16 @@ class _Tally:
 
 
 class RejectionCounters:
-    """`hash_client` pseudonymises addresses; `dropped` is called with the number of events that were given up."""
+    """`hash_client` pseudonymises addresses."""
 
     def __init__(
-        self,
-        redis: Redis,
-        hash_client: Callable[[str], str | None],
-        dropped: Callable[[int], None],
-        now: Callable[[], float] = time.time,
+        self, redis: Redis, hash_client: Callable[[str], str | None], now: Callable[[], float] = time.time
     ) -> None:
         self._redis = redis
         self._hash_client = hash_client
-        self._dropped = dropped
         self._now = now
         self._tallies: dict[_Bucket, _Tally] = {}
-        self._tracked_second = 0
-        self._tracked = 0
-        self._waiting: deque[CounterEvent] = deque()
+        self._waiting: deque[CounterEvent] = deque(maxlen=MAX_WAITING)
         self._is_failing = False
 
     def count(self, status: int, route: str, policy: str | None, client: str | None = None) -> None:
@@ -83,10 +77,8 @@ class RejectionCounters:
         if tally is None:
             tally = self._tallies[bucket] = _Tally()
         tally.n += 1
-        if client in tally.clients:
-            tally.clients[client] += 1
-        elif client is not None and self._may_track(bucket.second):
-            tally.clients[client] = 1
+        if client is not None and (client in tally.clients or len(tally.clients) < MAX_TRACKED):
+            tally.clients[client] = tally.clients.get(client, 0) + 1
 
     async def run(self) -> None:
         """Write each finished second until cancelled."""
@@ -96,17 +88,18 @@ class RejectionCounters:
 
     async def close(self) -> None:
         """Write everything within WRITE_TIMEOUT_S, or drop it."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await self.flush()
-        except TimeoutError:
-            pass
-        self._drop(len(self._waiting))
 
-    async def flush(self, before_second: int | None = None) -> None:
-        """Write the seconds before `before_second`, or all. What cannot be written waits for the next flush."""
+    async def flush(self, before_second: float = math.inf) -> None:
+        """Write the seconds before this one. What cannot be written waits for the next flush.
+
+        The ids of events are final, so an event that is written twice is counted once.
+        """
         try:
-            self._finish(before_second)
+            for bucket in [bucket for bucket in self._tallies if bucket.second < before_second]:
+                self._waiting.append(self._event(bucket, self._tallies.pop(bucket)))
             while self._waiting:
                 await self._write(list(islice(self._waiting, BATCH)))
         except Exception as error:  # a defect here must not stop the edge either
@@ -116,18 +109,6 @@ class RejectionCounters:
         else:
             self._is_failing = False
 
-    def _may_track(self, second: int) -> bool:
-        if second != self._tracked_second:
-            self._tracked_second, self._tracked = second, 0
-        self._tracked += 1
-        return self._tracked <= MAX_TRACKED
-
-    def _finish(self, before_second: int | None) -> None:
-        """Turn counts into events. Their ids are final, so an event that is written twice is counted once."""
-        for bucket in [b for b in self._tallies if before_second is None or b.second < before_second]:
-            self._waiting.append(self._event(bucket, self._tallies.pop(bucket)))
-        self._drop(len(self._waiting) - MAX_WAITING)
-
     async def _write(self, events: list[CounterEvent]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for event in events:
@@ -136,13 +117,6 @@ class RejectionCounters:
             await pipeline.execute()
         for _ in events:
             self._waiting.popleft()
-
-    def _drop(self, events: int) -> None:
-        """Drop the oldest `events`."""
-        if events > 0:
-            for _ in range(events):
-                self._waiting.popleft()
-            self._dropped(events)
 
     def _event(self, bucket: _Bucket, tally: _Tally) -> CounterEvent:
         return CounterEvent(

@@ -8,7 +8,6 @@ from common.http.app import ErrorTable
 from common.http.context import REQUEST_ID
 from common.http.problems import CONTENT_TYPE, Problem, unavailable
 from common.http.ratelimit import Limit, quota_exceeded
-from edge_limiter.proxy.admin import NotLocal, TokenNotSet, TokenRequired
 from edge_limiter.proxy.routes import BadTarget
 from edge_limiter.server.request import BadRequest, BodyTooLarge, Headers
 from edge_limiter.server.response import ResponseWriter, date_header
@@ -42,18 +41,6 @@ ERRORS: Final[ErrorTable] = {
     BadTarget: lambda error: Problem(400, str(error), title="Malformed request target", headers=_CLOSE),
     BadRequest: bad_request,
     BodyTooLarge: lambda _: too_large(),
-    TokenRequired: lambda _: Problem(
-        401, "Send the admin token as Authorization: Bearer.", headers={"WWW-Authenticate": 'Bearer realm="sluice"'}
-    ),
-    TokenNotSet: lambda _: Problem(
-        403,
-        "No admin token is set, and other machines can reach the edge, perhaps through a proxy: set EDGE_ADMIN_TOKEN.",
-    ),
-    NotLocal: lambda _: Problem(
-        403,
-        "No admin token is set, so this takes only direct requests whose Host is localhost or 127.0.0.1: "
-        "set EDGE_ADMIN_TOKEN.",
-    ),
 }
 
 

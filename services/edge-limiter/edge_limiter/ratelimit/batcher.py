@@ -9,7 +9,9 @@ not been read is never taken for a late one.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from edge_limiter.ratelimit.policy import Decision, Policy
@@ -53,22 +55,43 @@ class Store(Protocol):
         ...
 
 
-class _Waiter(NamedTuple):
+@dataclass(slots=True)
+class _Group:
+    """Requests that share a query: their key, cost and policy are equal. Each waits until its last tick."""
+
     policy: Policy
+    key: bytes
     cost: int
     since_s: float
-    last_tick: int
-    decision: asyncio.Future[Decision]
+    waiters: list[tuple[asyncio.Future[Decision], int]] = field(default_factory=list)
+
+    def query(self) -> Query:
+        return Query(self.key, len(self.waiters), self.cost, self.policy.limit, self.policy.window_s)
+
+    def resolve(self, result: QueryResult) -> int:
+        """Admit in order of arrival, counting `remaining` down, and return how many requests were let through."""
+        passed = 0
+        for index, (decision, _) in enumerate(self.waiters):
+            if not decision.done():
+                allowed = index < result.admitted
+                remaining = result.remaining + max(0, result.admitted - 1 - index) * self.cost
+                decision.set_result(Decision(allowed, remaining, result.reset_s, "store"))
+                passed += allowed
+        return passed
+
+    def fail(self, error: Exception, tick: float = math.inf) -> None:
+        """Fail the requests that may not wait beyond this tick."""
+        for decision, last_tick in self.waiters:
+            if last_tick <= tick and not decision.done():
+                decision.set_exception(error)
 
 
 OnResult = Callable[[Policy, Query, QueryResult, int, float], None]
 """Policy, query, result, requests that were let through, and when the statement was sent."""
-Observe = Callable[[float], None]
-_Batch = dict[bytes, list[_Waiter]]
 
 
 class DecisionBatcher:
-    """The queue in front of the store."""
+    """The queue in front of the store. `observe_s` is called with the longest wait of each statement's requests."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -79,18 +102,16 @@ class DecisionBatcher:
         timeout_s: float,
         now: Callable[[], float],
         on_result: OnResult,
-        observe_keys: Observe,
-        observe_wait_s: Observe,
+        observe_s: Callable[[float], None],
     ) -> None:
         self._store = store
         self._timeout_s = timeout_s
         self._now = now
         self._on_result = on_result
-        self._observe_keys = observe_keys
-        self._observe_wait_s = observe_wait_s
-        self._waiting: _Batch = {}
-        self._in_flight: _Batch = {}
-        self._count = 0
+        self._observe_s = observe_s
+        self._waiting: dict[tuple[bytes, int, int], _Group] = {}
+        self._in_flight: list[_Group] = []
+        self.waiting = 0
         self._ticks = 0
         self._wake = asyncio.Event()
 
@@ -99,17 +120,15 @@ class DecisionBatcher:
 
         The wait may last two ticks longer and is never shorter. Raises StoreUnavailable if waiting makes no sense.
         """
-        if not self._store.is_up or self._count >= MAX_WAITERS:
+        if not self._store.is_up or self.waiting >= MAX_WAITERS:
             raise StoreUnavailable
         decision: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
         last_tick = self._ticks + int(min(timeout_s, self._timeout_s) / TICK_S) + 2
-        waiter = _Waiter(policy, cost, self._now(), last_tick, decision)
-        waiters = self._waiting.get(key)
-        if waiters is None:
-            self._waiting[key] = [waiter]
-        else:
-            waiters.append(waiter)
-        self._count += 1
+        group = self._waiting.get((key, cost, policy.limit))
+        if group is None:
+            group = self._waiting[key, cost, policy.limit] = _Group(policy, key, cost, self._now())
+        group.waiters.append((decision, last_tick))
+        self.waiting += 1
         self._wake.set()
         return decision
 
@@ -126,44 +145,38 @@ class DecisionBatcher:
                 self._stop_ticking()
         finally:
             self._stop_ticking()
-            for waiters in itertools.chain(self._in_flight.values(), self._waiting.values()):
-                _fail(waiters, StoreUnavailable())
+            for group in self._groups():
+                group.fail(StoreUnavailable())
 
-    def _take(self) -> _Batch:
-        """Return the first keys in order of arrival, each with the waiters that can share a query."""
-        batch: _Batch = {}
-        rest: _Batch = {}
-        for key in list(itertools.islice(self._waiting, BATCH_KEYS)):
-            waiters = self._waiting.pop(key)
-            self._count -= len(waiters)
-            shared, others = _split(waiters)
-            if shared:
-                batch[key] = shared
-            if others:
-                rest[key] = others
-                self._count += len(others)
-        if rest:
-            self._waiting = rest | self._waiting
-        return batch
+    def _take(self) -> list[_Group]:
+        """Return the first groups in order of arrival, one of each key, without the requests that no longer wait."""
+        batch: dict[bytes, _Group] = {}
+        for group in self._waiting.values():
+            batch.setdefault(group.key, group)
+            if len(batch) == BATCH_KEYS:
+                break
+        for group in batch.values():
+            del self._waiting[group.key, group.cost, group.policy.limit]
+            self.waiting -= len(group.waiters)
+            group.waiters = [waiter for waiter in group.waiters if not waiter[0].done()]
+        return [group for group in batch.values() if group.waiters]
 
-    async def _decide(self, batch: _Batch) -> None:
-        queries = [
-            Query(key, len(waiters), waiters[0].cost, waiters[0].policy.limit, waiters[0].policy.window_s)
-            for key, waiters in batch.items()
-        ]
+    async def _decide(self, batch: list[_Group]) -> None:
+        queries = [group.query() for group in batch]
         sent_s = self._now()
         self._in_flight = batch
         try:
             results = await self._store.decide(queries)
         except Exception as error:
-            for waiters in batch.values():
-                _fail(waiters, error)
+            for group in batch:
+                group.fail(error)
             return
-        self._observe_keys(len(batch))
-        self._observe_wait_s(self._now() - min(waiters[0].since_s for waiters in batch.values()))
-        for query, waiters, result in zip(queries, batch.values(), results, strict=True):
-            passed = _resolve(waiters, result)
-            self._on_result(waiters[0].policy, query, result, passed, sent_s)
+        self._observe_s(self._now() - batch[0].since_s)
+        for group, query, result in zip(batch, queries, results, strict=True):
+            self._on_result(group.policy, query, result, group.resolve(result), sent_s)
+
+    def _groups(self) -> Iterable[_Group]:
+        return itertools.chain(self._in_flight, self._waiting.values())
 
     def _schedule_tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
@@ -174,38 +187,6 @@ class DecisionBatcher:
 
     def _tick(self) -> None:
         self._ticks += 1
-        for waiters in itertools.chain(self._in_flight.values(), self._waiting.values()):
-            for waiter in waiters:
-                if waiter.last_tick <= self._ticks and not waiter.decision.done():
-                    waiter.decision.set_exception(StoreUnavailable())
+        for group in self._groups():
+            group.fail(StoreUnavailable(), self._ticks)
         self._schedule_tick()
-
-
-def _split(waiters: list[_Waiter]) -> tuple[list[_Waiter], list[_Waiter]]:
-    """Return the live waiters that share the first one's policy and cost, and the other live ones."""
-    live = [waiter for waiter in waiters if not waiter.decision.done()]
-    shared: list[_Waiter] = []
-    others: list[_Waiter] = []
-    for waiter in live:
-        is_shared = waiter.cost == live[0].cost and waiter.policy is live[0].policy
-        (shared if is_shared else others).append(waiter)
-    return shared, others
-
-
-def _resolve(waiters: list[_Waiter], result: QueryResult) -> int:
-    """Admit in order of arrival, counting `remaining` down, and return how many requests were let through."""
-    passed = 0
-    for index, waiter in enumerate(waiters):
-        if waiter.decision.done():
-            continue
-        allowed = index < result.admitted
-        later_units = max(0, result.admitted - 1 - index) * waiter.cost
-        waiter.decision.set_result(Decision(allowed, result.remaining + later_units, result.reset_s, "store"))
-        passed += allowed
-    return passed
-
-
-def _fail(waiters: list[_Waiter], error: Exception) -> None:
-    for waiter in waiters:
-        if not waiter.decision.done():
-            waiter.decision.set_exception(error)

@@ -6,7 +6,6 @@ No decision waits for it. While PostgreSQL is down, the last known number of rep
 import asyncio
 import random
 import time
-from contextlib import suppress
 from typing import Final
 
 import asyncpg
@@ -19,7 +18,6 @@ log = structlog.get_logger()
 HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
 COLLECT_S: Final = 60.0
-LEAVE_TIMEOUT_S: Final = 0.5
 GRACE_S: Final = 60.0
 """Rows are kept this long after their window, for writers that read the clock just before.
 
@@ -36,13 +34,6 @@ WITH gone AS (DELETE FROM edge.replicas WHERE id <> $1
               ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at)
 SELECT count(*) + 1 FROM edge.replicas WHERE id <> $1
 AND seen_at BETWEEN clock_timestamp() - $2 * interval '1 second' AND clock_timestamp() + $2 * interval '1 second'
-"""
-_LEAVE: Final = "DELETE FROM edge.replicas WHERE id = $1"
-_USED: Final = """
-SELECT count(x), GREATEST(0, COALESCE(min(x) + $2::bigint - t.now_us, 0))
-FROM (SELECT edge.now_us() AS now_us) t
-LEFT JOIN LATERAL (SELECT unnest(log_us) AS x FROM edge.admissions WHERE key = $1) l ON x > t.now_us - $2::bigint
-GROUP BY t.now_us
 """
 _COLLECT: Final = """
 WITH t AS MATERIALIZED (SELECT edge.now_us() AS now_us),
@@ -82,12 +73,6 @@ class Housekeeping:
         """Record that this process is alive, and count those that are. Raises POSTGRES_ERRORS."""
         self.replicas = int(await self._pool.fetchval(_BEAT, self._id, ALIVE_S))
 
-    async def leave(self) -> None:
-        """Remove this process, so that the others' shares grow at once. If that fails, its row expires."""
-        with suppress(*POSTGRES_ERRORS):
-            async with asyncio.timeout(LEAVE_TIMEOUT_S):
-                await self._pool.execute(_LEAVE, self._id)
-
     async def collect(self) -> int:
         """Delete rows whose window is long past or far ahead, in key order, skipping locked ones.
 
@@ -100,15 +85,6 @@ class Housekeeping:
             if len(keys) < PAGE:
                 return deleted
             after = max(keys)
-
-    async def used(self, key: bytes, window_s: int) -> tuple[int, float]:
-        """Return the units charged in the window now and the seconds until the oldest expires. Charges nothing.
-
-        Raises POSTGRES_ERRORS.
-        """
-        row = await self._pool.fetchrow(_USED, key, window_s * 1_000_000)
-        assert row is not None
-        return row[0], row[1] / 1e6
 
     async def ping_ms(self) -> float:
         """Return the milliseconds that a trivial statement takes. Raises POSTGRES_ERRORS."""

@@ -7,44 +7,38 @@ A request waits for a late decision rather than fall back, because local decisio
 While the store is down, a policy decides locally, admits everything (`open`) or refuses everything (`closed`).
 """
 
+import asyncio
 import hashlib
-import itertools
 import time
-from collections import OrderedDict, deque
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
-from edge_limiter.ratelimit.batcher import DecisionBatcher, Observe, Query, QueryResult, Store, StoreUnavailable
+from edge_limiter.ratelimit.batcher import DecisionBatcher, Query, QueryResult, Store, StoreUnavailable
 from edge_limiter.ratelimit.policy import MAX_LIMIT, Decision, Policy
 
 REMEMBERED_KEYS: Final = 100_000
-"""Clients in the deny cache and in the log of own admissions; about 40 MB when full."""
-MAX_CHARGES: Final = 500_000
-"""About 54 MB. Without a bound, a policy with a window of a day would store a day of admissions."""
+"""Clients in the deny cache, and in the log of own admissions."""
+MAX_UNITS: Final = 1_000_000
+"""About 32 MB. Without a bound, a policy with a window of a day would store a day of admissions."""
+MAX_SHADOWS: Final = 1_024
+"""Shadow policies are skipped while more decisions wait."""
+SHADOW_TIMEOUT_S: Final = 1.0
 
 
 class LimiterUnavailable(Exception):
-    """The store is down and the policy says to refuse meanwhile. Not the client's fault, so never a 429."""
+    """The store is down, and the policy says to refuse meanwhile or this process's share is below the request's cost.
 
-
-class CostAboveLimit(Exception):
-    """One request costs more than a whole window admits, so waiting would not help.
-
-    `limit` is the policy's, or this process's share of it while the store is down.
+    Not the client's fault, so never a 429.
     """
-
-    def __init__(self, cost: int, limit: int) -> None:
-        super().__init__(f"a cost of {cost} is above the limit of {limit}")
-        self.cost = cost
-        self.limit = limit
 
 
 class DenyCache:
     """Remembers refusals until a slot frees, so that a flood costs the store nothing; least recently used out first.
 
-    Only time frees slots, so a refusal stays right until then. Policy version and cost are part of the key: a cheap
-    request may fit where an expensive one does not.
+    Only time frees slots, so a refusal stays right until then. Limit and cost are part of the key: a cheap request may
+    fit where an expensive one does not.
     """
 
     def __init__(self, size: int) -> None:
@@ -56,7 +50,7 @@ class DenyCache:
 
     def get(self, policy: Policy, key: bytes, cost: int, now: float) -> Decision | None:
         """Return the refusal that still holds, if there is one."""
-        entry = (policy.version, key, cost)
+        entry = (policy.limit, key, cost)
         times = self._times.get(entry)
         if times is None:
             return None
@@ -69,96 +63,60 @@ class DenyCache:
 
     def put(self, policy: Policy, key: bytes, cost: int, holds_until: float, free_at: float) -> None:
         """Remember a refusal. `holds_until` is never too late, and `free_at`, for Retry-After, never too early."""
-        entry = (policy.version, key, cost)
+        entry = (policy.limit, key, cost)
         self._times[entry] = (holds_until, free_at)
         self._times.move_to_end(entry)
         if len(self._times) > self._size:
             self._times.popitem(last=False)
 
 
-@dataclass(slots=True)
-class _Log:
-    window_s: float
-    charges: deque[tuple[float, int]] = field(default_factory=deque)
-    total: int = 0
-
-    def expire(self, now: float) -> int:
-        """Drop expired charges and return how many there were."""
-        before = len(self.charges)
-        while self.charges and self.charges[0][0] <= now - self.window_s:
-            self.total -= self.charges.popleft()[1]
-        return before - len(self.charges)
-
-    def reset_s(self, cost: int, limit: int, now: float) -> float:
-        """Return the seconds until `cost` more units fit; if they fit now, until the oldest charge expires."""
-        excess = self.total + cost - limit
-        for at, charged in self.charges:
-            excess -= charged
-            if excess <= 0:
-                return at + self.window_s - now
-        return self.window_s
-
-
 class InMemorySlidingLog:
     """This process's own admissions of the last window: the same exact log in memory, used while the store is down.
 
     Every admission is recorded, also those that the store decided, so local decisions start from what this process has
-    let through. The log is bounded in keys and in charges of all keys (least recently used keys go first), and in units
-    of one key: beyond MAX_LIMIT units the oldest cannot change a decision.
+    let through. A key has one time per unit, and at most MAX_LIMIT: older ones cannot change a decision. Over
+    `max_keys` keys or `max_units` units, the least recently used keys go first.
     """
 
-    def __init__(self, max_keys: int, max_charges: int = MAX_CHARGES) -> None:
+    def __init__(self, max_keys: int, max_units: int = MAX_UNITS) -> None:
         self._max_keys = max_keys
-        self._max_charges = max_charges
-        self._logs: OrderedDict[bytes, _Log] = OrderedDict()
-        self.charges = 0
+        self._max_units = max_units
+        self._logs: OrderedDict[bytes, list[float]] = OrderedDict()
+        self.units = 0
 
     def __len__(self) -> int:
         return len(self._logs)
 
     def record(self, key: bytes, units: int, window_s: float, now: float) -> None:
         """Charge `units` that have been admitted already."""
-        self._charge(self._log(key, window_s, now), units, now)
+        log = self._live(key, window_s, now)
+        log += [now] * units
+        self.units += units
+        self._drop_first(log, len(log) - MAX_LIMIT)
+        while len(self._logs) > self._max_keys or self.units > self._max_units:
+            self.units -= len(self._logs.popitem(last=False)[1])
 
     def decide(self, key: bytes, cost: int, limit: int, window_s: float, now: float) -> Decision:
-        """Admit and charge `cost` units if all of them fit into `limit`."""
-        log = self._log(key, window_s, now)
-        allowed = log.total + cost <= limit
+        """Admit and charge `cost` units, at most `limit`, if all of them fit."""
+        log = self._live(key, window_s, now)
+        allowed = len(log) + cost <= limit
         if allowed:
-            self._charge(log, cost, now)
-        return Decision(allowed, max(0, limit - log.total), log.reset_s(cost, limit, now), "local")
+            self.record(key, cost, window_s, now)
+        excess = len(log) + cost - limit  # so many must expire before `cost` more fit
+        reset_s = log[max(0, excess - 1)] + window_s - now
+        return Decision(allowed, max(0, limit - len(log)), reset_s, "local")
 
-    def _charge(self, log: _Log, units: int, now: float) -> None:
-        log.charges.append((now, units))
-        log.total += units
-        self.charges += 1
-        while log.total - log.charges[0][1] >= MAX_LIMIT:
-            log.total -= log.charges.popleft()[1]
-            self.charges -= 1
-        while self.charges > self._max_charges:
-            self._forget(next(iter(self._logs)))
-
-    def _log(self, key: bytes, window_s: float, now: float) -> _Log:
-        log = self._logs.get(key)
-        if log is None:
-            self._make_room(now)
-            log = self._logs[key] = _Log(window_s)
-        log.window_s = window_s
-        self.charges -= log.expire(now)
+    def _live(self, key: bytes, window_s: float, now: float) -> list[float]:
+        """Return the key's log without what has expired."""
+        log = self._logs.setdefault(key, [])
         self._logs.move_to_end(key)
+        self._drop_first(log, bisect_right(log, now - window_s))
         return log
 
-    def _make_room(self, now: float) -> None:
-        """Evict the oldest key if the log is full. Each new key also drops up to two expired ones."""
-        if len(self._logs) >= self._max_keys:
-            self._forget(next(iter(self._logs)))
-        for key in list(itertools.islice(self._logs, 2)):
-            self.charges -= self._logs[key].expire(now)
-            if not self._logs[key].charges:
-                self._forget(key)
-
-    def _forget(self, key: bytes) -> None:
-        self.charges -= len(self._logs.pop(key).charges)
+    def _drop_first(self, log: list[float], units: int) -> None:
+        if units > 0:
+            del log[:units]
+            self.units -= units
 
 
 class Limiter:
@@ -172,16 +130,10 @@ class Limiter:
         hash_key: bytes = b"",
         now: Callable[[], float] = time.monotonic,
         replicas: Callable[[], int] = lambda: 1,
-        observe_keys: Observe = lambda _keys: None,
-        observe_wait_s: Observe = lambda _seconds: None,
+        observe_s: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._batcher = DecisionBatcher(
-            store,
-            timeout_s=timeout_s,
-            now=now,
-            on_result=self._remember,
-            observe_keys=observe_keys,
-            observe_wait_s=observe_wait_s,
+            store, timeout_s=timeout_s, now=now, on_result=self._remember, observe_s=observe_s
         )
         self._hash_key = hashlib.sha256(hash_key).digest() if hash_key else b""
         self._now = now
@@ -207,16 +159,22 @@ class Limiter:
         return self._denied.get(policy, key, cost, self._now())
 
     async def decide(self, policy: Policy, key: bytes, cost: int, timeout_s: float) -> Decision:
-        """Charge `cost` units, all or none, waiting at most `timeout_s`. Call `denied` first.
+        """Charge `cost` units, at most the limit, all or none, waiting at most `timeout_s`. Call `denied` first.
 
-        Raises LimiterUnavailable and CostAboveLimit.
+        Raises LimiterUnavailable.
         """
-        if cost > policy.limit:
-            raise CostAboveLimit(cost, policy.limit)
         try:
             return await self._batcher.submit(policy, key, cost, timeout_s)
         except StoreUnavailable:
             return self._fall_back(policy, key, cost)
+
+    def try_out(self, policy: Policy, key: bytes, cost: int) -> asyncio.Future[Decision] | None:
+        """Charge a shadow policy; None while the store is down or so busy that requests need its queue."""
+        try:
+            is_busy = self._batcher.waiting >= MAX_SHADOWS
+            return None if is_busy else self._batcher.submit(policy, key, cost, SHADOW_TIMEOUT_S)
+        except StoreUnavailable:
+            return None
 
     def _remember(self, policy: Policy, query: Query, result: QueryResult, passed: int, sent_s: float) -> None:
         """Record a result. The store read its clock between `sent_s` and now."""
@@ -235,5 +193,5 @@ class Limiter:
             return Decision(True, policy.limit, 0.0, "open")
         share = -(-policy.limit // max(1, self._replicas()))
         if cost > share:
-            raise CostAboveLimit(cost, share)
+            raise LimiterUnavailable
         return self._own.decide(key, cost, share, policy.window_s, now)

@@ -16,13 +16,12 @@ class PolicyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """At most `limit` units per client in any `window_s` seconds. `version` changes whenever any field does."""
+    """At most `limit` units per client in any `window_s` seconds."""
 
     name: str
     limit: int
     window_s: int
     on_store_error: OnStoreError = "local"
-    version: int = 1
 
     def __post_init__(self) -> None:
         if self.limit > MAX_LIMIT:

@@ -2,7 +2,6 @@
 
 import asyncio
 import tomllib
-import zlib
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -114,10 +113,8 @@ def _read(path: Path) -> bytes:
 
 
 def _rule(model: PolicyModel) -> Rule:
-    settings = model.model_dump_json(exclude={"paths", "methods"}).encode()
-    policy = Policy(model.name, model.limit, model.window_s, model.on_store_error, version=zlib.crc32(settings))
     return Rule(
-        policy=policy,
+        policy=Policy(model.name, model.limit, model.window_s, model.on_store_error),
         paths=tuple(model.paths),
         methods=frozenset(model.methods),
         identity=model.identity,

@@ -83,13 +83,6 @@ class PolicySet:
         self._patterns = sorted(patterns, key=lambda item: item[2], reverse=True)
         self._found: dict[tuple[str, str, str | None], tuple[Rule, ...]] = {}
 
-    def named(self, name: str) -> Policy | None:
-        """Return the policy of this name, if it is in force."""
-        for rule in (*self.rules, *self._defaults.values()):
-            if rule.policy.name == name:
-                return rule.policy
-        return None
-
     def find(self, method: str, path: str, default: str | None, client: Client, fields: Mapping[str, str]) -> Found:
         """Return the most specific enforcing rule that applies to this request, and every shadow rule that does.
 

@@ -52,7 +52,7 @@ async def written(redis: Redis) -> list[CounterEvent]:
 
 async def test_flood__becomes_one_event_per_second_route_policy_and_outcome(redis: Redis) -> None:
     now = [100.2]
-    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, lambda: now[0])
     for _ in range(1_000):
         counters.count(429, "/predict", "predict")
     counters.count(502, "/metrics", None)
@@ -72,9 +72,9 @@ async def test_flood__becomes_one_event_per_second_route_policy_and_outcome(redi
 async def test_seconds_counted_while_redis_is_down__arrive_once_when_it_is_back(
     own_valkey: Callable[[], Valkey], connect: Connect
 ) -> None:
-    server, now, dropped = own_valkey(), [0.0], list[int]()
+    server, now = own_valkey(), [0.0]
     redis = connect(server.port, server.password)
-    counters = RejectionCounters(redis, HASHER, dropped.append, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, lambda: now[0])
     await redis.ping()
     server.kill()
     seconds = BATCH + 50
@@ -86,33 +86,22 @@ async def test_seconds_counted_while_redis_is_down__arrive_once_when_it_is_back(
     await counters.flush()
     await counters.flush()
     assert [event.at_us // 1_000_000 for event in await written(redis)] == list(range(seconds))
-    assert dropped == []
 
 
 async def test_events_that_wait_for_redis__are_bounded_and_the_oldest_are_dropped(
     own_valkey: Callable[[], Valkey], connect: Connect
 ) -> None:
-    server, now, dropped = own_valkey(), [0.0], list[int]()
+    server, now = own_valkey(), [0.0]
     redis = connect(server.port, server.password)
-    counters = RejectionCounters(redis, HASHER, dropped.append, lambda: now[0])
+    counters = RejectionCounters(redis, HASHER, lambda: now[0])
     server.kill()
     for second in range(MAX_WAITING + 5):
         now[0] = second
         counters.count(504, "/predict", None)
     await counters.flush()
-    assert dropped == [5]
     server.start()
     await counters.flush()
     assert [event.at_us // 1_000_000 for event in await written(redis)] == list(range(5, MAX_WAITING + 5))
-    assert dropped == [5]
-
-
-async def test_close_without_redis__drops_and_reports_what_waits(connect: Connect, free_port: Any) -> None:
-    dropped: list[int] = []
-    counters = RejectionCounters(connect(free_port(), ""), HASHER, dropped.append, lambda: 1.0)
-    counters.count(503, "/predict", "predict")
-    await counters.close()
-    assert dropped == [1]
 
 
 async def test_redis_that_never_replies__ends_a_flush_after_the_write_timeout(
@@ -123,7 +112,7 @@ async def test_redis_that_never_replies__ends_a_flush_after_the_write_timeout(
 
     monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 0.05)
     port = int((await start_raw_upstream(hang)).rpartition(":")[2])
-    counters = RejectionCounters(connect(port, ""), HASHER, lambda _events: None, lambda: 1.0)
+    counters = RejectionCounters(connect(port, ""), HASHER, lambda: 1.0)
     counters.count(503, "/predict", "predict")
     async with asyncio.timeout(30):  # the client itself would wait for 60 s
         await counters.flush()
@@ -134,7 +123,7 @@ def hashed(clients: dict[str, int]) -> tuple[tuple[str | None, int], ...]:
 
 
 async def test_limited_requests__name_the_five_most_limited_clients_of_each_route(redis: Redis) -> None:
-    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: 1.0)
+    counters = RejectionCounters(redis, HASHER, lambda: 1.0)
     for number in range(1, 9):
         for _ in range(number):
             counters.count(429, "/predict", "predict", f"192.0.2.{number}")
@@ -148,7 +137,7 @@ async def test_limited_requests__name_the_five_most_limited_clients_of_each_rout
 
 
 async def test_flood_from_many_addresses__is_counted_in_bounded_memory(redis: Redis) -> None:
-    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: 1.0)
+    counters = RejectionCounters(redis, HASHER, lambda: 1.0)
     addresses = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(100_000)]
     tracemalloc.start()
     try:
@@ -166,20 +155,8 @@ async def test_flood_from_many_addresses__is_counted_in_bounded_memory(redis: Re
     assert len(analyze.clients or ()) == 5
 
 
-async def test_second_after_a_flood_from_many_addresses__tracks_clients_again(redis: Redis) -> None:
-    now = [1.0]
-    counters = RejectionCounters(redis, HASHER, lambda _events: None, lambda: now[0])
-    for number in range(MAX_TRACKED):
-        counters.count(429, "/predict", "predict", f"client {number}")
-    counters.count(429, "/metrics", "metrics", "late")
-    now[0] = 2.0
-    counters.count(429, "/metrics", "metrics", "late")
-    await counters.close()
-    assert [event.clients for event in await written(redis)][1:] == [None, hashed({"late": 1})]
-
-
 async def test_limited_clients__are_not_named_without_a_hash_key(redis: Redis) -> None:
-    counters = RejectionCounters(redis, ClientHasher(""), lambda _events: None, lambda: 1.0)
+    counters = RejectionCounters(redis, ClientHasher(""), lambda: 1.0)
     counters.count(429, "/predict", "predict", "192.0.2.1")
     await counters.close()
     [event] = await written(redis)

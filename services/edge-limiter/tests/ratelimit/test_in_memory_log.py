@@ -43,7 +43,7 @@ def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept()
     log = InMemorySlidingLog(100)
     for number in range(5 * MAX_LIMIT):
         log.record(b"k", 3, WINDOW_S, number / MAX_LIMIT)
-    assert len(log._logs[b"k"].charges) == log.charges <= MAX_LIMIT
+    assert log.units == MAX_LIMIT
     refused = log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, 5.0)
     last_in_the_way = 5 * MAX_LIMIT - MAX_LIMIT // 3 - 1  # the 333 after it are 999 units
     fits_again_s = last_in_the_way / MAX_LIMIT + WINDOW_S
@@ -53,22 +53,15 @@ def test_more_units_than_any_limit__are_bounded_and_decide_as_if_all_were_kept()
     assert log.decide(b"k", 1, MAX_LIMIT, WINDOW_S, fits_again_s + 0.0005).allowed
 
 
-def test_many_keys__are_bounded_and_dead_ones_forgotten() -> None:
+def test_keys_and_units__are_bounded_and_the_least_recently_used_key_goes() -> None:
     log = InMemorySlidingLog(50)
     for number in range(200):
         log.record(b"%d" % number, 1, WINDOW_S, 0.0)
-    assert len(log) == 50
-    for number in range(40):
-        log.decide(b"new %d" % number, 1, LIMIT, WINDOW_S, 100.0)
-    assert len(log) == 40
-
-
-def test_charges_of_all_keys__are_bounded__and_the_least_recently_used_key_goes() -> None:
-    log = InMemorySlidingLog(max_keys=100, max_charges=10)
+    assert (len(log), log.units) == (50, 50)
+    log = InMemorySlidingLog(100, max_units=10)
     for number in range(12):
         log.record(b"old" if number < 6 else b"new", 1, 60, float(number))
-    assert (log.charges, len(log)) == (6, 1)
+    assert (log.units, len(log)) == (6, 1)
     assert log.decide(b"new", 1, 7, 60, 12.0).remaining == 0
-    assert log.charges == 7
     log.decide(b"new", 1, 7, 60, 1_000.0)
-    assert log.charges == 1
+    assert log.units == 1

@@ -36,11 +36,6 @@ def test_file__becomes_rules() -> None:
     assert rule.methods == {"POST"} and len(rule.exempt) == 1
 
 
-def test_changed_limit__changes_the_version() -> None:
-    (one,), (other,) = (parse_policies((POLICY % (limit, "")).encode()) for limit in (5, 6))
-    assert one.policy.version != other.policy.version
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
