@@ -49,8 +49,6 @@ from edge_limiter.upstream.client import UpstreamClient
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
-_UPSTREAM_CONNECT_TIMEOUT_S: Final = 2.0
-_UPSTREAM_IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
 _PROBED: Final = {INFERENCE: "/v2/health/ready", METRICS: "/openapi.json", ANALYST: "/openapi.json"}
 
 
@@ -195,8 +193,6 @@ async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Hous
 def _open_upstream(stack: AsyncExitStack, parts: _Parts, name: str, origin: str) -> UpstreamClient:
     upstream = UpstreamClient(
         origin,
-        connect_timeout_s=_UPSTREAM_CONNECT_TIMEOUT_S,
-        idle_timeout_s=_UPSTREAM_IDLE_TIMEOUT_S,
         max_in_flight=parts.settings.edge_upstream_limit,
         observe=parts.metrics.upstream_s.labels(name).observe,
     )

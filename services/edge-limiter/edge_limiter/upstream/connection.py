@@ -45,7 +45,8 @@ class UpstreamResponse:
     _transport: asyncio.Transport
     _idle_timeout_s: float
     on_release: Callable[[], None] = field(init=False)
-    _buffer: bytes | bytearray = field(default=b"", init=False)
+    _chunks: list[bytes] = field(default_factory=list, init=False)
+    _buffered_bytes: int = field(default=0, init=False)
     _is_complete: bool = field(default=False, init=False)
     _error: Exception | None = field(default=None, init=False)
     _waiter: asyncio.Future[None] | None = field(default=None, init=False)
@@ -59,7 +60,7 @@ class UpstreamResponse:
     @property
     def was_read(self) -> bool:
         """Whether the body was read to its end."""
-        return self._is_complete and not self._buffer
+        return self._is_complete and not self._chunks
 
     async def read(self) -> bytes:
         """Return the whole body. Raises UpstreamError, also for a body over MAX_READ_BYTES."""
@@ -75,7 +76,7 @@ class UpstreamResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raises UpstreamError."""
         while not self.was_read:
-            if self._buffer:
+            if self._chunks:
                 yield self._take()
             elif self._error is not None:
                 raise self._error
@@ -90,17 +91,12 @@ class UpstreamResponse:
 
     def feed(self, data: bytes) -> None:
         """Buffer a part of the body. Over HIGH_WATER_BYTES, reading pauses until the caller takes them."""
-        if self._is_complete:
-            return
-        if not self._buffer:
-            self._buffer = data
-        elif isinstance(self._buffer, bytes):
-            self._buffer = bytearray(self._buffer + data)
-        else:
-            self._buffer += data
-        if len(self._buffer) > HIGH_WATER_BYTES:
-            self._transport.pause_reading()
-        self._wake()
+        if not self._is_complete:
+            self._chunks.append(data)
+            self._buffered_bytes += len(data)
+            if self._buffered_bytes > HIGH_WATER_BYTES:
+                self._transport.pause_reading()
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Raise `error` in the caller once it has taken the bytes received so far."""
@@ -109,7 +105,9 @@ class UpstreamResponse:
             self._wake()
 
     def _take(self) -> bytes:
-        data, self._buffer = bytes(self._buffer), b""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered_bytes = 0
         if len(data) > HIGH_WATER_BYTES:
             self._transport.resume_reading()
         return data
