@@ -41,7 +41,7 @@ from edge_limiter.ratelimit.policy_file import PolicyWatch, read_policies
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.postgres import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.ratelimit.shadow import Shadows
-from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
+from edge_limiter.server.budget import Budget
 from edge_limiter.server.http_server import HttpServer, Timeouts
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.upstream.client import UpstreamClient
@@ -244,17 +244,17 @@ def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServe
         client = clients.of(peer)
         return None if client.via_trusted_proxy else client.bucket
 
-    settings, report = parts.settings, parts.metrics.connection_refused
+    settings = parts.settings
+    memory = Budget("memory", settings.edge_body_memory_bytes)
     server = HttpServer(
         handler.handle,
-        Timeouts(keep_alive_s=settings.edge_keepalive_s),
-        ConnectionLimiter(settings.edge_max_connections, report),
-        MemoryBudget(settings.edge_body_memory_bytes),
-        SlowReaders(report=report),
-        client_of,
+        connections=Budget("connections", settings.edge_max_connections, parts.metrics.connection_refused),
+        memory=memory,
+        client_of=client_of,
+        timeouts=Timeouts(keep_alive_s=settings.edge_keepalive_s),
     )
-    parts.registry.register(ByteCounter(lambda: server.bytes))
-    parts.metrics.body_bytes.set_function(lambda: server.budget.held_bytes)
+    parts.registry.register(ByteCounter(lambda: (server.received_bytes, server.sent_bytes)))
+    parts.metrics.body_bytes.set_function(lambda: memory.taken)
     parts.http.watch(lambda: server.in_flight)
     return server
 

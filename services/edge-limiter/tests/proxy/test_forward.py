@@ -285,7 +285,7 @@ async def test_more_large_bodies_than_there_is_memory__are_told_to_come_again(
     path: bytes, start_edge: StartEdge, start_upstream: StartUpstream
 ) -> None:
     edge = await start_edge(
-        EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_BODY_MEMORY_BYTES=str(1 << 20), EDGE_RATE_LIMIT="100"
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(echo), EDGE_BODY_MEMORY_BYTES=str(2 << 20), EDGE_RATE_LIMIT="100"
     )
     head = b"POST " + path + b" HTTP/1.1\r\nHost: edge\r\nContent-Length: 900000\r\n\r\n"
     async with asyncio.timeout(30):
