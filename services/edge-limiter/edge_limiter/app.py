@@ -25,14 +25,14 @@ from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
 from edge_limiter.check.lookup import LimitLookup
 from edge_limiter.metrics import ByteCounter, EdgeMetrics
-from edge_limiter.pages.health import HealthReport, analyst_probe, redis_probe, upstream_probe
+from edge_limiter.pages.health import HealthReport, redis_probe, upstream_probe
 from edge_limiter.pages.info import local_handlers
 from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.enforcement import Enforcer
 from edge_limiter.proxy.forward import Forwarder
 from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
 from edge_limiter.proxy.rejections import RejectionCounters
-from edge_limiter.proxy.routes import ANALYST, INFERENCE, METRICS, ROUTES, RouteTable
+from edge_limiter.proxy.routes import ANALYST, ROUTES, RouteTable
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import Limiter
@@ -49,7 +49,6 @@ from edge_limiter.upstream.client import UpstreamClient
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
-_PROBED: Final = {INFERENCE: "/v2/health/ready", METRICS: "/openapi.json", ANALYST: "/openapi.json"}
 
 
 def migrate_schema(settings: EdgeSettings) -> None:
@@ -265,8 +264,6 @@ def _health(
     return HealthReport(
         database=housekeeping.ping_ms,
         redis=redis_probe(redis),
-        upstreams={name: upstream_probe(upstream, _PROBED[name]) for name, upstream in upstreams.items()},
-        analyst=analyst_probe(upstreams[ANALYST]),
+        upstreams={name: upstream_probe(name, upstream) for name, upstream in upstreams.items()},
         limits=lambda: "exact" if parts.store.is_up else parts.settings.edge_on_store_error,
-        required=INFERENCE,
     )
