@@ -49,6 +49,7 @@ from edge_limiter.upstream.client import UpstreamClient
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
+MAX_CONNECTIONS: Final = 20_000
 
 
 def migrate_schema(settings: EdgeSettings) -> None:
@@ -142,7 +143,7 @@ async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
             await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
         shadows = Shadows(limiter, parts.metrics.decisions)
         stack.push_async_callback(shadows.close)
-        clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
+        clients = Clients(split(settings.edge_trusted_proxies))
         parts.lookup = LimitLookup(parts.policies, limiter, clients, housekeeping.used)
         local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
         server = _server(
@@ -247,7 +248,7 @@ def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServe
     memory = Budget("memory", settings.edge_body_memory_bytes)
     server = HttpServer(
         handler.handle,
-        connections=Budget("connections", settings.edge_max_connections, parts.metrics.connection_refused),
+        connections=Budget("connections", MAX_CONNECTIONS, parts.metrics.connection_refused),
         memory=memory,
         client_of=client_of,
         timeouts=Timeouts(keep_alive_s=settings.edge_keepalive_s),
