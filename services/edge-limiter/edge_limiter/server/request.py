@@ -29,45 +29,17 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
 _SINGLETONS: Final = frozenset(
-    {
-        "authorization",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "inference-header-content-length",
-        "transfer-encoding",
-        "x-api-key",
-    }
+    "authorization content-encoding expect inference-header-content-length x-api-key".split()
 )
-"""Of two such lines one server would use the first, another the last."""
+"""Of two such lines one server would use the first, another the last. aiohttp's parser refuses further ones."""
 _SHADOWED: Final = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "forwarded",
-        "host",
-        "proxy-authorization",
-        "proxy-connection",
-        "transfer-encoding",
-        "via",
-        "x-api-key",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-real-ip",
-        "x-request-hurried",
-        "x-request-id",
-        "x-request-timeout-ms",
-    }
+    "authorization connection content-encoding content-length content-type forwarded host proxy-authorization "
+    "proxy-connection transfer-encoding via x-api-key x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip "
+    "x-request-id x-request-timeout-ms".split()
 )
 """CGI-style servers cannot tell `X_Forwarded_For` from `X-Forwarded-For`."""
 _DECISIVE: Final = frozenset(
-    {"authorization", "content-encoding", "content-type", "inference-header-content-length", "x-api-key"}
+    "authorization content-encoding content-type inference-header-content-length x-api-key".split()
 )
 """Headers that determine cost and permissions. If `Connection` listed one, it would be removed before the upstream."""
 
@@ -206,11 +178,11 @@ def validate_head(method: str, version: tuple[int, int], fields: Mapping[str, st
         raise BadRequest(400, "The Host header is missing or malformed.")
     if "transfer-encoding" in fields:
         _validate_encoding(version, fields)
-    if "upgrade" in fields and _offers_websocket(fields["upgrade"]):
+    if "upgrade" in fields and any(name.startswith("websocket") for name in _items(fields["upgrade"])):
         raise BadRequest(501, "WebSocket is not supported.")
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise BadRequest(417, "The only supported expectation is 100-continue.")
-    if "connection" in fields and not _DECISIVE.isdisjoint(_options(fields["connection"])):
+    if "connection" in fields and not _DECISIVE.isdisjoint(_items(fields["connection"])):
         raise BadRequest(400, "Connection names an end-to-end header.")
 
 
@@ -240,12 +212,8 @@ def _decode_name(raw: bytes) -> tuple[str, str]:
 _cached_name = functools.lru_cache(1024)(_decode_name)
 
 
-def _options(connection: str) -> list[str]:
-    return [option.strip().lower() for option in connection.split(",")]
-
-
-def _offers_websocket(upgrade: str) -> bool:
-    return any(protocol.partition("/")[0].strip(" \t").lower() == "websocket" for protocol in upgrade.split(","))
+def _items(value: str) -> list[str]:
+    return [item.strip().lower() for item in value.split(",")]
 
 
 def _validate_encoding(version: tuple[int, int], fields: Mapping[str, str]) -> None:
