@@ -23,9 +23,7 @@ from edge_limiter.server.request import (
     from_parse_error,
     head_too_large,
     malformed,
-    origin_form,
-    parse_headers,
-    validate_head,
+    parse_request,
 )
 from edge_limiter.server.response import ResponseWriter
 
@@ -75,7 +73,7 @@ class ClientConnection(web.RequestHandler):
         self._fields = 0  # in the present head so far
         self._body_left_bytes = 0
         self._is_upgrade = False
-        self._held_bytes = self._unread_bytes = 0  # taken from the budget for requests, and for a response
+        self._held_bytes = 0  # taken from the memory budget
         self._stalled_since: float | None = None
         self._is_refusing = False
         self._lingers = False
@@ -158,23 +156,18 @@ class ClientConnection(web.RequestHandler):
             self._request.content.set_exception(ClientDisconnected())
         self.response.detach()
         self._release_memory()
-        self._release_unread()
         super().connection_lost(error)
         self._request, self._pending = None, b""
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled_since = self._loop.time()
-        unread_bytes = self._tcp.get_write_buffer_size()
-        if self._server.memory.take(self.client, unread_bytes):
-            self._unread_bytes = unread_bytes
-        else:
+        if not self._may_hold(self._tcp.get_write_buffer_size()):
             self.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stalled_since = None
-        self._release_unread()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:  # aiohttp calls this after every read of a body
@@ -249,30 +242,13 @@ class ClientConnection(web.RequestHandler):
         self._stage_started, self._stage_bytes = self._loop.time(), 0
         self._head_end, self._fields = b"", len(message.raw_headers)
         try:
-            request = self._validated(message, content)
+            request = parse_request(message, content, self.peer, self.response.send_continue)
         except BadRequest as error:
             self._is_refusing = True
             request = Request(message.method, "", [], {}, self.peer, content, error=error)
         self._is_upgrade = message.upgrade
         self._body_left_bytes = UNLIMITED if message.chunked else (request.length or 0)
         self._answer(request)
-
-    def _validated(self, message: RawRequestMessage, content: StreamReader) -> Request:
-        headers, fields = parse_headers(message.raw_headers)
-        validate_head(message.method, message.version, fields)
-        target = message.path if message.path.startswith("/") else origin_form(message.path, fields)
-        is_http10 = message.version == (1, 0)
-        return Request(
-            message.method,
-            target,
-            headers,
-            fields,
-            self.peer,
-            content,
-            is_http10=is_http10,
-            keep_alive=not message.should_close and not is_http10,
-            on_first_wait=self.response.send_continue if "expect" in fields else None,
-        )
 
     def _answer(self, request: Request) -> None:
         self._request = request
@@ -304,22 +280,23 @@ class ClientConnection(web.RequestHandler):
                 return None
         elif self._stage_bytes - 9 * request.content.total_bytes > OVERHEAD_BYTES:
             return malformed()
-        more_bytes = size_bytes + FIELD_BYTES * self._fields - self._held_bytes
+        if not self._may_hold(size_bytes + FIELD_BYTES * self._fields):
+            return BadRequest(503, "Too many bytes of requests are in memory.")
+        return None
+
+    def _may_hold(self, size_bytes: int) -> bool:
+        """Whether the client may have so many bytes here: of a request, or of a response that it does not read."""
+        more_bytes = size_bytes - self._held_bytes
         if more_bytes > 0:
             if not self._server.memory.take(self.client, more_bytes):
-                return BadRequest(503, "Too many bytes of requests are in memory.")
-            self._held_bytes += more_bytes
-        return None
+                return False
+            self._held_bytes = size_bytes
+        return True
 
     def _release_memory(self) -> None:
         if self._held_bytes:
             self._server.memory.give_back(self.client, self._held_bytes)
             self._held_bytes = 0
-
-    def _release_unread(self) -> None:
-        if self._unread_bytes:
-            self._server.memory.give_back(self.client, self._unread_bytes)
-            self._unread_bytes = 0
 
     # answering
 
@@ -362,7 +339,8 @@ class ClientConnection(web.RequestHandler):
         assert self._parser is not None
         pending, self._pending = self._pending, b""
         if self._is_upgrade:
-            pending = self._behind_upgrade() + pending
+            self._parser.set_upgraded(True)  # it returns what is behind an ignored offer of another protocol
+            pending = self._parser.feed_data(b"")[2] + pending
             self._parser = self._create_parser()  # the old one keeps trailers and pauses
         else:
             self._parser.message_consumed()
@@ -375,17 +353,11 @@ class ClientConnection(web.RequestHandler):
         self._pipelined = self._pipelined + 1 if self._request is not None else 0
         return self._request is not None or not self._server.is_draining
 
-    def _behind_upgrade(self) -> bytes:
-        """Return the bytes behind an ignored offer of another protocol. aiohttp's parser would discard them."""
-        assert self._parser is not None
-        self._parser.set_upgraded(True)
-        _, _, rest = self._parser.feed_data(b"")
-        return rest
-
     def _finish(self) -> None:
         """Close after the last response. Input that was not read would reset the connection and lose the response."""
         request, self._request = self._request, None
-        self._release_memory()
+        if not self._paused:  # a response that is not read keeps its share
+            self._release_memory()
         if self._tcp.is_closing():
             return
         self._stage_started, self._stage_bytes = self._loop.time(), 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import StreamReader
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -24,7 +25,6 @@ MAX_CACHED_NAME_BYTES: Final = 64
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Headers = list[tuple[str, str]]
-RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
@@ -122,6 +122,26 @@ class Request:
             yield chunk
 
 
+def parse_request(
+    message: RawRequestMessage, content: StreamReader, peer: str, send_continue: Callable[[], None]
+) -> Request:
+    """Return the request of a parsed head. Raises BadRequest."""
+    headers, fields = _parse_headers(message.raw_headers)
+    _validate_head(message.method, message.version, fields)
+    is_http10 = message.version == (1, 0)
+    return Request(
+        message.method,
+        message.path if message.path.startswith("/") else _origin_form(message.path, fields),
+        headers,
+        fields,
+        peer,
+        content,
+        is_http10=is_http10,
+        keep_alive=not message.should_close and not is_http10,
+        on_first_wait=send_continue if "expect" in fields else None,
+    )
+
+
 def malformed() -> BadRequest:
     return BadRequest(400, "The request is not well-formed HTTP/1.1.")
 
@@ -146,7 +166,7 @@ def from_parse_error(error: Exception) -> BadRequest:
     return _not_chunked() if message.startswith("Request has invalid `Transfer-Encoding`") else malformed()
 
 
-def parse_headers(lines: RawHeaders) -> tuple[Headers, dict[str, str]]:
+def _parse_headers(lines: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, dict[str, str]]:
     """Return the headers as received, and their values by lower-case name with repeated lines joined."""
     headers: Headers = []
     fields: dict[str, str] = {}
@@ -168,7 +188,7 @@ def parse_headers(lines: RawHeaders) -> tuple[Headers, dict[str, str]]:
     return headers, fields
 
 
-def validate_head(method: str, version: tuple[int, int], fields: Mapping[str, str]) -> None:
+def _validate_head(method: str, version: tuple[int, int], fields: Mapping[str, str]) -> None:
     """Raise BadRequest unless every parser agrees on this head. `fields` has lower-case names."""
     if version not in ((1, 1), (1, 0)):
         raise BadRequest(505, "Send HTTP/1.1.")
@@ -186,7 +206,7 @@ def validate_head(method: str, version: tuple[int, int], fields: Mapping[str, st
         raise BadRequest(400, "Connection names an end-to-end header.")
 
 
-def origin_form(target: str, fields: Mapping[str, str]) -> str:
+def _origin_form(target: str, fields: Mapping[str, str]) -> str:
     """Return the path and query of a target in absolute form (RFC 9112, 3.2.2); other forms unchanged.
 
     The authority must be the one in `Host`: an upstream that believes the other one would serve another site.
