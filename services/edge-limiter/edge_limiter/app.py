@@ -39,7 +39,7 @@ from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.postgres import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.ratelimit.shadow import Shadows
 from edge_limiter.server.budget import Budget
-from edge_limiter.server.http_server import HttpServer, Timeouts
+from edge_limiter.server.http_server import HttpServer
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.upstream.client import UpstreamClient
 
@@ -227,7 +227,7 @@ class _Edge:
             connections=Budget("connections", MAX_CONNECTIONS, self.metrics.connection_refused),
             memory=memory,
             client_of=client_of,
-            timeouts=Timeouts(keep_alive_s=self.settings.edge_keepalive_s),
+            keep_alive_s=self.settings.edge_keepalive_s,
         )
         self.registry.register(ByteCounter(lambda: (server.received_bytes, server.sent_bytes)))
         self.metrics.body_bytes.set_function(lambda: memory.taken)

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+HEAD_S: Final = 15.0
+BODY_S: Final = 15.0
+BODY_BYTES_PER_S: Final = 100
+"""A body has BODY_S, and a second more for each so many bytes received."""
+SEND_S: Final = 60.0
 READ_BUFFER_BYTES: Final = 32 << 10
 """A body that is not read is buffered up to twice this size."""
 MAX_PIPELINED: Final = 32
@@ -119,20 +124,20 @@ class ClientConnection(web.RequestHandler):
 
     def enforce_timeouts(self, now: float) -> None:
         """Refuse or close what takes too long; called about twice a second."""
-        timeouts, took_s = self._server.timeouts, now - self._stage_started
+        took_s = now - self._stage_started
         if self._stalled_since is not None:
-            if now - self._stalled_since > timeouts.send_s:
+            if now - self._stalled_since > SEND_S:
                 self.abort()
         elif self._lingers or self._tcp.is_closing():
-            if took_s > (LINGER_S if self._lingers else timeouts.send_s):
+            if took_s > (LINGER_S if self._lingers else SEND_S):
                 self.abort()
         elif self._request is None:
-            if self._stage_bytes and took_s > timeouts.head_s:
+            if self._stage_bytes and took_s > HEAD_S:
                 self._refuse(BadRequest(408, "The head of the request did not arrive in time."))
-            elif not self._stage_bytes and took_s > timeouts.keep_alive_s:
+            elif not self._stage_bytes and took_s > self._server.keep_alive_s:
                 self._tcp.close()
         elif not self._request.is_complete and not self._is_refusing:
-            if took_s > timeouts.body_s + self._request.content.total_bytes / timeouts.body_bytes_per_s:
+            if took_s > BODY_S + self._request.content.total_bytes / BODY_BYTES_PER_S:
                 self._refuse(BadRequest(408, "The body did not arrive in time."))
 
     # called by asyncio

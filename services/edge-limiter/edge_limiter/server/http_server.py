@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -23,17 +22,6 @@ Handle = Callable[[Request, ResponseWriter], Awaitable[None]]
 """Answers one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long a client may take. A body has `body_s`, and a second more for each `body_bytes_per_s` received."""
-
-    head_s: float = 15.0
-    keep_alive_s: float = 75.0
-    body_s: float = 15.0
-    body_bytes_per_s: int = 100
-    send_s: float = 60.0
-
-
 class HttpServer(web.Server):
     """Creates a ClientConnection for each connection. `run` must be running: its sweep enforces the timeouts.
 
@@ -48,14 +36,14 @@ class HttpServer(web.Server):
         connections: Budget,
         memory: Budget,
         client_of: Callable[[str], bytes | None],
-        timeouts: Timeouts = Timeouts(),  # frozen
+        keep_alive_s: float = 75.0,
     ) -> None:
         super().__init__(_unused, handler_cancellation=True)
         self.handle = handle
         self.connection_budget = connections
         self.memory = memory
         self.client_of = client_of
-        self.timeouts = timeouts
+        self.keep_alive_s = keep_alive_s
         self.is_draining = False
         self.received_bytes = self.sent_bytes = 0
         self._open: set[ClientConnection] = set()
