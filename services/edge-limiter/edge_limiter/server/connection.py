@@ -326,7 +326,7 @@ class ClientConnection(web.RequestHandler):
             await self._server.handle(request, response)
             if not response.has_ended:
                 response.abort()
-            if response.closes:
+            if response.closes or self._is_refusing:
                 return False
             while not request.is_complete:
                 await request.content.readany()

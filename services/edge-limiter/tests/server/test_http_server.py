@@ -22,7 +22,7 @@ EMPTY = b"Content-Length: 0\r\n\r\n"
 
 @dataclass
 class Site:
-    """A server on a free port. Requests for /gate wait for `gate`; `padding` makes responses longer."""
+    """A server on a free port. Requests for /gate and /stream wait for `gate`; `padding` makes responses longer."""
 
     memory: Budget = field(default_factory=lambda: Budget("memory", 1 << 30))
     max_connections: int = 200
@@ -45,8 +45,13 @@ class Site:
     async def handle(self, request: Request, response: ResponseWriter) -> None:
         self.seen.append(request)
         try:
-            if request.target == "/gate":
+            if request.target == "/stream":
+                response.start(200, [], None)
+            if request.target in ("/gate", "/stream"):
                 await self.gate.wait()
+            if response.has_started:
+                response.end()
+                return
             if request.error is not None:
                 raise request.error
             body = b"" if request.target == "/unread" else await request.read(1 << 20)
@@ -389,9 +394,10 @@ async def test_memory__client_over_its_share__gets_503_and_others_do_not(open_si
     assert await status_of(reader) == 200
 
 
-async def test_bytes_behind_a_request_in_progress__count_and_are_bounded(open_site: OpenSite) -> None:
+@pytest.mark.parametrize("target", [b"/gate", b"/stream"], ids=["before the response", "within the response"])
+async def test_bytes_behind_a_request_in_progress__count_and_are_bounded(open_site: OpenSite, target: bytes) -> None:
     site = await open_site(memory=Budget("memory", 50_000))
-    reader, writer = await site.connect(GATE + EMPTY)
+    reader, writer = await site.connect(POST.replace(b"/predict", target) + EMPTY)
     await until(lambda: site.seen)
     writer.write(POST + EMPTY + POST + b"X-Long: " + b"a" * 20_000)
     await until(lambda: site.memory.taken > 20_000)
