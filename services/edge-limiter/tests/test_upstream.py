@@ -318,40 +318,6 @@ async def test_unread_response__pauses_the_upstream(connect: Connect, start_raw_
         assert sum([len(chunk) async for chunk in response.chunks()]) == 1_000 * size
 
 
-async def test_upstream_that_does_not_read__pauses_the_request_body(
-    connect: Connect, start_raw_upstream: StartUpstream
-) -> None:
-    """Without backpressure, the client would buffer 64 MB here; the sockets hold a few."""
-    taken, reads, size = 0, asyncio.Event(), 1 << 16
-
-    async def chunks() -> AsyncIterator[bytes]:
-        nonlocal taken
-        for _ in range(1_000):
-            taken += 1
-            await asyncio.sleep(0)
-            yield b"x" * size
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(CONTINUE)
-        await reads.wait()
-        await reader.readexactly(1_000 * size)
-        writer.write(EMPTY)
-        await writer.drain()
-
-    client = connect(await start_raw_upstream(serve))
-    length = ("Content-Length", str(1_000 * size))
-    calling = asyncio.create_task(client("POST", "/x", [length], chunks(), 60.0))
-    while not taken:
-        await asyncio.sleep(0)
-    for _ in range(4_000):
-        await asyncio.sleep(0)
-    assert taken < 1_000
-    reads.set()
-    with await calling as response:
-        assert response.status == 200
-
-
 # Malformed responses
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\n"
@@ -449,37 +415,11 @@ async def test_requests_over_the_limit__are_rejected(connect: Connect, start_ups
     assert await call(client, "GET") == 200
 
 
-async def test_uploads__leave_half_of_the_limit_to_others(connect: Connect, start_upstream: StartUpstream) -> None:
-    entered, leave = asyncio.Event(), asyncio.Event()
-
-    async def read(request: web.Request) -> web.Response:
-        await request.read()
-        return web.Response()
-
-    async def chunks() -> AsyncIterator[bytes]:
-        entered.set()
-        await leave.wait()
-        yield b"x"
-
-    client = connect(await start_upstream(read), max_in_flight=2)
-    first = asyncio.create_task(client("POST", "/x", [], chunks(), 60.0))
-    await entered.wait()
-    with pytest.raises(UpstreamOverloaded):
-        await client("POST", "/x", [], chunks(), 60.0)
-    assert await call(client, "POST", b"x") == 200
-    leave.set()
-    with await first as response:
-        assert response.status == 200
-
-
 async def test_failed_requests__free_their_capacity(connect: Connect, free_port: Callable[[], int]) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b"x"
-
     client = connect(f"http://127.0.0.1:{free_port()}", max_in_flight=2)
     for _ in range(3):
         with pytest.raises(BadGateway):
-            await client("POST", "/x", [], chunks(), 60.0)
+            await call(client, "POST", b"x")
     assert client.in_flight == 0
 
 

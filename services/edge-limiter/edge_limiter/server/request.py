@@ -1,4 +1,4 @@
-"""One request as the server parsed and validated it: its head, and its body as it arrives.
+"""One request as the server parsed and validated it: its head, and its body.
 
 Refuses every head that another HTTP parser could read differently. llhttp has already refused bare line feeds, folded
 lines, and Content-Length beside Transfer-Encoding. Offers of another protocol such as h2c are ignored (RFC 9110, 7.8),
@@ -7,7 +7,7 @@ except WebSocket, which the client could not do without.
 
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,25 +101,23 @@ class Request:
         """Return the whole body, also when called again. Raises BodyTooLarge, BadRequest, ClientDisconnected."""
         if self._body is None:
             if self.content.is_eof():
-                body = self.content.read_nowait()
-                if len(body) > max_bytes:
+                self._body = self.content.read_nowait()
+                if len(self._body) > max_bytes:
                     raise BodyTooLarge
             else:
-                body = b"".join([chunk async for chunk in self.chunks(max_bytes)])
-            self._body = body
+                self._body = await self._receive(max_bytes)
         return self._body
 
-    async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives. Raises as `read` does."""
-        if self.on_first_wait is not None and not self.content.is_eof():
+    async def _receive(self, max_bytes: int) -> bytes:
+        if self.on_first_wait is not None:
             self.on_first_wait()
             self.on_first_wait = None
-        left_bytes = max_bytes
+        body = bytearray()
         while chunk := await self.content.readany():
-            left_bytes -= len(chunk)
-            if left_bytes < 0:
+            body += chunk
+            if len(body) > max_bytes:
                 raise BodyTooLarge
-            yield chunk
+        return bytes(body)
 
 
 def parse_request(

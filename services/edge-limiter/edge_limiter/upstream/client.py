@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 from common.http.server import LAME_DUCK_S
 from edge_limiter.upstream.connection import (
-    Body,
     ConnectionClosed,
     Headers,
     UpstreamConnection,
@@ -38,7 +37,6 @@ DNS_TTL_S: Final = 15.0
 CONNECT_TIMEOUT_S: Final = 2.0
 IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
 MAX_ATTEMPTS: Final = 3
-CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -52,10 +50,7 @@ async def resolve_host(host: str, port: int) -> list[str]:
 
 
 class UpstreamClient:
-    """Calls one service. At most `max_in_flight` requests are in flight, at most half of them with streamed bodies.
-
-    Slow uploads therefore leave capacity for other requests.
-    """
+    """Calls one service. At most `max_in_flight` requests are in flight."""
 
     def __init__(
         self,
@@ -85,7 +80,7 @@ class UpstreamClient:
         self._addresses_expire_at = 0.0
         self._lookup = asyncio.Lock()
         self._dials = itertools.count()
-        self.in_flight = self._uploads = 0
+        self.in_flight = 0
 
     def close(self) -> None:
         """Close idle connections. Requests in flight close theirs."""
@@ -93,47 +88,39 @@ class UpstreamClient:
             self._idle.popleft().abort()
 
     async def __call__(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+        self, method: str, target: str, headers: Headers, body: bytes, timeout_s: float
     ) -> UpstreamResponse:
-        """Send a request and return its response once the head has arrived, within `timeout_s`.
-
-        Raises UpstreamError, or the exception that `body` raises.
-        """
-        is_upload = not isinstance(body, bytes)
-        if self.in_flight >= self._max_in_flight or (is_upload and self._uploads * 2 >= self._max_in_flight):
+        """Return the response once its head has arrived, within `timeout_s`. Raises UpstreamError."""
+        if self.in_flight >= self._max_in_flight:
             raise UpstreamOverloaded
         self.in_flight += 1
-        self._uploads += is_upload
         started_at = self._clock()
         try:
             connection, response = await self._send(method, target, headers, body, timeout_s)
         except BaseException:
             self.in_flight -= 1
-            self._uploads -= is_upload
             raise
         self._observe(self._clock() - started_at)
-        response.on_release = partial(self._release, connection, is_upload)
+        response.on_release = partial(self._release, connection)
         return response
 
     async def _send(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+        self, method: str, target: str, headers: Headers, body: bytes, timeout_s: float
     ) -> tuple[UpstreamConnection, UpstreamResponse]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         if timeout_s <= 0:
             raise UpstreamTimeout("the deadline had passed")
-        framing = _framing(method, headers, body)
+        framing = f"Content-Length: {len(body)}\r\n" if body or method in _WITH_BODY else ""
         head = request_head(method, target, self._authority, headers, framing)
-        is_repeatable = method in _REPEATABLE and isinstance(body, bytes)
+        is_repeatable = method in _REPEATABLE
         connection = self._take_idle(MAX_IDLE_S if is_repeatable else SAFE_IDLE_S)
         for _ in range(MAX_ATTEMPTS):
             is_new = connection is None
             connection = connection or await self._dial(deadline - loop.time())
             timer = loop.call_at(deadline, connection.on_deadline)
             try:
-                return connection, await connection.send(
-                    method, head, body, is_chunked=framing is CHUNKED, expects_continue=is_new and body != b""
-                )
+                return connection, await connection.send(method, head, body, expects_continue=is_new and body != b"")
             except ConnectionClosed:
                 if not (is_repeatable or connection.body_is_unsent):
                     break
@@ -145,9 +132,8 @@ class UpstreamClient:
                 timer.cancel()
         raise BadGateway("the connection closed before a response")
 
-    def _release(self, connection: UpstreamConnection, is_upload: bool) -> None:
+    def _release(self, connection: UpstreamConnection) -> None:
         self.in_flight -= 1
-        self._uploads -= is_upload
         if connection.release():
             now = connection.idle_since = self._clock()
             self._idle.append(connection)
@@ -214,9 +200,3 @@ class UpstreamClient:
             server_hostname=self._host if self._ssl else None,
         )
         return connection
-
-
-def _framing(method: str, headers: Headers, body: Body) -> str:
-    if isinstance(body, bytes):
-        return f"Content-Length: {len(body)}\r\n" if body or method in _WITH_BODY else ""
-    return "" if any(name == "Content-Length" for name, _ in headers) else CHUNKED

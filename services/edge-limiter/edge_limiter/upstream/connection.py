@@ -5,8 +5,7 @@ outside a response. Such a connection is never used again.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final, Self, cast
 
@@ -23,7 +22,6 @@ HIGH_WATER_BYTES: Final = 64 << 10
 CONTINUE_TIMEOUT_S: Final = 1.0
 
 Headers = list[tuple[str, str]]
-Body = bytes | AsyncIterable[bytes]
 
 
 class ConnectionClosed(Exception):
@@ -138,9 +136,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._head: asyncio.Future[UpstreamResponse] | None = None
-        self._continue = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._reset("GET")
 
     def _reset(self, method: str) -> None:
@@ -148,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._header_bytes = self._received_bytes = 0
         self._response: UpstreamResponse | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self._withheld = b""  # a body that waits for `100 Continue`
         self._ends_with_connection = self._is_complete = self._keeps_alive = False
         self.body_is_unsent = True
         """While true, the upstream cannot have acted on the request."""
@@ -158,12 +153,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(
-        self, method: str, head: bytes, body: Body, *, is_chunked: bool = False, expects_continue: bool = False
+        self, method: str, head: bytes, body: bytes, *, expects_continue: bool = False
     ) -> asyncio.Future[UpstreamResponse]:
         """Send a request; `head` lacks the empty line. Raises ConnectionClosed.
 
-        The future fails with ConnectionClosed, UpstreamError, or the exception that `body` raises. Abort the connection
-        after that, or when giving up.
+        The future fails with ConnectionClosed or UpstreamError. Abort the connection after that, or when giving up.
 
         With `expects_continue`, the body is sent after `100 Continue`, or after CONTINUE_TIMEOUT_S because a server may
         ignore the expectation (RFC 9110, 10.1.1).
@@ -172,14 +166,19 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is None:
             raise ConnectionClosed
         self._head = self._loop.create_future()
-        if isinstance(body, bytes) and not expects_continue:
+        if expects_continue:
+            self._withheld = body
+            self._transport.write(head + b"Expect: 100-continue\r\n\r\n")
+            self._loop.call_later(CONTINUE_TIMEOUT_S, self._send_withheld)
+        else:
             self.body_is_unsent = False
             self._transport.write(b"%b\r\n%b" % (head, body))
-            return self._head
-        self._transport.write(head + (b"Expect: 100-continue\r\n\r\n" if expects_continue else b"\r\n"))
-        self._continue.clear()
-        self._sender = self._loop.create_task(self._send_body(self._transport, body, is_chunked, expects_continue))
         return self._head
+
+    def _send_withheld(self) -> None:
+        if self._withheld and self._transport is not None:
+            self._transport.write(self._withheld)
+            self._withheld, self.body_is_unsent = b"", False
 
     def on_deadline(self) -> None:
         """Fail the request: its time is up."""
@@ -188,41 +187,17 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self) -> bool:
         """End the exchange. Return True if the connection can carry another request; otherwise close it."""
         self._head = None
-        is_sent = self._sender is None or self._sender.done()
         is_read = self._response is not None and self._response.was_read
-        if self._is_complete and self._keeps_alive and is_sent and is_read and self.is_open:
+        if self._is_complete and self._keeps_alive and is_read and self.is_open and not self.body_is_unsent:
             return True
         self.abort()
         return False
 
     def abort(self) -> None:
         """Close the connection at once, and stop sending."""
-        if self._sender is not None:
-            self._sender.cancel()
+        self._withheld = b""
         if self._transport is not None:
             self._transport.abort()
-
-    async def _send_body(
-        self, transport: asyncio.Transport, body: Body, is_chunked: bool, expects_continue: bool
-    ) -> None:
-        if expects_continue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONTINUE_TIMEOUT_S):
-                    await self._continue.wait()
-        self.body_is_unsent = False
-        if isinstance(body, bytes):
-            transport.write(body)
-            return
-        try:
-            async for data in body:
-                transport.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-                await self._writable.wait()
-        except Exception as error:  # the caller of `send` gets it
-            self._fail(error)
-            self.abort()
-            return
-        if is_chunked:
-            transport.write(b"0\r\n\r\n")
 
     def _fail(self, error: Exception) -> None:
         if self._head is not None and not self._head.done():
@@ -263,14 +238,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._response.end()
         else:
             self._fail(BadGateway("the connection broke") if self._received_bytes else ConnectionClosed())
-        if self._sender is not None:
-            self._sender.cancel()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
 
     # httptools callbacks; the parser turns their exceptions into HttpParserError
 
@@ -291,7 +258,7 @@ class UpstreamConnection(asyncio.Protocol):
             if status == 101 or status < 100:
                 raise ValueError("unexpected interim response")
             if status == 100:
-                self._continue.set()
+                self._send_withheld()
             return
         assert self._transport is not None and self._head is not None
         length, self._ends_with_connection = response_framing(status, self._method, self._headers)
