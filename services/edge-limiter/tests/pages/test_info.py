@@ -30,7 +30,7 @@ async def test_page_with_the_longest_target__is_a_problem(start_edge: StartEdge)
 
 
 async def start_system(start_edge: StartEdge, start_upstream: StartUpstream, server: Valkey, analyst: object) -> Any:
-    """Start an edge with Redis and one server for all services; `analyst` is the analyst's report of its own health."""
+    """Start an edge with Redis and one server for all services, with this response of the analyst to a health check."""
 
     async def serve(request: web.Request) -> web.Response:
         return web.json_response(analyst if request.path == "/analyze/health" else {})
