@@ -1,15 +1,12 @@
 """The composition root: builds each object of the edge once and hands it to those that need it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from common.http.context import uuid7
 from common.journal.recorder import ClientHasher
@@ -22,14 +19,14 @@ from common.stores.postgres import create_pool
 from common.stores.redis import create_client
 from edge_limiter.check.http import check_handler
 from edge_limiter.metrics import EdgeMetrics
-from edge_limiter.pages.health import HealthReport, analyst_probe, redis_probe, upstream_probe
+from edge_limiter.pages.health import HealthReport, redis_probe, upstream_probe
 from edge_limiter.pages.info import local_handlers
 from edge_limiter.proxy.admin import Admin
 from edge_limiter.proxy.enforcement import Enforcer
 from edge_limiter.proxy.forward import Forwarder
-from edge_limiter.proxy.handler import LocalHandler, ProxyHandler
+from edge_limiter.proxy.handler import ProxyHandler
 from edge_limiter.proxy.rejections import RejectionCounters
-from edge_limiter.proxy.routes import ANALYST, INFERENCE, METRICS, ROUTES, RouteTable
+from edge_limiter.proxy.routes import ANALYST, ROUTES, RouteTable
 from edge_limiter.ratelimit.housekeeping import Housekeeping
 from edge_limiter.ratelimit.identity import Clients
 from edge_limiter.ratelimit.limiter import Limiter
@@ -38,17 +35,15 @@ from edge_limiter.ratelimit.policy_file import PolicyWatch, read_policies
 from edge_limiter.ratelimit.policy_set import PolicySet, Rule
 from edge_limiter.ratelimit.postgres import CONNECT_TIMEOUT_S, PostgresLog
 from edge_limiter.ratelimit.shadow import Shadows
-from edge_limiter.server.connection_limits import ConnectionLimiter, MemoryBudget, SlowReaders
-from edge_limiter.server.http_server import HttpServer, Timeouts
+from edge_limiter.server.budget import Budget
+from edge_limiter.server.http_server import HttpServer
 from edge_limiter.settings import ADMIN_POLICY, BACKGROUND_CONNECTIONS, EdgeSettings, split
 from edge_limiter.upstream.client import UpstreamClient
 
 log = structlog.get_logger()
 
 SCHEMA: Final = "edge"
-_UPSTREAM_CONNECT_TIMEOUT_S: Final = 2.0
-_UPSTREAM_IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
-_PROBED: Final = {INFERENCE: "/v2/health/ready", METRICS: "/openapi.json", ANALYST: "/openapi.json"}
+MAX_CONNECTIONS: Final = 20_000
 
 
 def migrate_schema(settings: EdgeSettings) -> None:
@@ -58,45 +53,16 @@ def migrate_schema(settings: EdgeSettings) -> None:
     migrate(settings.database_url.get_secret_value(), package="edge_limiter", schema=SCHEMA)
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What exists before the event loop runs."""
-
-    settings: EdgeSettings
-    policies: PolicySet
-    registry: CollectorRegistry
-    http: HttpMetrics
-    metrics: EdgeMetrics
-    store: PostgresLog
-    routes: RouteTable
-    fatal: asyncio.Event
-
-
 def create_service(settings: EdgeSettings) -> Service:
     """Build the edge. Raises StartError if it could not keep its promises."""
-    registry = create_registry()
-    parts = _Parts(
-        settings=settings,
-        policies=_policies(settings),
-        registry=registry,
-        http=HttpMetrics(registry),
-        metrics=EdgeMetrics(registry),
-        store=PostgresLog(
-            settings.database_url.get_secret_value(),
-            durable=settings.edge_limit_durable,
-            timeout_s=settings.edge_limit_timeout_ms / 1000,
-        ),
-        routes=RouteTable(ROUTES),
-        fatal=asyncio.Event(),
-    )
-
+    edge = _Edge(settings)
     return Service(
-        lambda: _open(parts),
-        _readiness(parts),
-        registry,
+        edge.open,
+        Readiness({"database": edge.database_state}),
+        edge.registry,
         settings.listen(),
         settings.sluice_drain_s,
-        fatal=parts.fatal,
+        fatal=edge.fatal,
     )
 
 
@@ -110,153 +76,146 @@ def _policies(settings: EdgeSettings) -> PolicySet:
         raise StartError(f"EDGE_POLICY_FILE {settings.edge_policy_file}: {error}") from error
 
 
-def _readiness(parts: _Parts) -> Readiness:
-    async def database() -> State:
-        return "ok" if parts.store.is_up else "degraded"
+class _Edge:
+    """Holds what exists before the event loop runs, and opens the rest on `stack`."""
 
-    return Readiness({"database": database})
-
-
-@asynccontextmanager
-async def _open(parts: _Parts) -> AsyncIterator[HttpServer]:
-    """Open everything and yield the server; close in reverse."""
-    settings = parts.settings
-    async with AsyncExitStack() as stack:
-        redis = create_client(settings)
-        stack.push_async_callback(redis.aclose)
-        hash_client = ClientHasher(settings.events_hash_key.get_secret_value())
-        rejections = RejectionCounters(redis, hash_client)
-        stack.push_async_callback(rejections.close)
-        await stack.enter_async_context(supervised(rejections.run(), "rejection counters", parts.fatal))
-        housekeeping = await _open_housekeeping(stack, parts)
-        limiter = await _open_limiter(stack, parts, housekeeping)
-        upstreams = {name: _open_upstream(stack, parts, name, origin) for name, origin in settings.upstreams().items()}
-        if settings.edge_policy_file:
-            watch = PolicyWatch(Path(settings.edge_policy_file), parts.policies)
-            await stack.enter_async_context(supervised(watch.run(), "policy file", parts.fatal))
-        shadows = Shadows(limiter, parts.metrics.decisions)
-        clients = Clients(split(settings.edge_trusted_proxies), ipv6_prefix=settings.edge_ipv6_prefix)
-        local = local_handlers(parts.routes, _health(parts, housekeeping, redis, upstreams))
-        server = _server(
-            parts, _handler(parts, limiter, clients, upstreams, rejections, shadows, local, hash_client), clients
+    def __init__(self, settings: EdgeSettings) -> None:
+        self.settings = settings
+        self.policies = _policies(settings)
+        self.registry = create_registry()
+        self.http_metrics = HttpMetrics(self.registry)
+        self.metrics = EdgeMetrics(self.registry)
+        self.store = PostgresLog(
+            settings.database_url.get_secret_value(),
+            durable=settings.edge_limit_durable,
+            timeout_s=settings.edge_limit_timeout_ms / 1000,
         )
-        await stack.enter_async_context(supervised(server.run(), "http server", parts.fatal))
-        yield server
+        self.routes = RouteTable(ROUTES)
+        self.clients = Clients(split(settings.edge_trusted_proxies))
+        self.hash_client = ClientHasher(settings.events_hash_key.get_secret_value())
+        self.fatal = asyncio.Event()
+        self.stack = AsyncExitStack()
 
+    async def database_state(self) -> State:
+        return "ok" if self.store.is_up else "degraded"
 
-async def _open_housekeeping(stack: AsyncExitStack, parts: _Parts) -> Housekeeping:
-    pool = create_pool(
-        parts.settings.database_url.get_secret_value(),
-        schema=SCHEMA,
-        application="edge-limiter housekeeping",
-        size=BACKGROUND_CONNECTIONS,
-    )
-    await pool  # opens no connection yet
-    stack.callback(pool.terminate)  # an orderly close can wait for a server that hangs
-    housekeeping = Housekeeping(pool, uuid7(), parts.settings.edge_replicas)
-    await stack.enter_async_context(supervised(housekeeping.run(), "housekeeping", parts.fatal))
-    parts.metrics.replicas.set_function(lambda: housekeeping.replicas)
-    return housekeeping
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[HttpServer]:
+        """Open everything and yield the server; close in reverse."""
+        settings = self.settings
+        async with self.stack:
+            redis = create_client(settings)
+            self.stack.push_async_callback(redis.aclose)
+            rejections = RejectionCounters(redis, self.hash_client)
+            self.stack.push_async_callback(rejections.close)
+            await self._supervise(rejections.run(), "rejection counters")
+            housekeeping = await self._open_housekeeping()
+            limiter = await self._open_limiter(housekeeping)
+            upstreams = {name: self._open_upstream(name, origin) for name, origin in settings.upstreams().items()}
+            if settings.edge_policy_file:
+                watch = PolicyWatch(Path(settings.edge_policy_file), self.policies)
+                await self._supervise(watch.run(), "policy file")
+            health = HealthReport(
+                database=housekeeping.ping_ms,
+                redis=redis_probe(redis),
+                upstreams={name: upstream_probe(name, upstream) for name, upstream in upstreams.items()},
+                limits=lambda: "exact" if self.store.is_up else settings.edge_on_store_error,
+            )
+            server = self._server(self._handler(limiter, upstreams, rejections, health))
+            await self._supervise(server.run(), "http server")
+            yield server
 
+    async def _supervise(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run a background task until the edge closes."""
+        await self.stack.enter_async_context(supervised(work, name, self.fatal))
 
-async def _open_limiter(stack: AsyncExitStack, parts: _Parts, housekeeping: Housekeeping) -> Limiter:
-    settings, store = parts.settings, parts.store
-    limiter = Limiter(
-        store,
-        timeout_s=settings.edge_limit_timeout_ms / 1000,
-        hash_key=settings.events_hash_key.get_secret_value().encode(),
-        replicas=lambda: housekeeping.replicas,
-        observe_s=parts.metrics.wait_s.observe,
-    )
-    parts.metrics.store_up.set_function(lambda: store.is_up)
-    await stack.enter_async_context(supervised(store.run(), "limiter store", parts.fatal))
-    await stack.enter_async_context(supervised(limiter.run(), "limiter", parts.fatal))
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await store.wait_up()
-    except TimeoutError:
-        log.warning("starting without PostgreSQL", limits=settings.edge_on_store_error)
-    return limiter
+    async def _open_housekeeping(self) -> Housekeeping:
+        pool = create_pool(
+            self.settings.database_url.get_secret_value(),
+            schema=SCHEMA,
+            application="edge-limiter housekeeping",
+            size=BACKGROUND_CONNECTIONS,
+        )
+        await pool  # opens no connection yet
+        self.stack.callback(pool.terminate)  # an orderly close can wait for a server that hangs
+        housekeeping = Housekeeping(pool, uuid7(), self.settings.edge_replicas)
+        await self._supervise(housekeeping.run(), "housekeeping")
+        self.metrics.replicas.set_function(lambda: housekeeping.replicas)
+        return housekeeping
 
+    async def _open_limiter(self, housekeeping: Housekeeping) -> Limiter:
+        settings, store = self.settings, self.store
+        limiter = Limiter(
+            store,
+            timeout_s=settings.edge_limit_timeout_ms / 1000,
+            hash_key=settings.events_hash_key.get_secret_value().encode(),
+            replicas=lambda: housekeeping.replicas,
+            observe_s=self.metrics.wait_s.observe,
+        )
+        self.metrics.store_up.set_function(lambda: store.is_up)
+        await self._supervise(store.run(), "limiter store")
+        await self._supervise(limiter.run(), "limiter")
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await store.wait_up()
+        except TimeoutError:
+            log.warning("starting without PostgreSQL", limits=settings.edge_on_store_error)
+        return limiter
 
-def _open_upstream(stack: AsyncExitStack, parts: _Parts, name: str, origin: str) -> UpstreamClient:
-    upstream = UpstreamClient(
-        origin,
-        connect_timeout_s=_UPSTREAM_CONNECT_TIMEOUT_S,
-        idle_timeout_s=_UPSTREAM_IDLE_TIMEOUT_S,
-        max_in_flight=parts.settings.edge_upstream_limit,
-        observe=parts.metrics.upstream_s.labels(name).observe,
-    )
-    stack.callback(upstream.close)
-    parts.metrics.upstream_in_flight.labels(name).set_function(lambda: upstream.in_flight)
-    return upstream
+    def _open_upstream(self, name: str, origin: str) -> UpstreamClient:
+        observe = self.metrics.upstream_s.labels(name).observe
+        upstream = UpstreamClient(origin, max_in_flight=self.settings.edge_upstream_limit, observe=observe)
+        self.stack.callback(upstream.close)
+        self.metrics.upstream_in_flight.labels(name).set_function(lambda: upstream.in_flight)
+        return upstream
 
+    def _handler(
+        self,
+        limiter: Limiter,
+        upstreams: dict[str, UpstreamClient],
+        rejections: RejectionCounters,
+        health: HealthReport,
+    ) -> ProxyHandler:
+        settings = self.settings
+        admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
+        shadows = Shadows(limiter, self.metrics.decisions)
+        enforcer = Enforcer(
+            policies=self.policies,
+            limiter=limiter,
+            clients=self.clients,
+            admin=admin,
+            wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
+            shadows=shadows,
+            rejections=rejections,
+            decisions=self.metrics.decisions,
+        )
+        return ProxyHandler(
+            routes=self.routes,
+            local=local_handlers(self.routes, health),
+            check=check_handler(self.routes, enforcer),
+            enforcer=enforcer,
+            forwarder=Forwarder(upstreams, admin),
+            metrics=self.http_metrics,
+            budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
+            budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
+            max_budget_s=settings.edge_max_timeout_s,
+            hash_client=self.hash_client,
+            is_local=settings.is_local,
+        )
 
-def _handler(
-    parts: _Parts,
-    limiter: Limiter,
-    clients: Clients,
-    upstreams: dict[str, UpstreamClient],
-    rejections: RejectionCounters,
-    shadows: Shadows,
-    local: dict[str, LocalHandler],
-    hash_client: ClientHasher,
-) -> ProxyHandler:
-    settings = parts.settings
-    admin = Admin(settings.edge_admin_token.get_secret_value(), is_loopback=settings.is_local)
-    forwarder = Forwarder(upstreams, admin)
-    enforcer = Enforcer(
-        policies=parts.policies,
-        limiter=limiter,
-        clients=clients,
-        admin=admin,
-        wrong_tokens=Rule(settings.policies()[ADMIN_POLICY]),
-        shadows=shadows,
-        rejections=rejections,
-        decisions=parts.metrics.decisions,
-    )
-    return ProxyHandler(
-        routes=parts.routes,
-        local=local,
-        check=check_handler(parts.routes, enforcer),
-        enforcer=enforcer,
-        forwarder=forwarder,
-        metrics=parts.http,
-        budget_s=min(settings.edge_timeout_s, settings.edge_max_timeout_s),
-        budgets_s={ANALYST: min(settings.edge_analyze_timeout_s, settings.edge_max_timeout_s)},
-        max_budget_s=settings.edge_max_timeout_s,
-        hash_client=hash_client,
-        is_local=settings.is_local,
-    )
+    def _server(self, handler: ProxyHandler) -> HttpServer:
+        def client_of(peer: str) -> bytes | None:
+            client = self.clients.of(peer)
+            return None if client.via_trusted_proxy else client.bucket
 
-
-def _server(parts: _Parts, handler: ProxyHandler, clients: Clients) -> HttpServer:
-    def client_of(peer: str) -> bytes | None:
-        client = clients.of(peer)
-        return None if client.via_trusted_proxy else client.bucket
-
-    settings, report = parts.settings, parts.metrics.connection_refused
-    server = HttpServer(
-        handler.handle,
-        Timeouts(keep_alive_s=settings.edge_keepalive_s),
-        ConnectionLimiter(settings.edge_max_connections, report),
-        MemoryBudget(settings.edge_body_memory_bytes),
-        SlowReaders(report=report),
-        client_of,
-    )
-    parts.metrics.body_bytes.set_function(lambda: server.budget.held_bytes)
-    parts.http.watch(lambda: server.in_flight)
-    return server
-
-
-def _health(
-    parts: _Parts, housekeeping: Housekeeping, redis: Redis, upstreams: dict[str, UpstreamClient]
-) -> HealthReport:
-    return HealthReport(
-        database=housekeeping.ping_ms,
-        redis=redis_probe(redis),
-        upstreams={name: upstream_probe(upstream, _PROBED[name]) for name, upstream in upstreams.items()},
-        analyst=analyst_probe(upstreams[ANALYST]),
-        limits=lambda: "exact" if parts.store.is_up else parts.settings.edge_on_store_error,
-        required=INFERENCE,
-    )
+        memory = Budget("memory", self.settings.edge_body_memory_bytes)
+        server = HttpServer(
+            handler.handle,
+            connections=Budget("connections", MAX_CONNECTIONS, self.metrics.connection_refused),
+            memory=memory,
+            client_of=client_of,
+            keep_alive_s=self.settings.edge_keepalive_s,
+        )
+        self.metrics.body_bytes.set_function(lambda: memory.taken)
+        self.http_metrics.watch(lambda: server.in_flight)
+        return server

@@ -19,7 +19,7 @@ class EdgeMetrics:
         self.decisions = cache(decisions.labels)
         self._refused = Counter(
             "sluice_edge_connections_refused",
-            "Connections closed at once (full, or a share), or for unread responses (unread).",
+            "Connections closed at once: all are taken (full), or the client's share (share).",
             ["reason"],
             registry=registry,
         )
@@ -33,7 +33,7 @@ class EdgeMetrics:
         self.replicas = Gauge("sluice_edge_replicas", "Edge processes on this database.", registry=registry)
         self.body_bytes = Gauge(
             "sluice_edge_body_bytes",
-            "Bytes of request heads and bodies in memory. Above EDGE_BODY_MEMORY_BYTES, requests get 503.",
+            "Bytes of requests, and of unread responses, in memory. Above EDGE_BODY_MEMORY_BYTES, requests get 503.",
             registry=registry,
         )
         self.upstream_s = Histogram(

@@ -26,20 +26,13 @@ async def silent(_request: web.Request) -> web.Response:
     return web.Response()
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
 async def test_hundred_requests_at_once__exactly_sixty_are_answered(
-    start_edge: StartEdge, start_upstream: StartUpstream
-) -> None:
-    edge = await start_edge(EDGE_UPSTREAM_INFERENCE=await start_upstream(fine))
-    statuses = Counter(await asyncio.gather(*(edge.post() for _ in range(100))))
-    assert statuses == {200: 60, 429: 40}
-
-
-async def test_hundred_requests_through_two_edges__exactly_sixty_are_answered(
-    start_edge: StartEdge, start_upstream: StartUpstream
+    start_edge: StartEdge, start_upstream: StartUpstream, replicas: int
 ) -> None:
     origin = await start_upstream(fine)
-    edges = [await start_edge(EDGE_UPSTREAM_INFERENCE=origin) for _ in range(2)]
-    statuses = Counter(await asyncio.gather(*(edges[i % 2].post() for i in range(100))))
+    edges = [await start_edge(EDGE_UPSTREAM_INFERENCE=origin) for _ in range(replicas)]
+    statuses = Counter(await asyncio.gather(*(edges[number % replicas].post() for number in range(100))))
     assert statuses == {200: 60, 429: 40}
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 import edge_limiter
 
 PACKAGE: Final = Path(edge_limiter.__file__).parent
-MAX_FILES: Final = 21
+MAX_FILES: Final = 14
 REQUESTS: Final = 5
 
 

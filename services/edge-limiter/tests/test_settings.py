@@ -6,37 +6,27 @@ from edge_limiter.settings import EdgeSettings
 MINIMUM = {"DATABASE_URL": "postgresql://u:p@127.0.0.1/db", "EVENTS_HASH_KEY": "key"}
 
 
-def test_defaults__are_sixty_a_minute_on_loopback() -> None:
+def test_defaults__are_on_loopback() -> None:
     settings = load(EdgeSettings, MINIMUM)
-    policy = settings.policies()["predict"]
-    assert (policy.limit, policy.window_s, policy.on_store_error) == (60, 60, "local")
     assert (settings.listen().host, settings.listen().port, settings.listen().ops_port) == ("127.0.0.1", 8000, 9000)
     assert settings.upstreams() == {
         "inference": "http://127.0.0.1:8001",
         "metrics": "http://127.0.0.1:8002",
         "analyst": "http://127.0.0.1:8003",
     }
+    assert settings.edge_keepalive_s > 60, "the default of AWS's load balancer"
+    assert settings.postgres_connections() == 3
 
 
 @pytest.mark.parametrize("mode", ["local", "open", "closed"])
 def test_admin_policy__counts_wrong_tokens_during_every_outage(mode: str) -> None:
     policies = load(EdgeSettings, {**MINIMUM, "EDGE_ON_STORE_ERROR": mode}).policies()
-    assert {name: (policy.limit, policy.on_store_error) for name, policy in policies.items()} == {
-        "predict": (60, mode),
-        "analyze": (30, mode),
-        "metrics": (120, mode),
-        "admin": (10, "local"),
+    assert {name: (policy.limit, policy.window_s, policy.on_store_error) for name, policy in policies.items()} == {
+        "predict": (60, 60, mode),
+        "analyze": (30, 60, mode),
+        "metrics": (120, 60, mode),
+        "admin": (10, 60, "local"),
     }
-
-
-def test_keepalive__outlives_the_idle_connections_of_load_balancers() -> None:
-    assert load(EdgeSettings, MINIMUM).edge_keepalive_s > 60, "the default of AWS's load balancer"
-    assert load(EdgeSettings, {**MINIMUM, "EDGE_KEEPALIVE_S": "620"}).edge_keepalive_s == 620, "for Google's, 600 s"
-
-
-def test_upstream_of_its_own__is_used() -> None:
-    settings = load(EdgeSettings, {**MINIMUM, "EDGE_UPSTREAM_METRICS": "http://metrics:8002/"})
-    assert settings.upstreams()["metrics"] == "http://metrics:8002"
 
 
 @pytest.mark.parametrize(
@@ -56,56 +46,41 @@ def test_upstream_of_its_own__is_used() -> None:
         ("EDGE_RATE", "60"),
     ],
 )
-def test_wrong_variable__stops_the_start_and_is_named(name: str, value: str) -> None:
+def test_wrong_variable__is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         load(EdgeSettings, {**MINIMUM, name: value})
 
 
-@pytest.mark.parametrize(
-    "limit", ["EDGE_RATE_LIMIT", "EDGE_ANALYZE_RATE_LIMIT", "EDGE_METRICS_RATE_LIMIT", "EDGE_ADMIN_RATE_LIMIT"]
-)
-def test_limit_that_cannot_be_kept_exactly__stops_the_start_with_the_cure(limit: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{limit} and .* 1000 in 30 s"):
-        load(EdgeSettings, {**MINIMUM, limit: "2000"})
+@pytest.mark.parametrize("name", ["EDGE_RATE", "EDGE_ANALYZE_RATE", "EDGE_METRICS_RATE", "EDGE_ADMIN_RATE"])
+def test_limit_that_cannot_be_exact__is_refused_with_the_cure(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}_LIMIT and .* 1000 in 30 s"):
+        load(EdgeSettings, {**MINIMUM, f"{name}_LIMIT": "2000"})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "edge"])
-def test_token_that_others_could_guess__stops_a_public_edge_with_the_cure(host: str) -> None:
+PUBLIC = [
+    *({"EDGE_HOST": host} for host in ("0.0.0.0", "::", "192.0.2.1", "edge")),
+    {"EDGE_HOST": "127.0.0.1", "EDGE_TRUSTED_PROXIES": "127.0.0.1"},
+]
+
+
+@pytest.mark.parametrize("public", PUBLIC)
+def test_public_edge__needs_a_long_token_and_a_key_for_addresses(public: dict[str, str]) -> None:
+    load(EdgeSettings, MINIMUM | public)
+    load(EdgeSettings, MINIMUM | public | {"EDGE_ADMIN_TOKEN": "0" * 16})
     with pytest.raises(SettingsError, match=r"^EDGE_ADMIN_TOKEN needs at least 16 .*`openssl rand") as raised:
-        load(EdgeSettings, {**MINIMUM, "EDGE_HOST": host, "EDGE_ADMIN_TOKEN": "fifteen letters"})
+        load(EdgeSettings, MINIMUM | public | {"EDGE_ADMIN_TOKEN": "fifteen letters"})
     assert "fifteen" not in str(raised.value)
-
-
-def test_token_that_others_could_guess__stops_an_edge_behind_a_proxy_of_its_machine() -> None:
-    chosen = {"EDGE_HOST": "127.0.0.1", "EDGE_TRUSTED_PROXIES": "127.0.0.1", "EDGE_ADMIN_TOKEN": "fifteen letters"}
-    with pytest.raises(SettingsError, match=r"^EDGE_ADMIN_TOKEN needs at least 16 .* EDGE_TRUSTED_PROXIES is set"):
-        load(EdgeSettings, MINIMUM | chosen)
-
-
-@pytest.mark.parametrize(
-    ("host", "token"), [("127.0.0.1", "s"), ("::1", "s"), ("localhost", "s"), ("0.0.0.0", ""), ("0.0.0.0", "0" * 16)]
-)
-def test_token__may_be_short_on_loopback_and_missing_anywhere(host: str, token: str) -> None:
-    settings = load(EdgeSettings, {**MINIMUM, "EDGE_HOST": host, "EDGE_ADMIN_TOKEN": token})
-    assert settings.edge_admin_token.get_secret_value() == token
-
-
-@pytest.mark.parametrize("others", [{"EDGE_HOST": "0.0.0.0"}, {"EDGE_TRUSTED_PROXIES": "127.0.0.1"}])
-def test_edge_that_others_reach__does_not_start_without_the_key_that_hides_their_addresses(
-    others: dict[str, str],
-) -> None:
-    load(EdgeSettings, MINIMUM | others)
     with pytest.raises(SettingsError, match=r"^EVENTS_HASH_KEY is not set"):
-        load(EdgeSettings, MINIMUM | others | {"EVENTS_HASH_KEY": ""})
+        load(EdgeSettings, MINIMUM | public | {"EVENTS_HASH_KEY": ""})
 
 
-def test_edge_of_this_machine_alone__may_do_without_that_key() -> None:
-    assert not load(EdgeSettings, MINIMUM | {"EVENTS_HASH_KEY": ""}).events_hash_key.get_secret_value()
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_local_edge__may_have_a_short_token_and_no_key(host: str) -> None:
+    settings = load(EdgeSettings, MINIMUM | {"EDGE_HOST": host, "EDGE_ADMIN_TOKEN": "s", "EVENTS_HASH_KEY": ""})
+    assert settings.edge_admin_token.get_secret_value() == "s"
 
 
-def test_connections_to_postgres__are_the_limiter_and_two_in_the_background() -> None:
-    assert load(EdgeSettings, MINIMUM).postgres_connections() == 3
-
-
-def test_event_settings_of_inference__are_ignored_in_a_shared_environment() -> None:
-    load(EdgeSettings, MINIMUM | {"EVENTS_JOURNAL_DIR": "/var/lib/journal", "EVENTS_STORE_TEXT": "true"})
+def test_environment_shared_with_inference__may_hold_its_event_settings() -> None:
+    other = {"EVENTS_JOURNAL_DIR": "/var/lib/journal", "EDGE_UPSTREAM_METRICS": "http://metrics:8002/"}
+    settings = load(EdgeSettings, MINIMUM | other)
+    assert settings.upstreams()["metrics"] == "http://metrics:8002"

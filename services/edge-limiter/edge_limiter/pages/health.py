@@ -11,13 +11,14 @@ from redis.asyncio import Redis
 from common.contracts.events import STREAM
 from common.contracts.reports import AnalystHealth, ModelHealth
 from common.stores.redis import check_writable
+from edge_limiter.proxy.routes import ANALYST, INFERENCE
 from edge_limiter.upstream.client import UpstreamClient
 from edge_limiter.upstream.errors import BadGateway
 
 Status = Literal["ok", "degraded", "failed"]
-Probe = Callable[[], Awaitable[float]]
-"""Returns the milliseconds that it took. Any exception means that the part is down."""
-AnalystProbe = Callable[[], Awaitable[AnalystHealth]]
+Limits = Literal["exact", "local", "open", "closed"]
+Probe = Callable[[], Awaitable[object]]
+"""Returns when the part has answered, the analyst's with its own health. Any exception means that the part is down."""
 
 CACHE_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
@@ -39,7 +40,7 @@ class Health(BaseModel):
     status: Status
     database: Part
     redis: Part
-    limits: Literal["exact", "local", "open", "closed"]
+    limits: Limits
     upstreams: dict[str, Part]
     model: ModelHealth | None = None
 
@@ -48,20 +49,10 @@ class HealthReport:
     """Probes all parts at once, and caches the result for a second so that clients cannot flood the stores."""
 
     def __init__(
-        self,
-        *,
-        database: Probe,
-        redis: Probe,
-        upstreams: Mapping[str, Probe],
-        analyst: AnalystProbe,
-        limits: Callable[[], Literal["exact", "local", "open", "closed"]],
-        required: str,
+        self, *, database: Probe, redis: Probe, upstreams: Mapping[str, Probe], limits: Callable[[], Limits]
     ) -> None:
         self._probes = {"database": database, "redis": redis, **upstreams}
-        self._upstreams = tuple(upstreams)
-        self._analyst = analyst
         self._limits = limits
-        self._required = required
         self._lock = asyncio.Lock()
         self._cached: tuple[float, Health] | None = None
 
@@ -74,72 +65,54 @@ class HealthReport:
             return self._cached[1]
 
     async def _probe(self) -> Health:
-        probes = asyncio.gather(*map(_probe_part, self._probes.values()))
-        results, analyst = await asyncio.gather(probes, _probe_analyst(self._analyst))
-        parts = dict(zip(self._probes, results, strict=True))
+        results = await asyncio.gather(*map(_probe_part, self._probes.values()))
+        parts = {name: part for name, (part, _) in zip(self._probes, results, strict=True)}
+        analyst = next((answer for _, answer in results if isinstance(answer, AnalystHealth)), None)
         limits = self._limits()
-        status: Status = "ok"
-        if limits != "exact" or any(part.status == "down" for part in parts.values()):
-            status = "degraded"
-        if analyst is not None and analyst.status == "degraded":
-            status = "degraded"
-        if limits == "closed" or parts[self._required].status == "down":
-            status = "failed"
         return Health(
-            status=status,
-            database=parts["database"],
-            redis=parts["redis"],
+            status=_status(parts, limits, analyst),
+            database=parts.pop("database"),
+            redis=parts.pop("redis"),
             limits=limits,
-            upstreams={name: parts[name] for name in self._upstreams},
+            upstreams=parts,
             model=analyst.model if analyst is not None else None,
         )
 
 
-async def _probe_part(probe: Probe) -> Part:
+def _status(parts: Mapping[str, Part], limits: Limits, analyst: AnalystHealth | None) -> Status:
+    if limits == "closed" or parts[INFERENCE].status == "down":
+        return "failed"
+    if limits != "exact" or any(part.status == "down" for part in parts.values()):
+        return "degraded"
+    return "ok" if analyst is None else analyst.status
+
+
+async def _probe_part(probe: Probe) -> tuple[Part, object]:
+    started = time.perf_counter()
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return Part(status="ok", latency_ms=round(await probe(), 2))
+            answer = await probe()
     except Exception:  # any error means that the part is down; each adapter logs its own
-        return Part(status="down")
-
-
-async def _probe_analyst(probe: AnalystProbe) -> AnalystHealth | None:
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await probe()
-    except Exception:  # its part of `upstreams` shows that it is down
-        return None
+        return Part(status="down"), None
+    return Part(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 2)), answer
 
 
 def redis_probe(redis: Redis) -> Probe:
     """Return a probe that writes to the stream's server."""
-
-    async def probe() -> float:
-        started = time.perf_counter()
-        await check_writable(redis, STREAM)
-        return (time.perf_counter() - started) * 1000
-
-    return probe
+    return lambda: check_writable(redis, STREAM)
 
 
-def upstream_probe(upstream: UpstreamClient, path: str) -> Probe:
-    """Return a probe that requests `path` of a service."""
+def upstream_probe(name: str, upstream: UpstreamClient) -> Probe:
+    """Return a probe of a service: whether inference has its model, the analyst's own health, or any answer."""
 
-    async def probe() -> float:
-        started = time.perf_counter()
+    async def probe() -> AnalystHealth | None:
+        if name == ANALYST:
+            with await upstream("GET", "/analyze/health", [], b"", TIMEOUT_S) as response:
+                return AnalystHealth.model_validate_json(await response.read())
+        path = "/v2/health/ready" if name == INFERENCE else "/openapi.json"
         with await upstream("HEAD", path, [], b"", TIMEOUT_S) as response:
             if response.status >= 500:
                 raise BadGateway
-        return (time.perf_counter() - started) * 1000
-
-    return probe
-
-
-def analyst_probe(upstream: UpstreamClient) -> AnalystProbe:
-    """Return a probe that reads the analyst's own health."""
-
-    async def probe() -> AnalystHealth:
-        with await upstream("GET", "/analyze/health", [], b"", TIMEOUT_S) as response:
-            return AnalystHealth.model_validate_json(await response.read())
+        return None
 
     return probe

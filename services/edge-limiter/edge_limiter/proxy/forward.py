@@ -1,4 +1,4 @@
-"""Forwards a request to its service and streams the response back: small bodies whole, others as they arrive."""
+"""Forwards a request to its service once its body has arrived, and streams the response back."""
 
 import asyncio
 import time
@@ -14,13 +14,13 @@ from edge_limiter.proxy.state import RequestState
 from edge_limiter.server.request import Headers, Request
 from edge_limiter.server.response import ResponseWriter
 from edge_limiter.upstream.client import UpstreamClient
-from edge_limiter.upstream.connection import Body, UpstreamResponse
+from edge_limiter.upstream.connection import UpstreamResponse
 from edge_limiter.upstream.errors import UpstreamError
 
 MAX_BODY_BYTES: Final = 1 << 20
 """The services have the same limit."""
 WHOLE_BYTES: Final = 64 << 10
-"""Bodies up to this size are read before they are forwarded, so that a slow upload holds no upstream connection."""
+"""Responses up to this size are sent whole."""
 VIA: Final = "1.1 sluice"
 _HOP_BY_HOP: Final = frozenset(  # these end here in both directions (RFC 9110, 7.6.1)
     "connection http2-settings keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -45,10 +45,9 @@ class Forwarder:
     async def forward(self, state: RequestState) -> None:
         """Send the request upstream and its response to the client. Raises Problem only before the response began."""
         request, ctx = state.request, state.ctx
-        body, framing = await _request_body(request, ctx.remaining_s(time.monotonic()))
+        body = await read_body(request, ctx.remaining_s(time.monotonic()))
         now = time.monotonic()
         headers = self._request_headers(state, now)
-        headers += framing
         client, target = self.upstreams[state.route.service], state.target.path_and_query
         try:
             with await client(request.method, target, headers, body, ctx.remaining_s(now)) as upstream:
@@ -91,15 +90,6 @@ async def read_body(request: Request, timeout_s: float) -> bytes:
             return await request.read(MAX_BODY_BYTES)
     except TimeoutError:
         raise Problem(408, "The body did not arrive in time.", headers={"Connection": "close"}) from None
-
-
-async def _request_body(request: Request, timeout_s: float) -> tuple[Body, Headers]:
-    """Return the body to forward, and its Content-Length if it is streamed and has one."""
-    length = request.length
-    if request.is_complete or (length is not None and length <= WHOLE_BYTES):
-        return await read_body(request, timeout_s), []
-    framing = [] if length is None else [("Content-Length", str(length))]
-    return request.chunks(MAX_BODY_BYTES), framing
 
 
 async def _send(response: ResponseWriter, method: str, upstream: UpstreamResponse, headers: Headers) -> None:

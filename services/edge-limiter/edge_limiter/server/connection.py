@@ -13,7 +13,6 @@ from aiohttp import StreamReader, web
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
-from edge_limiter.server.connection_limits import UNREAD_HIGH_WATER_BYTES
 from edge_limiter.server.request import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -24,9 +23,7 @@ from edge_limiter.server.request import (
     from_parse_error,
     head_too_large,
     malformed,
-    origin_form,
-    parse_headers,
-    validate_head,
+    parse_request,
 )
 from edge_limiter.server.response import ResponseWriter
 
@@ -35,25 +32,33 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+HEAD_S: Final = 15.0
+BODY_S: Final = 15.0
+BODY_BYTES_PER_S: Final = 100
+"""A body has BODY_S, and a second more for each so many bytes received."""
+SEND_S: Final = 60.0
 READ_BUFFER_BYTES: Final = 32 << 10
 """A body that is not read is buffered up to twice this size."""
 MAX_PIPELINED: Final = 32
 """Requests answered from one read; then the connection closes, and the client may repeat the rest."""
 MAX_PENDING_BYTES: Final = 64 << 10
 """Bytes kept behind the request in progress."""
-LAST_CHUNK: Final = b"0\r\n\r\n"
-"""Without trailers."""
+UNCOUNTED_BYTES: Final = 4 << 10
+"""A complete request up to this size, and less of a response that is not read, is not counted. 20,000 times this is
+80 MiB.
+"""
 FIELD_BYTES: Final = 512
 """About what a header takes in memory besides its bytes."""
 OVERHEAD_BYTES: Final = 64 << 10
 """Chunk heads, extensions and trailers of one body: this much, plus eight times the body."""
+UNLIMITED: Final = 1 << 62
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 4 << 20
 """What is discarded after a connection's last response: closing with unread input would reset the connection."""
 
 
-class RequestHandler(web.RequestHandler):
-    """`client` is the peer's key for connection limits; `task` answers the connection's requests."""
+class ClientConnection(web.RequestHandler):
+    """`client` is the peer's key for its share of the budgets; `task` answers the connection's requests."""
 
     peer: str
     client: bytes | None
@@ -67,19 +72,16 @@ class RequestHandler(web.RequestHandler):
         self._request: Request | None = None
         self._pending = b""
         self._pipelined = 0
-        self._held_bytes = 0
+        self._stage_started = loop.time()  # the wait for a head, then for its body, then to close
         self._stage_bytes = 0  # received of the present head or, after it, of the present body
         self._head_end = b""  # the last bytes of a head that is not complete
-        self._body_left_bytes = 0  # of the present body, to be received; without meaning if it is chunked
-        self._chunk_end = b""  # the last bytes of a chunked body so far
-        self._ends_with_body = False  # whether the parser holds nothing behind the present chunked body
+        self._fields = 0  # in the present head so far
+        self._body_left_bytes = 0
         self._is_upgrade = False
-        self._stage_started = loop.time()
-        self._body_bytes_before = 0  # of the present body, when `_stage_started` was set
+        self._held_bytes = 0  # taken from the memory budget
         self._stalled_since: float | None = None
         self._is_refusing = False
         self._lingers = False
-        self.bytes_in = 0
 
     @property
     def is_busy(self) -> bool:
@@ -98,35 +100,44 @@ class RequestHandler(web.RequestHandler):
     def abort(self) -> None:
         self._tcp.abort()
 
+    def write(self, data: bytes) -> None:
+        self._tcp.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough."""
+        if self._paused:
+            await self._drain_helper()
+
     def close_if_idle(self) -> None:
         if self._request is None:
             self._tcp.close()
 
+    def can_keep_alive(self) -> bool:
+        """Whether the connection stays open after the response in progress."""
+        request = self._request
+        if request is None or self._is_refusing or self._server.is_draining or not request.keep_alive:
+            return False
+        if "transfer-encoding" in request.fields and not self._is_upgrade:
+            return False  # trailers, and bytes behind the body, would stay in the parser
+        return request.is_drainable and self._pipelined < MAX_PIPELINED
+
     def enforce_timeouts(self, now: float) -> None:
         """Refuse or close what takes too long; called about twice a second."""
-        timeouts, took_s = self._server.timeouts, now - self._stage_started
+        took_s = now - self._stage_started
         if self._stalled_since is not None:
-            if now - self._stalled_since > timeouts.send_s:
+            if now - self._stalled_since > SEND_S:
                 self.abort()
         elif self._lingers or self._tcp.is_closing():
-            if took_s > (LINGER_S if self._lingers else timeouts.send_s):
+            if took_s > (LINGER_S if self._lingers else SEND_S):
                 self.abort()
         elif self._request is None:
-            if self._stage_bytes and took_s > timeouts.head_s:
+            if self._stage_bytes and took_s > HEAD_S:
                 self._refuse(BadRequest(408, "The head of the request did not arrive in time."))
-            elif not self._stage_bytes and took_s > timeouts.keep_alive_s:
+            elif not self._stage_bytes and took_s > self._server.keep_alive_s:
                 self._tcp.close()
         elif not self._request.is_complete and not self._is_refusing:
-            self._enforce_body_rate(self._request, now, took_s)
-
-    def _enforce_body_rate(self, request: Request, now: float, took_s: float) -> None:
-        timeouts, received_bytes = self._server.timeouts, request.content.total_bytes
-        if self._reading_paused:
-            self._stage_started, self._body_bytes_before = now, received_bytes
-        elif took_s > timeouts.body_s:
-            if received_bytes - self._body_bytes_before < timeouts.body_bytes_per_s * took_s:
+            if took_s > BODY_S + self._request.content.total_bytes / BODY_BYTES_PER_S:
                 self._refuse(BadRequest(408, "The body did not arrive in time."))
-            self._stage_started, self._body_bytes_before = now, received_bytes
 
     # called by asyncio
 
@@ -135,11 +146,11 @@ class RequestHandler(web.RequestHandler):
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else "0.0.0.0"
         self.client = self._server.client_of(self.peer)
-        if not self._server.limiter.acquire(self.client):
-            self._tcp.abort()
+        if not self._server.connection_budget.take(self.client):
+            self.abort()
             return
-        self._tcp.set_write_buffer_limits(UNREAD_HIGH_WATER_BYTES)
-        self.response = ResponseWriter(self._tcp, self._can_keep_alive, self._drain_helper)
+        self._tcp.set_write_buffer_limits(UNCOUNTED_BYTES)
+        self.response = ResponseWriter(self)
         super().connection_made(transport)
 
     def connection_lost(self, error: BaseException | None) -> None:
@@ -149,32 +160,31 @@ class RequestHandler(web.RequestHandler):
             self._request.content.set_exception(ClientDisconnected())
         self.response.detach()
         self._release_memory()
-        self._server.slow_readers.remove(self)
         super().connection_lost(error)
         self._request, self._pending = None, b""
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stalled_since = self._loop.time()
-        self._server.slow_readers.add(self, self._tcp.get_write_buffer_size())
+        if not self._may_hold(self._tcp.get_write_buffer_size()):
+            self.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stalled_since = None
-        self._server.slow_readers.remove(self)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self._reading_paused:  # aiohttp calls this after every read of a body
             super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
-        self.bytes_in += len(data)
+        self._server.received_bytes += len(data)
         if self._is_refusing or self._lingers:
-            self._discard(len(data))
-        elif self._request is not None and self._request.is_complete:
-            self._pend(data)
+            self._stage_bytes += len(data)
+            if self._stage_bytes > LINGER_BYTES:
+                self.abort()
         else:
-            self._parse(data)
+            self._receive(data)
 
     # reading
 
@@ -190,55 +200,34 @@ class RequestHandler(web.RequestHandler):
             max_msg_queue_size=1,  # pause after each request
         )
 
-    def _parse(self, data: bytes) -> None:
-        """Parse to the end of one request. A head is parsed before what follows it, so that errors belong to one."""
-        if self._request is None:
-            if not self._stage_bytes:
-                data = data.lstrip(b"\r\n")  # empty lines before a request
-                self._stage_started = self._loop.time()
-            found = (self._head_end + data).find(b"\r\n\r\n")
-            end = found + 4 - len(self._head_end)
-            if found >= 0 and end < len(data):
-                self._feed(data[:end])
-                data = data[end:]
-        if self._is_refusing:
-            return
+    def _receive(self, data: bytes) -> None:
+        """Parse to the end of one request, and keep what is behind it."""
+        while self._request is None and data and not self._is_refusing:
+            data = self._parse_head(data)
         request = self._request
-        if request is None:
-            self._feed(data)
-        elif request.is_complete:
-            self._pend(data)
-        elif "transfer-encoding" in request.fields:
-            self._feed_chunks(request, data)
-        else:
-            body, data = data[: self._body_left_bytes], data[self._body_left_bytes :]
-            self._body_left_bytes -= len(body)
-            self._feed(body)
-            if data and not self._is_refusing:
-                self._pend(data)
+        if request is not None and not self._is_refusing:
+            behind = data
+            if not request.is_complete:
+                body, behind = data[: self._body_left_bytes], data[self._body_left_bytes :]
+                self._body_left_bytes -= len(body)
+                self._feed(body)
+            if behind:
+                self._pend(behind)
+        if not self._is_refusing and (error := self._excess()) is not None:
+            self._refuse(error)
 
-    def _feed_chunks(self, request: Request, data: bytes) -> None:
-        """Feed the last chunk by itself, so that the parser holds nothing behind the body.
-
-        aiohttp's parser would add the last trailer of this request to the head of the next one.
-        """
-        ends = (self._chunk_end + data).endswith(b"\r\n" + LAST_CHUNK) and len(data) >= len(LAST_CHUNK)
-        self._chunk_end = (self._chunk_end + data)[-2:]
-        if not ends:
-            self._feed(data)
-            return
-        self._feed(data[: -len(LAST_CHUNK)])
-        if request.is_complete:
-            self._pend(LAST_CHUNK)
-        elif not self._is_refusing:
-            was_paused = self._reading_paused
-            self._feed(LAST_CHUNK)
-            self._ends_with_body = request.is_complete and not was_paused
+    def _parse_head(self, data: bytes) -> bytes:
+        """Feed the parser to the end of a head, so that errors behind it are the body's. Return what is behind it."""
+        if not self._stage_bytes:
+            data = data.lstrip(b"\r\n")  # empty lines before a request
+            self._stage_started = self._loop.time()
+        found = (self._head_end + data).find(b"\r\n\r\n")
+        end = found + 4 - len(self._head_end) if found >= 0 else len(data)
+        self._feed(data[:end])
+        return data[end:]
 
     def _feed(self, data: bytes) -> None:
-        """Feed the parser, which pauses at the end of a request and keeps what is behind it."""
         self._stage_bytes += len(data)
-        self._hold_memory(len(data))
         assert self._parser is not None
         try:
             messages, _, _ = self._parser.feed_data(data)
@@ -249,40 +238,21 @@ class RequestHandler(web.RequestHandler):
             [(message, content)] = messages
             self._begin(message, content)
         elif self._request is None:
-            self._hold_memory(FIELD_BYTES * data.count(b"\n"))
+            self._fields += data.count(b"\n")
             self._head_end = (self._head_end + data)[-3:]
-        self._enforce_size()
 
     def _begin(self, message: RawRequestMessage, content: StreamReader) -> None:
         """Have the request answered whose head was parsed."""
-        self._stage_bytes, self._body_bytes_before, self._head_end = 0, 0, b""
-        self._stage_started = self._loop.time()
-        self._hold_memory(FIELD_BYTES * len(message.raw_headers))
+        self._stage_started, self._stage_bytes = self._loop.time(), 0
+        self._head_end, self._fields = b"", len(message.raw_headers)
         try:
-            request = self._validated(message, content)
+            request = parse_request(message, content, self.peer, self.response.send_continue)
         except BadRequest as error:
             self._is_refusing = True
             request = Request(message.method, "", [], {}, self.peer, content, error=error)
-        self._is_upgrade, self._ends_with_body, self._chunk_end = message.upgrade, False, b"\r\n"
-        self._body_left_bytes = (request.length or 0) - content.total_bytes
+        self._is_upgrade = message.upgrade
+        self._body_left_bytes = UNLIMITED if message.chunked else (request.length or 0)
         self._answer(request)
-
-    def _validated(self, message: RawRequestMessage, content: StreamReader) -> Request:
-        headers, fields = parse_headers(message.raw_headers)
-        validate_head(message.method, message.version, fields)
-        target = message.path if message.path.startswith("/") else origin_form(message.path, fields)
-        is_http10 = message.version == (1, 0)
-        return Request(
-            message.method,
-            target,
-            headers,
-            fields,
-            self.peer,
-            content,
-            is_http10=is_http10,
-            keep_alive=not message.should_close and not is_http10,
-            on_first_wait=self.response.send_continue if "expect" in fields else None,
-        )
 
     def _answer(self, request: Request) -> None:
         self._request = request
@@ -297,43 +267,40 @@ class RequestHandler(web.RequestHandler):
         else:
             self._answer(Request("", "", [], {}, self.peer, error=error))
 
-    def _enforce_size(self) -> None:
-        request = self._request
-        if request is None:
-            if self._stage_bytes > 2 * MAX_HEAD_BYTES:
-                self._refuse(head_too_large())
-        elif not request.is_complete:
-            if self._stage_bytes - 9 * request.content.total_bytes > OVERHEAD_BYTES:
-                self._refuse(malformed())
-        else:
-            return
-        if self._is_memory_short() and not self._is_refusing and self._stage_bytes:
-            self._refuse(BadRequest(503, "Too many bytes of requests are in memory."))
-
     def _pend(self, data: bytes) -> None:
         """Keep what comes behind the request in progress."""
         self._pending += data
-        self._hold_memory(len(data))
-        if self._is_memory_short() and self._pending:
-            self.abort()
-        elif len(self._pending) > MAX_PENDING_BYTES and not self._buffer_paused:
+        if len(self._pending) > MAX_PENDING_BYTES and not self._buffer_paused:
             self._pause_reading_for_buffer()
 
-    def _discard(self, size_bytes: int) -> None:
-        self._stage_bytes += size_bytes
-        if self._stage_bytes > LINGER_BYTES:
-            self.abort()
+    def _excess(self) -> BadRequest | None:
+        """Return why the request is too large, or takes more memory than its client may have."""
+        request, size_bytes = self._request, self._stage_bytes + len(self._pending)
+        if request is None:
+            if self._stage_bytes > 2 * MAX_HEAD_BYTES:
+                return head_too_large()
+        elif request.is_complete:
+            if size_bytes <= UNCOUNTED_BYTES:
+                return None
+        elif self._stage_bytes - 9 * request.content.total_bytes > OVERHEAD_BYTES:
+            return malformed()
+        if not self._may_hold(size_bytes + FIELD_BYTES * self._fields):
+            return BadRequest(503, "Too many bytes of requests are in memory.")
+        return None
 
-    def _hold_memory(self, size_bytes: int) -> None:
-        self._held_bytes += size_bytes
-        self._server.budget.held_bytes += size_bytes
-
-    def _is_memory_short(self) -> bool:
-        return self._server.budget.held_bytes > self._server.budget.limit_bytes
+    def _may_hold(self, size_bytes: int) -> bool:
+        """Whether the client may have so many bytes here: of a request, or of a response that it does not read."""
+        more_bytes = size_bytes - self._held_bytes
+        if more_bytes > 0:
+            if not self._server.memory.take(self.client, more_bytes):
+                return False
+            self._held_bytes = size_bytes
+        return True
 
     def _release_memory(self) -> None:
-        self._server.budget.held_bytes -= self._held_bytes
-        self._held_bytes = 0
+        if self._held_bytes:
+            self._server.memory.give_back(self.client, self._held_bytes)
+            self._held_bytes = 0
 
     # answering
 
@@ -358,12 +325,11 @@ class RequestHandler(web.RequestHandler):
             await self._server.handle(request, response)
             if not response.has_ended:
                 response.abort()
-            if response.closes:
+            if response.closes or self._is_refusing:
                 return False
             while not request.is_complete:
                 await request.content.readany()
-            if self._paused:
-                await self._drain_helper()  # responses would pile up
+            await self.drain()  # responses would pile up
         except (BadRequest, ClientDisconnected, ConnectionError):
             return False
         except Exception:
@@ -372,44 +338,30 @@ class RequestHandler(web.RequestHandler):
             return False
         return self._go_on()
 
-    def _can_keep_alive(self) -> bool:
-        request = self._request
-        if request is None or self._is_refusing or self._server.is_draining or not request.keep_alive:
-            return False
-        if "transfer-encoding" in request.fields and not (self._ends_with_body or self._is_upgrade):
-            return False  # trailers, or bytes behind the body that only the parser has
-        return request.is_drainable and self._pipelined < MAX_PIPELINED
-
     def _go_on(self) -> bool:
         """Parse what waits behind the answered request. False if there is nothing and the server is draining."""
-        assert self._request is not None and self._parser is not None
+        assert self._parser is not None
         pending, self._pending = self._pending, b""
-        if self._is_upgrade and not self._ends_with_body:
-            pending = self._behind_upgrade() + pending
-        if self._is_upgrade or "transfer-encoding" in self._request.fields:
+        if self._is_upgrade:
+            self._parser.set_upgraded(True)  # it returns what is behind an ignored offer of another protocol
+            pending = self._parser.feed_data(b"")[2] + pending
             self._parser = self._create_parser()  # the old one keeps trailers and pauses
         else:
             self._parser.message_consumed()
         self._request = None
         self._release_memory()
-        self._stage_started, self._stage_bytes = self._loop.time(), 0
-        self._parse(pending)
+        self._stage_started, self._stage_bytes, self._fields = self._loop.time(), 0, 0
+        self._receive(pending)
         if self._buffer_paused:
             self._resume_reading_for_buffer()
         self._pipelined = self._pipelined + 1 if self._request is not None else 0
         return self._request is not None or not self._server.is_draining
 
-    def _behind_upgrade(self) -> bytes:
-        """Return the bytes behind an ignored offer of another protocol. aiohttp's parser would discard them."""
-        assert self._parser is not None
-        self._parser.set_upgraded(True)
-        _, _, rest = self._parser.feed_data(b"")
-        return rest
-
     def _finish(self) -> None:
         """Close after the last response. Input that was not read would reset the connection and lose the response."""
         request, self._request = self._request, None
-        self._release_memory()
+        if not self._paused:  # a response that is not read keeps its share
+            self._release_memory()
         if self._tcp.is_closing():
             return
         self._stage_started, self._stage_bytes = self._loop.time(), 0

@@ -1,4 +1,4 @@
-"""One request as the server parsed and validated it: its head, and its body as it arrives.
+"""One request as the server parsed and validated it: its head, and its body.
 
 Refuses every head that another HTTP parser could read differently. llhttp has already refused bare line feeds, folded
 lines, and Content-Length beside Transfer-Encoding. Offers of another protocol such as h2c are ignored (RFC 9110, 7.8),
@@ -7,11 +7,12 @@ except WebSocket, which the client could not do without.
 
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import StreamReader
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -24,50 +25,21 @@ MAX_CACHED_NAME_BYTES: Final = 64
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Headers = list[tuple[str, str]]
-RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
 _SINGLETONS: Final = frozenset(
-    {
-        "authorization",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "inference-header-content-length",
-        "transfer-encoding",
-        "x-api-key",
-    }
+    "authorization content-encoding expect inference-header-content-length x-api-key".split()
 )
-"""Of two such lines one server would use the first, another the last."""
+"""Of two such lines one server would use the first, another the last. aiohttp's parser refuses further ones."""
 _SHADOWED: Final = frozenset(
-    {
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "forwarded",
-        "host",
-        "proxy-authorization",
-        "proxy-connection",
-        "transfer-encoding",
-        "via",
-        "x-api-key",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-real-ip",
-        "x-request-hurried",
-        "x-request-id",
-        "x-request-timeout-ms",
-    }
+    "authorization connection content-encoding content-length content-type forwarded host proxy-authorization "
+    "proxy-connection transfer-encoding via x-api-key x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip "
+    "x-request-id x-request-timeout-ms".split()
 )
 """CGI-style servers cannot tell `X_Forwarded_For` from `X-Forwarded-For`."""
 _DECISIVE: Final = frozenset(
-    {"authorization", "content-encoding", "content-type", "inference-header-content-length", "x-api-key"}
+    "authorization content-encoding content-type inference-header-content-length x-api-key".split()
 )
 """Headers that determine cost and permissions. If `Connection` listed one, it would be removed before the upstream."""
 
@@ -129,25 +101,43 @@ class Request:
         """Return the whole body, also when called again. Raises BodyTooLarge, BadRequest, ClientDisconnected."""
         if self._body is None:
             if self.content.is_eof():
-                body = self.content.read_nowait()
-                if len(body) > max_bytes:
+                self._body = self.content.read_nowait()
+                if len(self._body) > max_bytes:
                     raise BodyTooLarge
             else:
-                body = b"".join([chunk async for chunk in self.chunks(max_bytes)])
-            self._body = body
+                self._body = await self._receive(max_bytes)
         return self._body
 
-    async def chunks(self, max_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives. Raises as `read` does."""
-        if self.on_first_wait is not None and not self.content.is_eof():
+    async def _receive(self, max_bytes: int) -> bytes:
+        if self.on_first_wait is not None:
             self.on_first_wait()
             self.on_first_wait = None
-        left_bytes = max_bytes
+        body = bytearray()
         while chunk := await self.content.readany():
-            left_bytes -= len(chunk)
-            if left_bytes < 0:
+            body += chunk
+            if len(body) > max_bytes:
                 raise BodyTooLarge
-            yield chunk
+        return bytes(body)
+
+
+def parse_request(
+    message: RawRequestMessage, content: StreamReader, peer: str, send_continue: Callable[[], None]
+) -> Request:
+    """Return the request of a parsed head. Raises BadRequest."""
+    headers, fields = _parse_headers(message.raw_headers)
+    _validate_head(message.method, message.version, fields)
+    is_http10 = message.version == (1, 0)
+    return Request(
+        message.method,
+        message.path if message.path.startswith("/") else _origin_form(message.path, fields),
+        headers,
+        fields,
+        peer,
+        content,
+        is_http10=is_http10,
+        keep_alive=not message.should_close and not is_http10,
+        on_first_wait=send_continue if "expect" in fields else None,
+    )
 
 
 def malformed() -> BadRequest:
@@ -174,7 +164,7 @@ def from_parse_error(error: Exception) -> BadRequest:
     return _not_chunked() if message.startswith("Request has invalid `Transfer-Encoding`") else malformed()
 
 
-def parse_headers(lines: RawHeaders) -> tuple[Headers, dict[str, str]]:
+def _parse_headers(lines: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, dict[str, str]]:
     """Return the headers as received, and their values by lower-case name with repeated lines joined."""
     headers: Headers = []
     fields: dict[str, str] = {}
@@ -196,7 +186,7 @@ def parse_headers(lines: RawHeaders) -> tuple[Headers, dict[str, str]]:
     return headers, fields
 
 
-def validate_head(method: str, version: tuple[int, int], fields: Mapping[str, str]) -> None:
+def _validate_head(method: str, version: tuple[int, int], fields: Mapping[str, str]) -> None:
     """Raise BadRequest unless every parser agrees on this head. `fields` has lower-case names."""
     if version not in ((1, 1), (1, 0)):
         raise BadRequest(505, "Send HTTP/1.1.")
@@ -206,15 +196,15 @@ def validate_head(method: str, version: tuple[int, int], fields: Mapping[str, st
         raise BadRequest(400, "The Host header is missing or malformed.")
     if "transfer-encoding" in fields:
         _validate_encoding(version, fields)
-    if "upgrade" in fields and _offers_websocket(fields["upgrade"]):
+    if "upgrade" in fields and any(name.startswith("websocket") for name in _items(fields["upgrade"])):
         raise BadRequest(501, "WebSocket is not supported.")
     if "expect" in fields and fields["expect"].lower() != "100-continue":
         raise BadRequest(417, "The only supported expectation is 100-continue.")
-    if "connection" in fields and not _DECISIVE.isdisjoint(_options(fields["connection"])):
+    if "connection" in fields and not _DECISIVE.isdisjoint(_items(fields["connection"])):
         raise BadRequest(400, "Connection names an end-to-end header.")
 
 
-def origin_form(target: str, fields: Mapping[str, str]) -> str:
+def _origin_form(target: str, fields: Mapping[str, str]) -> str:
     """Return the path and query of a target in absolute form (RFC 9112, 3.2.2); other forms unchanged.
 
     The authority must be the one in `Host`: an upstream that believes the other one would serve another site.
@@ -240,12 +230,8 @@ def _decode_name(raw: bytes) -> tuple[str, str]:
 _cached_name = functools.lru_cache(1024)(_decode_name)
 
 
-def _options(connection: str) -> list[str]:
-    return [option.strip().lower() for option in connection.split(",")]
-
-
-def _offers_websocket(upgrade: str) -> bool:
-    return any(protocol.partition("/")[0].strip(" \t").lower() == "websocket" for protocol in upgrade.split(","))
+def _items(value: str) -> list[str]:
+    return [item.strip().lower() for item in value.split(",")]
 
 
 def _validate_encoding(version: tuple[int, int], fields: Mapping[str, str]) -> None:

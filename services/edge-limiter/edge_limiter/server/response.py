@@ -1,36 +1,29 @@
 """Writes responses on one client connection: whole in one write, or chunk by chunk."""
 
-import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_limiter.server.request import ClientDisconnected, Headers, Request
+
+if TYPE_CHECKING:
+    from edge_limiter.server.connection import ClientConnection
 
 _BODILESS: Final = frozenset({204, 304})
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class ResponseWriter:
-    """One response at a time: `send`, or `start`, `write` and `end`.
+    """One response at a time: `send`, or `start`, `write` and `end`."""
 
-    `can_keep_alive` decides whether the connection stays open after the response; `drain` waits until the client has
-    read enough.
-    """
-
-    def __init__(
-        self, transport: asyncio.Transport, can_keep_alive: Callable[[], bool], drain: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._transport: asyncio.Transport | None = transport
-        self._can_keep_alive = can_keep_alive
-        self._drain = drain
+    def __init__(self, connection: "ClientConnection") -> None:
+        self._connection: ClientConnection | None = connection
         self._request: Request | None = None
         self._on_shutdown: Callable[[], None] | None = None
         self._is_chunked = self.has_started = self.has_ended = self.closes = False
-        self.bytes_out = 0
 
     def reset(self, request: Request) -> None:
         """Prepare for the response to `request`."""
@@ -40,8 +33,7 @@ class ResponseWriter:
 
     def detach(self) -> None:
         """Forget the lost connection; later writes are discarded or raise ClientDisconnected."""
-        self._transport = self._request = self._on_shutdown = None
-        self._can_keep_alive, self._drain = _never, _disconnected
+        self._connection = self._request = self._on_shutdown = None
 
     def send_continue(self) -> None:
         """Ask a client that expects it for the body. HTTP/1.0 has no interim responses."""
@@ -83,10 +75,10 @@ class ResponseWriter:
 
     async def write(self, chunk: bytes) -> None:
         """Send a piece of the body and wait until the client has read enough. Raises ClientDisconnected."""
-        if self._transport is None:
+        if self._connection is None:
             raise ClientDisconnected
         self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk)
-        await self._drain()
+        await self._connection.drain()
 
     def end(self) -> None:
         """Complete the body."""
@@ -97,8 +89,8 @@ class ResponseWriter:
     def abort(self) -> None:
         """Cut the connection, so that the client cannot take the response for a complete one."""
         self.closes, self._on_shutdown = True, None
-        if self._transport is not None:
-            self._transport.abort()
+        if self._connection is not None:
+            self._connection.abort()
 
     def end_on_shutdown(self, finish: Callable[[], None]) -> None:
         """Call `finish` when the server drains, for a response that never ends by itself."""
@@ -108,6 +100,9 @@ class ResponseWriter:
         if self._on_shutdown is not None:
             self._on_shutdown()
 
+    def _can_keep_alive(self) -> bool:
+        return self._connection is not None and self._connection.can_keep_alive()
+
     def _render(self, status: int, headers: Headers, lines: str) -> bytes:
         status_line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"
         named = "".join([f"{name}: {value}\r\n" for name, value in headers])
@@ -115,9 +110,8 @@ class ResponseWriter:
         return f"{status_line}{named}{lines}{close}\r\n".encode("latin-1")
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None:  # uvloop raises RuntimeError on a closed transport
-            self.bytes_out += len(data)
-            self._transport.write(data)
+        if self._connection is not None:  # uvloop raises RuntimeError on a closed transport
+            self._connection.write(data)
 
 
 def date_header() -> tuple[str, str]:
@@ -128,11 +122,3 @@ def date_header() -> tuple[str, str]:
 @functools.lru_cache(1)
 def _date(second: int) -> tuple[str, str]:
     return "Date", formatdate(second, usegmt=True)
-
-
-def _never() -> bool:
-    return False
-
-
-async def _disconnected() -> None:
-    raise ClientDisconnected

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 from common.http.server import LAME_DUCK_S
 from edge_limiter.upstream.connection import (
-    Body,
     ConnectionClosed,
     Headers,
     UpstreamConnection,
@@ -35,8 +34,9 @@ SAFE_IDLE_S: Final = LAME_DUCK_S / 2
 MAX_IDLE_S: Final = 15.0
 MAX_AGE_S: Final = 60.0  # so that a new replica gets its share
 DNS_TTL_S: Final = 15.0
+CONNECT_TIMEOUT_S: Final = 2.0
+IDLE_TIMEOUT_S: Final = 60.0  # between two parts of a body
 MAX_ATTEMPTS: Final = 3
-CHUNKED: Final = "Transfer-Encoding: chunked\r\n"
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
@@ -50,26 +50,20 @@ async def resolve_host(host: str, port: int) -> list[str]:
 
 
 class UpstreamClient:
-    """Calls one service. At most `max_in_flight` requests are in flight, at most half of them with streamed bodies.
-
-    Slow uploads therefore leave capacity for other requests.
-    """
+    """Calls one service. At most `max_in_flight` requests are in flight."""
 
     def __init__(
         self,
         origin: str,
         *,
-        connect_timeout_s: float,
-        idle_timeout_s: float,
         max_in_flight: int,
         observe: Callable[[float], None],
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
         resolve: Resolve = resolve_host,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`idle_timeout_s` bounds the time between two parts of a body. `observe` receives seconds to each response.
-
-        `clock` ages pooled connections and resolved addresses.
-        """
+        """`observe` receives the seconds to each response. `clock` ages pooled connections and resolved addresses."""
         parts = urlsplit(origin)
         self._host = parts.hostname or ""
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
@@ -84,60 +78,49 @@ class UpstreamClient:
         self._idle: deque[UpstreamConnection] = deque()
         self._addresses: list[str] = []
         self._addresses_expire_at = 0.0
-        self._lookup: asyncio.Task[None] | None = None
-        self._lookup_started_at = 0.0
+        self._lookup = asyncio.Lock()
         self._dials = itertools.count()
-        self.in_flight = self._uploads = 0
+        self.in_flight = 0
 
     def close(self) -> None:
         """Close idle connections. Requests in flight close theirs."""
-        if self._lookup is not None:
-            self._lookup.cancel()
         while self._idle:
             self._idle.popleft().abort()
 
     async def __call__(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+        self, method: str, target: str, headers: Headers, body: bytes, timeout_s: float
     ) -> UpstreamResponse:
-        """Send a request and return its response once the head has arrived, within `timeout_s`.
-
-        Raises UpstreamError, or the exception that `body` raises.
-        """
-        is_upload = not isinstance(body, bytes)
-        if self.in_flight >= self._max_in_flight or (is_upload and self._uploads * 2 >= self._max_in_flight):
+        """Return the response once its head has arrived, within `timeout_s`. Raises UpstreamError."""
+        if self.in_flight >= self._max_in_flight:
             raise UpstreamOverloaded
         self.in_flight += 1
-        self._uploads += is_upload
         started_at = self._clock()
         try:
             connection, response = await self._send(method, target, headers, body, timeout_s)
         except BaseException:
             self.in_flight -= 1
-            self._uploads -= is_upload
             raise
         self._observe(self._clock() - started_at)
-        response.on_release = partial(self._release, connection, is_upload)
+        response.on_release = partial(self._release, connection)
         return response
 
     async def _send(
-        self, method: str, target: str, headers: Headers, body: Body, timeout_s: float
+        self, method: str, target: str, headers: Headers, body: bytes, timeout_s: float
     ) -> tuple[UpstreamConnection, UpstreamResponse]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         if timeout_s <= 0:
             raise UpstreamTimeout("the deadline had passed")
-        framing = _framing(method, headers, body)
+        framing = f"Content-Length: {len(body)}\r\n" if body or method in _WITH_BODY else ""
         head = request_head(method, target, self._authority, headers, framing)
-        is_repeatable = method in _REPEATABLE and isinstance(body, bytes)
+        is_repeatable = method in _REPEATABLE
         connection = self._take_idle(MAX_IDLE_S if is_repeatable else SAFE_IDLE_S)
         for _ in range(MAX_ATTEMPTS):
             is_new = connection is None
             connection = connection or await self._dial(deadline - loop.time())
             timer = loop.call_at(deadline, connection.on_deadline)
             try:
-                return connection, await connection.send(
-                    method, head, body, is_chunked=framing is CHUNKED, expects_continue=is_new and body != b""
-                )
+                return connection, await connection.send(method, head, body, expects_continue=is_new and body != b"")
             except ConnectionClosed:
                 if not (is_repeatable or connection.body_is_unsent):
                     break
@@ -149,9 +132,8 @@ class UpstreamClient:
                 timer.cancel()
         raise BadGateway("the connection closed before a response")
 
-    def _release(self, connection: UpstreamConnection, is_upload: bool) -> None:
+    def _release(self, connection: UpstreamConnection) -> None:
         self.in_flight -= 1
-        self._uploads -= is_upload
         if connection.release():
             now = connection.idle_since = self._clock()
             self._idle.append(connection)
@@ -170,70 +152,51 @@ class UpstreamClient:
         return None
 
     async def _dial(self, remaining_s: float) -> UpstreamConnection:
-        """Connect to one of the addresses. If all known ones fail, look them up again: the service may have moved."""
+        """Connect to one of the addresses. If all fail, look them up again: the service may have moved."""
         timeout_s = min(self._connect_timeout_s, remaining_s)
         try:
             async with asyncio.timeout(timeout_s):
-                if self._clock() < self._addresses_expire_at:
-                    with suppress(OSError):  # includes TimeoutError
-                        return await self._connect_to_known(timeout_s / 2)
-                    self._addresses_expire_at = 0.0
-                await self._refresh_addresses(timeout_s / 4)
-                return await self._connect_to_known(timeout_s / 2)
+                with suppress(OSError):  # includes TimeoutError
+                    return await self._connect(timeout_s / 2)
+                self._addresses_expire_at = 0.0
+                return await self._connect(timeout_s / 2)
         except OSError as error:
-            self._addresses_expire_at = 0.0
             if isinstance(error, TimeoutError) and remaining_s < self._connect_timeout_s:
                 raise UpstreamTimeout("not connected before the deadline") from error
             raise BadGateway(f"not connected: {type(error).__name__}") from error
 
-    async def _connect_to_known(self, timeout_s: float) -> UpstreamConnection:
-        """Connect within `timeout_s`. Each dial starts with another address, so that replicas share the load."""
-        addresses = self._addresses
-        start = next(self._dials) % len(addresses)
-        return await self._connect(addresses[start:] + addresses[:start], timeout_s / len(addresses))
+    async def _connect(self, timeout_s: float) -> UpstreamConnection:
+        """Connect to the first address that accepts. Each dial starts with another one, so replicas share the load.
 
-    async def _connect(self, addresses: list[str], timeout_s: float) -> UpstreamConnection:
-        """Connect to the first address that accepts within `timeout_s`. Raises the OSError of the last one."""
-        *others, last = addresses
-        for address in others:
-            with suppress(OSError):  # includes TimeoutError
-                return await self._connect_to(address, timeout_s)
-        return await self._connect_to(last, timeout_s)
-
-    async def _connect_to(self, address: str, timeout_s: float) -> UpstreamConnection:
-        expires_at = self._clock() + random.uniform(MAX_AGE_S / 2, MAX_AGE_S)  # a burst's connections expire apart
-        async with asyncio.timeout(timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: UpstreamConnection(self._idle_timeout_s, expires_at),
-                address,
-                self._port,
-                ssl=self._ssl,
-                server_hostname=self._host if self._ssl else None,
-            )
-        return connection
-
-    async def _refresh_addresses(self, patience_s: float) -> None:
-        """Look the host up. The last known addresses stay if DNS fails, or takes longer than `patience_s`.
-
-        Concurrent dials share one lookup, so that a hung resolver cannot exhaust the thread pool. Raises OSError.
+        Raises the OSError of the last address.
         """
-        loop = asyncio.get_running_loop()
-        if self._lookup is None or self._lookup.done():
-            self._lookup = loop.create_task(self._look_up())
-            self._lookup_started_at = loop.time()
-        remaining_s = self._lookup_started_at + patience_s - loop.time()
-        await asyncio.wait((self._lookup,), timeout=remaining_s if self._addresses else None)
-        if not self._addresses:
-            raise OSError("the host name has no address")
+        addresses = await self._resolved(timeout_s / 2)
+        start, failure = next(self._dials), OSError("the host name has no address")
+        for offset in range(len(addresses)):
+            try:
+                async with asyncio.timeout(timeout_s / len(addresses)):
+                    return await self._open(addresses[(start + offset) % len(addresses)])
+            except OSError as error:
+                failure = error
+        raise failure
 
-    async def _look_up(self) -> None:
-        with suppress(OSError):
-            if addresses := await self._resolve(self._host, self._port):
-                self._addresses = addresses
-                self._addresses_expire_at = self._clock() + DNS_TTL_S
+    async def _resolved(self, timeout_s: float) -> list[str]:
+        """Return the addresses of the host. The last known ones are used for another DNS_TTL_S if the lookup fails."""
+        async with self._lookup:
+            if self._clock() >= self._addresses_expire_at:
+                with suppress(OSError):
+                    async with asyncio.timeout(timeout_s if self._addresses else None):
+                        self._addresses = await self._resolve(self._host, self._port) or self._addresses
+                self._addresses_expire_at = self._clock() + DNS_TTL_S if self._addresses else 0.0
+        return self._addresses
 
-
-def _framing(method: str, headers: Headers, body: Body) -> str:
-    if isinstance(body, bytes):
-        return f"Content-Length: {len(body)}\r\n" if body or method in _WITH_BODY else ""
-    return "" if any(name == "Content-Length" for name, _ in headers) else CHUNKED
+    async def _open(self, address: str) -> UpstreamConnection:
+        expires_at = self._clock() + random.uniform(MAX_AGE_S / 2, MAX_AGE_S)  # a burst's connections expire apart
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: UpstreamConnection(self._idle_timeout_s, expires_at),
+            address,
+            self._port,
+            ssl=self._ssl,
+            server_hostname=self._host if self._ssl else None,
+        )
+        return connection

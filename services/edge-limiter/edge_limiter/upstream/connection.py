@@ -5,8 +5,7 @@ outside a response. Such a connection is never used again.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final, Self, cast
 
@@ -23,7 +22,6 @@ HIGH_WATER_BYTES: Final = 64 << 10
 CONTINUE_TIMEOUT_S: Final = 1.0
 
 Headers = list[tuple[str, str]]
-Body = bytes | AsyncIterable[bytes]
 
 
 class ConnectionClosed(Exception):
@@ -45,7 +43,8 @@ class UpstreamResponse:
     _transport: asyncio.Transport
     _idle_timeout_s: float
     on_release: Callable[[], None] = field(init=False)
-    _buffer: bytes | bytearray = field(default=b"", init=False)
+    _chunks: list[bytes] = field(default_factory=list, init=False)
+    _buffered_bytes: int = field(default=0, init=False)
     _is_complete: bool = field(default=False, init=False)
     _error: Exception | None = field(default=None, init=False)
     _waiter: asyncio.Future[None] | None = field(default=None, init=False)
@@ -59,7 +58,7 @@ class UpstreamResponse:
     @property
     def was_read(self) -> bool:
         """Whether the body was read to its end."""
-        return self._is_complete and not self._buffer
+        return self._is_complete and not self._chunks
 
     async def read(self) -> bytes:
         """Return the whole body. Raises UpstreamError, also for a body over MAX_READ_BYTES."""
@@ -75,7 +74,7 @@ class UpstreamResponse:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raises UpstreamError."""
         while not self.was_read:
-            if self._buffer:
+            if self._chunks:
                 yield self._take()
             elif self._error is not None:
                 raise self._error
@@ -90,17 +89,12 @@ class UpstreamResponse:
 
     def feed(self, data: bytes) -> None:
         """Buffer a part of the body. Over HIGH_WATER_BYTES, reading pauses until the caller takes them."""
-        if self._is_complete:
-            return
-        if not self._buffer:
-            self._buffer = data
-        elif isinstance(self._buffer, bytes):
-            self._buffer = bytearray(self._buffer + data)
-        else:
-            self._buffer += data
-        if len(self._buffer) > HIGH_WATER_BYTES:
-            self._transport.pause_reading()
-        self._wake()
+        if not self._is_complete:
+            self._chunks.append(data)
+            self._buffered_bytes += len(data)
+            if self._buffered_bytes > HIGH_WATER_BYTES:
+                self._transport.pause_reading()
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Raise `error` in the caller once it has taken the bytes received so far."""
@@ -109,7 +103,9 @@ class UpstreamResponse:
             self._wake()
 
     def _take(self) -> bytes:
-        data, self._buffer = bytes(self._buffer), b""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered_bytes = 0
         if len(data) > HIGH_WATER_BYTES:
             self._transport.resume_reading()
         return data
@@ -140,9 +136,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._head: asyncio.Future[UpstreamResponse] | None = None
-        self._continue = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._reset("GET")
 
     def _reset(self, method: str) -> None:
@@ -150,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._header_bytes = self._received_bytes = 0
         self._response: UpstreamResponse | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self._withheld = b""  # a body that waits for `100 Continue`
         self._ends_with_connection = self._is_complete = self._keeps_alive = False
         self.body_is_unsent = True
         """While true, the upstream cannot have acted on the request."""
@@ -160,12 +153,11 @@ class UpstreamConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(
-        self, method: str, head: bytes, body: Body, *, is_chunked: bool = False, expects_continue: bool = False
+        self, method: str, head: bytes, body: bytes, *, expects_continue: bool = False
     ) -> asyncio.Future[UpstreamResponse]:
         """Send a request; `head` lacks the empty line. Raises ConnectionClosed.
 
-        The future fails with ConnectionClosed, UpstreamError, or the exception that `body` raises. Abort the connection
-        after that, or when giving up.
+        The future fails with ConnectionClosed or UpstreamError. Abort the connection after that, or when giving up.
 
         With `expects_continue`, the body is sent after `100 Continue`, or after CONTINUE_TIMEOUT_S because a server may
         ignore the expectation (RFC 9110, 10.1.1).
@@ -174,14 +166,19 @@ class UpstreamConnection(asyncio.Protocol):
         if self._transport is None:
             raise ConnectionClosed
         self._head = self._loop.create_future()
-        if isinstance(body, bytes) and not expects_continue:
+        if expects_continue:
+            self._withheld = body
+            self._transport.write(head + b"Expect: 100-continue\r\n\r\n")
+            self._loop.call_later(CONTINUE_TIMEOUT_S, self._send_withheld)
+        else:
             self.body_is_unsent = False
             self._transport.write(b"%b\r\n%b" % (head, body))
-            return self._head
-        self._transport.write(head + (b"Expect: 100-continue\r\n\r\n" if expects_continue else b"\r\n"))
-        self._continue.clear()
-        self._sender = self._loop.create_task(self._send_body(self._transport, body, is_chunked, expects_continue))
         return self._head
+
+    def _send_withheld(self) -> None:
+        if self._withheld and self._transport is not None:
+            self._transport.write(self._withheld)
+            self._withheld, self.body_is_unsent = b"", False
 
     def on_deadline(self) -> None:
         """Fail the request: its time is up."""
@@ -190,41 +187,17 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self) -> bool:
         """End the exchange. Return True if the connection can carry another request; otherwise close it."""
         self._head = None
-        is_sent = self._sender is None or self._sender.done()
         is_read = self._response is not None and self._response.was_read
-        if self._is_complete and self._keeps_alive and is_sent and is_read and self.is_open:
+        if self._is_complete and self._keeps_alive and is_read and self.is_open and not self.body_is_unsent:
             return True
         self.abort()
         return False
 
     def abort(self) -> None:
         """Close the connection at once, and stop sending."""
-        if self._sender is not None:
-            self._sender.cancel()
+        self._withheld = b""
         if self._transport is not None:
             self._transport.abort()
-
-    async def _send_body(
-        self, transport: asyncio.Transport, body: Body, is_chunked: bool, expects_continue: bool
-    ) -> None:
-        if expects_continue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONTINUE_TIMEOUT_S):
-                    await self._continue.wait()
-        self.body_is_unsent = False
-        if isinstance(body, bytes):
-            transport.write(body)
-            return
-        try:
-            async for data in body:
-                transport.write(b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data)
-                await self._writable.wait()
-        except Exception as error:  # the caller of `send` gets it
-            self._fail(error)
-            self.abort()
-            return
-        if is_chunked:
-            transport.write(b"0\r\n\r\n")
 
     def _fail(self, error: Exception) -> None:
         if self._head is not None and not self._head.done():
@@ -265,14 +238,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._response.end()
         else:
             self._fail(BadGateway("the connection broke") if self._received_bytes else ConnectionClosed())
-        if self._sender is not None:
-            self._sender.cancel()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
 
     # httptools callbacks; the parser turns their exceptions into HttpParserError
 
@@ -293,7 +258,7 @@ class UpstreamConnection(asyncio.Protocol):
             if status == 101 or status < 100:
                 raise ValueError("unexpected interim response")
             if status == 100:
-                self._continue.set()
+                self._send_withheld()
             return
         assert self._transport is not None and self._head is not None
         length, self._ends_with_connection = response_framing(status, self._method, self._headers)

@@ -2,43 +2,44 @@
 
 import asyncio
 from collections import Counter
-from typing import Any, Literal
 
 import pytest
 
 from common.contracts.reports import AnalystHealth, ModelHealth
-from edge_limiter.pages.health import HealthReport
+from edge_limiter.pages.health import HealthReport, Limits, Probe
 
-Limits = Literal["exact", "local", "open", "closed"]
+OK = AnalystHealth(status="ok", model=ModelHealth(name=None, state="no_key"))
 RETIRED = AnalystHealth(status="degraded", model=ModelHealth(name="gone", state="not_found"))
+PARTS = ("database", "redis", "inference", "metrics", "analyst")
 
 
 class Parts:
-    """Parts that answer at once but for those that are down, which raise, and those that hang."""
+    """Parts that all answer at once, except those that are down, which raise, and those that hang."""
 
-    def __init__(self, *down: str, hang: tuple[str, ...] = (), analyst: AnalystHealth | None = None) -> None:
+    def __init__(self, *down: str, hang: tuple[str, ...] = (), analyst: AnalystHealth = OK) -> None:
         self.down, self.hang, self.analyst = down, hang, analyst
-        self.asked: Counter[str] = Counter()
-        self.meet: asyncio.Barrier | None = None
+        self.probed: Counter[str] = Counter()
+        self.meet = asyncio.Barrier(len(PARTS))
 
-    async def ask(self, name: str, answer: Any) -> Any:
-        self.asked[name] += 1
-        if self.meet is not None:
+    def probe(self, name: str) -> Probe:
+        async def probe() -> AnalystHealth | None:
+            self.probed[name] += 1
             await self.meet.wait()
-        if name in self.hang:
-            await asyncio.Event().wait()
-        if name in self.down or answer is None:
-            raise ConnectionError
-        return answer
+            if name in self.hang:
+                await asyncio.Event().wait()
+            if name in self.down:
+                raise ConnectionError
+            return self.analyst if name == "analyst" else None
+
+        return probe
 
     def report(self, limits: Limits = "exact") -> HealthReport:
+        database, redis, *upstreams = PARTS
         return HealthReport(
-            database=lambda: self.ask("database", 1.0),
-            redis=lambda: self.ask("redis", 1.0),
-            upstreams={"inference": lambda: self.ask("inference", 1.0), "metrics": lambda: self.ask("metrics", 1.0)},
-            analyst=lambda: self.ask("analyst", self.analyst),
+            database=self.probe(database),
+            redis=self.probe(redis),
+            upstreams={name: self.probe(name) for name in upstreams},
             limits=lambda: limits,
-            required="inference",
         )
 
 
@@ -52,6 +53,7 @@ class Parts:
         (Parts("database"), "exact", "degraded"),
         (Parts("redis"), "exact", "degraded"),
         (Parts("metrics"), "exact", "degraded"),
+        (Parts("analyst"), "exact", "degraded"),
         (Parts("inference"), "exact", "failed"),
         (Parts(analyst=RETIRED), "exact", "degraded"),
         (Parts("inference", analyst=RETIRED), "exact", "failed"),
@@ -61,25 +63,16 @@ async def test_status__is_that_of_what_predictions_need(parts: Parts, limits: Li
     assert (await parts.report(limits).read()).status == status
 
 
-async def test_many_who_ask__cost_each_part_one_question_until_the_answer_is_old(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    parts = Parts(analyst=RETIRED)
+async def test_many_requests__probe_each_part_once_until_the_report_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Parts()
     report = parts.report()
     monkeypatch.setattr("edge_limiter.pages.health.CACHE_S", 3600.0)
     await asyncio.gather(*(report.read() for _ in range(10)))
     assert await report.read() is await report.read()
-    assert set(parts.asked.values()) == {1}
+    assert set(parts.probed.values()) == {1}
     monkeypatch.setattr("edge_limiter.pages.health.CACHE_S", 0.0)
     await report.read()
-    assert set(parts.asked.values()) == {2}
-
-
-async def test_parts__are_asked_at_once() -> None:
-    parts = Parts(analyst=AnalystHealth(status="ok", model=ModelHealth(name=None, state="no_key")))
-    parts.meet = asyncio.Barrier(5)
-    async with asyncio.timeout(60):
-        assert (await parts.report().read()).status == "ok"
+    assert set(parts.probed.values()) == {2}
 
 
 async def test_parts_that_hang__are_down(monkeypatch: pytest.MonkeyPatch) -> None:
