@@ -1,10 +1,12 @@
 """A month of made-up predictions in PostgreSQL, and how long the answers over it take, beside the raw rows."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from common.contracts.aggregates import AggregateRequest
@@ -12,10 +14,13 @@ from common.stores.postgres import create_pool
 from metrics.query.aggregate import Aggregates
 from metrics.query.rollups import Rollups
 from metrics.ranges import FINE_S
-from metrics.rebuild import recompute
 from metrics.storage.database import Database
 from metrics.storage.partitions import Partitions
 from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from rollup_check import recompute  # noqa: E402  # the tests' own
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)

@@ -62,11 +62,6 @@ async def try_evaluation_lock(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY))
 
 
-async def evaluation_lock(connection: Connection) -> None:
-    """Until this transaction ends nobody judges the rules: who does reads more than once, and is to see one state."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _ADVISORY_KEY)
-
-
 async def claim_tick(connection: Connection, interval_us: int, now_us: int) -> bool:
     """Whether this transaction is the one that judges the rules in the tick that it is now; if it fails, another may.
 

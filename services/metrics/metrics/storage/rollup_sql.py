@@ -1,4 +1,4 @@
-"""The SQL that turns events into rollup rows, in one place for writing, for reading raw edges and for rebuilding."""
+"""SQL that turns events into rollup rows, shared by the writer and by queries over single events."""
 
 from collections.abc import Sequence
 from typing import Final
