@@ -44,7 +44,7 @@ from metrics.storage.database import Database
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from rollup_check import differing_rows  # noqa: E402  # the tests' own
+from rollup_check import differing_rows  # the tests' own
 
 DUPLICATES: Final = 0.05
 TICK_S: Final = 0.02

@@ -20,7 +20,7 @@ from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from rollup_check import recompute  # noqa: E402  # the tests' own
+from rollup_check import recompute  # the tests' own
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)
