@@ -93,10 +93,6 @@ WITH new_prediction AS (
     INSERT INTO counter_event SELECT * FROM arrived_counter_event ORDER BY event_id ON CONFLICT DO NOTHING RETURNING *
 ), event AS (
     SELECT {FACTS_OF_PREDICTIONS} FROM new_prediction UNION ALL SELECT {FACTS_OF_COUNTERS} FROM new_counter
-), {rolled_up((FINE_S, *WIDTHS_S))}, octave AS (
-    SELECT (bins[1] + 31) / 32 AS bin, count(*) AS n FROM event WHERE outcome = 'ok' AND bins <> '{{}}' GROUP BY 1
-), merged AS ({MERGE})
-SELECT (SELECT count(*) FROM new_prediction), (SELECT count(*) FROM new_counter),
-       (SELECT coalesce(sum(latency_sum_us), 0)::bigint FROM cell WHERE outcome = 'ok'),
-       ARRAY(SELECT bin FROM octave ORDER BY bin), ARRAY(SELECT n FROM octave ORDER BY bin)
+), {rolled_up((FINE_S, *WIDTHS_S))}, merged AS ({MERGE})
+SELECT (SELECT count(*) FROM new_prediction), (SELECT count(*) FROM new_counter)
 """
