@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Final
 
-from metrics.ranges import WIDTHS_S, day_bounds
+from metrics.ranges import NARROWEST_S, WIDTHS_S, day_bounds
 from metrics.storage.database import Connection, Database
 from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_COUNTERS, FACTS_OF_PREDICTIONS, rolled_up
 
@@ -11,7 +11,7 @@ _RECOMPUTED: Final = f"""
     event AS (
         SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2
         UNION ALL SELECT {FACTS_OF_COUNTERS} FROM counter_event WHERE at >= $1 AND at < $2
-    ), {rolled_up(WIDTHS_S)}
+    ), {rolled_up([width_s for width_s in WIDTHS_S if width_s != NARROWEST_S])}
 """
 _STORED: Final = f"SELECT {COLUMNS} FROM rollup WHERE width_s IN (60, 3600, 86400) AND at >= $1 AND at < $2"
 _DIFFERING: Final = f"""

@@ -13,7 +13,7 @@ from common.contracts.aggregates import AggregateRequest
 from common.stores.postgres import create_pool
 from metrics.query.aggregate import Aggregates
 from metrics.query.rollups import Rollups
-from metrics.ranges import FINE_S
+from metrics.ranges import NARROWEST_S
 from metrics.storage.database import Database
 from metrics.storage.partitions import Partitions
 from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
@@ -39,7 +39,7 @@ SELECT count(*), percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDE
 FROM prediction WHERE at >= $1 AND at < $2 AND outcome = 'ok'
 """
 _FINE: Final = f"""
-WITH event AS (SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2), {rolled_up([FINE_S])}
+WITH event AS (SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2), {rolled_up([NARROWEST_S])}
 INSERT INTO rollup ({COLUMNS}) SELECT {COLUMNS} FROM rolled
 """
 _TIMEOUT_S: Final = 600.0
@@ -100,7 +100,7 @@ class History:
 
         async with self.pool() as pool:
             parts = Rollups(Database(pool, _TIMEOUT_S))
-            yield Aggregates(parts, lag_s, exact_max=10_000, now=self.now.timestamp)
+            yield Aggregates(parts, lag_s, now=self.now.timestamp)
 
     def finest(self) -> AggregateRequest:
         """The most buckets that a request may ask for, and every group."""

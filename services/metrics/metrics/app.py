@@ -106,7 +106,7 @@ async def _open(
     maintenance = await _start_maintenance(opened, settings, writing, stream, registry, fatal)
     await _start_consumers(opened, settings, writing, registry, fatal)
     rollups = Rollups(reading)
-    aggregates = Aggregates(rollups, maintenance.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
+    aggregates = Aggregates(rollups, maintenance.lag_s, now=time.time)
     live = AggregateBroadcaster(
         aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients
     )

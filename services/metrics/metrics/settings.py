@@ -26,7 +26,6 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_request_timeout_s: Seconds = 10.0
     metrics_connections: Annotated[int, Field(ge=1, le=100)] = 8
     metrics_database_timeout_s: Seconds = 5.0
-    metrics_exact_max: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
 
     metrics_consumers: Annotated[int, Field(ge=1, le=16)] = 2
     metrics_batch: Annotated[int, Field(ge=1, le=20_000)] = 5_000

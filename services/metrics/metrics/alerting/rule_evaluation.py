@@ -1,4 +1,4 @@
-"""Where threshold rules stand now, and how far distributions moved: sums over a few whole ranges, read at once."""
+"""The current value of each threshold rule, and sums over whole ranges, read at once."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,13 +17,11 @@ _EVERYTHING: Final = Filters()
 
 
 class RuleWindows:
-    """Where rules stand, once the sums over `ranges` are known: each over its own window up to now.
+    """The ranges that rules need, each over its own window up to now, and their states once these are summed."""
 
-    Percentiles are estimates, so that it is quick always.
-    """
-
-    def __init__(self, rules: Sequence[ThresholdRule], now_us: int, raw_from: int) -> None:
-        self._windows = {rule: last(WINDOW_S[rule.window], now_us).aligned_before(raw_from) for rule in rules}
+    def __init__(self, rules: Sequence[ThresholdRule], now_us: int) -> None:
+        self._now_us = now_us
+        self._windows = {rule: last(WINDOW_S[rule.window], now_us) for rule in rules}
         self._references = {
             rule: asked_reference(self._windows[rule], rule.reference or DEFAULT_REFERENCE)
             for rule in rules
@@ -32,12 +30,12 @@ class RuleWindows:
         self.ranges = sorted({*self._windows.values(), *self._references.values()})
 
     def states(self, sums: Sequence[Accumulator]) -> list[ThresholdState]:
-        """Takes a sum for each of `ranges`."""
+        """Return the state of each rule from a sum for each of `ranges`."""
         over = dict(zip(self.ranges, sums, strict=True))
         return [
             evaluate_rule(
                 rule,
-                over[window].summary(window),
+                over[window].summary(window.until(self._now_us)),
                 drifts(over[window], over[self._references[rule]]) if rule in self._references else None,
             )
             for rule, window in self._windows.items()
@@ -45,16 +43,16 @@ class RuleWindows:
 
 
 async def evaluate_rules(snapshot: Snapshot, rules: Sequence[ThresholdRule], now_us: int) -> list[ThresholdState]:
-    """Where each rule stands."""
-    standing = RuleWindows(rules, now_us, await snapshot.raw_from())
-    return standing.states(await tallies(snapshot, standing.ranges))
+    """Return the state of each rule."""
+    windows = RuleWindows(rules, now_us)
+    return windows.states(await sum_ranges(snapshot, windows.ranges))
 
 
-async def tallies(snapshot: Snapshot, ranges: Sequence[Range], filters: Filters = _EVERYTHING) -> list[Accumulator]:
-    """The sum over each range, with estimated percentiles."""
+async def sum_ranges(snapshot: Snapshot, ranges: Sequence[Range], filters: Filters = _EVERYTHING) -> list[Accumulator]:
+    """Return the sum over each range."""
     sums = [Accumulator() for _ in ranges]
-    pieces = [piece for place, range in enumerate(ranges) for piece in split_into_rollups(place, range)]
-    for row in await snapshot.rows(pieces, filters.model_dump(exclude_none=True)):
-        if row.source.matches(filters):
+    spans = [span for place, range in enumerate(ranges) for span in split_into_rollups(place, range)]
+    for row in await snapshot.rows(spans, filters.model_dump(exclude_none=True)):
+        if row.key.matches(filters):
             sums[row.slot].add(row)
     return sums

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, TypeVar
 
 from common.contracts.aggregates import Drift
 from metrics.query.accumulator import Accumulator
-from metrics.storage.histogram import CHARACTERS, SCORE
 
 DRIFTED: Final = 0.1  # the usual border between a stable distribution and one that moved
 _SMOOTHING: Final = 0.5  # added to each bin, so that an empty one does not make the index infinite
@@ -33,8 +32,8 @@ class Drifts(NamedTuple):
 def drifts(now: Accumulator, before: Accumulator) -> Drifts:
     """What moved from `before` to `now`."""
     labels = _compare(now.labels, before.labels)
-    scores, scores_before = now.histogram(SCORE), before.histogram(SCORE)
-    lengths, lengths_before = now.histogram(CHARACTERS), before.histogram(CHARACTERS)
+    scores, scores_before = now.scores(), before.scores()
+    lengths, lengths_before = now.lengths(), before.lengths()
     return Drifts(
         labels,
         _with_gap(_compare(scores, scores_before), scores, scores_before),

@@ -23,7 +23,8 @@ def summary(**counts: int) -> Summary:
         outcome = cast(Outcome, name)
         latencies, scores, scored = n << BIN_BITS * 421, n // 2 << BIN_BITS * 7, n // 2
         source = GroupKey("m", "/predict", outcome, "POSITIVE")
-        tally.add(Row(0, source, 9_000, n, n, 9_000 * n, scored, 700_000 * scored, [latencies, scores, 0]))
+        histograms = [latencies, scores, 0, 0, 0, 0]
+        tally.add(Row(0, source, "", 9_000, n, 9_000 * n, scored, 700_000 * scored, 0, 0, 0, histograms))
     return tally.summary(MINUTE)
 
 

@@ -40,7 +40,7 @@ async def client() -> AsyncIterator[Client]:
         return 0.0
 
     database = cast(Database, NoDatabase())
-    aggregates = Aggregates(Rollups(database), lag_s, exact_max=10, now=time.time)
+    aggregates = Aggregates(Rollups(database), lag_s, now=time.time)
     live = AggregateBroadcaster(aggregates, interval_s=1, max_followers=1)
     stores = ThresholdStore(database), AlertStore(database, interval_s=5, now=time.time), Predictions(database)
     app = create_app(AppConfig(HttpMetrics(CollectorRegistry()), errors=ERRORS))

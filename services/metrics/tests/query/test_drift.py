@@ -19,7 +19,9 @@ def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | Non
     for place, label in enumerate(labels):
         score, length = (scores or [7] * len(labels))[place], (lengths or [20] * len(labels))[place]
         source = GroupKey("m", "/predict", "ok", label)
-        total.add(Row(0, source, 1, 1, 1, 1, 1, 1, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length]))
+        total.add(
+            Row(0, source, "model", 1, 1, 1, 1, 1, 0, 0, 0, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length, 0, 0, 0])
+        )
     return total
 
 
@@ -27,7 +29,7 @@ def weighted(**labels: int) -> Accumulator:
     """So many answered predictions of each label."""
     total = Accumulator()
     for label, n in labels.items():
-        total.add(Row(0, GroupKey("m", "/predict", "ok", label), 1, n, n, n, n, n, [n, 0, 0]))
+        total.add(Row(0, GroupKey("m", "/predict", "ok", label), "", 1, n, n, n, n, 0, 0, 0, [n, 0, 0, 0, 0, 0]))
     return total
 
 
