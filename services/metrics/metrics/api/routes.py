@@ -80,7 +80,7 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
     Counts, sums and maxima are exact. Percentiles come from histograms and are within 1.09 %. `range` is the range
     that was asked for, widened to whole rollups: ten seconds within the last two hours, minutes before. The first and
     the last point of the series cover only that part of their bucket which lies in the range. Thresholds are evaluated
-    over their own windows up to now, without the filters. `lag_s` is null while the stream of new events cannot be read.
+    over their own windows up to now, without the filters. `lag_s` is null while the stream of events cannot be read.
     """
     async with deadline(request):
         return await request.app[RESOURCES].aggregates.answer(body)
