@@ -1,10 +1,11 @@
 """Prometheus metrics of ingestion, maintenance and alerting, with every label child created once."""
 
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from common.contracts.thresholds import AlertState
+from common.contracts.thresholds import AlertState, RuleFilter, ThresholdState
 from metrics.ingest.parse import Reason
 
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
@@ -51,7 +52,7 @@ class MaintenanceMetrics:
 
 
 class AlertMetrics:
-    """What this replica judged and sent."""
+    """What this replica evaluated and sent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.evaluations = Counter(
@@ -66,4 +67,21 @@ class AlertMetrics:
         self.transitions = {state: transitions.labels(state) for state in get_args(AlertState)}
         sent = Counter("sluice_metrics_notifications", "Notifications by outcome.", ["outcome"], registry=registry)
         self.delivered, self.refused, self.given_up = map(sent.labels, ("delivered", "refused", "given_up"))
+        self.rule_value = Gauge(
+            "sluice_metrics_rule_value",
+            "Current value of each threshold rule, on the replica that evaluated the last tick.",
+            ["rule", "metric", "severity", "model", "route", "label"],
+            registry=registry,
+        )
         self.outbox = Gauge("sluice_metrics_notifications_waiting", "Notifications not taken yet.", registry=registry)
+
+    def set_rules(self, states: Sequence[ThresholdState]) -> None:
+        """Export the values of `states` in place of earlier ones. Rules without a value are absent."""
+        self.rule_value.clear()
+        for state in states:
+            if state.current is not None:
+                where = state.rule.where or RuleFilter()
+                named = (state.rule.name, state.rule.metric, state.rule.severity)
+                self.rule_value.labels(*named, where.model or "", where.route or "", where.label or "").set(
+                    state.current
+                )

@@ -62,13 +62,18 @@ class Evaluator:
 
     async def evaluate(self) -> bool:
         """Evaluate every rule, unless another replica did in this tick. Returns whether this one did."""
+        states = await self._evaluate()
+        self._metrics.set_rules(states or ())
+        return states is not None
+
+    async def _evaluate(self) -> list[ThresholdState] | None:
         lag_s = await self._lag_s()
         async with self._database.transaction() as connection:
             if not await store.try_evaluation_lock(connection):
-                return False
+                return None
             now_us, interval_us = int(self._now() * SECOND), int(self._interval_s * SECOND)
             if not await store.claim_tick(connection, interval_us, now_us):
-                return False
+                return None
             rules = (await newest(connection)).document.rules
             states = await evaluate_rules(Snapshot(connection), rules, now_us)
             known = [suppress_while_lagging(state, lag_s) for state in states]
@@ -81,7 +86,7 @@ class Evaluator:
         for alert in changed:
             self._metrics.transitions[alert.state].inc()
             log.info("alert", rule=alert.rule.name, state=alert.state, value=alert.value)
-        return True
+        return states
 
     async def _advance(
         self, connection: Connection, states: Sequence[ThresholdState], now_us: int

@@ -56,8 +56,9 @@ def resolve(alert: AlertInstance, now_us: int) -> AlertInstance | None:
 
 
 def labels(rule: ThresholdRule) -> dict[str, str]:
-    """What tells its alert from others: a rule that changes any of them is another rule."""
-    return {
+    """Return the labels of the rule's alert. A rule that changes any of them is another rule."""
+    where = {} if rule.where is None else rule.where.model_dump(exclude_none=True)
+    return where | {
         "alertname": rule.name,
         "metric": rule.metric,
         "service": "sluice",

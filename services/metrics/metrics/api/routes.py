@@ -16,7 +16,7 @@ from common.http.app import ErrorTable
 from common.http.openapi import Header, operation
 from common.http.problems import FieldError, Problem, retry_after, unavailable
 from metrics.alerting.rule_store import Versioned
-from metrics.alerting.rules import ThresholdHistory, Thresholds
+from metrics.alerting.rules import ThresholdHistory, Thresholds, check_limits
 from metrics.api import examples
 from metrics.api.predictions import read_predictions
 from metrics.api.resources import RESOURCES, deadline, invalid_field, query_errors
@@ -113,6 +113,7 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
     `If-Match` must hold the `ETag` that was read, or `*` to replace any version; it may be absent only while the
     defaults are in force. Versions that were replaced are kept.
     """
+    check_limits(body)
     async with deadline(request):
         expected = _expected(request)
         try:

@@ -34,9 +34,8 @@ class Aggregates:
         lag_s = await self._lag_s()
         async with self._rollups.snapshot() as snapshot:
             rules = RuleWindows((await newest(snapshot.connection)).document.rules, now_us)
-            sums = [Accumulator() for _ in rules.ranges]
-            await _fill(builder, rules.ranges, sums, snapshot)
-        return builder.aggregate(rules.states(sums), lag_s, now_us)
+            await _fill(builder, rules, snapshot)
+        return builder.aggregate(rules.states(), lag_s, now_us)
 
     async def drift(self, range: Range, reference: Range, filters: Filters) -> DriftReport:
         """Compare the predictions of `range` with those of `reference`. Raises StoreUnavailable."""
@@ -47,17 +46,15 @@ class Aggregates:
         return DriftReport(range=range.body(), reference=reference.body(), lag_s=lag_s, **found)
 
 
-async def _fill(
-    builder: "_AggregateBuilder", ranges: Sequence[Range], sums: Sequence[Accumulator], snapshot: Snapshot
-) -> None:
-    """Read everything at once: the slots of the answer, and the sum over each of `ranges`."""
+async def _fill(builder: "_AggregateBuilder", rules: RuleWindows, snapshot: Snapshot) -> None:
+    """Read everything at once: the slots of the answer, and the ranges of the rules."""
     cuts = builder.cuts
-    spans = [span for slot, range in enumerate([*cuts, *ranges]) for span in split_into_rollups(slot, range)]
-    for number, row in enumerate(await snapshot.rows(spans, builder.details), 1):
+    spans = [span for slot, range in enumerate([*cuts, *rules.ranges]) for span in split_into_rollups(slot, range)]
+    for number, row in enumerate(await snapshot.rows(spans, builder.details | rules.details), 1):
         if number % ROWS_AT_ONCE == 0:
             await asyncio.sleep(0)
         if row.slot >= len(cuts):
-            sums[row.slot - len(cuts)].add(row)
+            rules.add(row.slot - len(cuts), row)
             continue
         for accumulator in builder.accumulators(row.slot, row.key):
             accumulator.add(row)

@@ -294,3 +294,37 @@ async def test_drift_of_labels__can_fire(
     assert await at(1) == ["firing"]
     [alert] = (await store.alerts()).alerts
     assert isinstance(alert, Alert) and alert.value is not None and alert.value > 0.3
+
+
+async def test_label_share_with_a_filter__fires_and_resolves_and_is_exported(
+    ruled: Callable[..., Any], database: Database, prediction: Callable[..., Any], clock: Any, store: AlertStore
+) -> None:
+    where = {"label": "NEGATIVE", "route": "/predict"}
+    await ruled(
+        {"name": "gloom", "metric": "label_share", "above": 0.4, "for_s": 60, "min_samples": 4, "where": where},
+        {"name": "busy", "metric": "requests", "above": 1_000, "where": {"route": "/other"}},
+    )
+    registry, start_s = CollectorRegistry(), clock()
+    evaluator = Evaluator(database, AlertMetrics(registry), interval_s=5, notifies=True, lag_s=no_lag, now=clock)
+
+    async def states_after(seconds: float, *labels: str) -> list[str]:
+        clock.now_s = start_s + seconds
+        now_us = int(clock() * 1_000_000)
+        events = [prediction(at_us=now_us - 1, label=label) for label in labels]
+        others = [prediction(at_us=now_us - 1, label="POSITIVE", route="/other") for _ in range(9)]
+        await EventWriter(database).write([*events, *others])
+        assert await evaluator.evaluate()
+        return [alert.state for alert in (await store.alerts()).alerts]
+
+    def exported(rule: str, metric: str, route: str, label: str = "") -> float | None:
+        labels = {"rule": rule, "metric": metric, "severity": "warning", "model": "", "route": route, "label": label}
+        return registry.get_sample_value("sluice_metrics_rule_value", labels)
+
+    assert await states_after(0, *["NEGATIVE"] * 2, *["POSITIVE"] * 2) == ["pending"]
+    assert exported("gloom", "label_share", "/predict", "NEGATIVE") == 0.5
+    assert exported("busy", "requests", "/other") == 9
+    assert await states_after(55) == ["pending"]
+    assert await states_after(60) == ["firing"]
+    assert await states_after(65, *["POSITIVE"] * 4) == ["resolved"]
+    [alert] = (await store.alerts()).alerts
+    assert alert.value == 0.25
