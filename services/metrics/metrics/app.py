@@ -200,6 +200,8 @@ async def _start_alerting(
             await opened.enter_async_context(create_session(connections=2)),
             metrics,
             url=url,
+            token=settings.metrics_webhook_token.get_secret_value(),
+            signing_key=settings.metrics_webhook_signing_key.get_secret_value(),
             timeout_s=settings.metrics_webhook_timeout_s,
             now=time.time,
         )

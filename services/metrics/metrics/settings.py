@@ -1,8 +1,8 @@
 """What the metrics service reads from the environment."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.runtime.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
@@ -30,7 +30,7 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_consumers: Annotated[int, Field(ge=1, le=16)] = 2
     metrics_batch: Annotated[int, Field(ge=1, le=20_000)] = 5_000
     metrics_ingest_timeout_s: Seconds = 10.0
-    metrics_claim_idle_s: Seconds = 5.0
+    metrics_claim_idle_s: Seconds = 15.0
     metrics_dead_letters_max: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
 
     metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
@@ -40,8 +40,17 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_evaluate_s: Annotated[float, Field(ge=1, le=3_600)] = 5.0
     metrics_webhook_url: Annotated[SecretStr, AfterValidator(_web_address)] = SecretStr("")
     metrics_webhook_timeout_s: Seconds = 5.0
+    metrics_webhook_token: SecretStr = SecretStr("")
+    metrics_webhook_signing_key: SecretStr = SecretStr("")
     metrics_stream_s: Seconds = 2.0
     metrics_stream_clients: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+    @model_validator(mode="after")
+    def _claims_after_writes(self) -> Self:
+        """A batch that is still being written must not be given to another consumer."""
+        if self.metrics_claim_idle_s <= self.metrics_ingest_timeout_s:
+            raise ValueError("METRICS_CLAIM_IDLE_S must be more than METRICS_INGEST_TIMEOUT_S")
+        return self
 
     def writing_connections(self) -> int:
         """One for each consumer, and one for upkeep and alerts, which readers must not hold up."""
