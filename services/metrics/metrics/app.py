@@ -42,6 +42,7 @@ from metrics.ingest.writer import EventWriter
 from metrics.metrics import AlertMetrics, IngestionMetrics, MaintenanceMetrics
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
 from metrics.settings import MetricsSettings
@@ -114,7 +115,7 @@ async def _open(
     await _start_alerting(opened, settings, writing, maintenance, registry, fatal)
     checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
     alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
-    stores = ThresholdStore(reading), alerts, Predictions(reading)
+    stores = ThresholdStore(reading), alerts, Predictions(reading), FeedbackStore(writing)
     return Resources(rollups, aggregates, *stores, live), checks
 
 

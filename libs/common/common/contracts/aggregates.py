@@ -1,6 +1,6 @@
 """What the metrics service answers: aggregates, drift, and single predictions."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -123,6 +123,34 @@ class Group(Body):
     latency_ms: Latency
 
 
+class Confusion(Body):
+    predicted: str
+    actual: str
+    count: int
+
+
+class Accuracy(Body):
+    """Predictions compared with the true labels that were sent for them."""
+
+    n: Annotated[int, Field(description="Predictions of the range with a true label.")]
+    correct: int
+    accuracy: float | None
+    coverage: Annotated[float | None, Field(description="Share of the answered predictions with a true label.")]
+    confusion: list[Confusion]
+
+    @classmethod
+    def of(cls, confusion: list[Confusion], predictions: int) -> Self:
+        n = sum(cell.count for cell in confusion)
+        correct = sum(cell.count for cell in confusion if cell.predicted == cell.actual)
+        return cls(
+            n=n,
+            correct=correct,
+            accuracy=correct / n if n else None,
+            coverage=n / predictions if predictions else None,
+            confusion=confusion,
+        )
+
+
 class Aggregate(Summary):
     """The response of POST /metrics/aggregated. `lag_s` is the delay of ingestion, null while unknown."""
 
@@ -130,6 +158,7 @@ class Aggregate(Summary):
     series: list[SeriesPoint] = Field([])
     groups: list[Group] = Field([])
     thresholds: list[ThresholdState] = Field([])
+    feedback: Accuracy | None = None
     lag_s: float | None
 
 

@@ -21,7 +21,7 @@ MetricName = Literal[
     "confidence.mean",
 ]
 DriftName = Literal["drift.labels", "drift.confidence", "drift.length"]
-FilteredName = Literal["label_share"]
+FilteredName = Literal["label_share", "accuracy"]
 RuleMetric = Literal[MetricName, DriftName, FilteredName]
 
 

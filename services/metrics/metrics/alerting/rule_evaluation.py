@@ -4,14 +4,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from common.contracts.aggregates import Filters
+from common.contracts.aggregates import Accuracy, Filters
 from common.contracts.base import WINDOW_S, Window
 from common.contracts.thresholds import ThresholdRule, ThresholdState
 from metrics.alerting.rules import evaluate_rule
 from metrics.query.accumulator import Accumulator, Row
 from metrics.query.drift import drifts
+from metrics.query.feedback import accuracy
 from metrics.query.rollups import Snapshot
 from metrics.ranges import Range, asked_reference, last, split_into_rollups
+from metrics.storage.database import Connection
 
 DEFAULT_REFERENCE: Final[Window] = "24h"
 _EVERYTHING: Final = Filters()
@@ -38,6 +40,7 @@ class RuleWindows:
         self._sums = {need: Accumulator() for need in (*self._needs.values(), *self._references.values())}
         self.ranges = sorted({need.range for need in self._sums})
         self.details = {name for need in self._sums for name in need.filters.model_dump(exclude_none=True)}
+        self._truths: dict[_Need, Accuracy] = {}
         self._by_range: dict[Range, list[tuple[Filters, Accumulator]]] = defaultdict(list)
         for need, total in self._sums.items():
             self._by_range[need.range].append((need.filters, total))
@@ -48,6 +51,12 @@ class RuleWindows:
             if row.key.matches(filters):
                 total.add(row)
 
+    async def read_feedback(self, connection: Connection) -> None:
+        """Read the true labels that rules need. Call it once all rows are added."""
+        for rule, need in self._needs.items():
+            if rule.metric == "accuracy":
+                self._truths[need] = await accuracy(connection, *need, self._sums[need].predictions)
+
     def states(self) -> list[ThresholdState]:
         """Return the state of each rule. Call it once all rows are added."""
         return [
@@ -55,6 +64,7 @@ class RuleWindows:
                 rule,
                 self._sums[need].summary(need.range.until(self._now_us)),
                 drifts(self._sums[need], self._sums[self._references[rule]]) if rule in self._references else None,
+                self._truths.get(need) if rule.metric == "accuracy" else None,
             )
             for rule, need in self._needs.items()
         ]
@@ -73,6 +83,7 @@ async def evaluate_rules(snapshot: Snapshot, rules: Sequence[ThresholdRule], now
     spans = [span for place, range in enumerate(windows.ranges) for span in split_into_rollups(place, range)]
     for row in await snapshot.rows(spans, windows.details):
         windows.add(row.slot, row)
+    await windows.read_feedback(snapshot.connection)
     return windows.states()
 
 

@@ -4,14 +4,14 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from common.contracts.aggregates import Summary
+from common.contracts.aggregates import Accuracy, Summary
 from common.contracts.base import Body
 from common.contracts.thresholds import ThresholdRule, ThresholdState
 from metrics.errors import InvalidField
 from metrics.query.drift import Drifts
 
 LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less
-SHARES: Final = frozenset({"error_rate", "limited_rate", "confidence.mean", "label_share"})
+SHARES: Final = frozenset({"error_rate", "limited_rate", "confidence.mean", "label_share", "accuracy"})
 COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
 
 
@@ -64,9 +64,11 @@ DEFAULT: Final = Thresholds(
 )  # fmt: skip
 
 
-def evaluate_rule(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -> ThresholdState:
-    """Return the state of `rule` in a summary of its own window, and in the drift from its reference."""
-    current, samples = _measure(rule, summary, drifts)
+def evaluate_rule(
+    rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None, truth: Accuracy | None = None
+) -> ThresholdState:
+    """Return the state of `rule` in a summary of its own window, its drift from a reference, or its true labels."""
+    current, samples = (truth.accuracy, truth.n) if truth is not None else _measure(rule, summary, drifts)
     breached = None
     if current is not None and (samples is None or samples >= rule.min_samples):
         breached = (rule.above is not None and current > rule.above) or (
@@ -96,6 +98,8 @@ def check_limits(document: Thresholds) -> None:
 def _measure(rule: ThresholdRule, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:
     """Return the metric's value and its number of samples, which is None for counts."""
     group, _, name = rule.metric.partition(".")
+    if group == "accuracy":
+        return None, 0
     if group == "label_share" and rule.where is not None:
         shares = {one.label: one.share for one in summary.labels}
         return (shares.get(rule.where.label or "", 0.0) if shares else None), summary.predictions

@@ -20,6 +20,7 @@ from common.contracts.aggregates import (
     Summary,
 )
 from common.contracts.base import TimeRange
+from common.contracts.feedback import FeedbackRequest, FeedbackResponse, FeedbackResult
 from common.contracts.thresholds import Alert, Alerts, ThresholdRule, ThresholdState
 from metrics.alerting.rules import ThresholdHistory, Thresholds, ThresholdVersion
 
@@ -133,3 +134,9 @@ PREDICTIONS_CSV: Final = (
     '"2c70e12b7a0646f92279f427c7b38e73",""\r\n'
 )
 EVENT: Final = f"event: aggregate\ndata: {AGGREGATE.model_dump_json()}\n\n"
+FEEDBACK: Final = FeedbackRequest.model_validate(
+    {"feedback": [{"request_id": "01a20bb1-f56a-74eb-ab6a-7aee04ea1360", "index": 0, "label": "NEGATIVE"}]}
+)
+FEEDBACK_RESULTS: Final = FeedbackResponse(
+    results=[FeedbackResult(status="recorded", prediction_id="01a20bb1-f56a-74eb-ab6a-7aee04ea1361")]
+)

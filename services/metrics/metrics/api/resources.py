@@ -16,6 +16,7 @@ from metrics.alerting.store import AlertStore
 from metrics.errors import InvalidField
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
 
@@ -29,6 +30,7 @@ class Resources:
     thresholds: ThresholdStore
     alerts: AlertStore
     predictions: Predictions
+    feedback: FeedbackStore
     live: AggregateBroadcaster
 
 

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
 from common.contracts.base import Body, Window
+from common.contracts.feedback import FeedbackRequest, FeedbackResponse
 from common.contracts.thresholds import Alerts
 from common.http.app import ErrorTable
 from common.http.openapi import Header, operation
@@ -53,6 +54,7 @@ def routes() -> Iterable[web.RouteDef]:
         web.get("/metrics/alerts", read_alerts),
         web.get("/metrics/drift", measure_drift),
         web.get("/metrics/predictions", read_predictions),
+        web.post("/metrics/feedback", record_feedback),
         web.get("/metrics/stream", stream_aggregates, allow_head=False),
     )
 
@@ -184,6 +186,23 @@ async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftRepo
     async with deadline(request):
         filters = Filters(model=query.model, route=query.route)
         return await request.app[RESOURCES].aggregates.drift(range, reference, filters)
+
+
+@operation(
+    body=FeedbackRequest,
+    response=FeedbackResponse,
+    errors=(503, 504),
+    tag="predictions",
+    examples=[examples.FEEDBACK, examples.FEEDBACK_RESULTS],
+)
+async def record_feedback(request: web.Request, *, body: FeedbackRequest) -> FeedbackResponse:
+    """Record true labels.
+
+    Each prediction has one true label, the last that was sent. Sending one again changes nothing, however late, as long
+    as the prediction itself is stored. Aggregates compare them with what was predicted.
+    """
+    async with deadline(request):
+        return FeedbackResponse(results=await request.app[RESOURCES].feedback.record(body.feedback))
 
 
 ERRORS: Final[ErrorTable] = {

@@ -10,6 +10,7 @@ from metrics.alerting.rule_evaluation import RuleWindows, sum_ranges
 from metrics.alerting.rule_store import newest
 from metrics.query.accumulator import Accumulator, GroupKey
 from metrics.query.drift import drifts
+from metrics.query.feedback import accuracy
 from metrics.query.rollups import Rollups, Snapshot
 from metrics.ranges import SECOND, Range, asked_bucket, asked_range, slots, split_into_rollups
 
@@ -35,7 +36,10 @@ class Aggregates:
         async with self._rollups.snapshot() as snapshot:
             rules = RuleWindows((await newest(snapshot.connection)).document.rules, now_us)
             await _fill(builder, rules, snapshot)
-        return builder.aggregate(rules.states(), lag_s, now_us)
+            await rules.read_feedback(snapshot.connection)
+            total = builder.total()
+            truth = await accuracy(snapshot.connection, asked, request.filters, total.predictions)
+        return builder.aggregate(total, rules.states(), lag_s, now_us).model_copy(update={"feedback": truth})
 
     async def drift(self, range: Range, reference: Range, filters: Filters) -> DriftReport:
         """Compare the predictions of `range` with those of `reference`. Raises StoreUnavailable."""
@@ -92,11 +96,17 @@ class _AggregateBuilder:
             found.append(self._groups.setdefault(key.group(self._group_by), Accumulator()))
         return found
 
-    def aggregate(self, states: list[ThresholdState], lag_s: float | None, now_us: int) -> Aggregate:
-        points = self._slots[: self._previous.slot]
+    def total(self) -> Accumulator:
+        """Return the sum of all slots of the range."""
         total = Accumulator()
-        for point in points:
+        for point in self._slots[: self._previous.slot]:
             total.merge(point)
+        return total
+
+    def aggregate(
+        self, total: Accumulator, states: list[ThresholdState], lag_s: float | None, now_us: int
+    ) -> Aggregate:
+        points = self._slots[: self._previous.slot]
         return Aggregate(
             **dict(total.summary(self._current.range.until(now_us))),
             previous=self._slots[self._previous.slot].summary(self._previous.range),

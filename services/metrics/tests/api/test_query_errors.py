@@ -17,6 +17,7 @@ from metrics.api.resources import RESOURCES, Resources
 from metrics.api.routes import ERRORS, routes
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
 from metrics.storage.database import Database
@@ -42,7 +43,12 @@ async def client() -> AsyncIterator[Client]:
     database = cast(Database, NoDatabase())
     aggregates = Aggregates(Rollups(database), lag_s, now=time.time)
     live = AggregateBroadcaster(aggregates, interval_s=1, max_followers=1)
-    stores = ThresholdStore(database), AlertStore(database, interval_s=5, now=time.time), Predictions(database)
+    stores = (
+        ThresholdStore(database),
+        AlertStore(database, interval_s=5, now=time.time),
+        Predictions(database),
+        FeedbackStore(database),
+    )
     app = create_app(AppConfig(HttpMetrics(CollectorRegistry()), errors=ERRORS))
     app.add_routes(routes())
     app[RESOURCES] = Resources(Rollups(database), aggregates, *stores, live)

@@ -247,6 +247,9 @@ class NoStore:
     async def fetchrow(self, _sql: str) -> None:
         return None
 
+    async def fetch(self, *_asked: Any) -> tuple[()]:
+        return ()
+
     async def rows(self, *_asked: Any) -> Iterator[Row]:
         return (
             Row(0, GroupKey("m", "/predict", "ok", "P"), "model", 9, 1, 9, 0, 0, 0, 0, 0, [1 << 48, 0, 0, 0, 0, 0])
