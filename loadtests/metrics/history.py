@@ -107,7 +107,7 @@ class History:
         return AggregateRequest(
             start=self.now - timedelta(days=20),
             end=self.now,
-            bucket="15m",
+            bucket="1h",
             group_by=["model", "label", "outcome", "route"],
         )
 

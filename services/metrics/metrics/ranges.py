@@ -18,7 +18,7 @@ BUCKETS_S: Final[dict[Bucket, int]] = {
 }  # fmt: skip  # one bucket a line would be a screenful
 
 MAX_RANGE_S: Final = 400 * 86_400
-MAX_BUCKETS: Final = 2_000
+MAX_BUCKETS: Final = 500
 _DEFAULT_BUCKETS: Final = 90  # readable: minutes for an hour, hours for a day, days for a month
 _READABLE_S: Final = NARROWEST_KEPT_S - 1_800  # maintenance may be about to drop what is older
 _MINUTE_S: Final = 60

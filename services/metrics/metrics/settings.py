@@ -1,11 +1,14 @@
 """What the metrics service reads from the environment."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.runtime.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
+
+QUICK_CONNECTIONS: Final = 2
+"""Of METRICS_CONNECTIONS, for counts, alerts and rules, which expensive aggregates must not hold up."""
 
 
 def _web_address(value: SecretStr) -> SecretStr:
@@ -24,7 +27,7 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_port: Port | None = None
     metrics_ops_port: Port | None = None
     metrics_request_timeout_s: Seconds = 10.0
-    metrics_connections: Annotated[int, Field(ge=1, le=100)] = 8
+    metrics_connections: Annotated[int, Field(ge=QUICK_CONNECTIONS + 1, le=100)] = 8
     metrics_database_timeout_s: Seconds = 5.0
 
     metrics_consumers: Annotated[int, Field(ge=1, le=16)] = 2

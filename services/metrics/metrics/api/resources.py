@@ -19,6 +19,7 @@ from metrics.query.broadcast import AggregateBroadcaster
 from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
+from metrics.query.shared import SharedAggregates
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Resources:
 
     rollups: Rollups
     aggregates: Aggregates
+    shared: SharedAggregates
     thresholds: ThresholdStore
     alerts: AlertStore
     predictions: Predictions

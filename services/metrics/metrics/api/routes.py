@@ -9,8 +9,9 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
-from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
+from common.contracts.aggregates import Aggregate, AggregateRequest, Bucket, DriftReport, Filters
 from common.contracts.base import Body, Window
+from common.contracts.events import Outcome
 from common.contracts.feedback import FeedbackRequest, FeedbackResponse
 from common.contracts.thresholds import Alerts
 from common.http.app import ErrorTable
@@ -48,6 +49,7 @@ def routes() -> Iterable[web.RouteDef]:
     return (
         web.get("/metrics/count", count_predictions),
         web.post("/metrics/aggregated", aggregate),
+        web.get("/metrics/aggregated", read_aggregate),
         web.get("/metrics/thresholds", read_thresholds),
         web.put("/metrics/thresholds", replace_thresholds),
         web.get("/metrics/thresholds/history", read_history),
@@ -85,7 +87,43 @@ async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregat
     over their own windows up to now, without the filters. `lag_s` is null while the stream of events cannot be read.
     """
     async with deadline(request):
-        return await request.app[RESOURCES].aggregates.answer(body)
+        return await request.app[RESOURCES].shared.answer(body)
+
+
+class AggregateQuery(Body):
+    """Either `window` (up to now; the last hour if nothing is given) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    bucket: Bucket | None = None
+    group_by: Annotated[
+        str | None,
+        Field(pattern=r"^(model|label|outcome|route)(,(model|label|outcome|route)){0,3}$", description="With commas."),
+    ] = None
+    model: Annotated[str | None, Field(max_length=128)] = None
+    route: Annotated[str | None, Field(max_length=64)] = None
+    label: Annotated[str | None, Field(max_length=64)] = None
+    outcome: Outcome | None = None
+
+    def request(self) -> AggregateRequest:
+        range = span(self.window, self.start, self.end, "1h")
+        group_by = self.group_by.split(",") if self.group_by else []
+        filters = Filters(model=self.model, route=self.route, label=self.label, outcome=self.outcome)
+        return AggregateRequest.model_validate(
+            range.model_dump() | {"bucket": self.bucket, "group_by": group_by, "filters": filters}
+        )
+
+
+@operation(query=AggregateQuery, response=Aggregate, errors=(503, 504), tag="metrics", examples=[examples.AGGREGATE])
+async def read_aggregate(request: web.Request, *, query: AggregateQuery) -> Aggregate:
+    """Aggregate predictions over a window, as POST does.
+
+    Equal questions within a second share one answer.
+    """
+    with query_errors():
+        async with deadline(request):
+            return await request.app[RESOURCES].shared.answer(query.request())
 
 
 @operation(
@@ -119,7 +157,9 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
     async with deadline(request):
         expected = _expected(request)
         try:
-            return _document(await request.app[RESOURCES].thresholds.replace(body, expected=expected))
+            written = await request.app[RESOURCES].thresholds.replace(body, expected=expected)
+            request.app[RESOURCES].shared.forget()
+            return _document(written)
         except VersionConflict:
             if hdrs.IF_MATCH not in request.headers:
                 raise _precondition(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None

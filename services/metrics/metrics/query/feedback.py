@@ -60,7 +60,8 @@ class FeedbackStore:
 
 async def accuracy(connection: Connection, range: Range, filters: Filters, predictions: int) -> Accuracy:
     """Compare predictions of `range` with their true labels. `predictions` is the number of all that match."""
-    if filters.outcome not in (None, "ok"):
+    named = (filters.model or "", filters.route or "", filters.label or "")
+    if filters.outcome not in (None, "ok") or any("\x00" in name for name in named):  # PostgreSQL takes no NUL
         return Accuracy.of([], predictions)
     records = await connection.fetch(
         _COUNTS, as_time(range.start), as_time(range.end), filters.model, filters.route, filters.label

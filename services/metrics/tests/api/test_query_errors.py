@@ -20,6 +20,7 @@ from metrics.query.broadcast import AggregateBroadcaster
 from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
+from metrics.query.shared import SharedAggregates
 from metrics.storage.database import Database
 
 Client = TestClient[web.Request, web.Application]
@@ -42,6 +43,7 @@ async def client() -> AsyncIterator[Client]:
 
     database = cast(Database, NoDatabase())
     aggregates = Aggregates(Rollups(database), lag_s, now=time.time)
+    shared = SharedAggregates(aggregates, timeout_s=5, now=time.monotonic)
     live = AggregateBroadcaster(aggregates, interval_s=1, max_followers=1)
     stores = (
         ThresholdStore(database),
@@ -51,7 +53,7 @@ async def client() -> AsyncIterator[Client]:
     )
     app = create_app(AppConfig(HttpMetrics(CollectorRegistry()), errors=ERRORS))
     app.add_routes(routes())
-    app[RESOURCES] = Resources(Rollups(database), aggregates, *stores, live)
+    app[RESOURCES] = Resources(Rollups(database), aggregates, shared, *stores, live)
     async with TestClient(TestServer(app)) as client:
         yield client
 
