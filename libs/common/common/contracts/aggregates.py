@@ -174,11 +174,9 @@ class Drift(Body):
     psi: float | None = None
     noise: float | None = None
     value: float | None = None
-    jensen_shannon: Annotated[float | None, Field(description="Divergence in bits, 0 to 1.")] = None
-    kolmogorov_smirnov: Annotated[
-        float | None, Field(description="Largest difference of the cumulative distributions.")
-    ] = None
-    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null without observations to compare.")] = None
+    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null below 100 observations on either side.")] = (
+        None
+    )
 
 
 class DriftReport(Body):

@@ -93,9 +93,9 @@ ALERTS: Final = Alerts(
 DRIFT: Final = DriftReport(
     range=_RANGE,
     reference=_BEFORE,
-    labels=Drift(n=400, reference_n=900, psi=0.31, noise=0.03, value=0.28, jensen_shannon=0.05, drifted=True),
-    confidence=Drift(n=400, reference_n=900, psi=0.04, noise=0.05, value=0.0, kolmogorov_smirnov=0.06, drifted=False),
-    length=Drift(n=400, reference_n=900, psi=0.02, noise=0.05, value=0.0, kolmogorov_smirnov=0.03, drifted=False),
+    labels=Drift(n=400, reference_n=900, psi=0.31, noise=0.03, value=0.28, drifted=True),
+    confidence=Drift(n=400, reference_n=900, psi=0.04, noise=0.05, value=0.0, drifted=False),
+    length=Drift(n=400, reference_n=900, psi=0.02, noise=0.05, value=0.0, drifted=False),
     lag_s=0.2,
 )
 PREDICTIONS: Final = PredictionPage(
