@@ -1,21 +1,26 @@
 """A month of made-up predictions in PostgreSQL, and how long the answers over it take, beside the raw rows."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from common.contracts.aggregates import AggregateRequest
 from common.stores.postgres import create_pool
 from metrics.query.aggregate import Aggregates
 from metrics.query.rollups import Rollups
-from metrics.ranges import FINE_S
-from metrics.rebuild import recompute
+from metrics.ranges import NARROWEST_S
 from metrics.storage.database import Database
 from metrics.storage.partitions import Partitions
 from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from rollup_check import recompute  # the tests' own
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)
@@ -34,7 +39,7 @@ SELECT count(*), percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDE
 FROM prediction WHERE at >= $1 AND at < $2 AND outcome = 'ok'
 """
 _FINE: Final = f"""
-WITH event AS (SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2), {rolled_up([FINE_S])}
+WITH event AS (SELECT {FACTS_OF_PREDICTIONS} FROM prediction WHERE at >= $1 AND at < $2), {rolled_up([NARROWEST_S])}
 INSERT INTO rollup ({COLUMNS}) SELECT {COLUMNS} FROM rolled
 """
 _TIMEOUT_S: Final = 600.0
@@ -93,14 +98,14 @@ class History:
 
         async with self.pool() as pool:
             parts = Rollups(Database(pool, _TIMEOUT_S))
-            yield Aggregates(parts, lag_s, exact_max=10_000, now=self.now.timestamp)
+            yield Aggregates(parts, lag_s, now=self.now.timestamp)
 
     def finest(self) -> AggregateRequest:
         """The most buckets that a request may ask for, and every group."""
         return AggregateRequest(
             start=self.now - timedelta(days=20),
             end=self.now,
-            bucket="15m",
+            bucket="1h",
             group_by=["model", "label", "outcome", "route"],
         )
 

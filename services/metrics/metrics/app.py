@@ -41,13 +41,16 @@ from metrics.ingest.writer import EventWriter
 from metrics.metrics import AlertMetrics, IngestionMetrics, MaintenanceMetrics
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
-from metrics.settings import MetricsSettings
+from metrics.query.shared import SharedAggregates
+from metrics.settings import QUICK_CONNECTIONS, MetricsSettings
 from metrics.storage.database import Database
 from metrics.storage.partitions import Partitions
 
 SCHEMA: Final = "metrics"
+_CHECK_S: Final = 0.8
 
 
 def migrate(settings: MetricsSettings) -> None:
@@ -101,22 +104,28 @@ def _assets() -> Assets:
 async def _open(
     opened: AsyncExitStack, settings: MetricsSettings, registry: CollectorRegistry, fatal: asyncio.Event
 ) -> tuple[Resources, dict[str, Check]]:
-    reading = await _database(opened, settings, settings.metrics_connections, settings.metrics_database_timeout_s)
+    reading = await _database(
+        opened, settings, settings.metrics_connections - QUICK_CONNECTIONS, settings.metrics_database_timeout_s
+    )
+    quick = await _database(opened, settings, QUICK_CONNECTIONS, settings.metrics_database_timeout_s)
     writing = await _database(opened, settings, settings.writing_connections(), settings.metrics_ingest_timeout_s)
     stream = StreamAdmin(await opened.enter_async_context(create_client(settings)))
     maintenance = await _start_maintenance(opened, settings, writing, stream, registry, fatal)
     await _start_consumers(opened, settings, writing, registry, fatal)
     rollups = Rollups(reading)
-    aggregates = Aggregates(rollups, maintenance.lag_s, exact_max=settings.metrics_exact_max, now=time.time)
+    aggregates = Aggregates(rollups, maintenance.lag_s, now=time.time)
+    shared = SharedAggregates(aggregates, timeout_s=settings.metrics_request_timeout_s, now=time.monotonic)
+    opened.push_async_callback(shared.close)
     live = AggregateBroadcaster(
         aggregates, interval_s=settings.metrics_stream_s, max_followers=settings.metrics_stream_clients
     )
     await opened.enter_async_context(supervised(live.watch(), "live aggregates", fatal))
     await _start_alerting(opened, settings, writing, maintenance, registry, fatal)
-    checks: dict[str, Check] = {"database": _database_check(rollups), "redis": _redis_check(stream)}
-    alerts = AlertStore(reading, interval_s=settings.metrics_evaluate_s, now=time.time)
-    stores = ThresholdStore(reading), alerts, Predictions(reading)
-    return Resources(rollups, aggregates, *stores, live), checks
+    counts = Rollups(quick)
+    checks: dict[str, Check] = {"database": _database_check(counts), "redis": _redis_check(stream)}
+    alerts = AlertStore(quick, interval_s=settings.metrics_evaluate_s, now=time.time)
+    stores = ThresholdStore(quick), alerts, Predictions(reading), FeedbackStore(writing)
+    return Resources(counts, aggregates, shared, *stores, live), checks
 
 
 async def _database(opened: AsyncExitStack, settings: MetricsSettings, connections: int, timeout_s: float) -> Database:
@@ -201,6 +210,8 @@ async def _start_alerting(
             await opened.enter_async_context(create_session(connections=2)),
             metrics,
             url=url,
+            token=settings.metrics_webhook_token.get_secret_value(),
+            signing_key=settings.metrics_webhook_signing_key.get_secret_value(),
             timeout_s=settings.metrics_webhook_timeout_s,
             now=time.time,
         )
@@ -215,8 +226,9 @@ def _database_check(rollups: Rollups) -> Check:
     async def check() -> State:
         """Without PostgreSQL, or before its migrations, there is nothing that this service can answer."""
         try:
-            await rollups.count()
-        except StoreUnavailable:
+            async with asyncio.timeout(_CHECK_S):
+                await rollups.count()
+        except (StoreUnavailable, TimeoutError):
             return "failed"
         return "ok"
 

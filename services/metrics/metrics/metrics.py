@@ -1,18 +1,14 @@
-"""Prometheus metrics of ingestion, with every label child made once."""
+"""Prometheus metrics of ingestion, maintenance and alerting, with every label child created once."""
 
-from collections import Counter as Counted
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 
-from common.contracts.thresholds import AlertState
+from common.contracts.thresholds import AlertState, RuleFilter, ThresholdState
 from metrics.ingest.parse import Reason
 
 _BATCH_BUCKETS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
-_OCTAVES: Final = range(7, 26)  # 128 µs to 34 s
 
 
 class IngestionMetrics:
@@ -28,39 +24,12 @@ class IngestionMetrics:
         self.retries = Counter(
             "sluice_metrics_ingest_retries", "Times a store was away or refused a batch.", registry=registry
         )
-        self.latency = LatencyHistogram(registry)
         self.batch_events = Histogram(
             "sluice_metrics_batch_events", "Entries in a batch.", buckets=_BATCH_BUCKETS, registry=registry
         )
         self.batch_seconds = Histogram(
             "sluice_metrics_batch_seconds", "Time from read to acknowledged.", registry=registry
         )
-
-
-class LatencyHistogram(Collector):
-    """Latency of answered predictions in octaves of the γ grid, so that its buckets are sums of stored bins.
-
-    Each prediction is counted by the process that stored it, once: the sum over replicas is exact.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._octaves: Counted[int] = Counted()
-        self._sum_us = 0
-        registry.register(self)
-
-    def add(self, octaves: Mapping[int, int], sum_us: int) -> None:
-        """Count predictions by the octave `k` of their latency, (2^(k-1), 2^k] µs."""
-        self._octaves.update(octaves)
-        self._sum_us += sum_us
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        buckets = [
-            (repr(2**top / 1_000_000), float(sum(n for octave, n in self._octaves.items() if octave <= top)))
-            for top in _OCTAVES
-        ]
-        family = HistogramMetricFamily("sluice_prediction_latency_seconds", "Latency of answered predictions.")
-        family.add_metric([], [*buckets, ("+Inf", float(self._octaves.total()))], self._sum_us / 1_000_000)
-        yield family
 
 
 class MaintenanceMetrics:
@@ -83,7 +52,7 @@ class MaintenanceMetrics:
 
 
 class AlertMetrics:
-    """What this replica judged and sent."""
+    """What this replica evaluated and sent."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.evaluations = Counter(
@@ -98,4 +67,21 @@ class AlertMetrics:
         self.transitions = {state: transitions.labels(state) for state in get_args(AlertState)}
         sent = Counter("sluice_metrics_notifications", "Notifications by outcome.", ["outcome"], registry=registry)
         self.delivered, self.refused, self.given_up = map(sent.labels, ("delivered", "refused", "given_up"))
+        self.rule_value = Gauge(
+            "sluice_metrics_rule_value",
+            "Current value of each threshold rule, on the replica that evaluated the last tick.",
+            ["rule", "metric", "severity", "model", "route", "label"],
+            registry=registry,
+        )
         self.outbox = Gauge("sluice_metrics_notifications_waiting", "Notifications not taken yet.", registry=registry)
+
+    def set_rules(self, states: Sequence[ThresholdState]) -> None:
+        """Export the values of `states` in place of earlier ones. Rules without a value are absent."""
+        self.rule_value.clear()
+        for state in states:
+            if state.current is not None:
+                where = state.rule.where or RuleFilter()
+                named = (state.rule.name, state.rule.metric, state.rule.severity)
+                self.rule_value.labels(*named, where.model or "", where.route or "", where.label or "").set(
+                    state.current
+                )

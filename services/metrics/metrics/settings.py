@@ -1,11 +1,14 @@
 """What the metrics service reads from the environment."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from common.runtime.settings import Port, PostgresSettings, RedisSettings, Seconds, Settings, is_web_address
 from common.service import Listen
+
+QUICK_CONNECTIONS: Final = 2
+"""Of METRICS_CONNECTIONS, for counts, alerts and rules, which expensive aggregates must not hold up."""
 
 
 def _web_address(value: SecretStr) -> SecretStr:
@@ -24,14 +27,13 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_port: Port | None = None
     metrics_ops_port: Port | None = None
     metrics_request_timeout_s: Seconds = 10.0
-    metrics_connections: Annotated[int, Field(ge=1, le=100)] = 8
+    metrics_connections: Annotated[int, Field(ge=QUICK_CONNECTIONS + 1, le=100)] = 8
     metrics_database_timeout_s: Seconds = 5.0
-    metrics_exact_max: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
 
     metrics_consumers: Annotated[int, Field(ge=1, le=16)] = 2
     metrics_batch: Annotated[int, Field(ge=1, le=20_000)] = 5_000
     metrics_ingest_timeout_s: Seconds = 10.0
-    metrics_claim_idle_s: Seconds = 5.0
+    metrics_claim_idle_s: Seconds = 15.0
     metrics_dead_letters_max: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
 
     metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
@@ -41,8 +43,17 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_evaluate_s: Annotated[float, Field(ge=1, le=3_600)] = 5.0
     metrics_webhook_url: Annotated[SecretStr, AfterValidator(_web_address)] = SecretStr("")
     metrics_webhook_timeout_s: Seconds = 5.0
+    metrics_webhook_token: SecretStr = SecretStr("")
+    metrics_webhook_signing_key: SecretStr = SecretStr("")
     metrics_stream_s: Seconds = 2.0
     metrics_stream_clients: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+    @model_validator(mode="after")
+    def _claims_after_writes(self) -> Self:
+        """A batch that is still being written must not be given to another consumer."""
+        if self.metrics_claim_idle_s <= self.metrics_ingest_timeout_s:
+            raise ValueError("METRICS_CLAIM_IDLE_S must be more than METRICS_INGEST_TIMEOUT_S")
+        return self
 
     def writing_connections(self) -> int:
         """One for each consumer, and one for upkeep and alerts, which readers must not hold up."""

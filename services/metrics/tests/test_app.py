@@ -63,7 +63,7 @@ async def test_rules__are_judged_while_readers_hold_every_connection_of_theirs(
     metrics_url: str, redis_settings: dict[str, Any]
 ) -> None:
     """Anybody may read, and a crowd of slow readers must not silence the alarm."""
-    service = create_service(settings(metrics_url, redis_settings, metrics_connections=2, metrics_evaluate_s=1))
+    service = create_service(settings(metrics_url, redis_settings, metrics_connections=4, metrics_evaluate_s=1))
 
     def judged() -> float:
         return service.registry.get_sample_value("sluice_metrics_evaluations_total") or 0.0

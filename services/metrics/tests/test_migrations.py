@@ -1,11 +1,12 @@
 """What an older version stored means the same to the newest."""
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from common.stores.migrations import migrate
 from common.stores.postgres import create_pool
-from metrics.rebuild import rebuild
-from metrics.storage.database import Database
 
 EVENTS = """
 INSERT INTO prediction (at, event_id, latency_us, queue_us, compute_us, tokens, characters, score, margin, cached,
@@ -39,16 +40,40 @@ async def execute(url: str, *statements: str) -> None:
             await pool.execute(statement)
 
 
-async def are_equal(url: str) -> bool:
-    async with create_pool(url, schema="metrics", application="test", size=2, timeout_s=20) as pool:
-        return await rebuild(Database(pool, 20), check_only=True)
+COUNTS = "SELECT width_s, sum(n)::int, sum(latency_sum_us)::int, sum(latency_bins) FROM rollup GROUP BY 1 ORDER BY 1"
+FIVE_SECONDS = """
+INSERT INTO rollup (width_s, at, latency_max_us, n, latency_sum_us, scored, score_sum_ppm, characters_sum,
+                    model, route, outcome, label, latency_bins, score_bins, margin_bins, character_bins)
+SELECT width_s, date_bin(make_interval(secs => width_s), at, 'epoch'), max(n), count(*), sum(n), 0, 0, 0, 'm',
+       '/predict', 'ok', 'P', sum(in_bin((n % 7)::smallint)), 0, 0, 0
+FROM (SELECT now() - make_interval(secs => n * 3) AS at, n FROM generate_series(0, 999) AS n) AS event
+CROSS JOIN unnest('{5,60,86400}'::integer[]) AS width (width_s) GROUP BY 1, 2
+"""
 
 
-def test_rollups_of_arrays__become_equal_to_their_events(database_url: str) -> None:
+async def fetch(url: str, statement: str) -> list[tuple[Any, ...]]:
+    async with create_pool(url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
+        return [tuple(row) for row in await pool.fetch(statement)]
+
+
+def test_rollups_of_arrays__keep_counts_sums_and_histograms(database_url: str) -> None:
     migrate(database_url, package="metrics", schema="metrics", revision="0005")
     asyncio.run(execute(database_url, EVENTS, ROLLUPS))
     migrate(database_url, package="metrics", schema="metrics")
-    assert asyncio.run(are_equal(database_url))
+    days = "SELECT sum(n)::int, sum(latency_bins) FROM rollup WHERE width_s = 86400"
+    bins = "(bins_of(latency_us, score, characters, queue_us, compute_us, tokens, true))[1]"
+    events = f"SELECT count(*)::int, sum(in_bin({bins})) FROM prediction"
+    assert asyncio.run(fetch(database_url, days)) == asyncio.run(fetch(database_url, events))
+
+
+@pytest.mark.parametrize("lost", ["false", "extract(second FROM at) < 30", "true"])
+def test_five_second_rollups__become_ten_second_ones_and_lose_no_event(database_url: str, lost: str) -> None:
+    migrate(database_url, package="metrics", schema="metrics", revision="0008")
+    asyncio.run(execute(database_url, FIVE_SECONDS))
+    (_, *before), minutes, days = asyncio.run(fetch(database_url, COUNTS))
+    asyncio.run(execute(database_url, f"DELETE FROM rollup WHERE width_s = 5 AND {lost}"))
+    migrate(database_url, package="metrics", schema="metrics")
+    assert asyncio.run(fetch(database_url, COUNTS)) == [(10, *before), minutes, days]
 
 
 def test_alert_that_fires_meanwhile__counts_as_told(database_url: str) -> None:

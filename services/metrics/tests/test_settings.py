@@ -34,3 +34,8 @@ def test_partitions_ahead__are_so_many_that_their_alert_is_silent() -> None:
     with pytest.raises(SettingsError, match="METRICS_PARTITIONS_AHEAD_DAYS is not valid"):
         load(MetricsSettings, {**REQUIRED, "METRICS_PARTITIONS_AHEAD_DAYS": str(fewest - 1)})
     assert load(MetricsSettings, {**REQUIRED, "METRICS_PARTITIONS_AHEAD_DAYS": str(fewest)})
+
+
+def test_claim_idle__must_exceed_the_longest_write() -> None:
+    with pytest.raises(SettingsError, match="METRICS_CLAIM_IDLE_S must be more than METRICS_INGEST_TIMEOUT_S"):
+        load(MetricsSettings, {**REQUIRED, "METRICS_CLAIM_IDLE_S": "10", "METRICS_INGEST_TIMEOUT_S": "10"})

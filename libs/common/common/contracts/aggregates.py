@@ -1,6 +1,6 @@
 """What the metrics service answers: aggregates, drift, and single predictions."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -8,7 +8,7 @@ from common.contracts.events import Outcome
 from common.contracts.thresholds import ThresholdState
 from common.contracts.windows import Body, TimeRange, Window
 
-Bucket = Literal["1m", "5m", "15m", "1h", "6h", "1d"]
+Bucket = Literal["10s", "1m", "5m", "15m", "1h", "6h", "1d"]
 GroupBy = Literal["model", "label", "outcome", "route"]
 
 
@@ -40,7 +40,7 @@ SKETCH_RELATIVE_ERROR: Final = (2 ** (1 / 32) - 1) / (2 ** (1 / 32) + 1)
 class Latency(Body):
     """Milliseconds over successful predictions; null without any.
 
-    Percentiles are exact, or a sketch with an error bound. The mean and the maximum are always exact.
+    Percentiles are estimates from a histogram, within `relative_error`. The mean and the maximum are exact.
     """
 
     n: int
@@ -52,6 +52,16 @@ class Latency(Body):
     max: float | None = None
     method: Literal["exact", "sketch"]
     relative_error: float
+
+
+class Distribution(Body):
+    """Percentiles are estimates with the same error bound as those of latency; all are null without values."""
+
+    n: int
+    mean: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
 
 
 class LabelShare(Body):
@@ -81,6 +91,13 @@ class Summary(Body):
     latency_ms: Latency
     labels: list[LabelShare]
     confidence: Confidence
+    cached_share: Annotated[
+        float | None, Field(description="Share of answers from the cache; null where none was recorded.")
+    ] = None
+    computed_latency_ms: Annotated[Latency | None, Field(description="Without answers from the cache.")] = None
+    queue_ms: Annotated[Distribution | None, Field(description="Of computed answers: the wait for a batch.")] = None
+    compute_ms: Annotated[Distribution | None, Field(description="Of computed answers: the model's time.")] = None
+    tokens: Annotated[Distribution | None, Field(description="Of computed answers: tokens of a text.")] = None
 
 
 class SeriesPoint(Body):
@@ -92,6 +109,10 @@ class SeriesPoint(Body):
     p50: float | None = None
     p95: float | None = None
     p99: float | None = None
+    cached_share: float | None = None
+    queue_p95_ms: float | None = None
+    compute_p95_ms: float | None = None
+    tokens_mean: float | None = None
 
 
 class Group(Body):
@@ -102,6 +123,34 @@ class Group(Body):
     latency_ms: Latency
 
 
+class Confusion(Body):
+    predicted: str
+    actual: str
+    count: int
+
+
+class Accuracy(Body):
+    """Predictions compared with the true labels that were sent for them."""
+
+    n: Annotated[int, Field(description="Predictions of the range with a true label.")]
+    correct: int
+    accuracy: float | None
+    coverage: Annotated[float | None, Field(description="Share of the answered predictions with a true label.")]
+    confusion: list[Confusion]
+
+    @classmethod
+    def of(cls, confusion: list[Confusion], predictions: int) -> Self:
+        n = sum(cell.count for cell in confusion)
+        correct = sum(cell.count for cell in confusion if cell.predicted == cell.actual)
+        return cls(
+            n=n,
+            correct=correct,
+            accuracy=correct / n if n else None,
+            coverage=n / predictions if predictions else None,
+            confusion=confusion,
+        )
+
+
 class Aggregate(Summary):
     """The response of POST /metrics/aggregated. `lag_s` is the delay of ingestion, null while unknown."""
 
@@ -109,6 +158,7 @@ class Aggregate(Summary):
     series: list[SeriesPoint] = Field([])
     groups: list[Group] = Field([])
     thresholds: list[ThresholdState] = Field([])
+    feedback: Accuracy | None = None
     lag_s: float | None
 
 
@@ -124,11 +174,9 @@ class Drift(Body):
     psi: float | None = None
     noise: float | None = None
     value: float | None = None
-    jensen_shannon: Annotated[float | None, Field(description="Divergence in bits, 0 to 1.")] = None
-    kolmogorov_smirnov: Annotated[
-        float | None, Field(description="Largest difference of the cumulative distributions.")
-    ] = None
-    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null without observations to compare.")] = None
+    drifted: Annotated[bool | None, Field(description="value ≥ 0.1; null below 100 observations on either side.")] = (
+        None
+    )
 
 
 class DriftReport(Body):

@@ -21,7 +21,16 @@ MetricName = Literal[
     "confidence.mean",
 ]
 DriftName = Literal["drift.labels", "drift.confidence", "drift.length"]
-RuleMetric = Literal[MetricName, DriftName]
+FilteredName = Literal["label_share", "accuracy"]
+RuleMetric = Literal[MetricName, DriftName, FilteredName]
+
+
+class RuleFilter(Body):
+    """Restrict a rule to events that match all of these; an absent field matches everything."""
+
+    model: Annotated[str, Field(max_length=128)] | None = None
+    route: Annotated[str, Field(max_length=64)] | None = None
+    label: Annotated[str, Field(max_length=64)] | None = None
 
 
 class ThresholdRule(Body):
@@ -46,6 +55,9 @@ class ThresholdRule(Body):
         Window | None, Field(description="For drift: the time before `window` to compare with, 24h by default.")
     ] = None
     severity: Literal["info", "warning", "critical"] = "warning"
+    where: Annotated[
+        RuleFilter | None, Field(description="`label_share` is the share of `where.label` among answered predictions.")
+    ] = None
 
     @field_validator("resolve_at")
     @classmethod
@@ -61,6 +73,17 @@ class ThresholdRule(Body):
         if value is not None and not info.data.get("metric", "drift.").startswith("drift."):
             raise ValueError("it applies to drift metrics only")
         return value
+
+    @field_validator("where")
+    @classmethod
+    def _none_if_empty(cls, value: RuleFilter | None) -> RuleFilter | None:
+        return value if value is not None and value.model_dump(exclude_none=True) else None
+
+    @model_validator(mode="after")
+    def _has_a_label(self) -> Self:
+        if self.metric == "label_share" and (self.where is None or self.where.label is None):
+            raise ValueError("label_share needs where.label")
+        return self
 
     @model_validator(mode="after")
     def _one_direction(self) -> Self:

@@ -26,6 +26,8 @@ NAMES: Final[dict[RuleMetric, tuple[str, Unit, int]]] = {
     "drift.labels": ("label drift", "score", -1),
     "drift.confidence": ("confidence drift", "score", -1),
     "drift.length": ("length drift", "score", -1),
+    "label_share": ("label share", "share", 0),
+    "accuracy": ("accuracy", "share", +1),
 }
 
 

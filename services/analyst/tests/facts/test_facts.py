@@ -9,7 +9,7 @@ from analyst.facts.fact import NAMES
 from analyst.facts.facts import figure, read_facts
 from analyst.report.models import Figure
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport, LabelShare
-from common.contracts.thresholds import DriftName, MetricName, ThresholdRule, ThresholdState
+from common.contracts.thresholds import DriftName, FilteredName, MetricName, ThresholdRule, ThresholdState
 from common.contracts.windows import WINDOW_S
 
 MakeAggregate = Callable[..., Aggregate]
@@ -21,7 +21,7 @@ def _ranked(*ranks: int) -> list[tuple[str, str]]:
 
 def test_every_metric_of_the_contract__is_a_fact(make_aggregate: MakeAggregate) -> None:
     names = set(get_args(MetricName))
-    assert set(NAMES) == names | set(get_args(DriftName))  # these are known to rules only
+    assert set(NAMES) == names | {*get_args(DriftName), *get_args(FilteredName)}  # these are known to rules only
     assert names <= read_facts(make_aggregate(), "1h").by_id.keys()
 
 

@@ -65,6 +65,7 @@ ROUTES: Final = (
     *(Route(path, INFERENCE, READS, prefix=True) for path in _INFERENCE_ROOTS),
     *(Route(path, INFERENCE, prefix=True, policy="predict") for path in _INFERENCE_ROOTS),
     Route("/metrics/predictions", METRICS, prefix=True, policy="metrics", needs_admin=True),
+    Route("/metrics/feedback", METRICS, prefix=True, policy="metrics", needs_admin=True),
     Route("/metrics", METRICS, _WRITES, prefix=True, policy="metrics", needs_admin=True),
     # An open dashboard sends 16 requests a minute here, and up to 36 while its stream cannot connect.
     Route("/metrics", METRICS, prefix=True, policy="metrics"),

@@ -99,6 +99,7 @@ def test_target_that_two_parsers_could_read_differently__is_refused(raw: str) ->
         ("GET", "/metrics/thresholds/history", "metrics", "metrics", "one", False),
         ("DELETE", "/metrics/anything", "metrics", "metrics", "one", True),
         ("GET", "/metrics/predictions", "metrics", "metrics", "one", True),
+        ("POST", "/metrics/feedback", "metrics", "metrics", "one", True),
         ("GET", "/metrics/predictions/export", "metrics", "metrics", "one", True),
         ("GET", "/dashboard", "metrics", None, "one", False),
         ("GET", "/dashboard/app.js", "metrics", None, "one", False),

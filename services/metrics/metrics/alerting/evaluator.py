@@ -1,7 +1,6 @@
-"""Judges the threshold rules on a timer, one replica a tick, and keeps what becomes of their alerts."""
+"""Evaluates the threshold rules on a timer, one replica per tick, and stores the state of their alerts."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NoReturn
 
@@ -22,15 +21,10 @@ from metrics.storage.database import Connection, Database
 log = structlog.get_logger()
 
 HISTORY_S: Final = 90 * 86_400
-_SETTLES_S: Final = 10.0  # once Redis is back, who has events for it tries again after at most five
 
 
 class Evaluator:
-    """What a tick decides, and the notifications of it, are one transaction.
-
-    While some replicas have a webhook and others not yet, or no more, any of them may judge: `notifies` is whether
-    this one tells what it finds firing. The end of what was told any of them tells.
-    """
+    """The decisions of a tick and their notifications are one transaction. `notifies`: there is a webhook."""
 
     def __init__(
         self,
@@ -48,72 +42,69 @@ class Evaluator:
         self._notifies = notifies
         self._lag_s = lag_s
         self._now = now
-        self._unknown_s = -math.inf
 
     async def watch(self) -> NoReturn:
-        """Evaluate every interval; while PostgreSQL is away nothing changes. No error ends it: alerts are the alarm."""
-        is_away = False
+        """Evaluate every interval. No error ends it, because alerts must survive an outage of PostgreSQL."""
+        was_unavailable = False
         while True:
             try:
                 await self.evaluate()
-                is_away = False
+                was_unavailable = False
             except StoreUnavailable as error:
                 self._metrics.failures.inc()
-                if not is_away:
-                    log.warning("rules not judged", reason=str(error))
-                is_away = True
+                if not was_unavailable:
+                    log.warning("rules not evaluated", reason=str(error))
+                was_unavailable = True
             except Exception:
                 self._metrics.failures.inc()
-                log.exception("rules not judged")
+                log.exception("rules not evaluated")
             await asyncio.sleep(self._interval_s)
 
     async def evaluate(self) -> bool:
-        """Judge every rule, unless another replica did in this tick; returns whether this one did."""
-        lag_s = await self._settled_lag_s()
+        """Evaluate every rule, unless another replica did in this tick. Returns whether this one did."""
+        states = await self._evaluate()
+        self._metrics.set_rules(states or ())
+        return states is not None
+
+    async def _evaluate(self) -> list[ThresholdState] | None:
+        lag_s = await self._lag_s()
         async with self._database.transaction() as connection:
             if not await store.try_evaluation_lock(connection):
-                return False
+                return None
             now_us, interval_us = int(self._now() * SECOND), int(self._interval_s * SECOND)
             if not await store.claim_tick(connection, interval_us, now_us):
-                return False
+                return None
             rules = (await newest(connection)).document.rules
-            readings = [
-                suppress_while_lagging(one, lag_s) for one in await evaluate_rules(Snapshot(connection), rules, now_us)
-            ]
-            changed = await self._advance(connection, readings, now_us)
-            for episode in await store.tell(connection, firing=self._notifies):
-                await outbox.put(connection, episode, now_us)
+            states = await evaluate_rules(Snapshot(connection), rules, now_us)
+            known = [suppress_while_lagging(state, lag_s) for state in states]
+            changed = await self._advance(connection, known, now_us)
+            if self._notifies:
+                for alert in await store.mark_notified(connection):
+                    await outbox.put(connection, alert, now_us)
             await store.forget_resolved(connection, now_us - HISTORY_S * SECOND)
         self._metrics.evaluations.inc()
-        for episode in changed:
-            self._metrics.transitions[episode.state].inc()
-            log.info("alert", rule=episode.rule.name, state=episode.state, value=episode.value)
-        return True
-
-    async def _settled_lag_s(self) -> float | None:
-        """Unknown for a while longer than it is: what waited in journals is not in the stream at once."""
-        lag_s, now_s = await self._lag_s(), self._now()
-        if lag_s is None:
-            self._unknown_s = now_s
-        return None if abs(now_s - self._unknown_s) < self._interval_s + _SETTLES_S else lag_s
+        for alert in changed:
+            self._metrics.transitions[alert.state].inc()
+            log.info("alert", rule=alert.rule.name, state=alert.state, value=alert.value)
+        return states
 
     async def _advance(
-        self, connection: Connection, readings: Sequence[ThresholdState], now_us: int
+        self, connection: Connection, states: Sequence[ThresholdState], now_us: int
     ) -> list[AlertInstance]:
-        """Returns the episodes that came into another state."""
+        """Store what changed. Returns the alerts that entered another state."""
         before = await store.unresolved(connection)
         after = {
-            (key := fingerprint(one.rule)): transition(before.get(key), one, now_us, interval_s=self._interval_s)
-            for one in readings
+            (key := fingerprint(state.rule)): transition(before.get(key), state, now_us, interval_s=self._interval_s)
+            for state in states
         }
-        after |= {key: resolve(episode, now_us) for key, episode in before.items() if key not in after}
+        after |= {key: resolve(alert, now_us) for key, alert in before.items() if key not in after}
         changed = []
-        for key, episode in after.items():
+        for key, alert in after.items():
             old = before.get(key)
-            if episode is not None and episode != old:
-                await store.save(connection, episode)
-            elif episode is None and old is not None:
+            if alert is not None and alert != old:
+                await store.save(connection, alert)
+            elif alert is None and old is not None:
                 await store.forget(connection, old)
-            if episode is not None and (old is None or episode.state != old.state):
-                changed.append(episode)
+            if alert is not None and (old is None or alert.state != old.state):
+                changed.append(alert)
         return changed

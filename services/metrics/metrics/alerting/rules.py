@@ -1,15 +1,17 @@
-"""Threshold rules: the document they form, the one in force until somebody writes another, and where a rule stands."""
+"""Threshold rules: their document, the default document, and the state of a rule in a summary."""
 
 from typing import Annotated, Final
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from common.contracts.aggregates import Summary
-from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
+from common.contracts.aggregates import Accuracy, Summary
+from common.contracts.thresholds import ThresholdRule, ThresholdState
 from common.contracts.windows import Body
+from metrics.errors import InvalidField
 from metrics.query.drift import Drifts
 
 LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less
+SHARES: Final = frozenset({"error_rate", "limited_rate", "confidence.mean", "label_share", "accuracy"})
 COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
 
 
@@ -62,9 +64,11 @@ DEFAULT: Final = Thresholds(
 )  # fmt: skip
 
 
-def evaluate_rule(rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None) -> ThresholdState:
-    """Where `rule` stands in a summary of its own window, and in the drift from its reference."""
-    current, samples = _measure(rule.metric, summary, drifts)
+def evaluate_rule(
+    rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None, truth: Accuracy | None = None
+) -> ThresholdState:
+    """Return the state of `rule` in a summary of its own window, its drift from a reference, or its true labels."""
+    current, samples = (truth.accuracy, truth.n) if truth is not None else _measure(rule, summary, drifts)
     breached = None
     if current is not None and (samples is None or samples >= rule.min_samples):
         breached = (rule.above is not None and current > rule.above) or (
@@ -82,9 +86,23 @@ def suppress_while_lagging(state: ThresholdState, lag_s: float | None) -> Thresh
     return state.model_copy(update={"breached": None})
 
 
-def _measure(metric: RuleMetric, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:
-    """The metric's value, and how many samples it is computed over; None of a count, which is known without any."""
-    group, _, name = metric.partition(".")
+def check_limits(document: Thresholds) -> None:
+    """Raise InvalidField for a share whose limit is outside 0 to 1. Stored documents may hold one."""
+    for place, rule in enumerate(document.rules):
+        for name in ("above", "below", "resolve_at"):
+            limit = getattr(rule, name)
+            if rule.metric in SHARES and limit is not None and not 0 <= limit <= 1:
+                raise InvalidField(f"rules.{place}.{name}", "A share is between 0 and 1: write 5 % as 0.05.")
+
+
+def _measure(rule: ThresholdRule, summary: Summary, drifts: Drifts | None) -> tuple[float | None, int | None]:
+    """Return the metric's value and its number of samples, which is None for counts."""
+    group, _, name = rule.metric.partition(".")
+    if group == "accuracy":
+        return None, 0
+    if group == "label_share" and rule.where is not None:
+        shares = {one.label: one.share for one in summary.labels}
+        return (shares.get(rule.where.label or "", 0.0) if shares else None), summary.predictions
     if group == "drift":
         drift = getattr(drifts, name, None)
         return (drift.value, min(drift.n, drift.reference_n)) if drift else (None, 0)

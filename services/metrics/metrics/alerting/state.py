@@ -26,38 +26,39 @@ class AlertInstance:
 
 
 def transition(
-    episode: AlertInstance | None, reading: ThresholdState, now_us: int, *, interval_s: float = 0.0
+    alert: AlertInstance | None, reading: ThresholdState, now_us: int, *, interval_s: float = 0.0
 ) -> AlertInstance | None:
-    """What `reading` makes of a rule's unresolved episode; None when there is none, or none any more.
+    """What `reading` makes of a rule's unresolved alert; None when there is none, or none any more.
 
-    A reading without enough samples changes nothing: not to know is not to be well. But an episode that is pending is
+    A reading without enough samples changes nothing: not to know is not to be well. But an alert that is pending is
     over once nothing was known for longer than its rule's window, and than three times the `interval_s` between two
     evaluations: what comes then is another.
     """
-    if episode is not None and _is_stale(episode, now_us, interval_s):
-        episode = None
+    if alert is not None and _is_stale(alert, now_us, interval_s):
+        alert = None
     if reading.breached is None or reading.current is None:
-        return episode
-    if episode is None:
-        episode = AlertInstance(reading.rule, "pending", reading.current, now_us)
-    pending_us = min(episode.pending_us, now_us)  # later: the clock was set back since
-    episode = replace(episode, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)
-    if episode.state == "firing":
-        return _maybe_resolve(episode, reading.current, now_us)
+        return alert
+    if alert is None:
+        alert = AlertInstance(reading.rule, "pending", reading.current, now_us)
+    pending_us = min(alert.pending_us, now_us)  # later: the clock was set back since
+    alert = replace(alert, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)
+    if alert.state == "firing":
+        return _maybe_resolve(alert, reading.current, now_us)
     if not reading.breached:
         return None
-    is_due = now_us - episode.pending_us >= reading.rule.for_s * SECOND
-    return replace(episode, state="firing", firing_us=now_us) if is_due else episode
+    is_due = now_us - alert.pending_us >= reading.rule.for_s * SECOND
+    return replace(alert, state="firing", firing_us=now_us) if is_due else alert
 
 
-def resolve(episode: AlertInstance, now_us: int) -> AlertInstance | None:
-    """What becomes of an episode whose rule was taken away."""
-    return replace(episode, state="resolved", resolved_us=now_us) if episode.state == "firing" else None
+def resolve(alert: AlertInstance, now_us: int) -> AlertInstance | None:
+    """What becomes of an alert whose rule was taken away."""
+    return replace(alert, state="resolved", resolved_us=now_us) if alert.state == "firing" else None
 
 
 def labels(rule: ThresholdRule) -> dict[str, str]:
-    """What tells its alert from others: a rule that changes any of them is another rule."""
-    return {
+    """Return the labels of the rule's alert. A rule that changes any of them is another rule."""
+    where = {} if rule.where is None else rule.where.model_dump(exclude_none=True)
+    return where | {
         "alertname": rule.name,
         "metric": rule.metric,
         "service": "sluice",
@@ -75,20 +76,20 @@ def fingerprint(rule: ThresholdRule) -> str:
     return f"{value:016x}"
 
 
-def _is_stale(episode: AlertInstance, now_us: int, interval_s: float) -> bool:
-    if episode.state != "pending" or episode.seen_us is None:
+def _is_stale(alert: AlertInstance, now_us: int, interval_s: float) -> bool:
+    if alert.state != "pending" or alert.seen_us is None:
         return False
-    return now_us - episode.seen_us > max(WINDOW_S[episode.rule.window], MISSED * interval_s) * SECOND
+    return now_us - alert.seen_us > max(WINDOW_S[alert.rule.window], MISSED * interval_s) * SECOND
 
 
-def _maybe_resolve(episode: AlertInstance, value: float, now_us: int) -> AlertInstance:
+def _maybe_resolve(alert: AlertInstance, value: float, now_us: int) -> AlertInstance:
     """Resolve once the value was on the healthy side for `keep_firing_for_s` without a break."""
-    if not _is_healthy(episode.rule, value):
-        return replace(episode, healthy_us=None)
-    healthy_us = now_us if episode.healthy_us is None else min(episode.healthy_us, now_us)
-    if now_us - healthy_us < episode.rule.keep_firing_for_s * SECOND:
-        return replace(episode, healthy_us=healthy_us)
-    return replace(episode, state="resolved", healthy_us=healthy_us, resolved_us=now_us)
+    if not _is_healthy(alert.rule, value):
+        return replace(alert, healthy_us=None)
+    healthy_us = now_us if alert.healthy_us is None else min(alert.healthy_us, now_us)
+    if now_us - healthy_us < alert.rule.keep_firing_for_s * SECOND:
+        return replace(alert, healthy_us=healthy_us)
+    return replace(alert, state="resolved", healthy_us=healthy_us, resolved_us=now_us)
 
 
 def _is_healthy(rule: ThresholdRule, value: float) -> bool:

@@ -1,6 +1,7 @@
 """Sends waiting notifications to the webhook until it takes them, or for a day; it decides about no alert."""
 
 import asyncio
+import hmac
 from collections.abc import Callable
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from metrics.ranges import SECOND
 log = structlog.get_logger()
 
 KEEP_S: Final = 86_400.0
+SIGNATURE: Final = "X-Sluice-Signature"
 ALERTMANAGER_PATH: Final = "/api/v2/alerts"
 _POLL_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
@@ -33,6 +35,8 @@ class Notifier:
         metrics: AlertMetrics,
         *,
         url: str,
+        token: str,
+        signing_key: str,
         timeout_s: float,
         now: Callable[[], float],
     ) -> None:
@@ -40,6 +44,8 @@ class Notifier:
         self._session = session
         self._metrics = metrics
         self._url = url
+        self._token = token
+        self._signing_key = signing_key.encode()
         self._is_alertmanager = urlsplit(url).path.endswith(ALERTMANAGER_PATH)
         self._timeout_s = timeout_s
         self._now = now
@@ -91,14 +97,28 @@ class Notifier:
         """Return None, or the reason for a failed delivery."""
         if self._is_alertmanager:
             body = alertmanager_request(body)
+        content = body.encode()
         try:
             async with asyncio.timeout(self._timeout_s):
                 async with self._session.post(
                     self._url,
-                    data=body.encode(),
-                    headers={"Content-Type": "application/json"},
+                    data=content,
+                    headers=self._headers(content),
                     allow_redirects=False,
                 ) as response:
                     return None if 200 <= response.status < 300 else f"status {response.status}"
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             return type(error).__name__
+
+    def _headers(self, content: bytes) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if self._signing_key:
+            headers[SIGNATURE] = sign(content, self._signing_key, int(self._now()))
+        return headers
+
+
+def sign(content: bytes, key: bytes, at_s: int) -> str:
+    """Return `t=SECONDS,v1=HEX`: HMAC-SHA256 over the time, a full stop and the body."""
+    return f"t={at_s},v1={hmac.new(key, b'%d.%b' % (at_s, content), 'sha256').hexdigest()}"

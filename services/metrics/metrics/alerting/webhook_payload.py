@@ -6,6 +6,7 @@ https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 import json
 from typing import Final
 
+from common.contracts.thresholds import ThresholdRule
 from metrics.alerting.state import AlertInstance, fingerprint, labels
 from metrics.ranges import as_time
 
@@ -60,9 +61,14 @@ def _annotations(episode: AlertInstance) -> dict[str, str]:
     rule = episode.rule
     side, limit = ("above", rule.above) if rule.above is not None else ("below", rule.below)
     return {
-        "summary": f"{rule.metric} over {rule.window}: limit {side} {limit:g}",
+        "summary": f"{rule.metric}{_where(rule)} over {rule.window}: limit {side} {limit:g}",
         "value": "unknown" if episode.value is None else f"{episode.value:g}",
     }
+
+
+def _where(rule: ThresholdRule) -> str:
+    where = {} if rule.where is None else rule.where.model_dump(exclude_none=True)
+    return f" of {', '.join(f'{name} {value}' for name, value in where.items())}" if where else ""
 
 
 def _moment(us: int | None) -> str:

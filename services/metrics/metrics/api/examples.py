@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from common.contracts.aggregates import (
+    SKETCH_RELATIVE_ERROR,
     Aggregate,
     AggregateRequest,
     Confidence,
+    Distribution,
     Drift,
     DriftReport,
     Group,
@@ -17,6 +19,7 @@ from common.contracts.aggregates import (
     StoredPrediction,
     Summary,
 )
+from common.contracts.feedback import FeedbackRequest, FeedbackResponse, FeedbackResult
 from common.contracts.thresholds import Alert, Alerts, ThresholdRule, ThresholdState
 from common.contracts.windows import TimeRange
 from metrics.alerting.rules import ThresholdHistory, Thresholds, ThresholdVersion
@@ -26,10 +29,14 @@ _HOUR: Final = timedelta(hours=1)
 _RANGE: Final = TimeRange(start=_END - _HOUR, end=_END)
 _BEFORE: Final = TimeRange(start=_END - 2 * _HOUR, end=_END - _HOUR)
 _RULE: Final = ThresholdRule(name="latency-p95", metric="latency_ms.p95", above=500.0, resolve_at=400.0, for_s=120)
-_NO_LATENCY: Final = Latency(n=0, method="exact", relative_error=0.0)
-_LATENCY: Final = Latency(
-    n=4, mean=13.709, p50=14.732, p90=16.571, p95=16.571, p99=16.571, max=16.571, method="exact", relative_error=0.0
+_ESTIMATED: Final = {"method": "sketch", "relative_error": SKETCH_RELATIVE_ERROR}
+_NO_LATENCY: Final = Latency.model_validate({"n": 0} | _ESTIMATED)
+_LATENCY: Final = Latency.model_validate(
+    {"n": 4, "mean": 13.709, "p50": 14.732, "p90": 16.571, "p95": 16.571, "p99": 16.571, "max": 16.571} | _ESTIMATED
 )
+_QUEUE: Final = Distribution(n=3, mean=1.2, p50=0.9, p95=2.6, p99=2.6)
+_COMPUTE: Final = Distribution(n=3, mean=10.1, p50=9.8, p95=12.4, p99=12.4)
+_TOKENS: Final = Distribution(n=3, mean=18.0, p50=17.0, p95=24.0, p99=24.0)
 
 ASKED: Final = AggregateRequest(window="1h", bucket="1h", group_by=["route"])
 AGGREGATE: Final = Aggregate(
@@ -44,6 +51,11 @@ AGGREGATE: Final = Aggregate(
     latency_ms=_LATENCY,
     labels=[LabelShare(label="NEGATIVE", count=3, share=0.75), LabelShare(label="POSITIVE", count=1, share=0.25)],
     confidence=Confidence(mean=0.96, histogram=[0, 0, 0, 0, 0, 0, 0, 0, 1, 3]),
+    cached_share=0.25,
+    computed_latency_ms=_LATENCY.model_copy(update={"n": 3}),
+    queue_ms=_QUEUE,
+    compute_ms=_COMPUTE,
+    tokens=_TOKENS,
     previous=Summary(
         range=_BEFORE,
         requests=0,
@@ -81,9 +93,9 @@ ALERTS: Final = Alerts(
 DRIFT: Final = DriftReport(
     range=_RANGE,
     reference=_BEFORE,
-    labels=Drift(n=400, reference_n=900, psi=0.31, noise=0.03, value=0.28, jensen_shannon=0.05, drifted=True),
-    confidence=Drift(n=400, reference_n=900, psi=0.04, noise=0.05, value=0.0, kolmogorov_smirnov=0.06, drifted=False),
-    length=Drift(n=400, reference_n=900, psi=0.02, noise=0.05, value=0.0, kolmogorov_smirnov=0.03, drifted=False),
+    labels=Drift(n=400, reference_n=900, psi=0.31, noise=0.03, value=0.28, drifted=True),
+    confidence=Drift(n=400, reference_n=900, psi=0.04, noise=0.05, value=0.0, drifted=False),
+    length=Drift(n=400, reference_n=900, psi=0.02, noise=0.05, value=0.0, drifted=False),
     lag_s=0.2,
 )
 PREDICTIONS: Final = PredictionPage(
@@ -122,3 +134,9 @@ PREDICTIONS_CSV: Final = (
     '"2c70e12b7a0646f92279f427c7b38e73",""\r\n'
 )
 EVENT: Final = f"event: aggregate\ndata: {AGGREGATE.model_dump_json()}\n\n"
+FEEDBACK: Final = FeedbackRequest.model_validate(
+    {"feedback": [{"request_id": "01a20bb1-f56a-74eb-ab6a-7aee04ea1360", "index": 0, "label": "NEGATIVE"}]}
+)
+FEEDBACK_RESULTS: Final = FeedbackResponse(
+    results=[FeedbackResult(status="recorded", prediction_id="01a20bb1-f56a-74eb-ab6a-7aee04ea1361")]
+)

@@ -16,8 +16,10 @@ from metrics.alerting.store import AlertStore
 from metrics.errors import InvalidField
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
+from metrics.query.shared import SharedAggregates
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,11 @@ class Resources:
 
     rollups: Rollups
     aggregates: Aggregates
+    shared: SharedAggregates
     thresholds: ThresholdStore
     alerts: AlertStore
     predictions: Predictions
+    feedback: FeedbackStore
     live: AggregateBroadcaster
 
 

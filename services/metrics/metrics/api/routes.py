@@ -9,7 +9,9 @@ import structlog
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
-from common.contracts.aggregates import Aggregate, AggregateRequest, DriftReport, Filters
+from common.contracts.aggregates import Aggregate, AggregateRequest, Bucket, DriftReport, Filters
+from common.contracts.events import Outcome
+from common.contracts.feedback import FeedbackRequest, FeedbackResponse
 from common.contracts.thresholds import Alerts
 from common.contracts.windows import Body, Window
 from common.http.app import ErrorTable
@@ -17,7 +19,7 @@ from common.http.openapi import Header, operation
 from common.http.problems import FieldError, Problem, unavailable
 from common.http.ratelimit import too_many_at_once
 from metrics.alerting.rule_store import Versioned
-from metrics.alerting.rules import ThresholdHistory, Thresholds
+from metrics.alerting.rules import ThresholdHistory, Thresholds, check_limits
 from metrics.api import examples
 from metrics.api.predictions import read_predictions
 from metrics.api.resources import RESOURCES, deadline, invalid_field, query_errors
@@ -48,12 +50,14 @@ def routes() -> Iterable[web.RouteDef]:
     return (
         web.get("/metrics/count", count_predictions),
         web.post("/metrics/aggregated", aggregate),
+        web.get("/metrics/aggregated", read_aggregate),
         web.get("/metrics/thresholds", read_thresholds),
         web.put("/metrics/thresholds", replace_thresholds),
         web.get("/metrics/thresholds/history", read_history),
         web.get("/metrics/alerts", read_alerts),
         web.get("/metrics/drift", measure_drift),
         web.get("/metrics/predictions", read_predictions),
+        web.post("/metrics/feedback", record_feedback),
         web.get("/metrics/stream", stream_aggregates, allow_head=False),
     )
 
@@ -78,15 +82,49 @@ async def count_predictions(request: web.Request) -> Count:
 async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregate:
     """Aggregate predictions over a window.
 
-    Counts are exact. Latency percentiles are exact while few predictions are in the window, else from a histogram:
-    `method` and `relative_error` say which. `range` is what was asked for; where it reaches back to days of which
-    single events are kept no longer, its edges are widened to whole minutes. The first and the last point of the
-    series cover only that part of their bucket which lies in the range. Thresholds are judged over their own
-    windows up to now, unfiltered, and by histograms. `lag_s` is null while the stream of new events cannot be
-    asked, or takes none.
+    Counts, sums and maxima are exact. Percentiles come from histograms and are within 1.09 %. `range` is the range
+    that was asked for, widened to whole rollups: ten seconds within the last two hours, minutes before. The first and
+    the last point of the series cover only that part of their bucket which lies in the range. Thresholds are evaluated
+    over their own windows up to now, without the filters. `lag_s` is null while the stream of events cannot be read.
     """
     async with deadline(request):
-        return await request.app[RESOURCES].aggregates.answer(body)
+        return await request.app[RESOURCES].shared.answer(body)
+
+
+class AggregateQuery(Body):
+    """Either `window` (up to now; the last hour if nothing is given) or both `start` and `end`."""
+
+    window: Window | None = None
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    bucket: Bucket | None = None
+    group_by: Annotated[
+        str | None,
+        Field(pattern=r"^(model|label|outcome|route)(,(model|label|outcome|route)){0,3}$", description="With commas."),
+    ] = None
+    model: Annotated[str | None, Field(max_length=128)] = None
+    route: Annotated[str | None, Field(max_length=64)] = None
+    label: Annotated[str | None, Field(max_length=64)] = None
+    outcome: Outcome | None = None
+
+    def request(self) -> AggregateRequest:
+        range = span(self.window, self.start, self.end, "1h")
+        group_by = self.group_by.split(",") if self.group_by else []
+        filters = Filters(model=self.model, route=self.route, label=self.label, outcome=self.outcome)
+        return AggregateRequest.model_validate(
+            range.model_dump() | {"bucket": self.bucket, "group_by": group_by, "filters": filters}
+        )
+
+
+@operation(query=AggregateQuery, response=Aggregate, errors=(503, 504), tag="metrics", examples=[examples.AGGREGATE])
+async def read_aggregate(request: web.Request, *, query: AggregateQuery) -> Aggregate:
+    """Aggregate predictions over a window, as POST does.
+
+    Equal questions within a second share one answer.
+    """
+    with query_errors():
+        async with deadline(request):
+            return await request.app[RESOURCES].shared.answer(query.request())
 
 
 @operation(
@@ -116,10 +154,13 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
     `If-Match` must hold the `ETag` that was read, or `*` to replace any version; it may be absent only while the
     defaults are in force. Versions that were replaced are kept.
     """
+    check_limits(body)
     async with deadline(request):
         expected = _expected(request)
         try:
-            return _document(await request.app[RESOURCES].thresholds.replace(body, expected=expected))
+            written = await request.app[RESOURCES].thresholds.replace(body, expected=expected)
+            request.app[RESOURCES].shared.forget()
+            return _document(written)
         except VersionConflict:
             if hdrs.IF_MATCH not in request.headers:
                 raise _precondition(428, "Send If-Match with the ETag of the thresholds that you read, or *.") from None
@@ -186,6 +227,23 @@ async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftRepo
     async with deadline(request):
         filters = Filters(model=query.model, route=query.route)
         return await request.app[RESOURCES].aggregates.drift(range, reference, filters)
+
+
+@operation(
+    body=FeedbackRequest,
+    response=FeedbackResponse,
+    errors=(503, 504),
+    tag="predictions",
+    examples=[examples.FEEDBACK, examples.FEEDBACK_RESULTS],
+)
+async def record_feedback(request: web.Request, *, body: FeedbackRequest) -> FeedbackResponse:
+    """Record true labels.
+
+    Each prediction has one true label, the last that was sent. Sending one again changes nothing, however late, as long
+    as the prediction itself is stored. Aggregates compare them with what was predicted.
+    """
+    async with deadline(request):
+        return FeedbackResponse(results=await request.app[RESOURCES].feedback.record(body.feedback))
 
 
 ERRORS: Final[ErrorTable] = {

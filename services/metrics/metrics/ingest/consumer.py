@@ -111,7 +111,6 @@ class Consumer:
             else:
                 self._metrics.predictions.inc(written.predictions)
                 self._metrics.counters.inc(written.counters)
-                self._metrics.latency.add(written.octaves, written.latency_sum_us)
                 self._metrics.duplicates.inc(len(arrivals) - written.predictions - written.counters)
                 return
 

@@ -1,7 +1,7 @@
 """Writes events and their rollups in one transaction, each event once; owns the only way into those tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from common.contracts.events import CounterEvent, PredictionEvent
@@ -13,15 +13,10 @@ from metrics.storage.rollup_sql import WRITE
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What was new; the other events had been stored before.
-
-    `octaves` are the answered predictions with a latency in (2^(k-1), 2^k] µs, for each k.
-    """
+    """How many events were new. The others had been stored before."""
 
     predictions: int
     counters: int
-    latency_sum_us: int = 0
-    octaves: Mapping[int, int] = field(default_factory=dict)
 
 
 class EventWriter:
@@ -52,8 +47,7 @@ class EventWriter:
                     await _copy(connection, f"arrived_{table}", columns, rows)
             row = await connection.fetchrow(WRITE)
         assert row is not None  # it selects values only
-        new_predictions, new_counters, latency_sum_us, octaves, answered = row
-        return WriteResult(new_predictions, new_counters, latency_sum_us, dict(zip(octaves, answered, strict=True)))
+        return WriteResult(*row)
 
 
 PREDICTION_COLUMNS: Final = (

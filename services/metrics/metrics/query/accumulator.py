@@ -1,12 +1,13 @@
-"""Adds up rollup rows and turns the sums into the bodies of the contract; it reads no storage."""
+"""Adds rollup rows up and turns the sums into the bodies of the contract."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from common.contracts.aggregates import (
     SKETCH_RELATIVE_ERROR,
     Confidence,
+    Distribution,
     Filters,
     GroupBy,
     LabelShare,
@@ -16,14 +17,28 @@ from common.contracts.aggregates import (
 )
 from common.contracts.events import Outcome
 from metrics.ranges import Range, as_time
-from metrics.storage.histogram import LATENCY, SCORE, bins, percentiles, sketch_us, spread
+from metrics.storage.histogram import (
+    CHARACTERS,
+    COMPUTE,
+    LATENCY,
+    QUEUE,
+    SCORE,
+    TOKENS,
+    bin_value,
+    bins,
+    percentiles,
+    spread,
+)
 
 ANSWERED: Final = "ok"
 LIMITED: Final = "limited"
+Origin = Literal["", "cache", "model"]
+_MS: Final = 1_000  # µs
+_ONE: Final = 1_000_000  # ppm
 
 
 class GroupKey(NamedTuple):
-    """What tells one stream of events from another; `label` is empty where there is none."""
+    """What rollup rows are told apart by. `label` and `model` are empty where there is none."""
 
     model: str
     route: str
@@ -43,32 +58,81 @@ class GroupKey(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one source did in one slot; `singles` of the `n` are predictions, with a row of their own each."""
+    """What happened in one slot. `origin` says where answers came from; it is empty where that was not recorded."""
 
     slot: int
-    source: GroupKey
+    key: GroupKey
+    origin: Origin
     latency_max_us: int
     n: int
-    singles: int
     latency_sum_us: int
     scored: int
     score_sum_ppm: int
+    queue_sum_us: int
+    compute_sum_us: int
+    tokens_sum: int
     histograms: Sequence[int]
 
 
+class Sum:
+    """Count, sum, maximum and histogram of one quantity."""
+
+    __slots__ = ("histogram", "largest", "n", "total")
+
+    def __init__(self) -> None:
+        self.n = self.total = self.largest = self.histogram = 0
+
+    def add(self, n: int, total: int, histogram: int, largest: int = 0) -> None:
+        self.n += n
+        self.total += total
+        self.histogram += histogram
+        self.largest = max(self.largest, largest)
+
+    def merge(self, other: "Sum") -> None:
+        self.add(other.n, other.total, other.histogram, other.largest)
+
+    def mean(self, unit: int = 1) -> float | None:
+        return self.total / self.n / unit if self.n else None
+
+    def percentiles(self, *shares: float, unit: int = 1) -> list[float | None]:
+        """Return estimates within SKETCH_RELATIVE_ERROR, or None for each share without values."""
+        if not self.histogram:
+            return [None for _ in shares]
+        found = [bin_value(bin) for bin in percentiles(*spread(self.histogram), *shares)]
+        return [(min(value, self.largest) if self.largest else value) / unit for value in found]
+
+    def latency(self) -> Latency:
+        p50, p90, p95, p99 = self.percentiles(0.5, 0.9, 0.95, 0.99, unit=_MS)
+        return Latency(
+            n=self.n,
+            mean=self.mean(_MS),
+            p50=p50,
+            p90=p90,
+            p95=p95,
+            p99=p99,
+            max=self.largest / _MS if self.n else None,
+            method="sketch",
+            relative_error=SKETCH_RELATIVE_ERROR,
+        )
+
+    def distribution(self, unit: int = 1) -> Distribution:
+        p50, p95, p99 = self.percentiles(0.5, 0.95, 0.99, unit=unit)
+        return Distribution(n=self.n, mean=self.mean(unit), p50=p50, p95=p95, p99=p99)
+
+
 class Accumulator:
-    """The sum of rows. Percentiles are exact once `add_exact` has told the latency of every answered prediction."""
+    """The sum of rows. Latency, labels and confidence are those of answered predictions only.
+
+    `computed` and what follows it leave answers from the cache out.
+    """
 
     def __init__(self) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.labels: Counter[str] = Counter()
-        self._histograms = [0, 0, 0]
-        self._exact_us: dict[int, int] = defaultdict(int)
-        self._exact_n = 0
-        self._latency_sum_us = 0
-        self._latency_max_us = 0
-        self._scored = 0
-        self._score_sum_ppm = 0
+        self.cached = 0
+        self.latency, self.computed = Sum(), Sum()
+        self.queue, self.compute, self.tokens = Sum(), Sum(), Sum()
+        self._score, self._characters = Sum(), Sum()
 
     @property
     def requests(self) -> int:
@@ -86,64 +150,43 @@ class Accumulator:
     def errors(self) -> int:
         return self.requests - self.predictions - self.rate_limited
 
-    def add(self, row: Row) -> None:
-        """Count `row`; latency, labels and confidence are those of answered predictions only."""
-        self.outcomes[row.source.outcome] += row.n
-        if row.source.outcome != ANSWERED:
-            return
-        self.labels[row.source.label] += row.n
-        self._latency_sum_us += row.latency_sum_us
-        self._latency_max_us = max(self._latency_max_us, row.latency_max_us)
-        self._scored += row.scored
-        self._score_sum_ppm += row.score_sum_ppm
-        self._merge(row.histograms)
+    @property
+    def cached_share(self) -> float | None:
+        known = self.cached + self.computed.n
+        return self.cached / known if known else None
 
-    def add_exact(self, latency_us: int) -> None:
-        """The latency of one of the answered predictions that `add` counted."""
-        self._exact_us[latency_us] += 1
-        self._exact_n += 1
+    def add(self, row: Row) -> None:
+        self.outcomes[row.key.outcome] += row.n
+        if row.key.outcome != ANSWERED:
+            return
+        self.labels[row.key.label] += row.n
+        histograms = row.histograms
+        self.latency.add(row.n, row.latency_sum_us, histograms[LATENCY], row.latency_max_us)
+        self._score.add(row.scored, row.score_sum_ppm, histograms[SCORE])
+        self._characters.add(row.n, 0, histograms[CHARACTERS])
+        if row.origin == "cache":
+            self.cached += row.n
+        elif row.origin == "model":
+            self.computed.add(row.n, row.latency_sum_us, histograms[LATENCY], row.latency_max_us)
+            self.queue.add(row.n, row.queue_sum_us, histograms[QUEUE])
+            self.compute.add(row.n, row.compute_sum_us, histograms[COMPUTE])
+            self.tokens.add(row.n, row.tokens_sum, histograms[TOKENS])
 
     def merge(self, other: "Accumulator") -> None:
-        """Count all that `other` counted."""
+        """Count everything that `other` counted."""
         self.outcomes.update(other.outcomes)
         self.labels.update(other.labels)
-        self._merge(other._histograms)
-        for latency_us, n in other._exact_us.items():
-            self._exact_us[latency_us] += n
-        self._exact_n += other._exact_n
-        self._latency_sum_us += other._latency_sum_us
-        self._latency_max_us = max(self._latency_max_us, other._latency_max_us)
-        self._scored += other._scored
-        self._score_sum_ppm += other._score_sum_ppm
+        self.cached += other.cached
+        for mine, theirs in zip(self._sums(), other._sums(), strict=True):
+            mine.merge(theirs)
 
-    def histogram(self, which: int) -> dict[int, int]:
-        """The bins of one of the histograms."""
-        return bins(self._histograms[which])
+    def scores(self) -> dict[int, int]:
+        """Return the counts of scores by tenth."""
+        return bins(self._score.histogram)
 
-    def percentiles_ms(self, *shares: float) -> list[float | None]:
-        """Null where nothing was answered."""
-        if not self.predictions:
-            return [None for _ in shares]
-        if self._is_exact:
-            values = sorted(self._exact_us)
-            found = percentiles(values, map(self._exact_us.__getitem__, values), *shares)
-            return [latency_us / 1000 for latency_us in found]
-        found = percentiles(*spread(self._histograms[LATENCY]), *shares)
-        return [min(sketch_us(bin), self._latency_max_us) / 1000 for bin in found]
-
-    def latency(self) -> Latency:
-        p50, p90, p95, p99 = self.percentiles_ms(0.5, 0.9, 0.95, 0.99)
-        return Latency(
-            n=self.predictions,
-            mean=self._latency_sum_us / self.predictions / 1000 if self.predictions else None,
-            p50=p50,
-            p90=p90,
-            p95=p95,
-            p99=p99,
-            max=self._latency_max_us / 1000 if self.predictions else None,
-            method="exact" if self._is_exact else "sketch",
-            relative_error=0.0 if self._is_exact else SKETCH_RELATIVE_ERROR,
-        )
+    def lengths(self) -> dict[int, int]:
+        """Return the counts of text lengths by quarter octave."""
+        return bins(self._characters.histogram)
 
     def summary(self, range: Range) -> Summary:
         requests = self.requests
@@ -157,13 +200,18 @@ class Accumulator:
             throughput_per_s=self.predictions / range.seconds,
             error_rate=self.errors / let_through if let_through else None,
             limited_rate=self.rate_limited / requests if requests else None,
-            latency_ms=self.latency(),
+            latency_ms=self.latency.latency(),
             labels=self._label_shares(),
             confidence=self._confidence(),
+            cached_share=self.cached_share,
+            computed_latency_ms=self.computed.latency(),
+            queue_ms=self.queue.distribution(_MS),
+            compute_ms=self.compute.distribution(_MS),
+            tokens=self.tokens.distribution(),
         )
 
     def point(self, at_us: int) -> SeriesPoint:
-        p50, p95, p99 = self.percentiles_ms(0.5, 0.95, 0.99)
+        p50, p95, p99 = self.latency.percentiles(0.5, 0.95, 0.99, unit=_MS)
         return SeriesPoint(
             at=as_time(at_us),
             requests=self.requests,
@@ -173,20 +221,19 @@ class Accumulator:
             p50=p50,
             p95=p95,
             p99=p99,
+            cached_share=self.cached_share,
+            queue_p95_ms=self.queue.percentiles(0.95, unit=_MS)[0],
+            compute_p95_ms=self.compute.percentiles(0.95, unit=_MS)[0],
+            tokens_mean=self.tokens.mean(),
         )
 
-    def _merge(self, histograms: Sequence[int]) -> None:
-        self._histograms = [mine + theirs for mine, theirs in zip(self._histograms, histograms, strict=True)]
-
-    @property
-    def _is_exact(self) -> bool:
-        return self._exact_n == self.predictions
+    def _sums(self) -> tuple[Sum, ...]:
+        return self.latency, self.computed, self.queue, self.compute, self.tokens, self._score, self._characters
 
     def _label_shares(self) -> list[LabelShare]:
         ordered = sorted(self.labels.items(), key=lambda item: (-item[1], item[0]))
         return [LabelShare(label=label, count=n, share=n / self.predictions) for label, n in ordered]
 
     def _confidence(self) -> Confidence:
-        mean = self._score_sum_ppm / 1_000_000 / self._scored if self._scored else None
-        tenths = self.histogram(SCORE)
-        return Confidence(mean=mean, histogram=[tenths.get(tenth, 0) for tenth in range(10)])
+        tenths = self.scores()
+        return Confidence(mean=self._score.mean(_ONE), histogram=[tenths.get(tenth, 0) for tenth in range(10)])

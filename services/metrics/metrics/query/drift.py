@@ -13,9 +13,9 @@ from typing import Final, NamedTuple, TypeVar
 
 from common.contracts.aggregates import Drift
 from metrics.query.accumulator import Accumulator
-from metrics.storage.histogram import CHARACTERS, SCORE
 
 DRIFTED: Final = 0.1  # the usual border between a stable distribution and one that moved
+ENOUGH: Final = 100  # samples on both sides; with fewer nothing is known
 _SMOOTHING: Final = 0.5  # added to each bin, so that an empty one does not make the index infinite
 _Z: Final = NormalDist().inv_cdf(0.999)
 
@@ -31,44 +31,23 @@ class Drifts(NamedTuple):
 
 
 def drifts(now: Accumulator, before: Accumulator) -> Drifts:
-    """What moved from `before` to `now`."""
-    labels = _compare(now.labels, before.labels)
-    scores, scores_before = now.histogram(SCORE), before.histogram(SCORE)
-    lengths, lengths_before = now.histogram(CHARACTERS), before.histogram(CHARACTERS)
+    """Compare `now` with `before`."""
     return Drifts(
-        labels,
-        _with_gap(_compare(scores, scores_before), scores, scores_before),
-        _with_gap(_compare(_octaves(lengths), _octaves(lengths_before)), lengths, lengths_before),
+        _compare(now.labels, before.labels),
+        _compare(now.scores(), before.scores()),
+        _compare(_octaves(now.lengths()), _octaves(before.lengths())),
     )
 
 
 def _compare(now: Mapping[Bin, int], before: Mapping[Bin, int]) -> Drift:
     n, m = sum(now.values()), sum(before.values())
-    if not n or not m:
+    if min(n, m) < ENOUGH:
         return Drift(n=n, reference_n=m)
     bins = sorted(now.keys() | before.keys())
     psi = _stability(_smoothed(now, bins), _smoothed(before, bins))
     noise = _chi_squared(len(bins) - 1) * (1 / n + 1 / m)
     value = max(0.0, psi - noise)
-    return Drift(
-        n=n,
-        reference_n=m,
-        psi=psi,
-        noise=noise,
-        value=value,
-        jensen_shannon=_divergence([now.get(bin, 0) / n for bin in bins], [before.get(bin, 0) / m for bin in bins]),
-        drifted=value >= DRIFTED,
-    )
-
-
-def _with_gap(drift: Drift, now: Mapping[int, int], before: Mapping[int, int]) -> Drift:
-    if drift.psi is None:
-        return drift
-    gap = widest = 0.0
-    for bin in sorted(now.keys() | before.keys()):
-        gap += now.get(bin, 0) / drift.n - before.get(bin, 0) / drift.reference_n
-        widest = max(widest, abs(gap))
-    return drift.model_copy(update={"kolmogorov_smirnov": widest})
+    return Drift(n=n, reference_n=m, psi=psi, noise=noise, value=value, drifted=value >= DRIFTED)
 
 
 def _octaves(histogram: Mapping[int, int]) -> Counter[int]:
@@ -87,15 +66,6 @@ def _smoothed(counts: Mapping[Bin, int], bins: Iterable[Bin]) -> list[float]:
 
 def _stability(p: list[float], q: list[float]) -> float:
     return sum((a - b) * math.log(a / b) for a, b in zip(p, q, strict=True))
-
-
-def _divergence(p: list[float], q: list[float]) -> float:
-    middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
-    return min(1.0, max(0.0, (_entropy(middle) - (_entropy(p) + _entropy(q)) / 2)))
-
-
-def _entropy(shares: Iterable[float]) -> float:
-    return -sum(share * math.log2(share) for share in shares if share)
 
 
 def _chi_squared(freedom: int) -> float:

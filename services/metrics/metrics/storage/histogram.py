@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
-LATENCY, SCORE, CHARACTERS = range(3)
+LATENCY, SCORE, CHARACTERS, QUEUE, COMPUTE, TOKENS = range(6)
 """Which of a row's histograms is which."""
 
 GAMMA: Final = 2 ** (1 / 32)
@@ -48,8 +48,8 @@ def bins(histogram: int) -> dict[int, int]:
     return {bin: n for bin, n in zip(*spread(histogram), strict=True) if n}
 
 
-def sketch_us(bin: int) -> float:
-    """The latency that stands for `bin`: its relative distance to both ends is the same."""
+def bin_value(bin: int) -> float:
+    """Return the value that stands for `bin` of the grid. Its relative distance to both ends is the same."""
     return 2 * GAMMA**bin / (GAMMA + 1)
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from metrics.errors import RowRefused, StoreUnavailable
-from metrics.ranges import FINE_S, day_bounds
+from metrics.ranges import NARROWEST_KEPT_S, NARROWEST_S, day_bounds
 from metrics.storage.database import Connection, Database
 
 log = structlog.get_logger()
@@ -22,7 +22,6 @@ _STATEMENT_S: Final = 600.0  # the default partition may hold what came in days
 # all that it holds is older, of other widths, by which the planner takes them for many.
 _ALONG_THE_KEY: Final = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
 _DAY: Final = timedelta(days=1)
-_FINE: Final = timedelta(hours=3)  # the last hour and the one before it, with time to spare
 
 
 class PartitionState(NamedTuple):
@@ -69,7 +68,9 @@ class Partitions:
             steps += [partial(self._move, table, day) for day in sorted(stray - existing) if day >= oldest]
             steps += [partial(self._drop, table, day) for day in sorted(existing | stray) if day < oldest]
             failed += [await _is_done(step, table) for step in steps].count(False)
-        failed += not await _is_done(partial(self._drop_fine, slower - _FINE), "rollup")
+        failed += not await _is_done(
+            partial(self._drop_narrowest, slower - timedelta(seconds=NARROWEST_KEPT_S)), "rollup"
+        )
         return (await self._state())._replace(failed=failed)
 
     def _today(self) -> date:
@@ -137,13 +138,13 @@ class Partitions:
             )
         log.info("day dropped", table=table, day=str(day))
 
-    async def _drop_fine(self, before: datetime) -> None:
-        """Those of whole minutes: of part of a minute they would be of no use."""
+    async def _drop_narrowest(self, before: datetime) -> None:
+        """Drop the narrowest rollups of whole minutes."""
         async with self._database.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; {_ALONG_THE_KEY}")
             await connection.execute(
                 "DELETE FROM rollup WHERE width_s = $1 AND at < date_bin('1 minute', $2, 'epoch')",
-                FINE_S,
+                NARROWEST_S,
                 before,
                 timeout=_STATEMENT_S,
             )

@@ -1,7 +1,6 @@
 """Rules judged over real rows under a clock that is moved: alerts change at the right seconds, by one replica."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -142,25 +141,6 @@ async def test_count_of_what_is_late__neither_fires_nor_resolves(
     assert sorted(await at(1_010)) == ["firing", "resolved"]
 
 
-@pytest.mark.parametrize("interval_s", [5, 60])
-async def test_count_just_after_redis_is_back__is_judged_once_journals_had_time_to_be_sent(
-    ruled: Callable[..., Any], evaluator: Callable[..., Evaluator], store: AlertStore, clock: Any, interval_s: int
-) -> None:
-    """The stream is empty then, though every shipper has events that it tries to send at most five seconds later."""
-    known: list[float | None] = [None, 0.0, 0.0]
-
-    async def lag_s() -> float | None:
-        return known.pop(0)
-
-    await ruled({"name": "idle", "metric": "requests", "window": "5m", "below": 2})
-    replica, states = evaluator(interval_s, lag_s=lag_s), []
-    for _ in range(3):
-        assert await replica.evaluate()
-        states.append([one.state for one in (await store.alerts()).alerts])
-        clock.now_s += max(interval_s, 8)
-    assert states == [[], [], ["firing"]]
-
-
 async def test_rule_that_is_taken_away__resolves_its_alert_and_forgets_a_pending_one(
     ruled: Callable[..., Any], happened: Callable[..., Any], at: Callable[..., Any]
 ) -> None:
@@ -210,31 +190,6 @@ async def test_replicas__judge_each_tick_once_and_queue_one_notification(
         clock.now_s += 5
     assert await rows("SELECT count(*) FROM alert") == [(1,)]
     assert await rows("SELECT count(*) FROM notification") == [(1,)]
-
-
-async def test_alert_that_began_or_ended_where_no_webhook_is__is_told_all_the_same(
-    ruled: Callable[..., Any],
-    happened: Callable[..., Any],
-    evaluator: Callable[..., Evaluator],
-    rows: Callable[..., Any],
-    clock: Any,
-) -> None:
-    async def told(*, notifies: bool) -> list[str]:
-        clock.now_s += 5
-        assert await evaluator(notifies=notifies).evaluate()
-        return [word for (word,) in await rows("SELECT body::jsonb->>'status' FROM notification ORDER BY id")]
-
-    await ruled(RULE | {"for_s": 0, "keep_firing_for_s": 0})
-    await happened(*["error"] * 4)
-    assert await told(notifies=False) == []
-    assert await told(notifies=True) == ["firing"]
-    assert await told(notifies=True) == ["firing"]
-    await happened(*["ok"] * 30)
-    assert await told(notifies=False) == ["firing", "resolved"]
-    await happened(*["error"] * 100)
-    assert await told(notifies=False) == ["firing", "resolved"]
-    await ruled()
-    assert await told(notifies=True) == ["firing", "resolved"]  # nobody heard that it fired again
 
 
 async def test_replica_that_stood_still__judges_nothing_by_the_time_before(
@@ -296,26 +251,6 @@ async def test_clock_that_is_set_back__judges_on(
     assert await at(65) == ["firing"]
 
 
-@pytest.mark.parametrize("off_s", [-600, 600])
-async def test_replica_whose_clock_is_off_by_minutes__does_not_undo_what_others_judge(
-    ruled: Callable[..., Any],
-    happened: Callable[..., Any],
-    at: Callable[..., Any],
-    evaluator: Callable[..., Evaluator],
-    clock: Any,
-    off_s: int,
-) -> None:
-    now = time.time() - clock()  # PostgreSQL's clock is right
-    await ruled(RULE)
-    for seconds, outcomes in ((now - 600, ["ok"] * 20), (600, ["error"] * 4)):
-        clock.now_s += seconds
-        await happened(*outcomes)
-    for seconds, states in ((0, ["pending"]), (30, ["pending"]), (60, ["firing"])):
-        assert await at(now + seconds) == states
-        clock.now_s += off_s
-        assert not await evaluator().evaluate()
-
-
 async def test_clock_of_another_replica_that_is_a_little_slow__judges_no_tick_again(
     evaluator: Callable[..., Evaluator], clock: Any
 ) -> None:
@@ -359,3 +294,37 @@ async def test_drift_of_labels__can_fire(
     assert await at(1) == ["firing"]
     [alert] = (await store.alerts()).alerts
     assert isinstance(alert, Alert) and alert.value is not None and alert.value > 0.3
+
+
+async def test_label_share_with_a_filter__fires_and_resolves_and_is_exported(
+    ruled: Callable[..., Any], database: Database, prediction: Callable[..., Any], clock: Any, store: AlertStore
+) -> None:
+    where = {"label": "NEGATIVE", "route": "/predict"}
+    await ruled(
+        {"name": "gloom", "metric": "label_share", "above": 0.4, "for_s": 60, "min_samples": 4, "where": where},
+        {"name": "busy", "metric": "requests", "above": 1_000, "where": {"route": "/other"}},
+    )
+    registry, start_s = CollectorRegistry(), clock()
+    evaluator = Evaluator(database, AlertMetrics(registry), interval_s=5, notifies=True, lag_s=no_lag, now=clock)
+
+    async def states_after(seconds: float, *labels: str) -> list[str]:
+        clock.now_s = start_s + seconds
+        now_us = int(clock() * 1_000_000)
+        events = [prediction(at_us=now_us - 1, label=label) for label in labels]
+        others = [prediction(at_us=now_us - 1, label="POSITIVE", route="/other") for _ in range(9)]
+        await EventWriter(database).write([*events, *others])
+        assert await evaluator.evaluate()
+        return [alert.state for alert in (await store.alerts()).alerts]
+
+    def exported(rule: str, metric: str, route: str, label: str = "") -> float | None:
+        labels = {"rule": rule, "metric": metric, "severity": "warning", "model": "", "route": route, "label": label}
+        return registry.get_sample_value("sluice_metrics_rule_value", labels)
+
+    assert await states_after(0, *["NEGATIVE"] * 2, *["POSITIVE"] * 2) == ["pending"]
+    assert exported("gloom", "label_share", "/predict", "NEGATIVE") == 0.5
+    assert exported("busy", "requests", "/other") == 9
+    assert await states_after(55) == ["pending"]
+    assert await states_after(60) == ["firing"]
+    assert await states_after(65, *["POSITIVE"] * 4) == ["resolved"]
+    [alert] = (await store.alerts()).alerts
+    assert alert.value == 0.25

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from common.contracts.aggregates import Summary
 from common.contracts.events import Outcome
 from common.contracts.thresholds import ThresholdRule
-from metrics.alerting.rules import DEFAULT, LATE_S, Thresholds, evaluate_rule, suppress_while_lagging
+from metrics.alerting.rules import DEFAULT, LATE_S, Thresholds, check_limits, evaluate_rule, suppress_while_lagging
+from metrics.errors import InvalidField
 from metrics.query.accumulator import Accumulator, GroupKey, Row
 from metrics.ranges import Range
 from metrics.storage.histogram import BIN_BITS
@@ -23,7 +24,8 @@ def summary(**counts: int) -> Summary:
         outcome = cast(Outcome, name)
         latencies, scores, scored = n << BIN_BITS * 421, n // 2 << BIN_BITS * 7, n // 2
         source = GroupKey("m", "/predict", outcome, "POSITIVE")
-        tally.add(Row(0, source, 9_000, n, n, 9_000 * n, scored, 700_000 * scored, [latencies, scores, 0]))
+        histograms = [latencies, scores, 0, 0, 0, 0]
+        tally.add(Row(0, source, "", 9_000, n, 9_000 * n, scored, 700_000 * scored, 0, 0, 0, histograms))
     return tally.summary(MINUTE)
 
 
@@ -48,6 +50,9 @@ def summary(**counts: int) -> Summary:
         ({"metric": "confidence.mean", "below": 0.9, "min_samples": 30}, 0.7, True),
         ({"metric": "confidence.mean", "below": 0.9, "min_samples": 31}, 0.7, None),
         ({"metric": "latency_ms.p50", "above": 1, "min_samples": 61}, 9.0, None),
+        ({"metric": "label_share", "above": 0.4, "where": {"label": "POSITIVE"}}, 1.0, True),
+        ({"metric": "label_share", "above": 0.4, "where": {"label": "NEGATIVE"}}, 0.0, False),
+        ({"metric": "label_share", "above": 0.4, "where": {"label": "POSITIVE"}, "min_samples": 61}, 1.0, None),
     ],
 )
 def test_rule__is_breached_past_its_limit_once_there_are_samples(
@@ -96,3 +101,15 @@ def test_two_rules_of_one_name__are_refused() -> None:
     rule = ThresholdRule(name="r", metric="requests", above=1)
     with pytest.raises(ValidationError, match="different names"):
         Thresholds(rules=[rule, rule])
+
+
+def test_label_share__without_a_label__is_rejected() -> None:
+    with pytest.raises(ValidationError, match="needs where"):
+        ThresholdRule(name="r", metric="label_share", above=0.4)
+
+
+def test_share_limit__outside_0_to_1__names_the_field() -> None:
+    rule = ThresholdRule(name="r", metric="error_rate", above=5.0)
+    with pytest.raises(InvalidField) as caught:
+        check_limits(Thresholds(rules=[rule]))
+    assert caught.value.field == "rules.0.above"

@@ -169,8 +169,14 @@ def test_alert__never_skips_a_state(values: list[float | None], for_s: int, keep
 
 def test_fingerprint__is_that_of_prometheus_and_changes_with_the_labels_only() -> None:
     assert fingerprint(rule()) == fingerprint(rule(above=200.0, resolve_at=None, for_s=1, min_samples=5))
-    others = [rule(name="other"), rule(severity="critical"), rule(window="1h"), rule(metric="latency_ms.p99")]
-    assert len({fingerprint(one) for one in (rule(), *others)}) == 5
+    others = [
+        rule(name="other"),
+        rule(severity="critical"),
+        rule(window="1h"),
+        rule(metric="latency_ms.p99"),
+        rule(where={"route": "/x"}),
+    ]
+    assert len({fingerprint(one) for one in (rule(), *others)}) == 6
     value = 14695981039346656037
     for byte in b"".join(f"{k}\xff{v}\xff".encode("latin-1") for k, v in sorted(labels(rule()).items())):
         value = (value ^ byte) * 1099511628211 % 2**64

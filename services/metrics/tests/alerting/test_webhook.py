@@ -1,6 +1,8 @@
 """Notifications over real HTTP: one for each change whatever the number of replicas, none lost while nobody listens."""
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -35,6 +37,8 @@ class Receiver:
     async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
         self.clock.now_s += self.takes_s
+        self.headers = request.headers
+        self.body = await request.read()
         if self.status == 200:
             self.taken.append(await request.json())
         return web.Response(status=self.status)
@@ -63,6 +67,8 @@ async def notifier(database: Database, clock: Any, url: str) -> AsyncIterator[Ca
             session,
             AlertMetrics(CollectorRegistry()),
             url=to,
+            token="secret-token",
+            signing_key="signing-key",
             timeout_s=20,
             now=clock,
         )
@@ -81,6 +87,17 @@ def queued(database: Database, clock: Any) -> Callable[..., Any]:
                 await outbox.put(connection, episode, now_us)
 
     return put
+
+
+async def test_notification__is_authorized_and_signed(
+    notifier: Callable[..., Notifier], queued: Callable[..., Any], receiver: Receiver, clock: Any
+) -> None:
+    await queued("firing")
+    assert await notifier().send_due() == 1
+    assert receiver.headers["Authorization"] == "Bearer secret-token"
+    signed = f"{int(clock())}.".encode() + receiver.body
+    digest = hmac.new(b"signing-key", signed, hashlib.sha256).hexdigest()
+    assert receiver.headers["X-Sluice-Signature"] == f"t={int(clock())},v1={digest}"
 
 
 async def test_notification__has_the_shape_of_alertmanager(

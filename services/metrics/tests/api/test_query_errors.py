@@ -17,8 +17,10 @@ from metrics.api.resources import RESOURCES, Resources
 from metrics.api.routes import ERRORS, routes
 from metrics.query.aggregate import Aggregates
 from metrics.query.broadcast import AggregateBroadcaster
+from metrics.query.feedback import FeedbackStore
 from metrics.query.predictions import Predictions
 from metrics.query.rollups import Rollups
+from metrics.query.shared import SharedAggregates
 from metrics.storage.database import Database
 
 Client = TestClient[web.Request, web.Application]
@@ -40,12 +42,18 @@ async def client() -> AsyncIterator[Client]:
         return 0.0
 
     database = cast(Database, NoDatabase())
-    aggregates = Aggregates(Rollups(database), lag_s, exact_max=10, now=time.time)
+    aggregates = Aggregates(Rollups(database), lag_s, now=time.time)
+    shared = SharedAggregates(aggregates, timeout_s=5, now=time.monotonic)
     live = AggregateBroadcaster(aggregates, interval_s=1, max_followers=1)
-    stores = ThresholdStore(database), AlertStore(database, interval_s=5, now=time.time), Predictions(database)
+    stores = (
+        ThresholdStore(database),
+        AlertStore(database, interval_s=5, now=time.time),
+        Predictions(database),
+        FeedbackStore(database),
+    )
     app = create_app(AppConfig(HttpMetrics(CollectorRegistry()), errors=ERRORS))
     app.add_routes(routes())
-    app[RESOURCES] = Resources(Rollups(database), aggregates, *stores, live)
+    app[RESOURCES] = Resources(Rollups(database), aggregates, shared, *stores, live)
     async with TestClient(TestServer(app)) as client:
         yield client
 

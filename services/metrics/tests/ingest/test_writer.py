@@ -29,7 +29,7 @@ async def test_event_written_again__counts_once(
     writer: EventWriter, rows: Callable[..., Any], prediction: Callable[..., Any], counter: Callable[..., Any]
 ) -> None:
     events = [prediction(), prediction(outcome="error", label=None, score=None, margin=None), counter(n=5)]
-    assert await writer.write([*events, events[0]]) == WriteResult(2, 1, 10_000, {14: 1})
+    assert await writer.write([*events, events[0]]) == WriteResult(2, 1)
     assert await writer.write(events) == WriteResult(0, 0)
     assert await rows("SELECT outcome, n FROM rollup WHERE width_s = 86400 ORDER BY 1") == [
         ("error", 1),
@@ -91,7 +91,7 @@ async def test_writers_of_the_same_events_at_once__neither_deadlock_nor_count_tw
         written = [group.create_task(writer.write(batch)) for batch in batches]
     assert sum(task.result().predictions for task in written) == 400
     assert await rows("SELECT width_s, sum(n)::int FROM rollup GROUP BY 1 ORDER BY 1") == [
-        (5, 400),
+        (10, 400),
         (60, 400),
         (3_600, 400),
         (86_400, 400),
@@ -107,17 +107,27 @@ def recomputed(events: list[Any]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     groups = defaultdict(list)
     for event in {event.id: event for event in events}.values():
         model, label = ("", "") if isinstance(event, CounterEvent) else (event.model, event.label or "")
-        for width_s in (5, 60, 3_600, 86_400):
+        for width_s in (10, 60, 3_600, 86_400):
             at = datetime.fromtimestamp(event.at_us // 1_000_000 // width_s * width_s, UTC)
-            groups[width_s, at, model, event.route, event.outcome, label].append(event)
+            groups[width_s, at, model, event.route, event.outcome, label, origin(event)].append(event)
     return {key: summed(group) for key, group in groups.items()}
+
+
+def origin(event: Any) -> str:
+    if event.outcome != "ok":
+        return ""
+    return "cache" if event.cached else "model"
+
+
+def on_grid(values: Iterable[int], bins_per_octave: int = 32) -> int:
+    return in_bins(math.ceil(math.log(max(value, 1)) * (bins_per_octave / math.log(2))) for value in values)
 
 
 def summed(group: list[Any]) -> tuple[Any, ...]:
     counters = [event for event in group if isinstance(event, CounterEvent)]
     texts = [event for event in group if not isinstance(event, CounterEvent)]
     scores = [event.score for event in texts if event.score is not None]
-    margins = [event.margin for event in texts if event.margin is not None]
+    computed = [event for event in texts if origin(event) == "model"]
     return (
         sum(event.n for event in counters) + len(texts),
         max((event.latency_us for event in texts), default=0),
@@ -125,10 +135,15 @@ def summed(group: list[Any]) -> tuple[Any, ...]:
         len(scores),
         sum(round(score * 1_000_000) for score in scores),
         sum(event.characters for event in texts),
-        in_bins(math.ceil(math.log(max(event.latency_us, 1)) * (32 / math.log(2))) for event in texts),
+        sum(event.queue_us for event in texts),
+        sum(event.compute_us for event in texts),
+        sum(event.tokens for event in texts),
+        on_grid(event.latency_us for event in texts),
         in_bins(min(int(score * 10), 9) for score in scores),
-        in_bins(min(int(margin * 10), 9) for margin in margins),
-        in_bins(math.ceil(math.log(max(event.characters, 1)) * (4 / math.log(2))) for event in texts),
+        on_grid((event.characters for event in texts), 4),
+        on_grid(event.queue_us for event in computed),
+        on_grid(event.compute_us for event in computed),
+        on_grid(event.tokens for event in computed),
     )
 
 
@@ -144,6 +159,10 @@ predictions = st.fixed_dictionaries(
         "margin": shares | st.none(),
         "latency_us": st.integers(0, (1 << 31) - 1) | st.integers(0, 31).map(lambda n: min(1 << n, (1 << 31) - 1)),
         "characters": st.integers(0, 10_000),
+        "cached": st.booleans(),
+        "queue_us": st.integers(0, (1 << 31) - 1),
+        "compute_us": st.integers(0, 100_000),
+        "tokens": st.integers(0, 512),
     }
 )
 counters = st.fixed_dictionaries(
@@ -173,10 +192,11 @@ async def test_rollups__are_what_the_raw_events_add_up_to(
     for start in range(0, len(sent), 9):
         await writer.write(sent[start : start + 9])
     stored = {
-        row[:6]: row[6:]
+        row[:7]: row[7:]
         for row in await rows(
-            "SELECT width_s, at, model, route, outcome, label, n, latency_max_us, latency_sum_us, scored, "
-            "score_sum_ppm, characters_sum, latency_bins, score_bins, margin_bins, character_bins FROM rollup"
+            "SELECT width_s, at, model, route, outcome, label, origin, n, latency_max_us, latency_sum_us, scored, "
+            "score_sum_ppm, characters_sum, queue_sum_us, compute_sum_us, tokens_sum, latency_bins, score_bins, "
+            "character_bins, queue_bins, compute_bins, token_bins FROM rollup"
         )
     }
     assert stored == recomputed(events)

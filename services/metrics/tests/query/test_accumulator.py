@@ -12,7 +12,7 @@ from common.contracts.aggregates import Filters
 from common.contracts.events import Outcome
 from metrics.query.accumulator import Accumulator, GroupKey, Row
 from metrics.ranges import Range, as_time
-from metrics.storage.histogram import BIN_BITS, CHARACTERS, LATENCY, SCORE
+from metrics.storage.histogram import BIN_BITS, LATENCY
 
 HOUR = Range(0, 3_600_000_000)
 outcomes: st.SearchStrategy[Outcome] = st.sampled_from(["ok", "limited", "error", "timeout"])
@@ -25,7 +25,8 @@ def histogram(bins: int) -> st.SearchStrategy[dict[int, int]]:
 def row(outcome: Outcome, label: str, latency_us: int, *histograms: dict[int, int]) -> Row:
     n = max(1, sum(histograms[LATENCY].values()))
     numbers = [sum(n << BIN_BITS * bin for bin, n in one.items()) for one in histograms]
-    return Row(0, GroupKey("m", "/predict", outcome, label), latency_us, n, n, latency_us * n, n, n * 10, numbers)
+    key = GroupKey("m", "/predict", outcome, label)
+    return Row(0, key, "model", latency_us, n, latency_us * n, n, n * 10, 0, 0, 0, [*numbers, 0, 0, 0])
 
 
 rows = st.lists(
@@ -37,32 +38,29 @@ rows = st.lists(
 
 
 def added(some: Sequence[Row]) -> Accumulator:
-    tally = Accumulator()
+    total = Accumulator()
     for one in some:
-        tally.add(one)
-    return tally
+        total.add(one)
+    return total
 
 
 @given(rows, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_merging_in_any_order__gives_the_same(some: list[Row], parts: int, rng: random.Random) -> None:
     whole = added(some)
     shuffled = rng.sample(some, len(some))
-    tallies = [added(shuffled[place::parts]) for place in range(parts)]
-    rng.shuffle(tallies)
+    sums = [added(shuffled[place::parts]) for place in range(parts)]
+    rng.shuffle(sums)
     total = Accumulator()
-    for tally in tallies:
-        total.merge(tally)
-    for which in (LATENCY, SCORE, CHARACTERS):
-        assert total.histogram(which) == whole.histogram(which)
-    answered = sum(whole.histogram(LATENCY).values())
-    if answered == whole.predictions:
-        assert total.summary(HOUR) == whole.summary(HOUR)
+    for part in sums:
+        total.merge(part)
+    assert total.summary(HOUR) == whole.summary(HOUR)
+    assert (total.scores(), total.lengths()) == (whole.scores(), whole.lengths())
 
 
 def test_only_answers__count_in_histograms() -> None:
-    tally = added([row("error", "P", 5, {1: 1}, {3: 1}, {}), row("ok", "P", 5, {1: 2}, {0: 2}, {})])
-    assert tally.histogram(SCORE) == {0: 2}
-    assert (tally.requests, tally.predictions) == (3, 2)
+    total = added([row("error", "P", 5, {1: 1}, {3: 1}, {}), row("ok", "P", 5, {1: 2}, {0: 2}, {})])
+    assert total.scores() == {0: 2}
+    assert (total.requests, total.predictions) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -78,17 +76,13 @@ def test_filter__lets_pass_what_matches_it_and_all_others(field: str, own: Any, 
         assert not source.matches(filters)
 
 
-def test_point_of_a_series__tells_what_became_of_each_request() -> None:
+def test_point_of_a_series__counts_each_outcome() -> None:
     outcomes: list[tuple[Outcome, int]] = [("ok", 100), ("limited", 7), ("error", 2), ("timeout", 3)]
-    tally = added([row(outcome, "P", 1, {0: n}, {}, {}) for outcome, n in outcomes])
-    for latency_ms in range(1, 101):
-        tally.add_exact(latency_ms * 1000)
-    point = tally.point(HOUR.start)
+    point = added([row(outcome, "P", 1, {0: n}, {}, {}) for outcome, n in outcomes]).point(HOUR.start)
     assert (point.at, point.requests, point.predictions) == (as_time(HOUR.start), 112, 100)
     assert (point.rate_limited, point.errors) == (7, 5)
-    assert (point.p50, point.p95, point.p99) == (50.0, 95.0, 99.0)
 
 
 def test_labels__come_by_how_often_and_then_by_name() -> None:
-    tally = added([row("ok", label, 1, {0: n}, {}, {}) for label, n in {"N": 1, "P": 2, "A": 1}.items()])
-    assert [share.label for share in tally.summary(HOUR).labels] == ["P", "A", "N"]
+    total = added([row("ok", label, 1, {0: n}, {}, {}) for label, n in {"N": 1, "P": 2, "A": 1}.items()])
+    assert [share.label for share in total.summary(HOUR).labels] == ["P", "A", "N"]

@@ -26,13 +26,11 @@ SPAN_US = 60 * 3_600 * SECOND_US  # so that some ranges hold a whole day
 
 
 @pytest.fixture
-def aggregates(database: Database, clock: Callable[[], float]) -> Callable[..., Aggregates]:
-    """Call it with how many predictions may be read singly."""
-
+def aggregates(database: Database, clock: Callable[[], float]) -> Aggregates:
     async def lag_s() -> float:
         return 1.5
 
-    return lambda exact_max=10_000: Aggregates(Rollups(database), lag_s, exact_max=exact_max, now=clock)
+    return Aggregates(Rollups(database), lag_s, now=clock)
 
 
 def percentile_disc(values: list[int], share: float) -> float:
@@ -59,23 +57,36 @@ def brute_force(events: Any) -> dict[str, Any]:
         "labels": {label: n / len(answered) for label, n in labels.items()},
         "confidence": pytest.approx(sum(scores) / len(scores), abs=1e-6) if scores else None,
         "histogram": [sum(min(int(score * 10), 9) == tenth for score in scores) for tenth in range(10)],
-        "latency": latency(answered),
+        "max": max(event.latency_us for event in answered) / 1000 if answered else None,
+        "cached_share": sum(event.cached for event in answered) / len(answered) if answered else None,
+        "means": means(answered),
+        "percentiles": latency_percentiles(answered),
     }
 
 
-def latency(answered: Any) -> list[Any]:
-    values = [event.latency_us for event in answered]
-    if not values:
-        return [None] * 6
-    return [
-        pytest.approx(sum(values) / len(values) / 1000),
-        max(values) / 1000,
-        *(percentile_disc(values, share) for share in (0.5, 0.9, 0.95, 0.99)),
+def means(answered: Any) -> list[Any]:
+    computed = [event for event in answered if not event.cached]
+    parts = [
+        [event.latency_us / 1000 for event in answered],
+        [event.latency_us / 1000 for event in computed],
+        [event.queue_us / 1000 for event in computed],
+        [event.compute_us / 1000 for event in computed],
+        [event.tokens for event in computed],
     ]
+    return [pytest.approx(sum(part) / len(part)) if part else None for part in parts]
+
+
+def latency_percentiles(answered: Any) -> list[Any]:
+    parts = [
+        ([event.latency_us for event in answered], (0.5, 0.9, 0.95, 0.99)),
+        ([event.latency_us for event in answered if not event.cached], (0.5, 0.95)),
+        ([event.queue_us for event in answered if not event.cached], (0.5, 0.95)),
+    ]
+    return [percentile_disc(values, share) if values else None for values, shares in parts for share in shares]
 
 
 def flat(summary: Any) -> dict[str, Any]:
-    found = summary.latency_ms
+    found, computed, queue = summary.latency_ms, summary.computed_latency_ms, summary.queue_ms
     return {
         "requests": summary.requests,
         "predictions": summary.predictions,
@@ -86,7 +97,10 @@ def flat(summary: Any) -> dict[str, Any]:
         "labels": {share.label: share.share for share in summary.labels},
         "confidence": summary.confidence.mean,
         "histogram": summary.confidence.histogram,
-        "latency": [found.mean, found.max, found.p50, found.p90, found.p95, found.p99],
+        "max": found.max,
+        "cached_share": summary.cached_share,
+        "means": [found.mean, computed.mean, queue.mean, summary.compute_ms.mean, summary.tokens.mean],
+        "percentiles": [found.p50, found.p90, found.p95, found.p99, computed.p50, computed.p95, queue.p50, queue.p95],
     }
 
 
@@ -97,7 +111,7 @@ events_of = st.lists(
         st.sampled_from(["ok", "ok", "error", "limited"]),
         st.sampled_from(["POSITIVE", "NEGATIVE"]),
         st.floats(0, 1, width=32),
-        st.integers(1, 10_000_000),
+        st.integers(3, 10_000_000),
     ),
     min_size=1,
     max_size=60,
@@ -114,10 +128,10 @@ per_example = settings(max_examples=60, deadline=None, suppress_health_check=[He
     st.sampled_from([None, "m1"]),
     st.sampled_from([None, "1h", "6h", "1d"]),
     st.booleans(),
-    st.sampled_from(["false", "true", "extract(second FROM at) < 30"]),
 )
-async def test_any_ragged_range__equals_brute_force_over_its_events(
-    aggregates: Callable[..., Any],
+async def test_any_range__equals_brute_force_over_its_events(
+    aggregates: Aggregates,
+    clock: Any,
     database: Database,
     rows: Callable[..., Any],
     prediction: Callable[..., Any],
@@ -127,31 +141,49 @@ async def test_any_ragged_range__equals_brute_force_over_its_events(
     other: int,
     model: str | None,
     bucket: Bucket | None,
-    is_exact: bool,
-    lost: str,
+    is_recent: bool,
 ) -> None:
+    if is_recent:  # ten-second rollups exist
+        one, other, bucket = one % (400 * SECOND_US), other % (400 * SECOND_US), "10s"
     await rows("TRUNCATE prediction, counter_event, rollup")
     events = [
         counter(at_us=AT_US + at, n=latency_us % 9 + 1)
         if outcome == "limited"
-        else prediction(at_us=AT_US + at, model=m, outcome=outcome, label=label, score=score, latency_us=latency_us)
+        else prediction(
+            at_us=AT_US + at,
+            model=m,
+            outcome=outcome,
+            label=label,
+            score=score,
+            latency_us=latency_us,
+            cached=latency_us % 2 == 0,
+            queue_us=latency_us // 3,
+            compute_us=latency_us // 2,
+            tokens=latency_us % 90,
+        )
         for at, m, outcome, label, score, latency_us in some
     ]
     await EventWriter(database).write(events)
-    await rows(f"DELETE FROM rollup WHERE width_s = 5 AND {lost}")
-    start, end = AT_US + min(one, other), AT_US + max(one, other) + 1
+    clock.now_s = AT_US / SECOND_US + (500 if is_recent else SPAN_US / SECOND_US + 3_600)
+    width_us = (10 if is_recent else 60) * SECOND_US
     request = AggregateRequest(
-        start=as_time(start), end=as_time(end), filters=Filters(model=model), bucket=bucket, group_by=["model", "label"]
+        start=as_time(AT_US + min(one, other)),
+        end=as_time(AT_US + max(one, other) + 1),
+        filters=Filters(model=model),
+        bucket=bucket,
+        group_by=["model", "label"],
     )
-    answer = await aggregates(10_000 if is_exact else 0).answer(request)
+    answer = await aggregates.answer(request)
 
     def within(first: int, last: int) -> list[Any]:
         return [e for e in events if first <= e.at_us < last and model in (None, getattr(e, "model", ""))]
 
+    start, end = as_us(answer.range.start), as_us(answer.range.end)
+    assert 0 <= AT_US + min(one, other) - start < width_us
+    assert 0 < end - (AT_US + max(one, other)) <= width_us
     wanted = within(start, end)
-    assert (as_us(answer.range.start), as_us(answer.range.end)) == (start, end)
-    assert_equal(flat(answer), brute_force(wanted), is_exact)
-    assert_equal(flat(answer.previous), brute_force(within(2 * start - end, start)), is_exact)
+    assert_equal(flat(answer), brute_force(wanted))
+    assert_equal(flat(answer.previous), brute_force(within(2 * start - end, start)))
     assert sum(group.requests for group in answer.groups) == answer.requests
     assert sum(point.requests for point in answer.series) == answer.requests
     assert sum(point.errors for point in answer.series) == sum(answer.errors.values())
@@ -159,61 +191,33 @@ async def test_any_ragged_range__equals_brute_force_over_its_events(
         key = tuple(group.key.values())
         mine = [e for e in wanted if key == (getattr(e, "model", ""), getattr(e, "label", ""))]
         assert group.latency_ms.n == sum(e.outcome == "ok" for e in mine)
-    assert answer.latency_ms.method == ("exact" if is_exact or not answer.predictions else "sketch")
 
 
-def assert_equal(found: dict[str, Any], expected: dict[str, Any], is_exact: bool) -> None:
-    if not is_exact:
-        for mine, exact in zip(found.pop("latency")[2:], (latency := expected.pop("latency"))[2:], strict=True):
-            assert (mine is None) == (exact is None)
-            assert mine is None or abs(mine - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
-        assert len(latency) == 6
+def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Percentiles are estimates, everything else is exact."""
+    for estimate, exact in zip(found.pop("percentiles"), expected.pop("percentiles"), strict=True):
+        assert (estimate is None) == (exact is None)
+        assert estimate is None or abs(estimate - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
     assert found == expected
 
 
-async def test_series__has_a_point_for_every_bucket_and_starts_before_a_ragged_start(
-    aggregates: Callable[..., Any], database: Database, prediction: Callable[..., Any]
+async def test_series__has_a_point_for_every_bucket(
+    aggregates: Aggregates, clock: Any, database: Database, prediction: Callable[..., Any]
 ) -> None:
     start = AT_US // (60 * SECOND_US) * (60 * SECOND_US) + 30 * SECOND_US
-    await EventWriter(database).write(
-        prediction(at_us=start + n * 45 * SECOND_US, latency_us=1000 + n) for n in range(4)
-    )
+    await EventWriter(database).write(prediction(at_us=start + n * 45 * SECOND_US) for n in range(4))
+    clock.now_s = start / SECOND_US + 215
     request = AggregateRequest(start=as_time(start), end=as_time(start + 210 * SECOND_US), bucket="1m")
-    series = (await aggregates().answer(request)).series
+    series = (await aggregates.answer(request)).series
     assert [(point.at, point.predictions) for point in series] == [
         (as_time(start - 30 * SECOND_US + n * 60 * SECOND_US), predictions)
         for n, predictions in enumerate([1, 1, 2, 0])
     ]
-    assert [point.p50 for point in series] == [1.0, 1.001, 1.002, None]
-
-
-async def test_range_older_than_single_events__is_answered_to_the_minute(
-    aggregates: Callable[..., Any], database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
-) -> None:
-    await EventWriter(database).write([prediction(at_us=AT_US)])
-    await rows("TRUNCATE prediction")
-    for relation, days in (("prediction", 1), ("counter_event", -1)):
-        await rows("INSERT INTO retention VALUES ($1, $2)", relation, as_time(AT_US + days * 86_400 * SECOND_US))
-    request = AggregateRequest(start=as_time(AT_US + SECOND_US), end=as_time(AT_US + 2 * SECOND_US))
-    answer = await aggregates().answer(request)
-    assert answer.predictions == 1
-    assert answer.range.start.second == answer.range.end.second == 0
-    assert answer.latency_ms.method == "sketch"
-    assert answer.latency_ms.p50 == pytest.approx(10.0, rel=SKETCH_RELATIVE_ERROR)
-
-
-async def test_ragged_edge_of_a_recent_range__is_read_from_fine_rollups(
-    aggregates: Callable[..., Any], database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
-) -> None:
-    minute = AT_US // (60 * SECOND_US) * (60 * SECOND_US)
-    await EventWriter(database).write(prediction(at_us=minute + second * SECOND_US) for second in (11, 12, 19, 21))
-    await rows("DELETE FROM prediction WHERE extract(second FROM at) BETWEEN 15 AND 20")
-    request = AggregateRequest(start=as_time(minute + 12 * SECOND_US), end=as_time(minute + 22 * SECOND_US))
-    assert (await aggregates(0).answer(request)).predictions == 3
+    assert [point.p50 is None for point in series] == [False, False, False, True]
 
 
 async def test_thresholds__are_judged_up_to_now_whatever_was_asked(
-    aggregates: Callable[..., Any], database: Database, clock: Callable[[], float], prediction: Callable[..., Any]
+    aggregates: Aggregates, database: Database, clock: Callable[[], float], prediction: Callable[..., Any]
 ) -> None:
     await EventWriter(database).write(
         prediction(outcome="error", at_us=AT_US - n * SECOND_US, label=None) for n in range(1, 31)
@@ -221,28 +225,15 @@ async def test_thresholds__are_judged_up_to_now_whatever_was_asked(
     long_ago = AggregateRequest(
         start=as_time(AT_US - 10 * SPAN_US), end=as_time(AT_US - 9 * SPAN_US), filters=Filters(model="other")
     )
-    answer = await aggregates().answer(long_ago)
+    answer = await aggregates.answer(long_ago)
     assert answer.requests == 0
     states = {state.rule.name: (state.current, state.breached) for state in answer.thresholds}
     assert states["error-rate"] == (1.0, True)
     assert states["latency-p95"] == (None, None)
 
 
-async def test_percentile_of_a_rule__is_an_estimate_where_that_of_its_window_is_exact(
-    aggregates: Callable[..., Any], database: Database, prediction: Callable[..., Any]
-) -> None:
-    await EventWriter(database).write(
-        prediction(at_us=AT_US - SECOND_US, latency_us=n * 1_000) for n in range(401, 501)
-    )
-    answer = await aggregates().answer(AggregateRequest(window="5m"))
-    (state,) = (state for state in answer.thresholds if state.rule.metric == "latency_ms.p95")
-    assert (answer.latency_ms.p95, answer.latency_ms.method) == (495.0, "exact")
-    assert state.current != 495.0
-    assert state.current == pytest.approx(495.0, rel=SKETCH_RELATIVE_ERROR)
-
-
-async def test_lag__is_passed_on(aggregates: Callable[..., Any]) -> None:
-    assert (await aggregates().answer(AggregateRequest(window="5m"))).lag_s == 1.5
+async def test_lag__is_passed_on(aggregates: Aggregates) -> None:
+    assert (await aggregates.answer(AggregateRequest(window="5m"))).lag_s == 1.5
 
 
 class NoStore:
@@ -256,14 +247,14 @@ class NoStore:
     async def fetchrow(self, _sql: str) -> None:
         return None
 
-    async def raw_from(self) -> int:
-        return 0
+    async def fetch(self, *_asked: Any) -> tuple[()]:
+        return ()
 
     async def rows(self, *_asked: Any) -> Iterator[Row]:
-        return (Row(0, GroupKey("m", "/predict", "ok", "P"), 9, 1, 1, 9, 0, 0, [1 << 48, 0, 0]) for _ in range(10_000))
-
-    async def answered(self, _few: Any) -> tuple[()]:
-        return ()
+        return (
+            Row(0, GroupKey("m", "/predict", "ok", "P"), "model", 9, 1, 9, 0, 0, 0, 0, 0, [1 << 48, 0, 0, 0, 0, 0])
+            for _ in range(10_000)
+        )
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["NoStore"]:
@@ -284,7 +275,7 @@ async def test_answer_of_many_rows__lets_others_have_their_turn(clock: Callable[
 
     beside = asyncio.create_task(other())
     try:
-        aggregates = Aggregates(cast(Rollups, NoStore()), lag_s, exact_max=10, now=clock)
+        aggregates = Aggregates(cast(Rollups, NoStore()), lag_s, now=clock)
         answer = await aggregates.answer(AggregateRequest(window="1h"))
     finally:
         beside.cancel()

@@ -44,7 +44,7 @@ def aggregates(database: Database, clock: Callable[[], float]) -> CountedAggrega
     async def lag_s() -> float:
         return clock()
 
-    return CountedAggregates(Rollups(database), lag_s, exact_max=10, now=clock)
+    return CountedAggregates(Rollups(database), lag_s, now=clock)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | Non
     for place, label in enumerate(labels):
         score, length = (scores or [7] * len(labels))[place], (lengths or [20] * len(labels))[place]
         source = GroupKey("m", "/predict", "ok", label)
-        total.add(Row(0, source, 1, 1, 1, 1, 1, 1, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length]))
+        total.add(
+            Row(0, source, "model", 1, 1, 1, 1, 1, 0, 0, 0, [1, 1 << BIN_BITS * score, 1 << BIN_BITS * length, 0, 0, 0])
+        )
     return total
 
 
@@ -27,7 +29,7 @@ def weighted(**labels: int) -> Accumulator:
     """So many answered predictions of each label."""
     total = Accumulator()
     for label, n in labels.items():
-        total.add(Row(0, GroupKey("m", "/predict", "ok", label), 1, n, n, n, n, n, [n, 0, 0]))
+        total.add(Row(0, GroupKey("m", "/predict", "ok", label), "", 1, n, n, n, n, 0, 0, 0, [n, 0, 0, 0, 0, 0]))
     return total
 
 
@@ -40,7 +42,6 @@ def test_same_distribution__has_not_drifted() -> None:
     for drift in found:
         assert (drift.drifted, drift.value) == (False, 0)
         assert drift.psi == pytest.approx(0, abs=1e-3)
-        assert drift.jensen_shannon == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_to_compare__is_unknown() -> None:
@@ -51,14 +52,12 @@ def test_nothing_to_compare__is_unknown() -> None:
 def test_distributions_apart__have_drifted_as_far_as_one_can() -> None:
     found = drifts(tally("P" * 500, [9] * 500, [40] * 500), tally("N" * 500, [1] * 500, [8] * 500))
     assert [drift.drifted for drift in found] == [True] * 3
-    assert [drift.jensen_shannon for drift in found] == [pytest.approx(1)] * 3
-    assert [drift.kolmogorov_smirnov for drift in found] == [None, 1, 1]
 
 
-def test_large_move_in_a_handful__may_be_chance() -> None:
-    found = drifts(tally("PPPPN"), tally("PN" * 500)).labels
-    assert found.psi is not None and found.psi > 0.1
-    assert found.drifted is False
+@pytest.mark.parametrize(("n", "m", "is_known"), [(99, 500, False), (500, 99, False), (100, 100, True)])
+def test_fewer_than_a_hundred_samples__are_not_compared(n: int, m: int, is_known: bool) -> None:
+    found = drifts(tally("P" * n), tally("N" * m)).labels
+    assert (found.drifted is True) is (found.value is not None) is is_known
 
 
 def test_certain_but_small_move__is_no_drift() -> None:
@@ -72,13 +71,8 @@ def test_label_that_is_new__is_drift() -> None:
 
 
 @settings(derandomize=True)  # of a million samples some do look like drift
-@given(st.integers(0, 2**32), st.integers(30, 2_000), st.integers(30, 2_000), st.floats(0.05, 0.95))
+@given(st.integers(0, 2**32), st.integers(100, 2_000), st.integers(100, 2_000), st.floats(0.05, 0.95))
 def test_chance_alone__is_not_called_drift(seed: int, n: int, m: int, share: float) -> None:
     rng = random.Random(seed)
     found = drifts(weighted(**Counter(mix(rng, share, n))), weighted(**Counter(mix(rng, share, m)))).labels
     assert found.value is not None and found.value < 0.1
-
-
-def test_gap_of_cumulated_shares__is_the_widest() -> None:
-    found = drifts(tally("PPPP", [1, 2, 3, 4]), tally("PPPP", [3, 4, 5, 6])).confidence
-    assert found.kolmogorov_smirnov == 0.5

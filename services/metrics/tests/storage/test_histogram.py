@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR
-from metrics.storage.histogram import BIN_BITS, GAMMA, bins, percentiles, read, sketch_us, spread
+from metrics.storage.histogram import BIN_BITS, GAMMA, bin_value, bins, percentiles, read, spread
 
 histograms = st.dictionaries(st.integers(0, 1023), st.integers(1, 10**12 - 1))
 SHARES = (0.01, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -51,7 +51,7 @@ def test_sketch_percentile__is_within_the_stated_error_of_percentile_disc(
     sketch = sum(1 << BIN_BITS * bin_of(value) for value in values)
     for share, bin in zip(SHARES, percentiles(*spread(sketch), *SHARES), strict=True):
         exact = percentile_disc(values, share)
-        assert abs(sketch_us(bin) - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
+        assert abs(bin_value(bin) - exact) <= exact * (SKETCH_RELATIVE_ERROR + 1e-9)
 
 
 @given(st.lists(st.integers(1, 2**31 - 1), min_size=1), st.sampled_from(SHARES))

@@ -90,7 +90,7 @@ async def test_fine_rollups__are_kept_for_three_hours_and_the_others_for_good(
     await EventWriter(database).write(prediction(at_us=minute_us - n * 3_600_000_000) for n in (0, 2, 3, 4))
     await partitions.maintain()
     assert await rows("SELECT width_s, count(*)::int FROM rollup WHERE width_s < 3600 GROUP BY 1 ORDER BY 1") == [
-        (5, 3),
+        (10, 3),
         (60, 4),
     ]
 
@@ -101,7 +101,7 @@ async def test_late_events_of_minutes_whose_fine_rollups_go__and_upkeep__never_w
     late_us = AT_US - 4 * 3_600_000_000
     for label in "BA":  # where they lie is not where their keys are
         await EventWriter(database).write([prediction(at_us=late_us, label=label)])
-    touched = "UPDATE rollup SET n = n WHERE width_s = 5 AND label = $1"
+    touched = "UPDATE rollup SET n = n WHERE width_s = 10 AND label = $1"
     await rows("ANALYZE rollup")
     async with database.transaction() as writing:
         await writing.execute(touched, "A")
@@ -110,7 +110,7 @@ async def test_late_events_of_minutes_whose_fine_rollups_go__and_upkeep__never_w
             await asyncio.sleep(0.01)
         await writing.execute(touched, "B")
     assert not (await maintenance).failed
-    assert await rows("SELECT FROM rollup WHERE width_s = 5") == []
+    assert await rows("SELECT FROM rollup WHERE width_s = 10") == []
 
 
 async def test_event_moved_out_of_the_default__is_still_known(

@@ -73,6 +73,8 @@ const METRICS = {
   "latency_ms.p99": ["p99 latency", ms],
   "latency_ms.max": ["Maximum latency", ms],
   "confidence.mean": ["Mean confidence", score],
+  label_share: ["Label share", percent],
+  accuracy: ["Accuracy", percent],
   "drift.labels": ["Label drift", score],
   "drift.confidence": ["Confidence drift", score],
   "drift.length": ["Length drift", score],

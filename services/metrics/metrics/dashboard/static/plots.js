@@ -90,7 +90,7 @@ function plotOf(metric) {
   if (/^(requests|predictions|throughput_per_s)$/.test(metric)) return "throughput";
   if (metric.startsWith("latency_ms.")) return "latency";
   if (/^(error_rate|limited_rate)$|^errors\./.test(metric)) return "rates";
-  if (metric.startsWith("label_share.")) return "labels";
+  if (metric.startsWith("label_share")) return "labels";
   if (metric.startsWith("confidence.")) return "confidence";
   return metric.startsWith("drift.") ? "drift" : null;
 }

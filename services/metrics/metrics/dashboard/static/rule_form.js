@@ -4,6 +4,7 @@ import { h, isOff, setOff } from "./dom.js";
 import { RULE_METRICS, WINDOWS, metricName } from "./format.js";
 import { side } from "./rules.js";
 
+const FILTERS = ["label", "route", "model"];
 const WINDOW_NAMES = Object.keys(WINDOWS);
 const NUMBER = /^[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?$/i; // a comma is a point where no more follows
 const GROUPED = /^[+-]?[1-9]\d{0,2}([,.' ]\d{3})*,\d{3}([.,]\d*)?$/; // 1,000: a thousand to some, one to others
@@ -20,6 +21,9 @@ const FIELDS = [
   { name: "keep_firing_for_s", label: "Must be well for, s", number: true },
   { name: "min_samples", label: "At least samples", number: true, help: "not for counts and throughput" },
   { name: "severity", label: "Severity", options: ["info", "warning", "critical"].map((name) => [name, name]) },
+  { name: "where.label", label: "Only label", help: "empty: all; needed for label share" },
+  { name: "where.route", label: "Only route", help: "empty: all" },
+  { name: "where.model", label: "Only model", help: "empty: all" },
   { name: "reference", label: "Compared with (drift)", options: [["", "24h before"], ...WINDOW_NAMES.map((name) => [name, `${name} before`])] },
 ];
 
@@ -68,7 +72,8 @@ export function editRule(rule, save, late) {
 }
 
 function valuesOf(rule) {
-  return { ...rule, side: side(rule), limit: rule.above ?? rule.below };
+  const where = Object.fromEntries(FILTERS.map((name) => [`where.${name}`, rule.where?.[name] ?? ""]));
+  return { ...rule, ...where, side: side(rule), limit: rule.above ?? rule.below };
 }
 
 function control(field, value) {
@@ -101,6 +106,7 @@ function read(inputs) {
     else if (!NUMBER.test(text(name))) errors.push({ field: name, message: "Must be a number." });
     return Number(text(name).replace(",", "."));
   };
+  const where = Object.fromEntries(FILTERS.map((name) => [name, text(`where.${name}`)]).filter(([, value]) => value));
   const rule = {
     name: text("name"),
     metric: text("metric"),
@@ -112,6 +118,7 @@ function read(inputs) {
     window: text("window"),
     severity: text("severity"),
     reference: text("reference") || undefined,
+    where: Object.keys(where).length ? where : undefined,
   };
   if (text("limit") === "") errors.push({ field: "limit", message: "Give a number." });
   return { rule, errors };

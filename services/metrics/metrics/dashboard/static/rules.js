@@ -7,7 +7,8 @@ export function sentence(rule) {
   const limit = limitValue(rule.metric, rule.above ?? rule.below);
   const held = rule.for_s ? `, for ${exactDuration(rule.for_s)}` : "";
   const window = rule.window === "1h" ? "1 hour" : WINDOWS[rule.window];
-  return `${metricName(rule.metric)} ${side(rule)} ${limit} over ${window}${held}`;
+  const where = Object.entries(rule.where ?? {}).map(([field, value]) => `${field} ${value}`).join(", ");
+  return `${metricName(rule.metric)}${where ? ` of ${where}` : ""} ${side(rule)} ${limit} over ${window}${held}`;
 }
 
 export const side = (rule) => (rule.above !== undefined && rule.above !== null ? "above" : "below");
@@ -35,5 +36,7 @@ export function withRule(rules, name, rule) {
 
 function shown(rule, field) {
   if (!rule) return "no such rule";
-  return rule[field] === undefined || rule[field] === null ? NONE : String(rule[field]);
+  const value = rule[field] ?? null;
+  if (value === null) return NONE;
+  return typeof value === "object" ? Object.entries(value).map(([name, one]) => `${name} ${one}`).join(", ") : String(value);
 }

@@ -1,0 +1,49 @@
+"""True labels of predictions, sent once they are known."""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, model_validator
+
+from common.contracts.windows import Body
+
+
+def _version_7(value: UUID) -> UUID:
+    if value.version != 7:
+        raise ValueError("it must be an id that this service assigned, a UUIDv7")
+    return value
+
+
+Id = Annotated[UUID, AfterValidator(_version_7)]
+
+
+class FeedbackItem(Body):
+    """The true label of one prediction, named by its id, or by its request and its place in a batch."""
+
+    prediction_id: Id | None = None
+    request_id: Id | None = None
+    index: Annotated[int, Field(ge=0, le=10_000, description="Place in the batch of `request_id`.")] = 0
+    label: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if (self.prediction_id is None) == (self.request_id is None):
+            raise ValueError("give either prediction_id or request_id")
+        return self
+
+
+class FeedbackRequest(Body):
+    feedback: Annotated[list[FeedbackItem], Field(min_length=1, max_length=500)]
+
+
+class FeedbackResult(Body):
+    """`not_found`: unknown or not stored yet, so send it again. `expired`: no longer stored."""
+
+    status: Literal["recorded", "replaced", "unchanged", "not_found", "expired", "not_answered"]
+    prediction_id: str | None = None
+
+
+class FeedbackResponse(Body):
+    """One result for each item, in order. Sending an item again changes nothing."""
+
+    results: list[FeedbackResult]
