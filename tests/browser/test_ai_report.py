@@ -46,7 +46,6 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
             GEMINI_ENDPOINT=endpoint,
             GEMINI_CACHE_TTL="2",
             GEMINI_RATE_LIMIT="1000",
-            ANALYST_NEAR_S="0",
             EDGE_ANALYZE_RATE_LIMIT="1000",
         )
         now_s = time.time()

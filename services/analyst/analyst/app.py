@@ -136,8 +136,7 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Singl
         lease_s=settings.analyst_lease_s,
         compute_s=settings.analyst_timeout_s,
         wait_s=settings.analyst_timeout_s,
-        max_flights=settings.analyst_max_flights,
-        near_s=settings.analyst_near_s,
+        max_computations=settings.analyst_max_computations,
     )
     return SingleFlightCache(
         store,

@@ -182,11 +182,10 @@ class Analyst:
             return await self._compute(parameters, fetch, allow_llm)
 
         key = cache_key(parameters, self._drafter.model if self._drafter else None)
-        for place in (key, _sha256(["beside", key])):  # what cannot be read may be of a version that still reads it
-            served = await self._flights.get(place, compute)
-            if (read := self._read(served.payload, served.cache)) is not None:
-                return Answer(*read, served.age_s, is_shared)
-        raise FlightFailed("corrupt")
+        served = await self._flights.get(key, compute)
+        if (read := self._read(served.payload, served.cache)) is None:
+            raise FlightFailed("corrupt")
+        return Answer(*read, served.age_s, is_shared)
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, allow_llm: bool) -> Computed:
         measured = await fetch()

@@ -170,7 +170,6 @@ def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str)
         environ = {
             "ANALYST_METRICS_URL": metrics.url,
             "ANALYST_METRICS_TIMEOUT_S": "5",
-            "ANALYST_NEAR_S": "0",  # tests look at what the store says
             "ANALYST_REDIS_TIMEOUT_S": "30",  # a busy machine stands still for seconds, and so does who holds a lease
             "REDIS_TIMEOUT_S": "30",
             "ANALYST_LEASE_S": "60",

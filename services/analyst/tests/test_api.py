@@ -320,39 +320,12 @@ async def test_redis_hung__answers_by_rules_within_its_timeout(
 # ---- the cache
 
 
-@pytest.mark.parametrize("payload", ["", "{}", '{"report_id": "cut', "[]"])
-async def test_kept_payload_that_is_no_report__is_a_miss_once(
-    open_client: OpenClient, metrics: Any, redis: Redis, payload: str
-) -> None:
-    clients = [await open_client() for _ in range(2)]
-    await _ask(clients[0])
-    (entry,) = [name async for name in redis.scan_iter("*:entry")]
-    await redis.hset(entry, "payload", payload)
-    answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(5)))
-    reports = [await _report(answer) for answer in (*answers, await _ask(clients[0]))]
-    assert len({report.report_id for report in reports}) == 1
-    assert len(metrics.requests) == 2
-    assert await redis.hget(entry, "payload") == payload  # another version may still read it
-
-
 async def test_delete__drops_reports_and_says_how_many(client: Client, metrics: Any) -> None:
     for window in ("5m", "1h", "7d"):
         await _ask(client, window=window)
     response = await client.delete("/analyze/cache")
     assert (response.status, await response.json()) == (200, {"deleted": 3})
     assert (await _ask(client, window="1h")).headers["X-Cache"] == "MISS"
-
-
-async def test_delete__ends_what_replicas_keep_close(open_client: OpenClient, metrics: Any) -> None:
-    here, there = [await open_client(ANALYST_NEAR_S="60") for _ in range(2)]
-    made = [(await _report(await _ask(client))).report_id for client in (here, there, here, there)]
-    assert len(set(made)) == 1
-    await here.delete("/analyze/cache")
-    new = (await _report(await _ask(here))).report_id
-    assert new != made[0]
-    async with asyncio.timeout(30):  # the message is on its way
-        while (await _report(await _ask(there))).report_id != new:
-            pass
 
 
 async def test_delete_in_flight__what_was_being_made_is_not_kept(client: Client, metrics: Any) -> None:

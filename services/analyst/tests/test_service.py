@@ -28,7 +28,7 @@ class OpenStore:
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, Lifetime]] = []
-        self.answer = Entered("LEAD")
+        self.answer = Entered("COMPUTE")
 
     async def enter(self, key: str, token: str, lease_s: float) -> Entered:
         return self.answer
@@ -77,7 +77,7 @@ def create_analyst(store: OpenStore, made: list[Report]) -> Callable[..., Analys
     refused: list[Refusal] = []
 
     def create(model: Model | None = None) -> Analyst:
-        limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_flights=5)
+        limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_computations=5)
         flights = SingleFlightCache(
             store, limits, now=lambda: 0, uniform=min, new_token=lambda: "t", on_error=lambda _: None
         )
@@ -249,7 +249,7 @@ async def test_kept_report__is_served_stale_for_want_of_quota_and_not_for_a_refu
     expected: tuple[str, str, str],
 ) -> None:
     kept = await create_analyst(Model(DRAFT)).report(HOUR, fetch)
-    store.answer = Entered("LEAD", kept.body.decode(), 301)
+    store.answer = Entered("COMPUTE", kept.body.decode(), 301)
     report = (await create_analyst(Model(*drafts)).report(HOUR, fetch)).report
     assert (report.cache, report.status, report.source) == expected
 
@@ -267,7 +267,7 @@ async def test_kept_report_of_another_status__gives_way_to_what_rules_say_now(
 
     kept = await create_analyst(Model(DRAFT)).report(HOUR, calm)
     assert kept.report.status == "healthy"
-    store.answer = Entered("LEAD", kept.body.decode(), 301)
+    store.answer = Entered("COMPUTE", kept.body.decode(), 301)
     report = (await create_analyst(Model(DraftFailed(reason))).report(HOUR, fetch)).report
     assert (report.cache, report.status, report.fallback_reason) == ("miss", "critical", reason)
     assert store.committed[-1][1].keep_s == SECONDS_S
