@@ -54,11 +54,6 @@ class Parameters:
     start: datetime | None = None
     end: datetime | None = None
 
-    @property
-    def are_absolute(self) -> bool:
-        """There are more of these than anybody could pay for, so that they get what the windows by name leave."""
-        return self.window is None
-
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
@@ -193,7 +188,7 @@ class Analyst:
         facts = read_facts(measured.aggregate, parameters.window, measured.drift, is_past=is_past)
         observations = run_checks(facts)
         brief = ReportInput(facts, observations, status_of(facts, observations), [])
-        drafted = await self._draft(brief, allow_llm, low_priority=parameters.are_absolute)
+        drafted = await self._draft(brief, allow_llm)
         report = self._assemble(parameters, measured, brief, drafted)
         self._observe(report)
         has_an_end = report.is_worth_keeping or report.fallback_reason not in NO_CALL  # the quota bounds the calls
@@ -207,7 +202,7 @@ class Analyst:
         read = self._read(kept, "stale")
         return read is not None and read[0].status != report.status
 
-    async def _draft(self, brief: ReportInput, allow_llm: bool, *, low_priority: bool) -> DraftResult:
+    async def _draft(self, brief: ReportInput, allow_llm: bool) -> DraftResult:
         if self._drafter is None:
             return self._rules(brief, "no_key")
         if not allow_llm:
@@ -215,7 +210,7 @@ class Analyst:
         if not brief.facts.has_traffic:  # no model could say more
             return self._rules(brief, "no_traffic")
         refused: list[list[Refusal]] = []
-        budget = Budget(time.monotonic() + self._drafter.total_s, low_priority=low_priority)
+        budget = Budget(time.monotonic() + self._drafter.total_s)
         try:
             async with asyncio.timeout(self._drafter.total_s):
                 while budget.attempts and len(refused) < DRAFTS:

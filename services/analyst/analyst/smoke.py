@@ -28,7 +28,7 @@ _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 class _OneOwner:
     """Slots for a single user: the account's own quota is the only one."""
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
+    async def take(self, member: str) -> Grant:
         return Grant(True, 1, 0.0, "granted")
 
     async def refund(self, member: str) -> None:

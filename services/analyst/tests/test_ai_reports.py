@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
@@ -145,26 +144,6 @@ async def test_quota_used_up__is_rules_or_429_for_who_requires_ai(
         assert refused.headers["RateLimit"] == f'"gemini";r=0;t={refused.headers["Retry-After"]}'
         assert (await refused.json(content_type=None))["violated-policies"] == ["gemini"]
     assert script.calls == 1
-
-
-async def test_absolute_times__get_only_the_calls_that_windows_by_name_leave(
-    script: Script, gemini: dict[str, str], open_client: OpenClient
-) -> None:
-    client = await open_client(**gemini)
-    starts = [datetime(2026, 1, 1, tzinfo=UTC) + n * timedelta(minutes=5) for n in range(8)]
-    times = [{"start": f"{start:%FT%TZ}", "end": f"{start + timedelta(minutes=5):%FT%TZ}"} for start in starts]
-    answers = [await _ask(client, **one) for one in times[:6]]
-    assert [(await _report(answer)).source for answer in answers] == ["ai"] * 4 + ["rules"] * 2
-    assert answers[0].headers["RateLimit-Policy"] == '"gemini-absolute";q=4;w=61'
-    assert answers[0].headers["RateLimit"] == '"gemini-absolute";r=3'
-    refused = await _ask(client, **times[7], require_ai=True)
-    assert refused.status == 429
-    assert 5 < int(refused.headers["Retry-After"]) <= 61
-    assert refused.headers["RateLimit"] == f'"gemini-absolute";r=0;t={refused.headers["Retry-After"]}'
-    assert (await refused.json(content_type=None))["violated-policies"] == ["gemini-absolute"]
-    named = [await _ask(client, window=window, require_ai=True) for window in ("5m", "15m", "1h", "6h", "24h", "7d")]
-    assert [answer.headers["RateLimit"] for answer in named] == [f'"gemini";r={left}' for left in (5, 4, 3, 2, 1, 0)]
-    assert script.calls == 10
 
 
 async def test_no_traffic_here_and_before__is_rules_without_a_call(

@@ -19,14 +19,10 @@ ATTEMPTS: Final = 4
 
 @dataclass(slots=True)
 class Budget:
-    """What one report may still spend on the model, its repair included: attempts, and the time until `deadline_s`.
-
-    If `low_priority`, only calls that no other kind of report may need.
-    """
+    """What one report may still spend on the model: attempts, and the time until `deadline_s`."""
 
     deadline_s: float
     attempts: int = ATTEMPTS
-    low_priority: bool = False
 
 
 class WriterError(Exception):

@@ -20,10 +20,7 @@ LONGEST_BLOCK_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to `take`: whether one call may be sent now, and how long to wait if not.
-
-    `remaining` is what is left of the whole quota, also where a spare slot was refused.
-    """
+    """Whether one call may be sent now, how many are left, and how long to wait if none."""
 
     granted: bool
     remaining: int
@@ -34,8 +31,8 @@ class Grant:
 class QuotaBackend(Protocol):
     """Where attempts are counted; all raise QuotaUnavailable."""
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
-        """Take the slot named `member`, which must be unique to one attempt; only a spare one if `low_priority`."""
+    async def take(self, member: str) -> Grant:
+        """Take one call. `member` must be unique to one attempt."""
         ...
 
     async def refund(self, member: str) -> None:
@@ -97,7 +94,7 @@ class RetryingClient:
     async def _attempt(self, prompt: Prompt, budget: Budget) -> str:
         budget.attempts -= 1
         member = self._new_token()
-        slot = await self._slots.take(member, low_priority=budget.low_priority)
+        slot = await self._slots.take(member)
         if not slot.granted:
             self._on_outcome("quota")
             raise QuotaExhausted("quota")

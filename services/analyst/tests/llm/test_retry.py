@@ -37,13 +37,10 @@ class CountedSlots:
 
     free: int = 100
     taken: list[str] = field(default_factory=list)
-    spare: list[str] = field(default_factory=list)
     refunded: list[str] = field(default_factory=list)
     blocks: list[float] = field(default_factory=list)
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
-        if low_priority:
-            self.spare.append(member)
+    async def take(self, member: str) -> Grant:
         if len(self.taken) - len(self.refunded) >= self.free:
             return Grant(False, 0, 12.5, "quota")
         self.taken.append(member)
@@ -115,13 +112,6 @@ async def test_attempts__are_those_that_the_report_has_left() -> None:
     assert (first.writer.calls, second.writer.calls, second.waits) == (2, 1, [])
 
 
-async def test_report_that_gets_what_is_spare__takes_each_attempts_slot_of_that() -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable")]), budget=Budget(deadline_s=1000.0, low_priority=True))
-    await bench.write()
-    assert bench.slots.spare == bench.slots.taken
-    assert len(bench.slots.spare) == 2
-
-
 @pytest.mark.parametrize(("deadline_s", "calls"), [(30.0, 1), (30.1, 2)])
 async def test_wait_that_outlasts_the_reports_time__is_not_begun(deadline_s: float, calls: int) -> None:
     bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0), Fatal("blocked")]))
@@ -179,7 +169,7 @@ class UncountedSlots(CountedSlots):
 
     free: int = 0
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
+    async def take(self, member: str) -> Grant:
         if len(self.taken) >= self.free:
             raise QuotaUnavailable("ConnectionError")
         return await super().take(member)
