@@ -13,8 +13,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from analyst.cache.single_flight import Computed, FlightFailed, SingleFlightCache
+from analyst.facts.checks import Observation, run_checks, status_of
 from analyst.facts.facts import Facts, read_facts
-from analyst.grounding.checks import Observation, run_checks, status_of
 from analyst.grounding.grounding import Refusal, check_draft
 from analyst.llm.client import Budget
 from analyst.report.limitations import limitations

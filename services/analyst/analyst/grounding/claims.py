@@ -6,10 +6,10 @@ Limits and health are `analyst.grounding.health`.
 from collections.abc import Iterator
 from typing import Final
 
+from analyst.facts.checks import DRIFT
 from analyst.facts.fact import Fact
 from analyst.facts.facts import DRIFTS, ERRORS_PREFIX, Facts
 from analyst.grounding import lexicon, verdicts
-from analyst.grounding.checks import DRIFT
 from analyst.grounding.naming import is_named, mentioned
 from analyst.grounding.passage import Cited, Passage, Reason, is_instruction
 

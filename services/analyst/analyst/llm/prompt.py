@@ -4,8 +4,8 @@ import json
 from importlib import resources
 from typing import Any
 
+from analyst.facts.checks import Observation
 from analyst.facts.fact import Fact
-from analyst.grounding.checks import Observation
 from analyst.llm.client import Prompt
 from analyst.report.models import PROMPT_VERSION, Reading
 from analyst.service import ReportInput

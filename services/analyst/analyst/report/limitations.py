@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
+from analyst.facts.checks import ENOUGH, ENOUGH_TO_COMPARE, has_enough
 from analyst.facts.facts import Facts
-from analyst.grounding.checks import ENOUGH, ENOUGH_TO_COMPARE, has_enough
 from analyst.report.rendering import number
 
 LAG_WORTH_SAYING_S: Final = 60.0

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from analyst.facts.checks import Kind, Observation
 from analyst.facts.fact import Fact
 from analyst.facts.facts import Facts
-from analyst.grounding.checks import Kind, Observation
 from analyst.grounding.grounding import MAX_ITEMS
 from analyst.report.models import Draft, Evidence, Finding, Priority, Reading, Recommendation, Severity, Status
 

@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from analyst.facts.checks import run_checks, status_of
 from analyst.facts.facts import Facts, read_facts
-from analyst.grounding.checks import run_checks, status_of
 from analyst.grounding.grounding import Refusal, check_draft
 from analyst.report.models import Draft, Evidence, Finding, Reading, Recommendation, Status
 from common.contracts.aggregates import Aggregate, DriftReport, LabelShare

@@ -11,8 +11,8 @@ from typing import Any, get_args
 import pytest
 from true_reports import expected_value, random_aggregate, random_drift, true_report
 
+from analyst.facts.checks import run_checks, status_of
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import run_checks, status_of
 from analyst.grounding.grounding import check_draft
 from analyst.llm.prompt import draft_schema, write_prompt
 from analyst.report.models import PROMPT_VERSION, Draft

@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from analyst.facts.checks import run_checks
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import run_checks
 from analyst.report.limitations import limitations
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport
 from common.contracts.thresholds import MetricName, ThresholdRule, ThresholdState

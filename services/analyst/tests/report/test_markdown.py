@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from analyst.facts.checks import run_checks, status_of
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import run_checks, status_of
 from analyst.report.markdown import to_markdown
 from analyst.report.models import Finding, Grounding, Report, Windows
 from analyst.report.rendering import render

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analyst.facts.checks import run_checks, status_of
 from analyst.facts.fact import NAMES
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import run_checks, status_of
 from analyst.grounding.grounding import check_draft
 from analyst.report.models import Draft, Figure, Status
 from analyst.report.rendering import Rendered, render, show

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from analyst.facts.checks import Observation, run_checks, status_of
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import Observation, run_checks, status_of
 from analyst.report.models import Category, Severity, Status
 from common.contracts.aggregates import Aggregate, DriftReport, LabelShare
 from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
