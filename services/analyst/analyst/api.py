@@ -20,7 +20,7 @@ from analyst.report import examples
 from analyst.report.markdown import to_markdown
 from analyst.report.models import NO_CALL, FallbackReason, Report, ReportSummary
 from analyst.report.store import ReportStore, ReportStoreUnavailable, ReportUnreadable
-from analyst.service import METRICS_BROKEN, Analyst, Answer, MetricsSnapshot, Parameters
+from analyst.service import METRICS_BROKEN, Analyst, Answer, MetricsSnapshot, Parameters, aggregate_request
 from common.contracts.aggregates import AggregateRequest
 from common.contracts.reports import AnalystHealth, ModelHealth
 from common.http.app import ErrorTable, context
@@ -220,7 +220,7 @@ async def _report(deps: ApiDeps, origin: RequestContext, body: AnalysisRequest) 
     if body.require_ai and not deps.analyst.has_model:
         raise Problem(503, "No GEMINI_API_KEY is set, so no AI report can be made.")
     parameters = body.parameters()
-    query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
+    query = aggregate_request(parameters)
     report = deps.analyst.report(parameters, lambda: deps.measured(query, origin))
     answer = await _within(origin, report)
     if body.require_ai and answer.report.source != "ai":
