@@ -138,7 +138,7 @@ async def test_every_figure_of_a_report__is_the_metrics_services(system: System)
                         system, round(count * share / 10), at_s=at_s, outcome=outcome, latency_us=latency_us, **told
                     )
         await _counted(user, before + 450)  # what timed out is no prediction, and came earlier
-        async with user.post("/metrics/aggregated", json=window) as response:
+        async with user.post("/metrics/aggregated", json={**window, "group_by": ["route", "outcome"]}) as response:
             document = await response.json()
         async with user.get("/metrics/drift", params=window | {"reference": "24h"}) as response:
             document["drift"] = await response.json()

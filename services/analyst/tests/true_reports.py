@@ -43,6 +43,11 @@ def expected_value(document: dict[str, Any], figure: Figure) -> float:
         return float(state["current"] if figure.window == "current" else limit)
     if figure.metric.startswith("drift."):
         return float(document["drift"][figure.metric.partition(".")[2]]["value"])
+    if figure.metric.startswith("route_errors."):
+        route = "/" + figure.metric.partition(".")[2].replace(".", "/")
+        failed = [group for group in document["groups"] if group["key"]["outcome"] not in ("ok", "limited")]
+        own = sum(group["requests"] for group in failed if group["key"]["route"] == route)
+        return float(own / sum(group["requests"] for group in failed))
     now, before = _look_up(document, figure.metric), _look_up(document["previous"], figure.metric)
     return {
         "current": lambda: now,
