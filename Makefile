@@ -75,10 +75,6 @@ infra: ## start only the stores, to run services by hand
 	$(call set_up,run,.venv)
 	@$(LAUNCHER) infra
 
-smoke-gemini: ## call the real Gemini once with your GEMINI_API_KEY
-	$(call set_up,run,.venv)
-	@.venv/bin/python -m analyst.smoke
-
 clean: stop ## stop, and delete stored data and caches; asks first
 	@if [ -z "$(FORCE)" ]; then \
 		printf 'Delete all stored predictions, reports and keys in .sluice? [y/N] '; \

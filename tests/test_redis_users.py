@@ -139,7 +139,7 @@ async def report(redis: Redis) -> None:
     try:
         async with asyncio.timeout(60):
             await subscribed.wait()
-            assert (await store.enter("key", "token", 30)).state == "LEAD"
+            assert (await store.enter("key", "token", 30)).state == "COMPUTE"
             assert await store.renew("key", "token", 30)
             assert await store.commit("key", "token", "report", Lifetime(60, 60, 60))
             await ended.wait()

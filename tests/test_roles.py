@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from made_up import prediction
 
-from analyst.report.models import Grounding, Report, Windows
+from analyst.report.models import Report, Windows
 from analyst.report.store import ReportStoreLimits, open_report_store
 from common.contracts.windows import TimeRange
 from common.http.context import uuid7
@@ -134,7 +134,7 @@ def report() -> Report:
         report_id=uuid7(), generated_at=AT, status="healthy", summary="Healthy.", figures=[], findings=[],
         recommendations=[], source="rules", fallback_reason="no_key", cache="miss", model=None, prompt_version="1",
         metrics_digest="0" * 64, windows=Windows(name="1h", current=hour, previous=hour),
-        grounding=Grounding(references=0, refused_drafts=0, refusals=[]), limitations=[],
+        incident=None, interpretation=None, usage=None, limitations=[],
     )  # fmt: skip  # the same
 
 

@@ -16,7 +16,7 @@ TTL_S: Final = 10
 FRESH_SHARE: Final = 0.8
 FORGOTTEN_S: Final = 2.5  # an append-only file synced every second may lose so much when Redis is killed
 SLACK_S: Final = 1.0  # the quota's window is 61 s, and calls arrive a moment after their slot was taken
-_REPAIR: Final = "your_last_draft_was_refused_because"
+_REPAIR: Final = "your_last_answer_was_malformed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,12 @@ from fake_gemini import Script
 from gemini import gemini
 from system import System
 
-from analyst.report.models import Draft, Evidence
-
-# True of every window, also of one in which nothing happened.
-REQUESTS = Evidence(id="e1", metric="requests", window="current")
-DRAFT = Draft(summary="There were {e1} requests.", evidence=[REQUESTS], findings=[], recommendations=[])
-
 collect_ignore_glob = [] if os.environ.get("API_TESTS") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
-    with gemini(Script(text=DRAFT.model_dump_json())) as endpoint:
+    with gemini(Script()) as endpoint:
         environment = {
             "EDGE_POLICY_FILE": str(Path(__file__).with_name("policies.toml")),
             "INFERENCE_MODERATION_LABELS": "NEGATIVE",

@@ -139,7 +139,7 @@ def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Op
     page = visited.page
     visited.live()
     page.get_by_role("button", name="Write report").click()
-    expect(page.locator("#report .byline")).to_contain_text("Written by rules, because no GEMINI_API_KEY is set")
+    expect(page.locator("#report .byline")).to_contain_text("Selected by rules, because no GEMINI_API_KEY is set")
     chip = page.locator('#report .chip[data-metric="latency_ms.p95"]').first
     chip.focus()
     page.keyboard.press("Enter")

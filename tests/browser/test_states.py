@@ -108,4 +108,4 @@ def test_a_report__may_take_as_long_as_the_edge_lets_it(system: System, visit: O
     page: Page = visited.page
     page.evaluate(SECONDS_FLY)
     page.get_by_role("button", name="Write report").click()
-    expect(page.locator("#report .byline")).to_have_text(re.compile("Written by"))
+    expect(page.locator("#report .byline")).to_have_text(re.compile("Selected by"))

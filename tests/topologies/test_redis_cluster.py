@@ -48,7 +48,7 @@ async def test_flights__take_leases_and_keep_results_on_every_master(redis: Redi
     masters = {await slot(redis, f"{{{key}}}") * MASTERS // SLOTS for key in FLIGHTS}
     assert masters == set(range(MASTERS))
     for key in FLIGHTS:
-        assert (await store.enter(key, "t1", 5.0)).state == "LEAD"
+        assert (await store.enter(key, "t1", 5.0)).state == "COMPUTE"
         assert (await store.enter(key, "t2", 5.0)).state == "WAIT"
         assert await store.renew(key, "t1", 5.0)
         assert await store.commit(key, "t1", "report", Lifetime(60, 120, 180))
@@ -56,7 +56,7 @@ async def test_flights__take_leases_and_keep_results_on_every_master(redis: Redi
         assert await store.fail(key, "t1", "late", 5.0) is False
         await store.release(key, "t1")
     assert await store.invalidate_all() == len(FLIGHTS)
-    assert (await store.enter(FLIGHTS[0], "t3", 5.0)).state == "LEAD"
+    assert (await store.enter(FLIGHTS[0], "t3", 5.0)).state == "COMPUTE"
 
 
 async def test_end_of_a_flight__is_heard_by_everyone(redis: Redis) -> None:

@@ -20,7 +20,7 @@ from analyst.report import examples
 from analyst.report.markdown import to_markdown
 from analyst.report.models import NO_CALL, FallbackReason, Report, ReportSummary
 from analyst.report.store import ReportStore, ReportStoreUnavailable, ReportUnreadable
-from analyst.service import METRICS_BROKEN, Analyst, Answer, MetricsSnapshot, Parameters
+from analyst.service import METRICS_BROKEN, Analyst, Answer, MetricsSnapshot, Parameters, aggregate_request
 from common.contracts.aggregates import AggregateRequest
 from common.contracts.reports import AnalystHealth, ModelHealth
 from common.http.app import ErrorTable, context
@@ -38,8 +38,6 @@ EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """The metrics service knows none before."""
 REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
-SPARE_POLICY: Final = "gemini-absolute"
-"""What absolute times may take of it."""
 CACHE_HEADERS: Final = (
     Header("X-Cache", "HIT, MISS or STALE.", "HIT"),
     Header(hdrs.AGE, "How many seconds old the report is.", "42"),
@@ -158,7 +156,7 @@ def add_routes(app: web.Application, deps: ApiDeps) -> None:
         headers = {"X-Cache": answer.report.cache.upper(), hdrs.AGE: str(math.floor(answer.age_s))}
         slot = deps.quota.last
         if slot is not None and answer.report.cache == "miss" and answer.report.fallback_reason not in NO_CALL:
-            limit = _quota_limit(deps.quota, slot, low_priority=body.start is not None)
+            limit = _quota_limit(deps.quota, slot)
             headers |= dict(rate_limit_headers(limit))
         return _response(answer.report, answer.body, request, headers)
 
@@ -222,32 +220,28 @@ async def _report(deps: ApiDeps, origin: RequestContext, body: AnalysisRequest) 
     if body.require_ai and not deps.analyst.has_model:
         raise Problem(503, "No GEMINI_API_KEY is set, so no AI report can be made.")
     parameters = body.parameters()
-    query = AggregateRequest(window=parameters.window, start=parameters.start, end=parameters.end)
+    query = aggregate_request(parameters)
     report = deps.analyst.report(parameters, lambda: deps.measured(query, origin))
     answer = await _within(origin, report)
     if body.require_ai and answer.report.source != "ai":
-        raise await _no_ai(deps, answer.report.fallback_reason, low_priority=parameters.are_absolute)
+        raise await _no_ai(deps, answer.report.fallback_reason)
     return answer
 
 
-async def _no_ai(deps: ApiDeps, reason: FallbackReason | None, *, low_priority: bool) -> Problem:
+async def _no_ai(deps: ApiDeps, reason: FallbackReason | None) -> Problem:
     """429 with the time until a call is free where the quota is the reason, else 503."""
     if reason == "quota":
         with suppress(QuotaUnavailable):
-            slot = await deps.quota.look(low_priority=low_priority)
-            limit = _quota_limit(deps.quota, slot, low_priority=low_priority)
+            slot = await deps.quota.look()
+            limit = _quota_limit(deps.quota, slot)
             return too_many_requests(limit, "The quota of calls to the model is used up.")
     return unavailable(f"No AI report can be made now ({reason}).", deps.retry_after_s)
 
 
-def _quota_limit(quota: Quota, slot: Grant, *, low_priority: bool) -> Limit:
-    """Return the caller's share of the quota. The time until it resets is known only while nothing is left."""
-    share = quota.share(low_priority=low_priority)
-    remaining = max(0, slot.remaining - quota.limit + share)
-    reset_s = None if remaining or not slot.wait_s else whole_seconds(slot.wait_s)
-    return Limit(
-        SPARE_POLICY if low_priority else QUOTA_POLICY, share, whole_seconds(quota.window_s), remaining, reset_s
-    )
+def _quota_limit(quota: Quota, slot: Grant) -> Limit:
+    """Return the quota's state. The time until it resets is known only while no calls are left."""
+    reset_s = None if slot.remaining or not slot.wait_s else whole_seconds(slot.wait_s)
+    return Limit(QUOTA_POLICY, quota.limit, whole_seconds(quota.window_s), slot.remaining, reset_s)
 
 
 def _archive(deps: ApiDeps) -> ReportStore:

@@ -1,4 +1,4 @@
-"""Builds the analyst out of its parts, once; opens its resources and closes them in reverse."""
+"""Builds the analyst, opens its resources and closes them in reverse."""
 
 import asyncio
 import random
@@ -18,16 +18,17 @@ from analyst.api import ApiDeps, add_routes, error_table
 from analyst.cache.redis_store import Listener, RedisFlightStore, listen
 from analyst.cache.single_flight import Limits, SingleFlightCache
 from analyst.llm.client import Budget
-from analyst.llm.drafting import create_draft
-from analyst.llm.factory import open_writer
+from analyst.llm.factory import open_client
 from analyst.llm.quota import Quota
 from analyst.llm.retry import RetryingClient
+from analyst.llm.selecting import create_select
 from analyst.llm.state import ModelState
 from analyst.metrics import AnalystMetrics
 from analyst.metrics_client import MetricsClient, open_metrics_client
-from analyst.report.models import Draft, Report
+from analyst.report.models import Report
+from analyst.report.selection import Offer, Selection
 from analyst.report.store import SCHEMA, ReportStore, ReportStoreLimits, open_report_store
-from analyst.service import Analyst, LLMWriter, ReportInput
+from analyst.service import Analyst, LLMSelector
 from analyst.settings import AnalystSettings
 from common.http.app import AppConfig, create_app
 from common.http.context import uuid7
@@ -45,7 +46,7 @@ log = structlog.get_logger()
 MAX_BODY_BYTES: Final = 16_384
 METRICS: Final = web.AppKey("metrics", MetricsClient)
 ARCHIVE: Final = web.AppKey[ReportStore | None]("archive")
-DRAFT: Final = web.AppKey[Callable[[ReportInput, Budget], Awaitable[Draft]]]("draft")
+SELECT: Final = web.AppKey[Callable[[Offer, Budget], Awaitable[Selection]]]("select")
 
 
 def migrate(settings: AnalystSettings) -> None:
@@ -57,8 +58,8 @@ def migrate(settings: AnalystSettings) -> None:
     migrations.migrate(settings.database_url.get_secret_value(), package="analyst", schema=SCHEMA)
 
 
-def create_service(settings: AnalystSettings, drafter: LLMWriter | None = None) -> Service:
-    """The analyst, ready to listen. `drafter` stands in for the model that the settings name."""
+def create_service(settings: AnalystSettings, selector: LLMSelector | None = None) -> Service:
+    """Return the analyst, ready to listen. `selector` replaces the configured model."""
     registry, fatal = create_registry(), asyncio.Event()
     app = create_app(_app_config(settings, HttpMetrics(registry)))
     redis = create_client(settings, timeout_s=settings.analyst_redis_timeout_s)
@@ -89,11 +90,10 @@ def create_service(settings: AnalystSettings, drafter: LLMWriter | None = None) 
     app.cleanup_ctx.append(resources)
     analyst = Analyst(
         flights,
-        drafter or _create_drafter(app, settings),
+        selector or _create_selector(app, settings),
         today=lambda: datetime.now(UTC),
         new_id=uuid7,
         observe=_observer(app, telemetry),
-        on_refused=telemetry.draft_refused,
     )
     add_routes(
         app,
@@ -112,7 +112,7 @@ def create_service(settings: AnalystSettings, drafter: LLMWriter | None = None) 
         app,
         title="Sluice analyst",
         version=version("sluice-analyst"),
-        description="Reports on the performance, whose figures are looked up and never written by a model.",
+        description="Performance reports whose figures and findings come from data, never from a model.",
     )
     readiness = Readiness(_checks(app, redis, model, settings))
     return Service(app, readiness, registry, settings.listen(), settings.sluice_drain_s, fatal=fatal)
@@ -137,8 +137,7 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Singl
         lease_s=settings.analyst_lease_s,
         compute_s=settings.analyst_timeout_s,
         wait_s=settings.analyst_timeout_s,
-        max_flights=settings.analyst_max_flights,
-        near_s=settings.analyst_near_s,
+        max_computations=settings.analyst_max_computations,
     )
     return SingleFlightCache(
         store,
@@ -150,12 +149,12 @@ def _create_flights(store: RedisFlightStore, settings: AnalystSettings) -> Singl
     )
 
 
-def _create_drafter(app: web.Application, settings: AnalystSettings) -> LLMWriter | None:
-    """The model that the settings name, which opens later; none without a key."""
+def _create_selector(app: web.Application, settings: AnalystSettings) -> LLMSelector | None:
+    """Return the configured model, which opens later; None without a key."""
     if settings.gemini_api_key is None:
         return None
     model, total_s = settings.gemini_model, settings.analyst_ai_timeout_s
-    return LLMWriter(model, lambda brief, budget: app[DRAFT](brief, budget), total_s)
+    return LLMSelector(model, lambda offer, budget: app[SELECT](offer, budget), total_s)
 
 
 def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Report], None]:
@@ -185,19 +184,19 @@ async def _open_model(
     if settings.gemini_api_key is None:
         log.info("no GEMINI_API_KEY is set, so reports are written by rules")
         return
-    writer = open_writer(
+    client = open_client(
         settings.gemini_sdk, settings.gemini_api_key.get_secret_value(), settings.gemini_model, settings.gemini_endpoint
     )
-    stack.push_async_callback(writer.close)
-    attempts = RetryingClient(
-        writer,
+    stack.push_async_callback(client.close)
+    retrying = RetryingClient(
+        client,
         quota,
         attempt_timeout_s=settings.analyst_attempt_timeout_s,
         new_token=lambda: secrets.token_hex(8),
         uniform=random.uniform,
         on_outcome=on_outcome,
     )
-    app[DRAFT] = create_draft(attempts)
+    app[SELECT] = create_select(retrying)
 
 
 async def _open_archive(

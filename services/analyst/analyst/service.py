@@ -1,46 +1,45 @@
-"""The use case: parameters → a grounded report, computed once for all who ask; knows no HTTP, Redis or model API."""
+"""Reports: measure, find the incident, check, let a model or code select, and write; once for all who ask."""
 
 import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import Final
+from typing import Final, get_args
 
 from pydantic import ValidationError
 
 from analyst.cache.single_flight import Computed, FlightFailed, SingleFlightCache
-from analyst.facts.facts import Facts, read_facts
-from analyst.grounding.checks import Observation, run_checks, status_of
-from analyst.grounding.grounding import Refusal, check_draft
+from analyst.facts.checks import run_checks, status_of
+from analyst.facts.facts import read_facts
+from analyst.facts.incident import MAX_POINTS, Incident, find_incident
 from analyst.llm.client import Budget
+from analyst.report import models
 from analyst.report.limitations import limitations
 from analyst.report.models import (
     NO_CALL,
     PROMPT_VERSION,
     SCHEMA_VERSION,
     CacheState,
-    Draft,
     FallbackReason,
-    Grounding,
     Report,
-    Status,
+    TokenUsage,
     Windows,
 )
-from analyst.report.rendering import render
-from analyst.report.templates import draft_by_rules
-from common.contracts.aggregates import Aggregate, DriftReport
-from common.contracts.windows import Window
+from analyst.report.selection import Offer, Selection, default_selection, make_offer
+from analyst.report.writing import write
+from common.contracts.aggregates import Aggregate, AggregateRequest, Bucket, DriftReport
+from common.contracts.windows import WINDOW_S, Window
 
-DRAFTS: Final = 2
-"""A model's draft, and one repair, which gets a single try."""
 PAST: Final = timedelta(minutes=5)
-"""What ended longer ago is over: figures up to now are not about it."""
-READ_KEPT: Final = 32
-"""Payloads that are kept parsed: most requests are for the same few."""
+"""A window that ended longer ago is past: thresholds, which are evaluated up to now, are not about it."""
+PARSED: Final = 32
+"""Payloads that stay parsed, because most requests are for the same few."""
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 METRICS_UNAVAILABLE: Final = "metrics_unavailable"
 METRICS_BROKEN: Final = "metrics_broken"
@@ -48,28 +47,40 @@ METRICS_BROKEN: Final = "metrics_broken"
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a report is about: a window by name, or absolute times aligned to five minutes."""
+    """The time of a report: a window by name, or absolute times aligned to five minutes."""
 
     window: Window | None = None
     start: datetime | None = None
     end: datetime | None = None
 
-    @property
-    def are_absolute(self) -> bool:
-        """There are more of these than anybody could pay for, so that they get what the windows by name leave."""
-        return self.window is None
-
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """What the metrics service told; `drift` is None where it told the aggregate only."""
+    """What the metrics service returned. `drift` is None if it was unavailable."""
 
     aggregate: Aggregate
     drift: DriftReport | None
 
 
-class DraftFailed(Exception):
-    """A model wrote nothing; `reason` says why, and `is_final` that it would be the same if it were asked again."""
+def aggregate_request(parameters: Parameters) -> AggregateRequest:
+    """Return the request for a report's aggregate: a series for the incident, and groups for the errors of a route."""
+    if parameters.start is not None and parameters.end is not None:
+        narrowest_s, length_s = 60.0, (parameters.end - parameters.start).total_seconds()
+    else:
+        narrowest_s, length_s = 0.0, float(WINDOW_S[parameters.window or "1h"])
+    widths_s: dict[Bucket, int] = {name: int(name[:-1]) * _UNITS_S[name[-1]] for name in get_args(Bucket)}
+    bucket = next(name for name, width_s in widths_s.items() if width_s >= max(narrowest_s, length_s / MAX_POINTS))
+    return AggregateRequest(
+        window=parameters.window,
+        start=parameters.start,
+        end=parameters.end,
+        bucket=bucket,
+        group_by=["route", "outcome"],
+    )
+
+
+class SelectionFailed(Exception):
+    """The model selected nothing. If `is_final`, another try would end the same way."""
 
     def __init__(self, reason: FallbackReason, *, is_final: bool = False) -> None:
         super().__init__(reason)
@@ -77,49 +88,28 @@ class DraftFailed(Exception):
         self.is_final = is_final
 
 
-class DraftMalformed(Exception):
-    """A model wrote something that is no draft; `refusals` say what is wrong with it."""
-
-    def __init__(self, refusals: list[Refusal]) -> None:
-        super().__init__(str(refusals[0]))
-        self.refusals = refusals
-
-
 @dataclass(frozen=True, slots=True)
-class ReportInput:
-    """All that a model is told. `refusals` are the checker's objections to its last draft."""
-
-    facts: Facts
-    observations: list[Observation]
-    status: Status
-    refusals: list[Refusal]
-
-
-@dataclass(frozen=True, slots=True)
-class LLMWriter:
-    """A model that drafts reports; `draft` raises DraftFailed and DraftMalformed. All drafts of a report share one
-    budget, and take at most `total_s` together.
-    """
+class LLMSelector:
+    """A model that selects. `select` raises SelectionFailed; all calls of a report take at most `total_s`."""
 
     model: str
-    draft: Callable[[ReportInput, Budget], Awaitable[Draft]]
+    select: Callable[[Offer, Budget], Awaitable[Selection]]
     total_s: float = 45.0
 
 
 @dataclass(frozen=True, slots=True)
-class DraftResult:
-    """A draft that passed the checker, and how it came about. If `is_final`, another try would end the same."""
+class SelectionResult:
+    """A selection, why code made it, and whether another try would end the same way."""
 
-    draft: Draft
-    fallback_reason: FallbackReason | None
-    refusals: list[Refusal]
-    refused_drafts: int
+    selection: Selection
+    budget: Budget
+    fallback_reason: FallbackReason | None = None
     is_final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A report, also as JSON, its age in the cache, and whether somebody else's request had it computed."""
+    """A report, its JSON, its age in the cache, and whether another request computed it."""
 
     report: Report
     body: bytes
@@ -128,11 +118,11 @@ class Answer:
 
 
 Fetch = Callable[[], Awaitable[MetricsSnapshot]]
-"""Asks the metrics service; raises FlightFailed with METRICS_UNAVAILABLE or METRICS_BROKEN."""
+"""Reads the metrics; raises FlightFailed with METRICS_UNAVAILABLE or METRICS_BROKEN."""
 
 
 def cache_key(parameters: Parameters, model: str | None) -> str:
-    """SHA-256 over what determines a report; a relative window enters by its name only, never by its times."""
+    """Return the SHA-256 of what determines a report. A window enters by its name, never by its times."""
     document = {
         "parameters": {
             "window": parameters.window,
@@ -147,33 +137,30 @@ def cache_key(parameters: Parameters, model: str | None) -> str:
 
 
 class Analyst:
-    """Makes reports; `drafter` is None where no model is configured."""
+    """Computes reports. `selector` is None without a model."""
 
     def __init__(
         self,
-        flights: SingleFlightCache,
-        drafter: LLMWriter | None,
+        cache: SingleFlightCache,
+        selector: LLMSelector | None,
         *,
         today: Callable[[], datetime],
         new_id: Callable[[], str],
         observe: Callable[[Report], None],
-        on_refused: Callable[[list[Refusal]], None],
     ) -> None:
-        self._flights = flights
-        self._drafter = drafter
+        self._cache = cache
+        self._selector = selector
         self._today = today
         self._new_id = new_id
         self._observe = observe
-        self._on_refused = on_refused
-        self._read = lru_cache(maxsize=READ_KEPT)(_read)
+        self._parse = lru_cache(maxsize=PARSED)(_parse)
 
     @property
     def has_model(self) -> bool:
-        return self._drafter is not None
+        return self._selector is not None
 
     async def report(self, parameters: Parameters, fetch: Fetch) -> Answer:
-        """The current report. Raises FlightFailed and FlightsFull."""
-
+        """Return the current report. Raises FlightFailed and TooManyComputations."""
         is_shared = True
 
         async def compute(allow_llm: bool) -> Computed:
@@ -181,116 +168,97 @@ class Analyst:
             is_shared = False
             return await self._compute(parameters, fetch, allow_llm)
 
-        key = cache_key(parameters, self._drafter.model if self._drafter else None)
-        for place in (key, _sha256(["beside", key])):  # what cannot be read may be of a version that still reads it
-            served = await self._flights.get(place, compute)
-            if (read := self._read(served.payload, served.cache)) is not None:
-                return Answer(*read, served.age_s, is_shared)
-        raise FlightFailed("corrupt")
+        served = await self._cache.get(cache_key(parameters, self._selector.model if self._selector else None), compute)
+        if (parsed := self._parse(served.payload, served.cache)) is None:
+            raise FlightFailed("corrupt")
+        return Answer(*parsed, served.age_s, is_shared)
 
     async def _compute(self, parameters: Parameters, fetch: Fetch, allow_llm: bool) -> Computed:
-        measured = await fetch()
+        snapshot = await fetch()
         is_past = parameters.end is not None and self._today() - parameters.end > PAST
-        facts = read_facts(measured.aggregate, parameters.window, measured.drift, is_past=is_past)
+        facts = read_facts(snapshot.aggregate, parameters.window, snapshot.drift, is_past=is_past)
         observations = run_checks(facts)
-        brief = ReportInput(facts, observations, status_of(facts, observations), [])
-        drafted = await self._draft(brief, allow_llm, low_priority=parameters.are_absolute)
-        report = self._assemble(parameters, measured, brief, drafted)
+        offer = make_offer(facts, observations, status_of(facts, observations))
+        result = await self._select(offer, allow_llm)
+        headline = offer.observations.get(result.selection.headline)
+        incident = None
+        if headline is not None:
+            incident = await asyncio.to_thread(find_incident, snapshot.aggregate, headline.signal)
+        report = self._assemble(parameters, snapshot, offer, result, incident)
         self._observe(report)
-        has_an_end = report.is_worth_keeping or report.fallback_reason not in NO_CALL  # the quota bounds the calls
-        is_wanted = drafted.is_final and has_an_end
-        return Computed(
-            report.model_dump_json(), is_fallback=not is_wanted, supersedes=partial(self._supersedes, report)
-        )
+        # absolute times have no end, but the quota bounds those that called the model
+        is_bounded = report.is_worth_keeping or report.fallback_reason not in NO_CALL
+        is_fallback = not (result.is_final and is_bounded)
+        return Computed(report.model_dump_json(), is_fallback, partial(self._supersedes, report))
 
-    def _supersedes(self, report: Report, kept: str) -> bool:
-        """What rules say now comes before what a model said of another status."""
-        read = self._read(kept, "stale")
-        return read is not None and read[0].status != report.status
+    def _supersedes(self, report: Report, stored: str) -> bool:
+        """A rule-based report replaces a stored one whose status is no longer true."""
+        parsed = self._parse(stored, "stale")
+        return parsed is not None and parsed[0].status != report.status
 
-    async def _draft(self, brief: ReportInput, allow_llm: bool, *, low_priority: bool) -> DraftResult:
-        if self._drafter is None:
-            return self._rules(brief, "no_key")
+    async def _select(self, offer: Offer, allow_llm: bool) -> SelectionResult:
+        selector = self._selector
+        budget = Budget(time.monotonic() + (selector.total_s if selector else 0.0))
+        rules = partial(SelectionResult, default_selection(offer), budget)
+        if selector is None:
+            return rules("no_key")
         if not allow_llm:
-            return self._rules(brief, "cache_unavailable", is_final=False)
-        if not brief.facts.has_traffic:  # no model could say more
-            return self._rules(brief, "no_traffic")
-        refused: list[list[Refusal]] = []
-        budget = Budget(time.monotonic() + self._drafter.total_s, low_priority=low_priority)
+            return rules("cache_unavailable", is_final=False)
+        if not offer.facts.has_traffic:
+            return rules("no_traffic")
         try:
-            async with asyncio.timeout(self._drafter.total_s):
-                while budget.attempts and len(refused) < DRAFTS:
-                    brief = replace(brief, refusals=refused[-1] if refused else [])
-                    draft, refusals = await _checked_draft(self._drafter, brief, budget)
-                    if draft is not None and not refusals:
-                        return DraftResult(draft, None, [], len(refused))
-                    self._on_refused(refusals)
-                    refused.append(refusals)
-                    budget.attempts = min(budget.attempts, 1)
-        except DraftFailed as error:
-            return self._rules(brief, error.reason, refused, is_final=error.is_final or bool(refused))
+            async with asyncio.timeout(selector.total_s):
+                return SelectionResult(await selector.select(offer, budget), budget)
+        except SelectionFailed as error:
+            return rules(error.reason, is_final=error.is_final)
         except TimeoutError:
-            return self._rules(brief, "timeout", refused, is_final=bool(refused))
-        return self._rules(brief, "ungrounded", refused)
-
-    def _rules(
-        self,
-        brief: ReportInput,
-        reason: FallbackReason,
-        refused: Sequence[list[Refusal]] = (),
-        *,
-        is_final: bool = True,
-    ) -> DraftResult:
-        draft = draft_by_rules(brief.facts, brief.observations, brief.status)
-        if own := check_draft(draft, brief.facts, brief.status):
-            raise AssertionError(f"the rules wrote what the checker refuses: {own[0]}")
-        return DraftResult(draft, reason, refused[-1] if refused else [], len(refused), is_final)
+            return rules("timeout", is_final=bool(budget.answered))
 
     def _assemble(
-        self, parameters: Parameters, measured: MetricsSnapshot, brief: ReportInput, drafted: DraftResult
+        self,
+        parameters: Parameters,
+        snapshot: MetricsSnapshot,
+        offer: Offer,
+        result: SelectionResult,
+        incident: Incident | None,
     ) -> Report:
-        rendered = render(drafted.draft, brief.facts)
-        is_ai = drafted.fallback_reason is None
+        written = write(offer, result.selection, incident)
+        answered = result.budget.answered
+        is_ai = result.fallback_reason is None
+        facts = offer.facts
+        usage = TokenUsage(
+            input_tokens=sum(each.input_tokens for each in answered),
+            output_tokens=sum(each.output_tokens for each in answered),
+        )
         return Report(
             report_id=self._new_id(),
             generated_at=self._today(),
-            status=brief.status,
-            summary=rendered.summary,
-            figures=rendered.figures,
-            findings=rendered.findings,
-            recommendations=rendered.recommendations,
+            status=offer.status,
+            summary=written.summary,
+            incident=models.Incident(onset=incident.onset, end=incident.end) if incident else None,
+            figures=written.figures,
+            findings=written.findings,
+            recommendations=written.recommendations,
+            interpretation=written.interpretation,
             source="ai" if is_ai else "rules",
-            fallback_reason=drafted.fallback_reason,
+            fallback_reason=result.fallback_reason,
             cache="miss",
-            model=self._drafter.model if is_ai and self._drafter else None,
+            model=(answered[-1].model if answered else self._selector.model) if is_ai and self._selector else None,
+            usage=usage if answered else None,
             prompt_version=PROMPT_VERSION,
-            metrics_digest=_digest(measured),
+            metrics_digest=_digest(snapshot),
             windows=Windows(
                 name=parameters.window,
-                current=brief.facts.current,
-                previous=brief.facts.previous,
-                drift_reference=brief.facts.reference,
+                current=facts.current,
+                previous=facts.previous,
+                drift_reference=facts.reference,
             ),
-            grounding=Grounding(
-                references=len(drafted.draft.evidence),
-                refused_drafts=drafted.refused_drafts,
-                refusals=[str(refusal) for refusal in drafted.refusals],
-            ),
-            limitations=limitations(brief.facts),
+            limitations=limitations(facts),
         )
 
 
-async def _checked_draft(drafter: LLMWriter, brief: ReportInput, budget: Budget) -> tuple[Draft | None, list[Refusal]]:
-    """The model's draft and what the checker says against it. Raises DraftFailed."""
-    try:
-        draft = await drafter.draft(brief, budget)
-    except DraftMalformed as error:
-        return None, error.refusals
-    return draft, await asyncio.to_thread(check_draft, draft, brief.facts, brief.status)  # the longest takes a second
-
-
-def _read(payload: str, cache: CacheState) -> tuple[Report, bytes] | None:
-    """The report as it is answered, and its JSON; None where the payload is no report."""
+def _parse(payload: str, cache: CacheState) -> tuple[Report, bytes] | None:
+    """Return the report with its cache state, and its JSON; None if the payload is not a report."""
     try:
         report = Report.model_validate_json(payload).model_copy(update={"cache": cache})
     except ValidationError:
@@ -298,9 +266,9 @@ def _read(payload: str, cache: CacheState) -> tuple[Report, bytes] | None:
     return report, report.model_dump_json().encode()
 
 
-def _digest(measured: MetricsSnapshot) -> str:
-    drift = measured.drift.model_dump(mode="json") if measured.drift is not None else None
-    return _sha256({"aggregate": measured.aggregate.model_dump(mode="json"), "drift": drift})
+def _digest(snapshot: MetricsSnapshot) -> str:
+    drift = snapshot.drift.model_dump(mode="json") if snapshot.drift is not None else None
+    return _sha256({"aggregate": snapshot.aggregate.model_dump(mode="json"), "drift": drift})
 
 
 def _sha256(document: object) -> str:

@@ -41,9 +41,8 @@ class AnalystSettings(Settings, RedisSettings):
     analyst_redis_timeout_s: Seconds = 0.5
     analyst_lease_s: Annotated[float, Field(ge=0.1, le=300)] = 3.0
     analyst_negative_ttl_s: Annotated[float, Field(ge=0.1, le=300)] = 5.0
-    analyst_near_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     analyst_stale_s: Annotated[float, Field(ge=0, le=604_800)] = 3600.0
-    analyst_max_flights: Annotated[int, Field(ge=1, le=10_000)] = 64
+    analyst_max_computations: Annotated[int, Field(ge=1, le=10_000)] = 64
     analyst_reports_keep_days: Annotated[int, Field(ge=1, le=3_650)] = 90
     analyst_database_timeout_s: Seconds = 5.0
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from analyst.app import create_service
-from analyst.service import LLMWriter
+from analyst.service import LLMSelector
 from analyst.settings import AnalystSettings
 from common.contracts.aggregates import Aggregate, Confidence, Drift, DriftReport, Latency, Summary
 from common.contracts.thresholds import ThresholdRule, ThresholdState
@@ -166,11 +166,10 @@ async def metrics(
 def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str) -> Callable[..., Service]:
     """Call it, with variables, for an analyst that reads the stub."""
 
-    def create(server: Valkey = valkey, drafter: LLMWriter | None = None, **variables: str) -> Service:
+    def create(server: Valkey = valkey, selector: LLMSelector | None = None, **variables: str) -> Service:
         environ = {
             "ANALYST_METRICS_URL": metrics.url,
             "ANALYST_METRICS_TIMEOUT_S": "5",
-            "ANALYST_NEAR_S": "0",  # tests look at what the store says
             "ANALYST_REDIS_TIMEOUT_S": "30",  # a busy machine stands still for seconds, and so does who holds a lease
             "REDIS_TIMEOUT_S": "30",
             "ANALYST_LEASE_S": "60",
@@ -178,7 +177,7 @@ def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str)
             "REDIS_PORT": str(server.port),
             "REDIS_PASSWORD": server.password,
         }
-        return create_service(load(AnalystSettings, environ | variables), drafter)
+        return create_service(load(AnalystSettings, environ | variables), selector)
 
     return create
 

@@ -1,4 +1,4 @@
-"""Gemini's far end on loopback, over REST and gRPC: each call does what the script says next, then answers well."""
+"""A Gemini on loopback, over REST and gRPC, that follows a script."""
 
 import asyncio
 import json
@@ -13,8 +13,6 @@ import grpc
 from aiohttp import web
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-
-from analyst.report.models import Draft, Evidence
 
 RETRY_DELAY_S = 7
 _ODD_RETRY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5m"}
@@ -44,18 +42,21 @@ STATUS = {
 }
 Step = int | str
 
-_P95 = Evidence(id="e1", metric="latency_ms.p95", window="current")
-DRAFT = Draft(summary="The p95 latency is {e1}.", evidence=[_P95], findings=[], recommendations=[])
-GOOD = DRAFT.model_dump_json()
+GOOD = json.dumps(
+    {"headline": "none", "findings": [], "actions": [], "interpretation": "The number of requests is {f1}."}
+)
+"""A valid answer to every prompt, because the first fact is always the number of requests."""
+THOUGHTS_TOKENS = 100_000
+"""What a model that is not told to think less would spend on thoughts."""
 
 
 @dataclass
 class Script:
-    """`steps` are HTTP statuses or "hang", "drop", "truncated", "blocked", or of ODD; then come `texts`, and `text` for
-    ever.
+    """`steps` are HTTP statuses, "hang", "drop", "truncated", "blocked", or keys of ODD. Then come `texts`, and then
+    always `text`. A `thinks` model spends its output budget on thoughts unless the request limits them.
     """
 
-    text: str = '{"summary": "fine"}'
+    text: str = GOOD
     texts: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     calls: int = 0
@@ -64,6 +65,7 @@ class Script:
     requests: list[dict[str, Any]] = field(default_factory=list)
     received: list[str] = field(default_factory=list)  # all that came: address, headers or metadata, and body
     delay_s: float = 0.0
+    thinks: bool = False
 
     def next(self) -> Step:
         self.calls += 1
@@ -74,13 +76,19 @@ class Script:
         return self.texts.pop(0) if self.texts else self.text
 
 
-def _answer(step: Step, text: str) -> dict[str, Any]:
+def _answer(step: Step, text: str, budget: int = 1, limit: int = 1) -> dict[str, Any]:
+    if budget > limit:
+        step = "truncated"
     if step == "blocked":
         return {"promptFeedback": {"blockReason": "SAFETY"}}
     finish = "MAX_TOKENS" if step == "truncated" else "STOP"
     shown = text[: len(text) // 2] if step == "truncated" else text
     content = {"role": "model", "parts": [{"text": shown}]}
-    return {"candidates": [{"content": content, "finishReason": finish, "index": 0}]}
+    return {
+        "candidates": [{"content": content, "finishReason": finish, "index": 0}],
+        "usageMetadata": {"promptTokenCount": 1000, "candidatesTokenCount": 50, "totalTokenCount": 1050},
+        "modelVersion": "gemini-that-answered",
+    }
 
 
 def _error(status: int) -> dict[str, Any]:
@@ -111,7 +119,9 @@ async def rest(script: Script) -> AsyncIterator[str]:
             status, body = ODD[step]
             kind = "text/html" if body.startswith("<") else "application/json"
             return web.Response(status=status, text=body, content_type=kind)
-        return web.json_response(_answer(step, script.next_text()))
+        config = script.requests[-1].get("generationConfig", {})
+        thoughts = config.get("thinkingConfig", {}).get("thinking_budget", THOUGHTS_TOKENS) if script.thinks else 0
+        return web.json_response(_answer(step, script.next_text(), thoughts, config.get("maxOutputTokens", 1)))
 
     app = web.Application()
     app.router.add_post("/{version}/models/{model}", generate)

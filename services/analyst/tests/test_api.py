@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from fake_gemini import DRAFT
+from fake_gemini import GOOD
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
 from analyst.llm.client import Budget
-from analyst.report.models import Draft, Report
-from analyst.service import DraftFailed, LLMWriter, ReportInput
+from analyst.report.models import Report
+from analyst.report.selection import Offer, Selection, parse_selection
+from analyst.service import LLMSelector, SelectionFailed
 from common.contracts.aggregates import DriftReport
 from common.service import Service
 from launcher.valkey import Valkey
@@ -27,12 +28,12 @@ OpenClient = Callable[..., Awaitable[Client]]
 CreateService = Callable[..., Service]
 
 
-async def _write(_brief: ReportInput, _budget: Budget) -> Draft:
-    return DRAFT
+async def _select(offer: Offer, _budget: Budget) -> Selection:
+    return parse_selection(GOOD, offer)
 
 
-async def _fail(_brief: ReportInput, _budget: Budget) -> Draft:
-    raise DraftFailed("upstream")
+async def _fail(_offer: Offer, _budget: Budget) -> Selection:
+    raise SelectionFailed("upstream")
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_drift__is_told_in_the_report_with_its_reference(
     metrics.drift = make_drift(length=0.4)
     report = await _report(await _ask(client, window="1h"))
     assert report.windows.drift_reference == metrics.drift.reference
-    assert "There is length drift" in [finding.title for finding in report.findings]
+    assert any("the length drift is 0.4." in finding.detail for finding in report.findings)
     assert 0.4 in [figure.value for figure in report.figures if figure.metric == "drift.length"]
     assert metrics.drift_requests == [{"window": "1h", "reference": "24h"}]
 
@@ -99,7 +100,7 @@ async def test_drift_that_fails__costs_only_its_check_and_is_said(
     async with TestClient(TestServer(service.app, host="127.0.0.1", port=free_port())) as client:
         report = await _report(await _ask(client))
     assert (report.status, report.windows.drift_reference) == ("critical", None)
-    assert "Drift could not be read: it is not checked." in report.limitations
+    assert "Drift is unavailable, so it was not checked." in report.limitations
     assert "sluice_analyst_reports_without_drift_total 1.0" in generate_latest(service.registry).decode().splitlines()
 
 
@@ -228,13 +229,14 @@ async def test_ai_required_without_a_key__is_503_that_says_so(client: Client, me
 
 
 async def test_model__writes_and_code_fills_the_figures(open_client: OpenClient) -> None:
-    client = await open_client(drafter=LLMWriter("some-model", _write))
+    client = await open_client(selector=LLMSelector("some-model", _select))
     report = await _report(await _ask(client, require_ai=True))
-    assert (report.source, report.model, report.summary) == ("ai", "some-model", "The p95 latency is 412 ms.")
+    assert (report.source, report.model) == ("ai", "some-model")
+    assert report.interpretation == "The number of requests is 36,000."
 
 
 async def test_model_that_fails__is_rules_or_503_for_who_requires_ai(open_client: OpenClient) -> None:
-    client = await open_client(drafter=LLMWriter("some-model", _fail))
+    client = await open_client(selector=LLMSelector("some-model", _fail))
     refused = await _ask(client, require_ai=True)
     assert refused.status == 503
     assert refused.headers["Retry-After"] == "5"
@@ -284,7 +286,7 @@ async def test_redis_absent__answers_by_rules_and_says_so(
 ) -> None:
     server = own_valkey()
     server.stop()
-    client = await open_client(server, LLMWriter("some-model", _write))
+    client = await open_client(server, LLMSelector("some-model", _select))
     for _ in range(2):
         response = await _ask(client)
         assert response.headers["X-Cache"] == "MISS"
@@ -297,13 +299,13 @@ async def test_redis_hung__answers_by_rules_within_its_timeout(
     open_client: OpenClient, own_valkey: Callable[..., Valkey]
 ) -> None:
     server = own_valkey()
-    spent: list[ReportInput] = []
+    spent: list[Offer] = []
 
-    async def write(brief: ReportInput, _budget: Budget) -> Draft:
-        spent.append(brief)
-        return DRAFT
+    async def select(offer: Offer, _budget: Budget) -> Selection:
+        spent.append(offer)
+        return parse_selection(GOOD, offer)
 
-    client = await open_client(server, LLMWriter("some-model", write), ANALYST_REDIS_TIMEOUT_S="0.2")
+    client = await open_client(server, LLMSelector("some-model", select), ANALYST_REDIS_TIMEOUT_S="0.2")
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
@@ -320,39 +322,12 @@ async def test_redis_hung__answers_by_rules_within_its_timeout(
 # ---- the cache
 
 
-@pytest.mark.parametrize("payload", ["", "{}", '{"report_id": "cut', "[]"])
-async def test_kept_payload_that_is_no_report__is_a_miss_once(
-    open_client: OpenClient, metrics: Any, redis: Redis, payload: str
-) -> None:
-    clients = [await open_client() for _ in range(2)]
-    await _ask(clients[0])
-    (entry,) = [name async for name in redis.scan_iter("*:entry")]
-    await redis.hset(entry, "payload", payload)
-    answers = await asyncio.gather(*(_ask(client) for client in clients for _ in range(5)))
-    reports = [await _report(answer) for answer in (*answers, await _ask(clients[0]))]
-    assert len({report.report_id for report in reports}) == 1
-    assert len(metrics.requests) == 2
-    assert await redis.hget(entry, "payload") == payload  # another version may still read it
-
-
 async def test_delete__drops_reports_and_says_how_many(client: Client, metrics: Any) -> None:
     for window in ("5m", "1h", "7d"):
         await _ask(client, window=window)
     response = await client.delete("/analyze/cache")
     assert (response.status, await response.json()) == (200, {"deleted": 3})
     assert (await _ask(client, window="1h")).headers["X-Cache"] == "MISS"
-
-
-async def test_delete__ends_what_replicas_keep_close(open_client: OpenClient, metrics: Any) -> None:
-    here, there = [await open_client(ANALYST_NEAR_S="60") for _ in range(2)]
-    made = [(await _report(await _ask(client))).report_id for client in (here, there, here, there)]
-    assert len(set(made)) == 1
-    await here.delete("/analyze/cache")
-    new = (await _report(await _ask(here))).report_id
-    assert new != made[0]
-    async with asyncio.timeout(30):  # the message is on its way
-        while (await _report(await _ask(there))).report_id != new:
-            pass
 
 
 async def test_delete_in_flight__what_was_being_made_is_not_kept(client: Client, metrics: Any) -> None:

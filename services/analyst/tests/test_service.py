@@ -1,17 +1,15 @@
-import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from fake_gemini import DRAFT
+from fake_gemini import GOOD
 
 from analyst.cache.single_flight import Entered, FlightFailed, Lifetime, Limits, SingleFlightCache
-from analyst.facts.facts import Facts
-from analyst.grounding.grounding import Refusal, check_draft
 from analyst.llm.client import Budget
-from analyst.report.models import Draft, FallbackReason, Report, Status
-from analyst.service import Analyst, DraftFailed, Fetch, LLMWriter, MetricsSnapshot, Parameters, ReportInput, cache_key
+from analyst.report.models import FallbackReason, Report
+from analyst.report.selection import Offer, Selection, parse_selection
+from analyst.service import Analyst, Fetch, LLMSelector, MetricsSnapshot, Parameters, SelectionFailed, cache_key
 from common.contracts.aggregates import Aggregate, DriftReport
 
 MakeAggregate = Callable[..., Aggregate]
@@ -20,7 +18,6 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = Parameters(window="1h")
 PAST_HOUR = Parameters(start=NOON - timedelta(hours=2), end=NOON - timedelta(hours=1))
 KEPT_S, SECONDS_S = 3900, 5
-BAD = DRAFT.model_copy(update={"summary": "The p95 latency is 7."})
 
 
 class OpenStore:
@@ -28,7 +25,7 @@ class OpenStore:
 
     def __init__(self) -> None:
         self.committed: list[tuple[str, Lifetime]] = []
-        self.answer = Entered("LEAD")
+        self.answer = Entered("COMPUTE")
 
     async def enter(self, key: str, token: str, lease_s: float) -> Entered:
         return self.answer
@@ -48,18 +45,16 @@ class OpenStore:
 
 
 class Model:
-    """Writes the given drafts in turn, and keeps what it was told."""
+    """Gives the answers in turn."""
 
-    def __init__(self, *drafts: Draft | DraftFailed) -> None:
-        self.drafts = list(drafts)
-        self.briefs: list[ReportInput] = []
+    def __init__(self, *answers: str | SelectionFailed) -> None:
+        self.answers = list(answers)
 
-    async def draft(self, brief: ReportInput, budget: Budget) -> Draft:
-        self.briefs.append(brief)
-        draft = self.drafts.pop(0)
-        if isinstance(draft, DraftFailed):
-            raise draft
-        return draft
+    async def select(self, offer: Offer, budget: Budget) -> Selection:
+        answer = self.answers.pop(0)
+        if isinstance(answer, SelectionFailed):
+            raise answer
+        return parse_selection(answer, offer)
 
 
 @pytest.fixture
@@ -74,21 +69,18 @@ def made() -> list[Report]:
 
 @pytest.fixture
 def create_analyst(store: OpenStore, made: list[Report]) -> Callable[..., Analyst]:
-    refused: list[Refusal] = []
-
     def create(model: Model | None = None) -> Analyst:
-        limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_flights=5)
+        limits = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=60, compute_s=5, wait_s=5, max_computations=5)
         flights = SingleFlightCache(
             store, limits, now=lambda: 0, uniform=min, new_token=lambda: "t", on_error=lambda _: None
         )
-        drafter = LLMWriter("some-model", model.draft) if model is not None else None
+        selector = LLMSelector("some-model", model.select) if model is not None else None
         return Analyst(
             flights,
-            drafter,
+            selector,
             today=lambda: NOON,
             new_id=lambda: "the-id",
             observe=made.append,
-            on_refused=refused.extend,
         )
 
     return create
@@ -107,7 +99,7 @@ def fetch(troubled: Aggregate) -> Fetch:
 
 def test_key__is_sha256_over_canonical_json() -> None:
     document = (
-        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"6","schema_version":"1"}'
+        '{"model":"a","parameters":{"end":null,"start":null,"window":"1h"},"prompt_version":"7","schema_version":"2"}'
     )
     assert cache_key(HOUR, "a") == hashlib.sha256(document.encode()).hexdigest()
 
@@ -142,7 +134,7 @@ async def test_rules_about_absolute_times__are_kept_for_seconds_and_a_models_rep
     create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
 ) -> None:
     times = Parameters(start=NOON, end=NOON + timedelta(hours=1))
-    for model in (None, Model(DRAFT)):
+    for model in (None, Model(GOOD)):
         await create_analyst(model).report(times, fetch)
     assert [lifetime.serve_s for _, lifetime in store.committed] == [5, 300]
 
@@ -154,63 +146,24 @@ async def test_breach_of_now__is_not_one_of_a_window_that_ended_before(
     end = NOON - timedelta(minutes=ended)
     report = (await create_analyst().report(Parameters(start=end - timedelta(hours=1), end=end), fetch)).report
     assert report.status == status
-    assert any("breached" in finding.title for finding in report.findings) == (status == "critical")
+    assert any("its threshold" in finding.title for finding in report.findings) == (status == "critical")
     assert any("left out" in sentence for sentence in report.limitations) == (status == "degraded")
 
 
-async def test_grounded_draft__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
-    model = Model(DRAFT)
-    report = (await create_analyst(model).report(HOUR, fetch)).report
+async def test_selection__becomes_the_report(create_analyst: Callable[..., Analyst], fetch: Fetch) -> None:
+    report = (await create_analyst(Model(GOOD)).report(HOUR, fetch)).report
     assert (report.source, report.fallback_reason, report.model) == ("ai", None, "some-model")
-    assert report.summary == "The p95 latency is 412 ms."
-    assert report.grounding.references == 1
-    assert report.status == "critical"  # code decides, whatever the model thinks
-    assert model.briefs[0].refusals == []
-
-
-async def test_draft_of_a_model__is_checked_while_others_are_served(
-    create_analyst: Callable[..., Analyst], fetch: Fetch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def check_when_served(draft: Draft, facts: Facts, status: Status) -> list[Refusal]:
-        asyncio.run_coroutine_threadsafe(checked.wait(), loop).result(60)
-        return check_draft(draft, facts, status)
-
-    monkeypatch.setattr("analyst.service.check_draft", check_when_served)
-    asked = asyncio.create_task(create_analyst(Model(DRAFT)).report(HOUR, fetch))
-    loop.call_later(0.01, checked.set)
-    assert (await asked).report.source == "ai"
-
-
-async def test_refused_draft__gets_one_repair_that_knows_why(
-    create_analyst: Callable[..., Analyst], fetch: Fetch
-) -> None:
-    model = Model(BAD, DRAFT)
-    report = (await create_analyst(model).report(HOUR, fetch)).report
-    assert report.source == "ai"
-    assert report.grounding.refused_drafts == 1
-    assert [refusal.reason for refusal in model.briefs[1].refusals] == ["literal figure"]
-
-
-async def test_draft_refused_twice__falls_back_to_rules_for_as_long_as_a_report_is_kept(
-    create_analyst: Callable[..., Analyst], fetch: Fetch, store: OpenStore
-) -> None:
-    report = (await create_analyst(Model(BAD, BAD)).report(HOUR, fetch)).report
-    assert (report.source, report.fallback_reason, report.model) == ("rules", "ungrounded", None)
-    assert report.grounding.refused_drafts == 2
-    assert report.grounding.refusals == ["summary: literal figure"]
-    assert store.committed[0][1].keep_s == KEPT_S
+    assert report.interpretation == "The number of requests is 36,000."
+    assert report.status == "critical"  # code decides, whatever the model selects
+    assert len(report.recommendations) <= 3
 
 
 @pytest.mark.parametrize(
-    ("drafts", "keep_s"),
+    ("failure", "keep_s"),
     [
-        ((DraftFailed("blocked", is_final=True),), KEPT_S),
-        ((BAD, DraftFailed("quota")), KEPT_S),  # a draft was paid for, and would be refused again
-        ((DraftFailed("quota"),), SECONDS_S),
-        ((DraftFailed("upstream"),), SECONDS_S),
+        (SelectionFailed("blocked", is_final=True), KEPT_S),
+        (SelectionFailed("quota"), SECONDS_S),
+        (SelectionFailed("upstream"), SECONDS_S),
     ],
 )
 @pytest.mark.parametrize("parameters", [HOUR, PAST_HOUR])
@@ -219,10 +172,10 @@ async def test_fallback__is_kept_for_seconds_unless_another_try_would_end_the_sa
     fetch: Fetch,
     store: OpenStore,
     parameters: Parameters,
-    drafts: Sequence[Draft | DraftFailed],
+    failure: SelectionFailed,
     keep_s: float,
 ) -> None:
-    await create_analyst(Model(*drafts)).report(parameters, fetch)
+    await create_analyst(Model(failure)).report(parameters, fetch)
     assert store.committed[0][1].keep_s == keep_s
 
 
@@ -234,23 +187,22 @@ async def test_report_by_rules_on_absolute_times__is_kept_for_seconds(
 
 
 @pytest.mark.parametrize(
-    ("drafts", "expected"),
+    ("failure", "expected"),
     [
-        ((DraftFailed("quota"),), ("stale", "critical", "ai")),
-        ((BAD, BAD), ("miss", "critical", "rules")),
-        ((DraftFailed("blocked", is_final=True),), ("miss", "critical", "rules")),
+        (SelectionFailed("quota"), ("stale", "critical", "ai")),
+        (SelectionFailed("blocked", is_final=True), ("miss", "critical", "rules")),
     ],
 )
 async def test_kept_report__is_served_stale_for_want_of_quota_and_not_for_a_refused_draft(
     create_analyst: Callable[..., Analyst],
     fetch: Fetch,
     store: OpenStore,
-    drafts: Sequence[Draft | DraftFailed],
+    failure: SelectionFailed,
     expected: tuple[str, str, str],
 ) -> None:
-    kept = await create_analyst(Model(DRAFT)).report(HOUR, fetch)
-    store.answer = Entered("LEAD", kept.body.decode(), 301)
-    report = (await create_analyst(Model(*drafts)).report(HOUR, fetch)).report
+    kept = await create_analyst(Model(GOOD)).report(HOUR, fetch)
+    store.answer = Entered("COMPUTE", kept.body.decode(), 301)
+    report = (await create_analyst(Model(failure)).report(HOUR, fetch)).report
     assert (report.cache, report.status, report.source) == expected
 
 
@@ -265,21 +217,12 @@ async def test_kept_report_of_another_status__gives_way_to_what_rules_say_now(
     async def calm() -> MetricsSnapshot:
         return MetricsSnapshot(make_aggregate(), None)
 
-    kept = await create_analyst(Model(DRAFT)).report(HOUR, calm)
+    kept = await create_analyst(Model(GOOD)).report(HOUR, calm)
     assert kept.report.status == "healthy"
-    store.answer = Entered("LEAD", kept.body.decode(), 301)
-    report = (await create_analyst(Model(DraftFailed(reason))).report(HOUR, fetch)).report
+    store.answer = Entered("COMPUTE", kept.body.decode(), 301)
+    report = (await create_analyst(Model(SelectionFailed(reason))).report(HOUR, fetch)).report
     assert (report.cache, report.status, report.fallback_reason) == ("miss", "critical", reason)
     assert store.committed[-1][1].keep_s == SECONDS_S
-
-
-@pytest.mark.parametrize("drafts", [(DraftFailed("quota"),), (BAD, DraftFailed("quota"))])
-async def test_model_that_fails__is_replaced_by_rules_with_its_reason(
-    create_analyst: Callable[..., Analyst], fetch: Fetch, drafts: Sequence[Draft | DraftFailed]
-) -> None:
-    report = (await create_analyst(Model(*drafts)).report(HOUR, fetch)).report
-    assert (report.source, report.fallback_reason) == ("rules", "quota")
-    assert report.grounding.refused_drafts == len(drafts) - 1
 
 
 async def test_store_that_gives_nothing_but_what_is_no_report__fails_without_a_trace_of_it(

@@ -1,7 +1,6 @@
-"""Entries, leases and wake-ups in Redis: one Lua script per decision, one subscription per process.
+"""Entries, leases and completions in Redis: one Lua script per decision, one subscription per process.
 
-Decisions are made in `analyst.cache.single_flight`. Keys are hash-tagged, so that a cluster keeps each pair together.
-Times are Redis's own, so that the clocks of processes don't matter.
+Keys are hash-tagged, so that a cluster stores an entry and its lease in one slot. All times are Redis's own.
 """
 
 import asyncio
@@ -15,9 +14,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from analyst.cache.single_flight import Entered, Lifetime, StoreUnavailable
-from analyst.cache.waiters import Completion
-from analyst.scripts import Script, load_all, load_script, raise_if_cancelled
+from analyst.cache.single_flight import Completion, Entered, Lifetime, StoreUnavailable
+from analyst.scripts import Script, load_script, raise_if_cancelled
 from common.stores.redis import REDIS_ERRORS
 
 log = structlog.get_logger()
@@ -33,7 +31,7 @@ _RECONNECT_S: Final = (0.2, 1.0)
 
 
 class RedisFlightStore:
-    """The FlightStore of all replicas."""
+    """The FlightStore that all replicas share."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -68,10 +66,10 @@ class RedisFlightStore:
         await self._release([_lease(key)], [token, CHANNEL, ENDED + key])
 
     async def invalidate_all(self) -> int:
-        """Revoke every lease and drop every entry, by SCAN in pages; returns how many results were dropped.
+        """Revoke every lease and delete every entry, by SCAN in pages. Return the number of deleted results.
 
-        No result of a flight that began before is left: leases go first, and a flight that stored its result between
-        two pages did so before the second scan, which finds it.
+        No result of an earlier computation survives. Leases go first, and a result that was stored during the first
+        scan is found by the second.
         """
         dropped = 0
         try:
@@ -97,7 +95,7 @@ class RedisFlightStore:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told: of a key that ended, of one that was invalidated, and that messages may have been missed."""
+    """Callbacks for a completed key, an invalidated key, and a new subscription, before which messages were lost."""
 
     ended: Callable[[str, Completion], None]
     invalidated: Callable[[str], None]
@@ -105,38 +103,35 @@ class Listener:
 
 
 async def listen(redis: Redis, listener: Listener, uniform: Callable[[float, float], float]) -> None:
-    """Load the scripts and subscribe, until cancelled. A Redis that is away is logged once and tried again at random
-    intervals; so is any other failure, such as a message that no replica of this version wrote.
-    """
+    """Subscribe to completions until cancelled. A failure is logged once and retried at random intervals."""
     connected = True
     while True:
         try:
-            await redis.initialize()  # the client of a cluster doesn't know its nodes before
-            await load_all(redis)
+            await redis.initialize()  # a cluster client discovers its nodes here
             async with redis.pubsub() as channel:
                 await channel.subscribe(CHANNEL)
                 async for message in _messages(channel):
                     if message["type"] == "subscribe" and not connected:
                         connected = True
                         log.info("cache reachable again")
-                    _tell(listener, message)
+                    _dispatch(listener, message)
         except Exception as error:
             if connected:
                 connected = False
                 unexpected = None if isinstance(error, REDIS_ERRORS) else error
                 name = type(error).__name__
-                log.warning("cache not reachable: reports are not kept", error=name, exc_info=unexpected)
+                log.warning("cache unreachable: reports are not stored", error=name, exc_info=unexpected)
             await asyncio.sleep(uniform(*_RECONNECT_S))
 
 
 async def _messages(channel: PubSub) -> AsyncIterator[dict[str, Any]]:
-    """Messages as they come; a connection that is silent is pinged, and given up when it stays silent."""
+    """Yield messages. A silent connection is pinged, and fails if the ping gets no reply."""
     pinged = False
     while True:
         raise_if_cancelled()
         try:
             message = await channel.get_message(timeout=_IDLE_S)
-        except ResponseError:  # a server that takes no writes because its disk failed refuses even a ping
+        except ResponseError:  # a server whose disk failed rejects even a ping
             if not pinged:
                 raise
             pinged = False
@@ -151,7 +146,7 @@ async def _messages(channel: PubSub) -> AsyncIterator[dict[str, Any]]:
             await channel.ping()
 
 
-def _tell(listener: Listener, message: dict[str, Any]) -> None:
+def _dispatch(listener: Listener, message: dict[str, Any]) -> None:
     if message["type"] == "subscribe":
         listener.missed()
     elif message["type"] == "message":

@@ -1,30 +1,27 @@
-"""Single flight: however many ask for one key, in however many processes, one computes and the rest are served.
+"""A cache that computes each missing key once, over all processes.
 
-It decides; where entries and leases live is the store's business, and a payload is opaque text. Algorithm: a task per
-key in the process, then a lease per key in the store, taken in the same atomic step that re-checks the cache.
+One task per key in the process, then one lease per key in the store. The lease is taken in the same atomic step that
+checks the cache a second time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
-from analyst.cache.local import LocalCache
-from analyst.cache.waiters import Completion, Waiters
+State = Literal["HIT", "STALE", "REFRESH", "COMPUTE", "WAIT", "FAILED"]
 
-State = Literal["HIT", "STALE", "REFRESH", "LEAD", "WAIT", "FAILED"]
-
-FRESH_SHARE: Final = (0.8, 0.9)  # of its time; then it is refreshed, at a random point: keys don't expire together
+FRESH_SHARE: Final = (0.8, 0.9)  # of the TTL; refreshes start at a random point, so keys do not expire together
 WAKE_JITTER_S: Final = (0.01, 0.06)
 
 
 class StoreUnavailable(Exception):
-    """The shared store is down or too slow; nothing may be spent, because nobody else can know of it."""
+    """The shared store is down or too slow. Other processes cannot see a computation, so it must be free."""
 
 
 class FlightFailed(Exception):
-    """There is no result, and none is kept; `code` is what the computation, here or elsewhere, failed with."""
+    """The computation failed, here or in another process, and no earlier result is stored."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -32,12 +29,12 @@ class FlightFailed(Exception):
 
 
 class TooManyComputations(Exception):
-    """This process computes as many keys as it may at once."""
+    """This process is already computing `max_computations` keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds: `ttl_s` served, `stale_s` kept after that in case of errors, `near_s` not looked up again."""
+    """A result is served for `ttl_s`, and `stale_s` longer when its computation fails."""
 
     ttl_s: float
     stale_s: float
@@ -45,13 +42,12 @@ class Limits:
     lease_s: float
     compute_s: float
     wait_s: float
-    max_flights: int
-    near_s: float = 0.0
+    max_computations: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """From its commit on: fresh until, served until, kept until."""
+    """Seconds from the commit until the result is refreshed, no longer served, and deleted."""
 
     fresh_s: float
     serve_s: float
@@ -60,7 +56,7 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The store's answer. `payload` also comes with LEAD when a copy past its time is kept, `owner` with WAIT."""
+    """The store's decision. `payload` is an expired copy with COMPUTE; `owner` is set with WAIT."""
 
     state: State
     payload: str | None = None
@@ -72,47 +68,55 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A result; a fallback is kept for seconds only, and only in place of a kept result that it `supersedes`."""
+    """A result. A fallback is stored for seconds, and replaces a stored result only if it `supersedes` that."""
 
     payload: str
     is_fallback: bool = False
-    supersedes: Callable[[str], bool] = lambda kept: False
+    supersedes: Callable[[str], bool] = lambda stored: False
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A result and where it came from."""
+    """A result, its source, and its age in seconds."""
 
     payload: str
     cache: Literal["miss", "hit", "stale"]
     age_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A computation ended, or may have. `payload` is its result if the message carried one, `token` its owner."""
+
+    token: str = ""
+    payload: str | None = None
+
+
 Compute = Callable[[bool], Awaitable[Computed]]
-"""Called with whether it may spend; raises FlightFailed."""
+"""Called with `allow_llm`; raises FlightFailed."""
 
 
 class FlightStore(Protocol):
-    """Entries and leases, each method one atomic step; all raise StoreUnavailable."""
+    """Entries and leases. Each method is one atomic step; all raise StoreUnavailable."""
 
     async def enter(self, key: str, token: str, lease_s: float) -> Entered:
-        """Re-check the cache and take the lease if it is free or already `token`'s, in one step."""
+        """Check the cache again and take the lease if it is free or already held by `token`."""
 
     async def commit(self, key: str, token: str, payload: str, lifetime: Lifetime) -> bool:
-        """Store the result, end the lease and wake the waiters; False and nothing stored if the lease was lost."""
+        """Store the result, end the lease and wake the waiters. Return False if the lease was lost."""
 
     async def fail(self, key: str, token: str, code: str, retry_s: float) -> bool:
-        """End the lease; until `retry_s` have passed nobody leads: the kept copy is served, or the failure."""
+        """End the lease. For `retry_s` the stored copy or the failure is served, and no process computes."""
 
     async def renew(self, key: str, token: str, lease_s: float) -> bool:
-        """Extend the lease; False if it was lost."""
+        """Extend the lease. Return False if it was lost."""
 
     async def release(self, key: str, token: str) -> None:
-        """Hand the lease over without a result."""
+        """End the lease without a result, so that a waiter takes it."""
 
 
 class SingleFlightCache:
-    """The flights of one process; `close` ends those in the air and hands their leases over."""
+    """The computations of one process. `close` cancels them and releases their leases."""
 
     def __init__(
         self,
@@ -132,18 +136,14 @@ class SingleFlightCache:
         self._on_error = on_error
         self._flights: dict[str, asyncio.Task[Served]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._wakeups = Waiters()
-        self._near = LocalCache(limits.near_s, now)
+        self._waiters = Waiters()
+        self._computing = 0
         self.waiting = 0
 
     async def get(self, key: str, compute: Compute) -> Served:
-        """The result for `key`, computed at most once at a time. Raises FlightFailed and FlightsFull."""
-        if (copy := self._near.find(key)) is not None:
-            return Served(copy[0], "hit", copy[1])
+        """Return the result for `key`. Raises FlightFailed and TooManyComputations."""
         flight = self._flights.get(key)
         if flight is None:
-            if len(self._tasks) >= self._limits.max_flights:
-                raise TooManyComputations
             flight = self._flights[key] = self._own(self._load(key, compute))
             flight.add_done_callback(lambda done: self._flights.pop(key) if self._flights.get(key) is done else None)
         self.waiting += 1
@@ -152,19 +152,17 @@ class SingleFlightCache:
         finally:
             self.waiting -= 1
 
-    def wake(self, key: str, ended: Completion) -> None:
-        """A flight for `key` ended somewhere: its waiters take the result, or look again."""
-        self._wakeups.tell(key, ended)
+    def wake(self, key: str, completion: Completion) -> None:
+        """Pass a completion to the waiters of `key`."""
+        self._waiters.notify(key, completion)
 
     def wake_all(self) -> None:
-        """Messages may have been missed: everybody looks again."""
-        self._near.forget_all()
-        self._wakeups.tell_all(Completion())
+        """Make every waiter check the store again, after messages may have been lost."""
+        self._waiters.notify_all(Completion())
 
     def forget(self, key: str) -> None:
-        """`key` was invalidated: who asks from now on gets nothing that was computed before."""
+        """`key` was invalidated: later requests do not join its current computation."""
         self._flights.pop(key, None)
-        self._near.forget(key)
         self.wake(key, Completion())
 
     def forget_all(self) -> None:
@@ -172,7 +170,7 @@ class SingleFlightCache:
         self.wake_all()
 
     async def close(self) -> None:
-        """Cancel what is in the air and wait until the leases are handed over."""
+        """Cancel all computations and wait until their leases are released."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -185,62 +183,76 @@ class SingleFlightCache:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, FlightFailed):
+        expected = (FlightFailed, TooManyComputations)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, expected):
             self._on_error(error)
 
     async def _load(self, key: str, compute: Compute) -> Served:
         token = self._new_token()
         deadline_s = self._now() + self._limits.wait_s
         while True:
-            with self._wakeups.listening(key) as news:
+            with self._waiters.listening(key) as completion:
                 try:
                     entered = await self._store.enter(key, token, self._limits.lease_s)
                 except StoreUnavailable:
                     return await self._load_uncached(compute)
                 match entered.state:
                     case "HIT" | "STALE":
-                        if entered.state == "HIT" and not news.done():  # which may say that it was invalidated
-                            self._near.keep(key, entered.payload or "", entered.age_s)
                         return _served(entered)
                     case "REFRESH":
                         self._own(self._lead(key, token, compute, entered))
                         return _served(entered)
-                    case "LEAD":
+                    case "COMPUTE":
                         return await self._lead(key, token, compute, entered)
                     case "FAILED":
                         raise FlightFailed(entered.failure)
                     case "WAIT":
-                        ended = await self._news(news, entered.lease_s, deadline_s)
-                        if ended.payload is not None and ended.token == entered.owner:  # not of a flight before
+                        ended = await self._wait(completion, entered.lease_s, deadline_s)
+                        if ended.payload is not None and ended.token == entered.owner:  # not an earlier computation
                             return Served(ended.payload, "hit")
 
     async def _load_uncached(self, compute: Compute) -> Served:
-        """Without a store: still one flight per process and key, nothing kept, nothing spent."""
+        """Without the store: one computation per process and key, stored nowhere, without the model."""
         try:
-            async with asyncio.timeout(self._limits.compute_s):
+            async with self._slot(), asyncio.timeout(self._limits.compute_s):
                 return Served((await compute(False)).payload, "miss")
         except TimeoutError as error:
             raise FlightFailed("timeout") from error
 
-    async def _news(self, news: asyncio.Future[Completion], lease_s: float, deadline_s: float) -> Completion:
-        """What a message tells, or nothing when the leader's lease would have ended: it may be dead."""
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._computing >= self._limits.max_computations:
+            raise TooManyComputations
+        self._computing += 1
+        try:
+            yield
+        finally:
+            self._computing -= 1
+
+    async def _wait(self, completion: asyncio.Future[Completion], lease_s: float, deadline_s: float) -> Completion:
+        """Return the next completion, or an empty one when the owner's lease has expired."""
         left_s = deadline_s - self._now()
         if left_s <= 0:
             raise FlightFailed("timeout")
         with suppress(TimeoutError):
             async with asyncio.timeout(min(left_s, lease_s + self._uniform(*WAKE_JITTER_S))):
-                return await news
+                return await completion
         return Completion()
 
-    async def _lead(self, key: str, token: str, compute: Compute, kept: Entered) -> Served:
+    async def _lead(self, key: str, token: str, compute: Compute, stored: Entered) -> Served:
         try:
-            async with self._renewed(key, token):
+            async with self._slot(), self._renewed(key, token):
                 computed = await self._computed(compute)
-            return await self._settle(key, token, computed, kept)
+            return await self._settle(key, token, computed, stored)
+        except TooManyComputations:
+            await self._release(key, token)
+            if stored.payload is not None:
+                return _served(stored)
+            raise
         except FlightFailed as error:
             await self._record_failure(key, token, error.code)
-            if kept.payload is not None:
-                return _served(kept)
+            if stored.payload is not None:
+                return _served(stored)
             raise
         except asyncio.CancelledError:
             await asyncio.shield(self._release(key, token))
@@ -256,11 +268,11 @@ class SingleFlightCache:
         except TimeoutError as error:
             raise FlightFailed("timeout") from error
 
-    async def _settle(self, key: str, token: str, computed: Computed, kept: Entered) -> Served:
-        if computed.is_fallback and kept.payload is not None and not computed.supersedes(kept.payload):
+    async def _settle(self, key: str, token: str, computed: Computed, stored: Entered) -> Served:
+        if computed.is_fallback and stored.payload is not None and not computed.supersedes(stored.payload):
             await self._record_failure(key, token, "fallback")
-            return _served(kept)
-        with suppress(StoreUnavailable):  # the result is good even where it cannot be kept
+            return _served(stored)
+        with suppress(StoreUnavailable):  # the result is valid even if it cannot be stored
             await self._store.commit(key, token, computed.payload, self._lifetime(computed))
         return Served(computed.payload, "miss")
 
@@ -280,7 +292,7 @@ class SingleFlightCache:
 
     @asynccontextmanager
     async def _renewed(self, key: str, token: str) -> AsyncIterator[None]:
-        """Keep the lease for as long as the computation runs."""
+        """Renew the lease while the body runs."""
         renewing = asyncio.create_task(self._renew(key, token))
         try:
             yield
@@ -298,3 +310,32 @@ class SingleFlightCache:
 
 def _served(entered: Entered) -> Served:
     return Served(entered.payload or "", "hit" if entered.state == "HIT" else "stale", entered.age_s)
+
+
+class Waiters:
+    """Tasks of this process that wait for a completion, by key."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[asyncio.Future[Completion]]] = {}
+
+    @contextmanager
+    def listening(self, key: str) -> Iterator[asyncio.Future[Completion]]:
+        """Yield the next completion of `key`. Listen before checking the store, so that none is missed."""
+        completion: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        listeners = self._listeners.setdefault(key, set())
+        listeners.add(completion)
+        try:
+            yield completion
+        finally:
+            listeners.discard(completion)
+            if not listeners:
+                self._listeners.pop(key, None)
+
+    def notify(self, key: str, completion: Completion) -> None:
+        for listener in self._listeners.get(key, ()):
+            if not listener.done():
+                listener.set_result(completion)
+
+    def notify_all(self, completion: Completion) -> None:
+        for key in self._listeners:
+            self.notify(key, completion)

@@ -1,4 +1,4 @@
-"""One measured number with its unit, polarity, method and error, and what may be said of its change; reads nothing."""
+"""One measured number in two windows: unit, polarity, error bound, and how it changed."""
 
 import math
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from common.contracts.thresholds import RuleMetric, ThresholdState
 Method = Literal["exact", "sketch"]
 
 NAMES: Final[dict[RuleMetric, tuple[str, Unit, int]]] = {
-    # metric: (how prose calls it, its unit, polarity: +1 more is better, -1 more is worse, 0 neither)
-    "requests": ("requests", "count", 0),
-    "predictions": ("answered predictions", "count", 0),
+    # metric: (name in text, unit, polarity: +1 more is better, -1 more is worse, 0 neither)
+    "requests": ("number of requests", "count", 0),
+    "predictions": ("number of answered predictions", "count", 0),
     "throughput_per_s": ("throughput", "per_s", +1),
     "error_rate": ("error rate", "share", -1),
     "limited_rate": ("share of rate-limited requests", "share", -1),
@@ -33,7 +33,7 @@ NAMES: Final[dict[RuleMetric, tuple[str, Unit, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number with what is known about it: how it was made, its error bound and the observations behind it."""
+    """A number, its unit, its method, its error bound, and the number of observations."""
 
     value: float
     unit: Unit
@@ -44,7 +44,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One metric (or one threshold rule, `rule.<name>`) in the current and the previous window."""
+    """One metric, or one threshold rule (`rule.<name>`), in the current and the previous window."""
 
     id: str
     metric: str
@@ -56,13 +56,14 @@ class Fact:
     threshold: float | None = None
     method: Method = "exact"
     rel_error: float = 0.0
-    n: int = 0  # observations in the current window; not told for a rule
+    n: int = 0  # observations in the current window; 0 for a rule
     previous_n: int = 0
     rule: ThresholdState | None = None
     label: str = ""
+    route: str = ""
 
     def read(self, reading: Reading) -> Value | None:
-        """The number, or None where there is none, or where the change is smaller than its own error."""
+        """Return the number, or None if it is unknown or the change is smaller than its error."""
         if reading == "delta_abs" or reading == "delta_pct":
             return self._delta(reading)
         value = {"current": self.current, "previous": self.previous, "threshold": self.threshold}[reading]
@@ -76,7 +77,7 @@ class Fact:
     def _delta(self, reading: Reading) -> Value | None:
         if self.current is None or self.previous is None:
             return None
-        # rel_error is against the true value, and what we hold is the measured one
+        # rel_error is relative to the true value, and these are measured ones
         relative = self.rel_error / (1 - self.rel_error)
         if reading == "delta_abs":
             difference = self.current - self.previous
@@ -93,17 +94,17 @@ class Fact:
 
     @property
     def compared_n(self) -> int:
-        """Observations behind a comparison of the two windows: those of the smaller one."""
+        """Observations in the smaller of the two windows."""
         return min(self.n, self.previous_n)
 
     @property
     def direction(self) -> int:
-        """+1 rose, -1 fell, 0 did not change by more than its error, or is not known."""
+        """+1 if it rose, -1 if it fell, 0 if the change is unknown or within its error."""
         delta = self.read("delta_abs")
         return 0 if delta is None else (delta.value > 0) - (delta.value < 0)
 
 
 def quotient(numerator: float, denominator: float) -> float | None:
-    """None where it is not a number that a report can show."""
+    """Return the ratio, or None if it is not finite."""
     ratio = numerator / denominator if denominator else math.inf
     return ratio if math.isfinite(ratio) else None

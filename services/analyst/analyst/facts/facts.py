@@ -1,4 +1,4 @@
-"""What the metrics service told → facts: every number a report may show; writes no prose."""
+"""Facts: every number that a report may show, looked up in what the metrics service returned."""
 
 import re
 from collections import Counter
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from analyst.facts.fact import NAMES, Fact, Method, quotient
-from analyst.report.models import Figure, Reading
+from analyst.report.models import Figure, Reading, Unit
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, Drift, DriftReport, Latency, Summary
 from common.contracts.thresholds import DriftName, MetricName, ThresholdState
-from common.contracts.windows import WINDOW_S, TimeRange, Window
+from common.contracts.windows import TimeRange, Window
 
 METRICS: Final[tuple[MetricName, ...]] = get_args(MetricName)
 DRIFTS: Final[tuple[DriftName, ...]] = get_args(DriftName)
@@ -19,27 +19,37 @@ RULE_PREFIX: Final = "rule."
 ERRORS_PREFIX: Final = "errors."
 LABEL_PREFIX: Final = "label_share."
 PERCENTILE_PREFIX: Final = "latency_ms.p"
+ROUTE_PREFIX: Final = "route_errors."
 MAX_LABELS: Final = 10
+MAX_ROUTES: Final = 3
+EXPLANATIONS: Final[dict[str, tuple[str, Unit, int]]] = {
+    "cached_share": ("share of answers from the cache", "share", +1),
+    "computed_latency_ms.p95": ("p95 latency without the cache", "ms", -1),
+    "queue_ms.p95": ("p95 queue time", "ms", -1),
+    "compute_ms.p95": ("p95 compute time", "ms", -1),
+    "tokens.p95": ("p95 text length in tokens", "count", 0),
+}
 _NOT_ERRORS: Final = frozenset({"ok", "limited"})
+_ROUTE: Final = re.compile(r"/[A-Za-z0-9_./-]{1,48}", re.ASCII)
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}", re.ASCII)
 _WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All facts of one report. `window` is the name it was asked by, if any, `windows` are the names that prose may
-    use; `reference` is what drift was measured against, None where the metrics service did not tell. So many thresholds
-    are `unjudged`, and left out: what is told of them is of another time.
+    """All facts of one report.
+
+    `window` is None for absolute times and `reference` without drift. `skipped_rules` thresholds are about another
+    time than the window.
     """
 
     by_id: dict[str, Fact]
     window: Window | None
-    windows: frozenset[Window]
     current: TimeRange
     previous: TimeRange
     reference: TimeRange | None
     lag_s: float | None
-    unjudged: int = 0
+    skipped_rules: int = 0
 
     def __getitem__(self, fact_id: str) -> Fact:
         return self.by_id[fact_id]
@@ -49,7 +59,7 @@ class Facts:
 
     @property
     def has_traffic(self) -> bool:
-        """Something was asked in the window or in the one before."""
+        """Whether there were requests in either window."""
         requests = self["requests"]
         return bool(requests.current or requests.previous)
 
@@ -70,6 +80,10 @@ class Facts:
         return [fact for fact in self.by_id.values() if fact.id in DRIFTS]
 
     @property
+    def routes(self) -> list[Fact]:
+        return [fact for fact in self.by_id.values() if fact.route]
+
+    @property
     def labels(self) -> list[Fact]:
         return [fact for fact in self.by_id.values() if fact.label]
 
@@ -77,34 +91,33 @@ class Facts:
 def read_facts(
     aggregate: Aggregate, window: Window | None, drift: DriftReport | None = None, *, is_past: bool = False
 ) -> Facts:
-    """Everything that may be said; `window` is the name it was asked by, if any, and `drift` may be missing.
+    """Return the facts of an aggregate. `window` is None for absolute times, and `drift` if it is unavailable.
 
-    The metrics service judges thresholds up to now, whatever was asked: they say nothing of a window that `is_past`.
+    The metrics service evaluates thresholds up to now, so they are left out of a window that `is_past`.
     """
     thresholds = [] if is_past else aggregate.thresholds
-    facts = [*_metrics(aggregate), *_errors(aggregate), *_labels(aggregate), _tail_ratio(aggregate)]
+    facts = [*_metrics(aggregate), *_explanations(aggregate), *_errors(aggregate), *_routes(aggregate)]
+    facts += [*_labels(aggregate), _tail_ratio(aggregate)]
     facts += [_rule(state) for state in thresholds]
     facts += _drifts(drift) if drift is not None else []
-    windows = {state.rule.window for state in thresholds} | ({window} if window else set())
     return Facts(
         by_id={fact.id: fact for fact in facts if _SAFE_ID.fullmatch(fact.id)},
         window=window,
-        windows=frozenset(windows & WINDOW_S.keys()),
         current=aggregate.range,
         previous=aggregate.previous.range,
         reference=drift.reference if drift is not None else None,
         lag_s=aggregate.lag_s,
-        unjudged=len(aggregate.thresholds) - len(thresholds),
+        skipped_rules=len(aggregate.thresholds) - len(thresholds),
     )
 
 
-def figure(evidence_id: str, fact: Fact, reading: Reading) -> Figure | None:
-    """The figure that a reference shows, or None where the fact has no such number."""
+def figure(figure_id: str, fact: Fact, reading: Reading) -> Figure | None:
+    """Return the figure of a reading, or None if the fact has no such number."""
     found = fact.read(reading)
     if found is None:
         return None
     return Figure(
-        id=evidence_id,
+        id=figure_id,
         metric=fact.id,
         window=reading,
         value=found.value,
@@ -125,7 +138,7 @@ def _metrics(aggregate: Aggregate) -> Iterator[Fact]:
 
 
 def _value(summary: Summary, metric: MetricName) -> tuple[float | None, int]:
-    """The metric's value and how many observations it rests on."""
+    """Return the metric's value and its number of observations."""
     latency = summary.latency_ms
     match metric:
         case "requests" | "predictions" | "throughput_per_s":
@@ -143,12 +156,50 @@ def _value(summary: Summary, metric: MetricName) -> tuple[float | None, int]:
 
 
 def _precision(metric: str, *summaries: Summary) -> tuple[Method, float]:
-    """The weaker of the windows' methods: a comparison is only as good as its worse side."""
+    """Return the less precise method of the windows, and its error bound."""
     if not metric.startswith(PERCENTILE_PREFIX):
         return "exact", 0.0
     latencies: list[Latency] = [summary.latency_ms for summary in summaries]
     sketched = any(latency.method == "sketch" for latency in latencies)
     return ("sketch" if sketched else "exact"), max(latency.relative_error for latency in latencies)
+
+
+def _explanations(aggregate: Aggregate) -> Iterator[Fact]:
+    """What latency consists of, as far as the metrics service returns it."""
+    for metric, (name, unit, polarity) in EXPLANATIONS.items():
+        current, previous = _look_up(aggregate, metric), _look_up(aggregate.previous, metric)
+        if current is not None:
+            n, previous_n = _count(aggregate, metric), _count(aggregate.previous, metric)
+            is_estimate = metric.endswith(".p95")
+            method: Method = "sketch" if is_estimate else "exact"
+            rel_error = SKETCH_RELATIVE_ERROR if is_estimate else 0.0
+            yield Fact(metric, metric, name, unit, polarity, current, previous, None, method, rel_error, n, previous_n)
+
+
+def _look_up(summary: Summary, path: str) -> float | None:
+    value: object = summary
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _count(summary: Summary, path: str) -> int:
+    n = _look_up(summary, f"{path.partition('.')[0]}.n")
+    return summary.predictions if n is None else int(n)
+
+
+def _routes(aggregate: Aggregate) -> Iterator[Fact]:
+    """Each route's share of all errors, if the groups are by route and outcome."""
+    totals: Counter[str] = Counter()
+    for group in aggregate.groups:
+        if group.key.get("outcome", "ok") not in _NOT_ERRORS:
+            totals[group.key.get("route", "")] += group.requests
+    errors = sum(totals.values())
+    for route, count in totals.most_common(MAX_ROUTES):
+        if _ROUTE.fullmatch(route):
+            metric = f"{ROUTE_PREFIX}{route.strip('/').replace('/', '.')}"
+            name = f"share of the errors on {route}"
+            yield Fact(metric, metric, name, "share", 0, quotient(count, errors), n=errors, route=route)
 
 
 def _errors(aggregate: Aggregate) -> Iterator[Fact]:
@@ -167,7 +218,7 @@ def _errors(aggregate: Aggregate) -> Iterator[Fact]:
 
 
 def _labels(aggregate: Aggregate) -> Iterator[Fact]:
-    """The label mix. Labels are the model's own words, and prose may only quote them, or their rank."""
+    """The shares of the most frequent labels. A label that is not a single word is named by its rank."""
     now, before = _counts(aggregate), _counts(aggregate.previous)
     n, previous_n = sum(now.values()), sum(before.values())
     names = _label_names(sorted(now | before, key=lambda label: (-now[label], label))[:MAX_LABELS])
@@ -178,7 +229,7 @@ def _labels(aggregate: Aggregate) -> Iterator[Fact]:
 
 
 def _label_names(labels: list[str]) -> dict[str, str]:
-    """One for each. What is more than a word goes by its rank: a label could hold a text, and no prompt has room."""
+    """Return a unique name for each label. A label that is not a single word could hold a client's text."""
     names: dict[str, str] = {}
     for rank, label in enumerate(labels, 1):
         name = label.lower() if _WORD.fullmatch(label) else f"label-{rank}"
@@ -193,7 +244,7 @@ def _counts(summary: Summary) -> Counter[str]:
 
 
 def _drifts(report: DriftReport) -> Iterator[Fact]:
-    """How far each distribution moved beyond chance, against a stretch of its own: there is no previous value."""
+    """How far each distribution moved beyond chance. The reference is its own, so there is no previous value."""
     for metric in DRIFTS:
         drift: Drift = getattr(report, metric.removeprefix("drift."))
         name, unit, polarity = NAMES[metric]
@@ -222,7 +273,7 @@ def _ratio(latency: Latency) -> float | None:
 
 
 def _rule(state: ThresholdState) -> Fact:
-    """Its value is of the rule's own window, where latency percentiles are estimates whatever the report's are."""
+    """The state of a threshold, over the rule's own window."""
     rule = state.rule
     name, unit, polarity = NAMES[rule.metric]
     is_estimate = rule.metric.startswith(PERCENTILE_PREFIX)

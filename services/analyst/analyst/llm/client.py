@@ -1,40 +1,50 @@
-"""The port to the model that writes drafts, and what can go wrong with it; knows no vendor."""
+"""The interface to a language model, and its errors."""
 
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
 
 FatalReason = Literal["invalid", "unauthorised", "not_found", "blocked", "truncated", "unknown"]
+
+ATTEMPTS: Final = 4
+MAX_ANSWER_BYTES: Final = 4 << 20
+DEFAULT_BLOCK_S: Final = 60.0
+"""For a 429 without a time to wait, because quotas are per minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is told: who it is, and the facts to write about."""
+    """Instructions, the facts, and the JSON Schema of the answer."""
 
     system: str
     user: str
+    schema: dict[str, Any]
 
 
-ATTEMPTS: Final = 4
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A complete answer, the model that wrote it, and the tokens it cost."""
+
+    text: str
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 @dataclass(slots=True)
 class Budget:
-    """What one report may still spend on the model, its repair included: attempts, and the time until `deadline_s`.
-
-    If `low_priority`, only calls that no other kind of report may need.
-    """
+    """What one report may still spend on the model: attempts, and the time until `deadline_s`."""
 
     deadline_s: float
     attempts: int = ATTEMPTS
-    low_priority: bool = False
+    answered: list[Completion] = field(default_factory=list)
 
 
-class WriterError(Exception):
-    """The model gave no draft."""
+class LLMError(Exception):
+    """The model gave no answer."""
 
 
-class Retryable(WriterError):
-    """500, 503, a timeout or a broken connection: the same call may work later. The call counts as sent."""
+class Retryable(LLMError):
+    """500, 503, a timeout or a broken connection: the same call may succeed later. It counts as sent."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -43,18 +53,18 @@ class Retryable(WriterError):
 
 
 class NotSent(Retryable):
-    """No byte left this process (nobody listens, no such name): the slot may be given back."""
+    """The connection failed before any byte was sent, so the call can be refunded."""
 
 
-class RateLimited(WriterError):
-    """The provider refused with 429; asking again before `retry_after_s` is useless."""
+class RateLimited(LLMError):
+    """The provider answered 429: no call before `retry_after_s` can succeed."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("rate_limited")
         self.retry_after_s = retry_after_s
 
 
-class Fatal(WriterError):
+class Fatal(LLMError):
     """The same call would fail again."""
 
     def __init__(self, reason: FatalReason) -> None:
@@ -63,13 +73,13 @@ class Fatal(WriterError):
 
 
 class LLMClient(Protocol):
-    """One attempt, never retried inside."""
+    """One attempt per call, without hidden retries."""
 
     @property
     def model(self) -> str: ...
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
-        """The model's JSON text, complete. Raises WriterError."""
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
+        """Return the model's complete answer. Raises LLMError."""
         ...
 
     async def close(self) -> None: ...

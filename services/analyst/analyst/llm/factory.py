@@ -1,27 +1,23 @@
-"""Opens the model that the settings name; imports an SDK only when it is the chosen one."""
+"""Opens the configured model. SDKs are imported only when chosen."""
 
 from typing import Final, Literal
 
 from analyst.llm.client import LLMClient
-from analyst.llm.prompt import draft_schema
 from common.runtime.settings import StartError
 
-MAX_TOKENS: Final = 4096
+MAX_TOKENS: Final = 8192
+"""Answers have a few hundred tokens; the rest is for models that cannot turn thinking off."""
 
 
-def open_writer(sdk: Literal["generativeai", "genai"], api_key: str, model: str, endpoint: str) -> LLMClient:
-    """Needs a running event loop; close what it returns. Raises StartError where the SDK is not installed."""
+def open_client(sdk: Literal["generativeai", "genai"], api_key: str, model: str, endpoint: str) -> LLMClient:
+    """Return a client, which the caller closes. Needs a running event loop. Raises StartError without the SDK."""
     try:
         if sdk == "genai":
-            from analyst.llm.genai import GenaiWriter
+            from analyst.llm.genai import GenaiClient
 
-            return GenaiWriter(
-                api_key=api_key, model=model, endpoint=endpoint, schema=draft_schema(), max_tokens=MAX_TOKENS
-            )
-        from analyst.llm.generativeai import GenerativeAiWriter
+            return GenaiClient(api_key=api_key, model=model, endpoint=endpoint, max_tokens=MAX_TOKENS)
+        from analyst.llm.generativeai import GenerativeAiClient
 
-        return GenerativeAiWriter(
-            api_key=api_key, model=model, endpoint=endpoint, schema=draft_schema(), max_tokens=MAX_TOKENS
-        )
+        return GenerativeAiClient(api_key=api_key, model=model, endpoint=endpoint, max_tokens=MAX_TOKENS)
     except ImportError as error:
         raise StartError(f"GEMINI_SDK={sdk} is not installed: pip install google-{sdk}") from error

@@ -1,30 +1,37 @@
-"""The Writer over google-genai (REST): one attempt per call, its hidden retries off, its errors translated."""
+"""Gemini by google-genai over REST. The SDK's retries are off and its errors are translated."""
 
 import asyncio
 import re
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import httpx2
 from google import genai
 from google.genai import errors, types
 
-from analyst.llm.client import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+from analyst.llm.client import (
+    DEFAULT_BLOCK_S,
+    MAX_ANSWER_BYTES,
+    Completion,
+    Fatal,
+    LLMError,
+    NotSent,
+    Prompt,
+    RateLimited,
+    Retryable,
+)
 
 ENDPOINT: Final = "https://generativelanguage.googleapis.com"
 API_VERSION: Final = "v1beta"
-DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
-MAX_ANSWER_BYTES: Final = 4 << 20  # as gRPC has it
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _DURATION: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,9})?)s", re.ASCII)
 
 
-class GenaiWriter:
-    """Needs a running event loop. `endpoint` is a URL; empty means Google's own."""
+class GenaiClient:
+    """Needs a running event loop. `endpoint` is a URL, or empty for Google's."""
 
-    def __init__(self, *, api_key: str, model: str, endpoint: str, schema: dict[str, Any], max_tokens: int) -> None:
+    def __init__(self, *, api_key: str, model: str, endpoint: str, max_tokens: int) -> None:
         self.model = model
-        self._schema = schema
         self._max_tokens = max_tokens
         self._session = aiohttp.ClientSession(trust_env=True, response_class=_Bounded)
         self._client = genai.Client(
@@ -35,18 +42,22 @@ class GenaiWriter:
                 api_version=API_VERSION,
                 retry_options=types.HttpRetryOptions(attempts=1),
                 aiohttp_client=self._session,
-                client_args={"trust_env": False},  # of clients that nobody asks: they refuse a SOCKS proxy by raising
-                async_client_args={"trust_env": False, "allow_redirects": False},  # the key would go along, anywhere
+                client_args={"trust_env": False},  # unused clients, which raise on a SOCKS proxy
+                async_client_args={
+                    "trust_env": False,
+                    "allow_redirects": False,
+                },  # redirects would leak the key
             ),
         )
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
-        """See `analyst.llm.client.LLMClient`."""
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
+        """See LLMClient."""
         config = types.GenerateContentConfig(
             system_instruction=prompt.system,
             response_mime_type="application/json",
-            response_schema=self._schema,
-            temperature=0.0,
+            response_schema=prompt.schema,
+            temperature=None if self.model.startswith("gemini-3") else 0.0,  # deprecated there
+            thinking_config=thinking(self.model),
             max_output_tokens=self._max_tokens,
             http_options=types.HttpOptions(timeout=max(1, round(timeout_s * 1000))),
         )
@@ -63,9 +74,9 @@ class GenaiWriter:
             raise Retryable("timeout") from error
         except (aiohttp.ClientError, httpx2.HTTPError, OSError) as error:
             raise Retryable("connection") from error
-        except Exception as error:  # the SDK raises what it likes for an answer that is not Gemini's
+        except Exception as error:  # the SDK raises anything for an answer that is not Gemini's
             raise Fatal("unknown") from error
-        return _text(response)
+        return _completion(response, self.model)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -75,10 +86,10 @@ class GenaiWriter:
 
 
 class _Bounded(aiohttp.ClientResponse):
-    """The SDK reads all of an answer, however long it is."""
+    """Limits the size of an answer, which the SDK does not."""
 
     async def read(self) -> bytes:
-        if self._body is None:  # where `text` and `json`, which the SDK calls, look for it
+        if self._body is None:  # where `text` and `json` look for it
             body = bytearray()
             async for part in self.content.iter_any():
                 body += part
@@ -89,7 +100,19 @@ class _Bounded(aiohttp.ClientResponse):
         return self._body
 
 
-def _text(response: types.GenerateContentResponse) -> str:
+def thinking(model: str) -> types.ThinkingConfig | None:
+    """Return the least thinking that the model's family allows."""
+    if model.startswith("gemini-2.5-pro"):
+        return types.ThinkingConfig(thinking_budget=128)
+    if model.startswith("gemini-2.5"):
+        return types.ThinkingConfig(thinking_budget=0)
+    if model.startswith("gemini-3"):
+        level = types.ThinkingLevel.LOW if "pro" in model else types.ThinkingLevel.MINIMAL
+        return types.ThinkingConfig(thinking_level=level)
+    return None
+
+
+def _completion(response: types.GenerateContentResponse, model: str) -> Completion:
     feedback = response.prompt_feedback
     if not response.candidates or (feedback is not None and feedback.block_reason):
         raise Fatal("blocked")
@@ -99,10 +122,14 @@ def _text(response: types.GenerateContentResponse) -> str:
     if candidate.finish_reason != types.FinishReason.STOP:
         raise Fatal("blocked")
     parts = candidate.content.parts if candidate.content else None
-    return "".join(part.text or "" for part in parts or ())
+    text = "".join(part.text or "" for part in parts or () if not part.thought)
+    usage = response.usage_metadata
+    input_tokens = (usage.prompt_token_count or 0) if usage else 0
+    output_tokens = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0) if usage else 0
+    return Completion(text, response.model_version or model, input_tokens, output_tokens)
 
 
-def _translated(error: errors.APIError) -> WriterError:
+def _translated(error: errors.APIError) -> LLMError:
     match error.code:
         case 429:
             return RateLimited(_retry_after_s(error) or DEFAULT_BLOCK_S)
@@ -121,7 +148,7 @@ def _translated(error: errors.APIError) -> WriterError:
 
 
 def _retry_after_s(error: errors.APIError) -> float | None:
-    """What a RetryInfo says; the answer may be anybody's, such as a proxy's."""
+    """Return the delay of a RetryInfo. The answer may have any shape, for example a proxy's."""
     found = error.details
     for name in ("error", "details"):
         found = found.get(name) if isinstance(found, dict) else None

@@ -1,6 +1,6 @@
-"""The Writer over google-generativeai (gRPC): one attempt per call, its hidden retries off, its errors translated.
+"""Gemini by google-generativeai over gRPC. The SDK's retries are off and its errors are translated.
 
-The SDK is at its end of life upstream; `analyst.llm.genai` is the successor behind the same port.
+Google ended its support; `analyst.llm.genai` is the successor.
 """
 
 import asyncio
@@ -16,40 +16,49 @@ from google.ai.generativelanguage_v1beta.services.generative_service.transports 
 from google.api_core import exceptions
 from google.rpc.error_details_pb2 import RetryInfo
 
-from analyst.llm.client import Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+from analyst.llm.client import (
+    DEFAULT_BLOCK_S,
+    Completion,
+    Fatal,
+    LLMError,
+    NotSent,
+    Prompt,
+    RateLimited,
+    Retryable,
+)
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # it announces its end of life at every import
+    warnings.simplefilter("ignore", FutureWarning)  # it warns at every import
     from google.generativeai import GenerativeModel
     from google.generativeai.types import GenerationConfig
 
 ENDPOINT: Final = "generativelanguage.googleapis.com"
-DEFAULT_BLOCK_S: Final = 60.0  # a 429 without a RetryInfo: the quota is per minute
 _FINISHED, _MAX_TOKENS = 1, 2
 _NOT_CONNECTED: Final = re.compile("failed to connect to all addresses|errors resolving |DNS resolution failed")
 
 
-class GenerativeAiWriter:
+class GenerativeAiClient:
     """Needs a running event loop. `endpoint` is host[:port], or `http://host:port` for a plain-text test server."""
 
-    def __init__(self, *, api_key: str, model: str, endpoint: str, schema: dict[str, Any], max_tokens: int) -> None:
+    def __init__(self, *, api_key: str, model: str, endpoint: str, max_tokens: int) -> None:
         self.model = model
         self._metadata = [("x-goog-api-key", api_key)]
-        self._config = GenerationConfig(
-            response_mime_type="application/json",
-            response_schema=schema,
-            temperature=0.0,
-            max_output_tokens=max_tokens,
-        )
+        self._max_tokens = max_tokens
         self._channel = _channel(endpoint or ENDPOINT)
         self._client = GenerativeServiceAsyncClient(
             transport=GenerativeServiceGrpcAsyncIOTransport(channel=self._channel)
         )
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
-        """See `analyst.llm.client.LLMClient`."""
-        model = GenerativeModel(self.model, system_instruction=prompt.system, generation_config=self._config)
-        model._async_client = self._client  # the one way to give this SDK a channel of our own
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
+        """See LLMClient."""
+        config = GenerationConfig(
+            response_mime_type="application/json",
+            response_schema=prompt.schema,
+            temperature=None if self.model.startswith("gemini-3") else 0.0,  # deprecated there
+            max_output_tokens=self._max_tokens,
+        )
+        model = GenerativeModel(self.model, system_instruction=prompt.system, generation_config=config)
+        model._async_client = self._client  # the only way to use our own channel
         options = {"retry": None, "timeout": timeout_s, "metadata": self._metadata}
         try:
             async with asyncio.timeout(timeout_s + 0.5):
@@ -58,9 +67,9 @@ class GenerativeAiWriter:
             raise _translated(error) from error
         except TimeoutError as error:
             raise Retryable("timeout") from error
-        except Exception as error:  # gRPC and the SDK raise what they like, for a key of odd characters for example
+        except Exception as error:  # gRPC and the SDK raise anything, for example for an odd key
             raise Fatal("unknown") from error
-        return _text(response)
+        return _completion(response, self.model)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -74,7 +83,7 @@ def _channel(endpoint: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials())
 
 
-def _text(response: Any) -> str:
+def _completion(response: Any, model: str) -> Completion:
     if response.prompt_feedback.block_reason or not response.candidates:
         raise Fatal("blocked")
     candidate = response.candidates[0]
@@ -82,10 +91,13 @@ def _text(response: Any) -> str:
         raise Fatal("truncated")
     if candidate.finish_reason != _FINISHED:
         raise Fatal("blocked")
-    return "".join(part.text for part in candidate.content.parts)
+    text = "".join(part.text for part in candidate.content.parts)
+    usage = response.usage_metadata
+    answered = getattr(response, "model_version", "") or model
+    return Completion(text, answered, usage.prompt_token_count, usage.candidates_token_count)
 
 
-def _translated(error: exceptions.GoogleAPICallError) -> WriterError:
+def _translated(error: exceptions.GoogleAPICallError) -> LLMError:
     match error:
         case exceptions.ResourceExhausted():
             return RateLimited(_retry_after_s(error) or DEFAULT_BLOCK_S)

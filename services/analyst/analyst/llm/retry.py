@@ -1,6 +1,6 @@
-"""Asks the model, again when that can help: immediately, after 1–2 s, 2–4 s and 4–8 s, one quota slot per attempt.
+"""Retries of a model call: immediately, after 1-2 s, 2-4 s and 4-8 s, each counted by the quota.
 
-It ends with the report's budget: no attempts left, or a wait that would outlast its time.
+Retrying ends with the report's budget: no attempts left, or a wait that would exceed its deadline.
 """
 
 import asyncio
@@ -12,18 +12,15 @@ from typing import Final, Literal, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from analyst.llm.client import Budget, LLMClient, NotSent, Prompt, RateLimited, Retryable, WriterError
+from analyst.llm.client import Budget, Completion, LLMClient, LLMError, NotSent, Prompt, RateLimited, Retryable
 
 LONGEST_BLOCK_S: Final = 3600.0
-"""Whatever one answer says, perhaps a proxy's: else it could do without the model for weeks."""
+"""Upper limit for what an answer, perhaps of a proxy, may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to `take`: whether one call may be sent now, and how long to wait if not.
-
-    `remaining` is what is left of the whole quota, also where a spare slot was refused.
-    """
+    """Whether one call may be sent now, how many are left, and how long to wait if none."""
 
     granted: bool
     remaining: int
@@ -32,36 +29,36 @@ class Grant:
 
 
 class QuotaBackend(Protocol):
-    """Where attempts are counted; all raise QuotaUnavailable."""
+    """Counts attempts. All methods raise QuotaUnavailable."""
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
-        """Take the slot named `member`, which must be unique to one attempt; only a spare one if `low_priority`."""
+    async def take(self, member: str) -> Grant:
+        """Take one call. `member` must be unique to one attempt."""
         ...
 
     async def refund(self, member: str) -> None:
-        """Give a slot back; only for an attempt of which no byte was sent."""
+        """Return the call of an attempt that sent nothing."""
         ...
 
     async def block(self, wait_s: float) -> None:
-        """The provider refused for `wait_s`: no replica asks again before."""
+        """Let no replica call the model for `wait_s`."""
         ...
 
 
-class QuotaUnavailable(WriterError):
-    """Nobody could count the call, so that it must not be sent."""
+class QuotaUnavailable(LLMError):
+    """The call could not be counted, so it must not be sent."""
 
 
-class QuotaExhausted(WriterError):
-    """No slot is free."""
+class QuotaExhausted(LLMError):
+    """No call is left."""
 
 
 class RetryingClient:
-    """Drafts from one writer. `on_outcome` hears how each attempt ended, for the counters."""
+    """A client with retries. `on_outcome` is called with the outcome of each attempt."""
 
     def __init__(
         self,
-        writer: LLMClient,
-        slots: QuotaBackend,
+        client: LLMClient,
+        quota: QuotaBackend,
         *,
         attempt_timeout_s: float,
         new_token: Callable[[], str],
@@ -70,8 +67,8 @@ class RetryingClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._writer = writer
-        self._slots = slots
+        self._client = client
+        self._quota = quota
         self._attempt_timeout_s = attempt_timeout_s
         self._new_token = new_token
         self._uniform = uniform
@@ -79,8 +76,8 @@ class RetryingClient:
         self._sleep = sleep
         self._now = now
 
-    async def write(self, prompt: Prompt, budget: Budget) -> str:
-        """The model's text. Raises QuotaExhausted, QuotaUnavailable, and the WriterError of the last attempt."""
+    async def complete(self, prompt: Prompt, budget: Budget) -> Completion:
+        """Return the answer. Raises QuotaExhausted, QuotaUnavailable, and the error of the last attempt."""
 
         def is_spent(state: RetryCallState) -> bool:
             return not budget.attempts or self._now() + state.upcoming_sleep >= budget.deadline_s
@@ -94,39 +91,39 @@ class RetryingClient:
         )
         return await retrying(self._attempt, prompt, budget)
 
-    async def _attempt(self, prompt: Prompt, budget: Budget) -> str:
+    async def _attempt(self, prompt: Prompt, budget: Budget) -> Completion:
         budget.attempts -= 1
         member = self._new_token()
-        slot = await self._slots.take(member, low_priority=budget.low_priority)
+        slot = await self._quota.take(member)
         if not slot.granted:
             self._on_outcome("quota")
             raise QuotaExhausted("quota")
         try:
-            text = await self._writer.write(prompt, self._attempt_timeout_s)
-        except WriterError as error:
+            completion = await self._client.complete(prompt, self._attempt_timeout_s)
+        except LLMError as error:
             self._on_outcome(_outcome(error))
             await self._settle(member, error)
             raise
         except asyncio.CancelledError:
-            self._on_outcome("cancelled")  # sent, perhaps: its slot stays taken
+            self._on_outcome("cancelled")  # it may have been sent, so it stays counted
             raise
         self._on_outcome("ok")
-        return text
+        return completion
 
-    async def _settle(self, member: str, error: WriterError) -> None:
-        with suppress(QuotaUnavailable):  # the next attempt will find out
+    async def _settle(self, member: str, error: LLMError) -> None:
+        with suppress(QuotaUnavailable):  # the next attempt will fail on it
             if isinstance(error, NotSent):
-                await self._slots.refund(member)
+                await self._quota.refund(member)
             elif isinstance(error, RateLimited):
-                await self._slots.block(min(error.retry_after_s, LONGEST_BLOCK_S))
+                await self._quota.block(min(error.retry_after_s, LONGEST_BLOCK_S))
 
     def _wait_s(self, state: RetryCallState) -> float:
-        """Before attempt n+1 a uniform 2^(n-1) to 2^n seconds, or longer when the provider says so."""
+        """Before attempt n+1, between 2^(n-1) and 2^n seconds, or longer if the provider asks for it."""
         shortest = 2.0 ** (state.attempt_number - 1)
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after_s if isinstance(error, Retryable) else None
         return max(self._uniform(shortest, 2 * shortest), asked or 0.0)
 
 
-def _outcome(error: WriterError) -> str:
+def _outcome(error: LLMError) -> str:
     return "rate_limited" if isinstance(error, RateLimited) else str(error)

@@ -1,4 +1,4 @@
-"""What this replica last saw of the model: a fault that an operator must mend is logged once and shown in health."""
+"""The state of the model as this replica last saw it, for health checks and one log entry per fault."""
 
 from typing import Final
 
@@ -17,11 +17,12 @@ _FAULTS: Final[dict[str, ModelCondition]] = {
     "connection": "failing",
     "not_connected": "failing",
     "unknown": "failing",
+    "truncated": "truncated",
 }
 
 
 class ModelState:
-    """`model` is None where no key is set."""
+    """`model` is None without a model."""
 
     def __init__(self, model: str | None) -> None:
         self._model = model
@@ -36,10 +37,10 @@ class ModelState:
         return self._state not in ("no_key", "not_asked", "ok")
 
     def attempt_ended(self, outcome: str) -> None:
-        """Hear how an attempt ended; other outcomes, such as a full quota, say nothing about the model."""
+        """Record the outcome of an attempt. Others, such as a full quota, leave the state."""
         state = "ok" if outcome == "ok" else _FAULTS.get(outcome)
         if state is None or state == self._state:
             return
         if state not in ("ok", "failing"):
-            log.error("the model cannot be used: check GEMINI_MODEL and GEMINI_API_KEY", model=self._model, state=state)
+            log.error("model unusable, check its name and key", model=self._model, state=state)
         self._state = state

@@ -22,7 +22,7 @@ local owner = redis.call('GET', KEYS[2])
 if not owner or owner == ARGV[1] then
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
   if usable then return {'REFRESH', payload, age} end
-  return {'LEAD', payload, age}
+  return {'COMPUTE', payload, age}
 end
 if usable then return {'STALE', payload, age} end
 return {'WAIT', owner, redis.call('PTTL', KEYS[2])}

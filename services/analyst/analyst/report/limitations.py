@@ -1,18 +1,18 @@
-"""What a reader should know before trusting the figures of a report, in sentences of fixed words."""
+"""What a reader should know before trusting the figures of a report."""
 
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
+from analyst.facts.checks import ENOUGH, ENOUGH_TO_COMPARE, has_enough
 from analyst.facts.facts import Facts
-from analyst.grounding.checks import ENOUGH, ENOUGH_TO_COMPARE, has_enough
-from analyst.report.rendering import number
+from analyst.report.format import number
 
 LAG_WORTH_SAYING_S: Final = 60.0
 
 
 def limitations(facts: Facts) -> list[str]:
-    """The sentences; none where the figures are exact and complete."""
+    """Return one sentence for each limitation."""
     return [*_estimates(facts), *_samples(facts), *_thresholds(facts), *_lag(facts)]
 
 
@@ -23,33 +23,33 @@ def _estimates(facts: Facts) -> Iterator[str]:
         yield f"Latency percentiles are estimates: relative error at most {_percent(latency.rel_error)}."
     elif estimates:
         error = _percent(max(estimates))
-        yield f"Latency percentiles held against thresholds are estimates: relative error at most {error}."
+        yield f"Latency percentiles compared with thresholds are estimates: relative error at most {error}."
 
 
 def _samples(facts: Facts) -> Iterator[str]:
     if not has_enough(facts):
         yield f"Fewer than {ENOUGH} requests in this window: the figures say little."
     if not facts["requests"].previous_n:
-        yield "The window before has no requests: nothing can be compared."
+        yield "There are no earlier requests to compare with."
     if facts.reference is None:
-        yield "Drift could not be read: it is not checked."
+        yield "Drift is unavailable, so it was not checked."
     elif any(fact.compared_n < ENOUGH_TO_COMPARE for fact in facts.drifts):
-        yield f"Fewer than {ENOUGH_TO_COMPARE} predictions here or in the reference: drift is not judged."
+        yield f"Fewer than {ENOUGH_TO_COMPARE} predictions here or in the reference: drift is not evaluated."
 
 
 def _thresholds(facts: Facts) -> Iterator[str]:
     if unknown := [fact for fact in facts.rules if fact.rule is not None and fact.rule.breached is None]:
-        yield f"Thresholds without enough samples to judge: {len(unknown)}."
-    if facts.unjudged:
-        yield f"Thresholds are judged up to now, not in a window of the past: {facts.unjudged} left out."
+        yield f"Thresholds without enough samples: {len(unknown)}."
+    if facts.skipped_rules:
+        yield f"Thresholds are evaluated up to now, not for a past window: {facts.skipped_rules} left out."
 
 
 def _lag(facts: Facts) -> Iterator[str]:
     if facts.lag_s is None:
-        yield "How far ingestion is behind is not known."
+        yield "The delay of ingestion is not known."
     elif facts.lag_s >= LAG_WORTH_SAYING_S:
         lag = timedelta(seconds=round(facts.lag_s))
-        yield f"Ingestion is behind by {lag}: the newest predictions are missing."
+        yield f"Ingestion is delayed by {lag}: the newest predictions are missing."
 
 
 def _percent(share: float) -> str:

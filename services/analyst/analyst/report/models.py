@@ -1,4 +1,4 @@
-"""The report as it is stored and answered, and the draft it is made from; holds no figure that code did not resolve."""
+"""The report as it is stored and returned. Every figure was looked up, and code wrote all text but `interpretation`."""
 
 from typing import Annotated, Final, Literal
 
@@ -6,29 +6,31 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from common.contracts.windows import TimeRange
 
-SCHEMA_VERSION: Final = "1"
-PROMPT_VERSION: Final = "6"
+SCHEMA_VERSION: Final = "2"
+PROMPT_VERSION: Final = "7"
 
 Status = Literal["healthy", "degraded", "critical", "insufficient_data"]
 Severity = Literal["info", "warning", "critical"]
 Category = Literal["latency", "errors", "traffic", "confidence", "data"]
 Priority = Literal["low", "medium", "high"]
+Confidence = Literal["low", "medium", "high"]
 Reading = Literal["current", "previous", "delta_abs", "delta_pct", "threshold"]
-"""Which number of a fact: in this window, in the one before, their difference, that in percent, or a rule's limit."""
+"""Which number of a fact: this window's, the previous window's, their difference, that in percent, or the limit."""
 Unit = Literal["count", "per_s", "share", "ms", "ratio", "score", "percent"]
 FallbackReason = Literal[
     "no_key",
     "no_traffic",
     "cache_unavailable",
-    "ungrounded",
+    "invalid_answer",
     "quota",
     "blocked",
+    "truncated",
     "model_not_found",
     "upstream",
     "timeout",
 ]
 NO_CALL: Final[frozenset[FallbackReason | None]] = frozenset({"no_key", "no_traffic", "cache_unavailable"})
-"""No model was asked."""
+"""Reasons for which the model was not called."""
 CacheState = Literal["miss", "hit", "stale"]
 
 
@@ -36,46 +38,8 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# ---- a draft: what the rules or a model write; flat, without defaults or unions, so that any model API takes it
-
-
-class Evidence(Frozen):
-    """Prose cites this number as `{id}`; its value is looked up, never written."""
-
-    id: Annotated[str, Field(description="e1, e2, …")]
-    metric: Annotated[str, Field(description="A metric id from the input, such as latency_ms.p95.")]
-    window: Reading
-
-
-class Finding(Frozen):
-    title: str
-    severity: Severity
-    category: Category
-    detail: str
-    evidence: Annotated[list[str], Field(description="Ids of the numbers that this rests on.")]
-
-
-class Recommendation(Frozen):
-    action: Annotated[str, Field(description="What to do, as an instruction.")]
-    priority: Priority
-    rationale: str
-    evidence: Annotated[list[str], Field(description="Ids of the numbers that this rests on.")]
-
-
-class Draft(Frozen):
-    """Prose with references and no digits; the status is not the writer's to choose."""
-
-    summary: str
-    evidence: list[Evidence]
-    findings: list[Finding]
-    recommendations: list[Recommendation]
-
-
-# ---- the report: a draft that passed the checker, its references replaced by values, and where it came from
-
-
 class Figure(Frozen):
-    """One number of the metrics service; `rel_error` bounds its error when `method` is `sketch`."""
+    """One number of the metrics service. `rel_error` bounds its error when `method` is `sketch`."""
 
     id: str
     metric: str
@@ -84,71 +48,89 @@ class Figure(Frozen):
     unit: Unit
     method: Literal["exact", "sketch"]
     rel_error: float
-    n: Annotated[
-        int | None, Field(description="Observations behind the value; null where it has none or none are told.")
-    ]
+    n: Annotated[int | None, Field(description="Observations behind the value; null where there are none.")]
+
+
+class Finding(Frozen):
+    """What was observed, the figures it rests on, and its likely cause if one fits the observations."""
+
+    title: str
+    severity: Severity
+    category: Category
+    detail: str
+    evidence: Annotated[list[str], Field(description="Ids of figures.")]
+    cause: str | None
+    confidence: Annotated[Confidence | None, Field(description="In the cause.")]
+
+
+class Recommendation(Frozen):
+    action: str
+    priority: Priority
+    how: Annotated[str, Field(description="A command, a request or a page of the documentation.")]
+
+
+class Incident(Frozen):
+    """When the headline's figure changed; `end` is null if the change lasts."""
+
+    onset: AwareDatetime
+    end: AwareDatetime | None
 
 
 class Windows(Frozen):
-    """What was compared: `name` is null for absolute times."""
+    """What was compared. `name` is null for absolute times."""
 
     name: str | None
     current: TimeRange
     previous: TimeRange
-    drift_reference: Annotated[
-        TimeRange | None, Field(description="What drift was measured against; null where it was not measured.")
-    ] = None
+    drift_reference: Annotated[TimeRange | None, Field(description="Null where drift was not measured.")] = None
 
 
-class Grounding(Frozen):
-    """What the checker saw: references resolved, drafts refused before this one, and why."""
+class TokenUsage(Frozen):
+    """Tokens of all calls for this report, as the provider counted them."""
 
-    references: int
-    refused_drafts: int
-    refusals: list[str]
+    input_tokens: int
+    output_tokens: int
 
 
 class Report(Frozen):
-    """A performance report; `findings` and `recommendations` name their figures in `evidence`."""
+    """A performance report. Findings name their figures in `evidence`."""
 
-    schema_version: Literal["1"] = SCHEMA_VERSION
+    schema_version: Literal["2"] = SCHEMA_VERSION
     report_id: str
     generated_at: AwareDatetime
-    status: Annotated[
-        Status,
-        Field(description="By the worst that checks found; what has severity info, a breach too, leaves it healthy."),
-    ]
+    status: Annotated[Status, Field(description="By the most severe observation; info leaves it healthy.")]
     summary: str
+    incident: Incident | None
     figures: list[Figure]
     findings: list[Finding]
-    recommendations: list[Recommendation]
-    source: Literal["ai", "rules"]
+    recommendations: Annotated[list[Recommendation], Field(description="At most three.")]
+    interpretation: Annotated[
+        str | None, Field(description="Written by the model and not verified, except that its figures were looked up.")
+    ]
+    source: Annotated[Literal["ai", "rules"], Field(description="What selected the findings and actions.")]
     fallback_reason: FallbackReason | None
     cache: CacheState
-    model: str | None
+    model: Annotated[str | None, Field(description="The model that answered.")]
+    usage: TokenUsage | None
     prompt_version: str
-    metrics_digest: Annotated[str, Field(description="SHA-256 of what the metrics service told, figures and all.")]
+    metrics_digest: Annotated[str, Field(description="SHA-256 of the metrics that the report is about.")]
     windows: Windows
-    grounding: Grounding
     limitations: list[str]
 
     @property
     def is_worth_keeping(self) -> bool:
-        """Not what rules write about absolute times: it costs no call to write again, and there is no end of times."""
+        """Whether it belongs into the history: rule-based reports on absolute times can be repeated at no cost."""
         return self.source == "ai" or self.windows.name is not None
 
 
 class ReportSummary(Frozen):
-    """One line of the list of past reports; `window` is null for absolute times.
-
-    What another version wrote may have words that this one does not know.
-    """
+    """One line of the list of past reports. `window` is null for absolute times."""
 
     report_id: str
     generated_at: AwareDatetime
     window: str | None
-    status: Annotated[str, Field(description="As in the report: healthy, degraded, critical, insufficient_data.")]
-    source: Annotated[str, Field(description="As in the report: ai or rules.")]
-    fallback_reason: Annotated[str | None, Field(description="As in the report.")]
+    status: Annotated[str, Field(description="As in the report; older reports may have other words.")]
+    source: str
+    fallback_reason: str | None
     model: str | None
     summary: str

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from analyst.cache.redis_store import Listener, RedisFlightStore, listen
 from analyst.cache.single_flight import Computed, Limits, SingleFlightCache
-from analyst.llm.client import Budget, Prompt, Retryable, WriterError
+from analyst.llm.client import Budget, Completion, LLMError, Prompt, Retryable
 from analyst.llm.quota import Quota
 from analyst.llm.retry import RetryingClient
 
@@ -33,13 +33,13 @@ class Model:
     redis: Redis
     model: str = "model"
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
         await self.redis.incr("attempts")
         say("asking")
         answer = await self.redis.blpop(["go"], timeout=600)
         if answer is None or answer[1] == "503":
             raise Retryable("unavailable")
-        return "report"
+        return Completion("report", self.model)
 
     async def close(self) -> None:
         pass
@@ -57,7 +57,7 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
     )
     listening = asyncio.create_task(listen(redis, Listener(flights.wake, flights.forget, flights.wake_all), min))
 
-    attempts = RetryingClient(
+    retrying = RetryingClient(
         Model(redis),
         Quota(redis, 10),
         attempt_timeout_s=600,
@@ -69,8 +69,9 @@ async def main(port: int, password: str, lease_s: float, requests: int) -> None:
 
     async def compute(allow_llm: bool) -> Computed:
         try:
-            return Computed(await attempts.write(Prompt("system", "user"), Budget(time.monotonic() + 6000)))
-        except WriterError:
+            budget = Budget(time.monotonic() + 6000)
+            return Computed((await retrying.complete(Prompt("system", "user", {}), budget)).text)
+        except LLMError:
             return Computed("rules", is_fallback=True)
 
     tasks = [asyncio.create_task(flights.get("key", compute)) for _ in range(requests)]

@@ -28,7 +28,7 @@ from common.stores.redis import create_client
 from launcher.valkey import Valkey
 
 LONG = Lifetime(60, 120, 3600)
-LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=60, max_flights=100)
+LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=60, max_computations=100)
 PATIENCE_S = 20.0  # less than a lease
 HUNG_S = 3.0  # as long as a busy machine may stand still
 ENTRY = "analyst:report:{key}:entry"
@@ -151,7 +151,7 @@ async def _calls(redis: Redis, command: str) -> int:
 
 
 async def test_first_to_enter__leads_and_the_next_waits(store: RedisFlightStore, redis: Redis) -> None:
-    assert (await store.enter("key", "a", 30)).state == "LEAD"
+    assert (await store.enter("key", "a", 30)).state == "COMPUTE"
     waiting = await store.enter("key", "b", 30)
     assert (waiting.state, waiting.owner) == ("WAIT", "a")
     assert 10 < await redis.pttl(LEASE) / 1000 <= waiting.lease_s <= 30
@@ -159,7 +159,7 @@ async def test_first_to_enter__leads_and_the_next_waits(store: RedisFlightStore,
 
 async def test_enter__accepts_its_own_token(store: RedisFlightStore) -> None:
     await store.enter("key", "a", 30)
-    assert (await store.enter("key", "a", 30)).state == "LEAD"
+    assert (await store.enter("key", "a", 30)).state == "COMPUTE"
 
 
 async def test_committed_result__is_a_hit_and_the_lease_is_gone(store: RedisFlightStore, redis: Redis) -> None:
@@ -183,7 +183,7 @@ async def test_result_past_its_time__comes_with_the_lead_only(store: RedisFlight
     await store.commit("key", "a", "old", LONG)
     await redis.hset(ENTRY, mapping={"fresh_until_ms": 0, "serve_until_ms": 0})
     lead, wait = await store.enter("key", "b", 30), await store.enter("key", "c", 30)
-    assert (lead.state, lead.payload) == ("LEAD", "old")
+    assert (lead.state, lead.payload) == ("COMPUTE", "old")
     assert (wait.state, wait.payload) == ("WAIT", None)
 
 
@@ -203,7 +203,7 @@ async def test_result__is_fresh_then_refreshed_then_only_kept_and_comes_with_its
         seen.append([entered.state for entered in (first, second, third)])
         for entered in (first, second, third):
             assert entered.state == "WAIT" or age_s <= entered.age_s < age_s + PATIENCE_S
-    assert seen == [["HIT", "HIT", "HIT"], ["REFRESH", "STALE", "STALE"], ["LEAD", "WAIT", "STALE"]]
+    assert seen == [["HIT", "HIT", "HIT"], ["REFRESH", "STALE", "STALE"], ["COMPUTE", "WAIT", "STALE"]]
 
 
 async def test_commit_without_the_lease__stores_nothing(store: RedisFlightStore, redis: Redis) -> None:
@@ -227,7 +227,7 @@ async def test_failure__is_told_to_those_who_enter_and_forgotten_after_seconds(
     assert await store.enter("key", "b", 30) == Entered("FAILED", failure="metrics_unavailable")
     assert 0 < await redis.pttl(ENTRY) <= 5000
     await redis.hset(ENTRY, "retry_at_ms", 0)
-    assert (await store.enter("key", "b", 30)).state == "LEAD"
+    assert (await store.enter("key", "b", 30)).state == "COMPUTE"
 
 
 async def test_failure_with_a_kept_copy__serves_it_and_keeps_it(store: RedisFlightStore, redis: Redis) -> None:
@@ -240,7 +240,7 @@ async def test_failure_with_a_kept_copy__serves_it_and_keeps_it(store: RedisFlig
     assert (stale.state, stale.payload) == ("STALE", "old")
     assert await redis.pttl(ENTRY) > 3_590_000
     await redis.hincrby(ENTRY, "retry_at_ms", -5000)
-    assert (await store.enter("key", "c", 30)).state == "LEAD"
+    assert (await store.enter("key", "c", 30)).state == "COMPUTE"
 
 
 async def test_failure_of_a_lost_lease__is_not_recorded(store: RedisFlightStore, redis: Redis) -> None:
@@ -293,7 +293,7 @@ async def test_result_stored_while_keys_are_scanned__is_dropped_if_it_was_begun_
     paged.happens = stored
     await RedisFlightStore(paged).invalidate_all()
     assert paged.pages > 3
-    assert [(await store.enter(key, "b", 30)).state for key in begun] == ["LEAD"] * len(begun)
+    assert [(await store.enter(key, "b", 30)).state for key in begun] == ["COMPUTE"] * len(begun)
 
 
 async def test_invalidation__never_uses_keys(store: RedisFlightStore, redis: Redis) -> None:
@@ -318,6 +318,9 @@ def test_keys_of_one_report__share_a_cluster_slot() -> None:
 
 async def test_fifty_requests_at_each_of_three_replicas__compute_once(open_flights: OpenFlights, redis: Redis) -> None:
     replicas = [await open_flights() for _ in range(3)]
+    computation = Computation()
+    computation.finish.set()
+    await replicas[0].get("another key", computation)  # loads the scripts
     computation = Computation()
     await redis.config_resetstat()
     asked = [asyncio.create_task(replica.get("key", computation)) for replica in replicas for _ in range(50)]
@@ -378,7 +381,7 @@ async def test_computation_that_fails__is_told_to_other_replicas_at_once(
 
 
 async def test_computation_longer_than_the_lease__keeps_it(open_flights: OpenFlights, redis: Redis) -> None:
-    short = Limits(ttl_s=300, stale_s=0, negative_s=5, lease_s=4.8, compute_s=30, wait_s=30, max_flights=9)
+    short = Limits(ttl_s=300, stale_s=0, negative_s=5, lease_s=4.8, compute_s=30, wait_s=30, max_computations=9)
     leader, waiter = await open_flights(limits=short), await open_flights(limits=short)
     computation = Computation()
     await redis.config_resetstat()
@@ -496,7 +499,7 @@ async def test_server_that_goes_away__is_logged_once_and_so_is_its_return(
             finally:
                 await _end(listening)
     assert [(entry["log_level"], entry["event"]) for entry in logs] == 2 * [
-        ("warning", "cache not reachable: reports are not kept"),
+        ("warning", "cache unreachable: reports are not stored"),
         ("info", "cache reachable again"),
     ]
 
@@ -648,8 +651,8 @@ async def test_what_was_stored_before_the_clock_was_set_back__is_not_served_unti
     await store.enter("key", "a", 30)
     await store.commit("key", "a", "report", LONG)
     await set_back("stored_ms", "fresh_until_ms", "serve_until_ms")
-    assert await store.enter("key", "b", 30) == Entered("LEAD")
+    assert await store.enter("key", "b", 30) == Entered("COMPUTE")
     await store.fail("key", "b", "busy", 60)
     assert await store.enter("key", "c", 30) == Entered("FAILED", failure="busy")
     await set_back("failed_ms", "retry_at_ms")
-    assert await store.enter("key", "c", 30) == Entered("LEAD")
+    assert await store.enter("key", "c", 30) == Entered("COMPUTE")

@@ -1,10 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
 
 from analyst.cache.single_flight import (
+    Completion,
     Computed,
     Entered,
     FlightFailed,
@@ -15,9 +16,8 @@ from analyst.cache.single_flight import (
     StoreUnavailable,
     TooManyComputations,
 )
-from analyst.cache.waiters import Completion
 
-LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=3, compute_s=10, wait_s=20, max_flights=10)
+LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=3, compute_s=10, wait_s=20, max_computations=10)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class MemoryStore:
             return Entered("FAILED", failure=code) if payload is None else Entered("STALE", payload, age_s)
         usable = payload is not None and age_s < lifetime.serve_s
         if self.leases.setdefault(key, token) == token:
-            return Entered("REFRESH" if usable else "LEAD", payload, age_s)
+            return Entered("REFRESH" if usable else "COMPUTE", payload, age_s)
         if usable:
             return Entered("STALE", payload, age_s)
         return Entered("WAIT", lease_s=lease_s, owner=self.leases[key])
@@ -260,7 +260,7 @@ async def test_bug_in_the_computation__is_reported_and_never_repeated_by_waiters
 
 
 async def test_computation_over_its_time__fails(store: MemoryStore, errors: list[BaseException]) -> None:
-    limits = Limits(ttl_s=1, stale_s=0, negative_s=1, lease_s=1, compute_s=0.01, wait_s=1, max_flights=1)
+    limits = Limits(ttl_s=1, stale_s=0, negative_s=1, lease_s=1, compute_s=0.01, wait_s=1, max_computations=1)
     flights = SingleFlightCache(
         store, limits, now=lambda: 0, uniform=max, new_token=lambda: "t", on_error=errors.append
     )
@@ -335,75 +335,6 @@ async def test_close__hands_leases_over(flights: SingleFlightCache, store: Memor
         await asked
 
 
-# ---- fresh results close by
-
-
-@pytest.fixture
-async def near(store: MemoryStore, errors: list[BaseException]) -> AsyncIterator[SingleFlightCache]:
-    """Flights of a process that keeps fresh results for a second."""
-    flights = SingleFlightCache(
-        store,
-        replace(LIMITS, near_s=1),
-        now=lambda: store.now_s,
-        uniform=min,
-        new_token=lambda: "t",
-        on_error=errors.append,
-    )
-    await flights.get("key", finished(Computed("report")))
-    yield flights
-    await flights.close()
-
-
-async def test_fresh_result__is_looked_up_once_a_second(near: SingleFlightCache, store: MemoryStore) -> None:
-    never = finished(Computed("never"))
-    looks = store.looks
-    store.now_s = 5.0
-    assert await near.get("key", never) == Served("report", "hit", 5.0)
-    store.now_s = 5.9
-    assert await near.get("key", never) == Served("report", "hit", 5.9)
-    assert store.looks == looks + 1
-    store.now_s = 6.0
-    await near.get("key", never)
-    assert store.looks == looks + 2
-
-
-@pytest.mark.parametrize(
-    "forget", [lambda flights: flights.forget("key"), SingleFlightCache.forget_all, SingleFlightCache.wake_all]
-)
-async def test_fresh_result__is_not_kept_past_an_invalidation_or_a_gap_in_messages(
-    near: SingleFlightCache, store: MemoryStore, forget: Callable[[SingleFlightCache], None]
-) -> None:
-    await near.get("key", finished(Computed("never")))
-    store.entries.clear()
-    forget(near)
-    assert (await near.get("key", finished(Computed("new")))).payload == "new"
-
-
-async def test_result_read_before_an_invalidation__is_not_kept_after_it(
-    near: SingleFlightCache, store: MemoryStore
-) -> None:
-    look = store.enter
-
-    async def slow_look(key: str, token: str, lease_s: float) -> Entered:
-        entered = await look(key, token, lease_s)
-        near.forget_all()  # heard before the store's answer is
-        return entered
-
-    store.enter = slow_look  # type: ignore[method-assign]  # the store of this test alone
-    assert (await near.get("key", finished(Computed("never")))).payload == "report"
-    store.entries.clear()
-    store.enter = look  # type: ignore[method-assign]
-    assert (await near.get("key", finished(Computed("new")))).payload == "new"
-
-
-async def test_stale_result__is_never_kept_close(near: SingleFlightCache, store: MemoryStore) -> None:
-    store.now_s = LIMITS.ttl_s - 1
-    store.leases["key"] = "another process"
-    for _ in range(2):
-        assert (await near.get("key", finished(Computed("never")))).cache == "stale"
-    del store.leases["key"]
-
-
 async def test_request_after_an_invalidation__joins_no_earlier_flight(
     flights: SingleFlightCache, store: MemoryStore
 ) -> None:
@@ -418,12 +349,20 @@ async def test_request_after_an_invalidation__joins_no_earlier_flight(
     assert store.entries["key"][0] == "after"
 
 
-async def test_too_many_flights__are_refused(flights: SingleFlightCache) -> None:
+async def test_too_many_computations__refuse_new_keys_and_serve_cached_ones(
+    flights: SingleFlightCache, store: MemoryStore
+) -> None:
+    await flights.get("cached", finished(Computed("report")))
     computation = Computation()
-    asked = [asyncio.create_task(flights.get(str(number), computation)) for number in range(LIMITS.max_flights)]
-    await computation.started.wait()
+    keys = [str(number) for number in range(LIMITS.max_computations)]
+    asked = [asyncio.create_task(flights.get(key, computation)) for key in keys]
+    await _turns()
     with pytest.raises(TooManyComputations):
         await flights.get("one more", computation)
+    assert store.leases.keys() == {*keys}
+    assert (await flights.get("cached", computation)).cache == "hit"
+    store.now_s = LIMITS.ttl_s - 1
+    assert (await flights.get("cached", computation)).cache == "stale"  # too late to refresh it, too early to refuse
     computation.finish.set()
     await asyncio.gather(*asked)
 

@@ -10,7 +10,6 @@ from analyst.facts.facts import figure, read_facts
 from analyst.report.models import Figure
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport, LabelShare
 from common.contracts.thresholds import DriftName, FilteredName, MetricName, ThresholdRule, ThresholdState
-from common.contracts.windows import WINDOW_S
 
 MakeAggregate = Callable[..., Aggregate]
 
@@ -33,11 +32,6 @@ def test_values__are_the_aggregates_own(troubled: Aggregate) -> None:
     assert facts["errors.timeout"].current == troubled.errors["timeout"]
     assert facts["errors.unavailable"].previous == 0
     assert facts["rule.p95-slow"].threshold == 300
-
-
-def test_windows_that_prose_may_name__are_the_reports_and_the_rules(troubled: Aggregate) -> None:
-    assert read_facts(troubled, "1h").windows == {"1h", "5m", "15m"}
-    assert read_facts(troubled, None).windows == {"5m", "15m"} <= WINDOW_S.keys()
 
 
 def test_deltas__are_current_minus_previous(troubled: Aggregate) -> None:
@@ -109,8 +103,8 @@ def test_answered_and_limited_requests__are_not_errors(make_aggregate: MakeAggre
 
 def test_window_of_the_past__has_no_thresholds_for_they_are_judged_up_to_now(troubled: Aggregate) -> None:
     facts = read_facts(troubled, None, is_past=True)
-    assert (facts.rules, facts.breached, facts.windows, facts.unjudged) == ([], [], frozenset(), 2)
-    assert read_facts(troubled, None).unjudged == 0
+    assert (facts.rules, facts.breached, facts.skipped_rules) == ([], [], 2)
+    assert read_facts(troubled, None).skipped_rules == 0
 
 
 def test_figure__carries_unit_method_error_and_n(make_aggregate: MakeAggregate) -> None:

@@ -19,17 +19,18 @@ from tls import before, join, listening, self_signed
 GEMINI = "generativelanguage.googleapis.com"
 WRITER = """
 import asyncio, sys
-from analyst.llm.factory import open_writer
-from analyst.llm.client import Prompt, WriterError
+from analyst.llm.factory import open_client
+from analyst.llm.client import LLMError, Prompt
 
 async def main():
-    writer = open_writer(sys.argv[1], "secret-key", "gemini-2.5-flash-lite", "")
+    client = open_client(sys.argv[1], "secret-key", "gemini-2.5-flash-lite", "")
     try:
-        print(await writer.write(Prompt(system="You report.", user="The facts."), 60))
-    except WriterError as error:
+        prompt = Prompt("You report.", "The facts.", {"type": "object", "properties": {"a": {"type": "string"}}})
+        print((await client.complete(prompt, 60)).text)
+    except LLMError as error:
         print(repr(error))
     finally:
-        await writer.close()
+        await client.close()
 
 asyncio.run(main())
 """

@@ -8,10 +8,10 @@ import pytest
 MISSING = """
 import sys
 sys.modules[sys.argv[2]] = None  # as if it were not installed
-from analyst.llm.factory import open_writer
+from analyst.llm.factory import open_client
 from common.runtime.settings import StartError
 try:
-    open_writer(sys.argv[1], "key", "model", "")
+    open_client(sys.argv[1], "key", "model", "")
 except StartError as error:
     sys.exit(str(error))
 """

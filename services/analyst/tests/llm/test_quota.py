@@ -119,37 +119,6 @@ async def test_slots_ahead_of_a_clock_that_was_set_back__count_from_then_on(redi
     assert not (await quota.look()).granted
 
 
-@pytest.mark.parametrize(("limit", "spare"), [(1, 1), (2, 1), (7, 1), (10, 4), (12, 6), (60, 30)])
-async def test_spare_slots__leave_six_or_half_of_the_limit_and_are_one_at_least(
-    redis: Redis, limit: int, spare: int
-) -> None:
-    quota = Quota(redis, limit)
-    granted = [(await quota.take(f"spare {n}", low_priority=True)).granted for n in range(limit + 1)]
-    assert granted == [True] * spare + [False] * (limit + 1 - spare)
-    assert quota.left == limit - spare  # of all, whoever was refused last
-    granted = [(await quota.take(f"any {n}")).granted for n in range(limit + 1)]
-    assert granted == [True] * (limit - spare) + [False] * (spare + 1)
-
-
-async def test_spare_slot__is_waited_for_until_enough_slots_of_any_kind_have_ended(redis: Redis) -> None:
-    quota = Quota(redis, 8)  # of which two are spare
-    for member in "abc":
-        assert (await quota.take(member)).granted
-    second_us = await redis.zscore("analyst:{quota}:log", "b") or 0.0
-    begun_s = await _now_s(redis)
-    looked, tried = await quota.look(low_priority=True), await quota.take("spare", low_priority=True)
-    ended_s = await _now_s(redis)
-    assert (looked.granted, looked.reason) == (tried.granted, tried.reason) == (False, "quota")
-    assert looked.remaining == tried.remaining == 5
-    for wait_s in (looked.wait_s, tried.wait_s):  # until the second has ended: the first alone makes no room
-        assert begun_s - 1e-5 < second_us / 1e6 + 61 - wait_s < ended_s + 1e-5
-    assert await quota.look() == Grant(True, 5, 0.0, "granted")
-    await quota.refund("b")
-    await quota.refund("c")
-    assert await quota.look(low_priority=True) == Grant(True, 7, 0.0, "granted")
-    assert [await quota.take("spare", low_priority=True) for _ in range(2)] == [Grant(True, 6, 0.0, "granted")] * 2
-
-
 async def test_a_block__holds_for_every_replica_and_is_never_shortened(redis: Redis) -> None:
     quota = Quota(redis, 10)
     for wait_s in (1, 30, 1):

@@ -7,25 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analyst.llm.client import ATTEMPTS, Budget, Fatal, NotSent, Prompt, RateLimited, Retryable, WriterError
+from analyst.llm.client import (
+    ATTEMPTS,
+    Budget,
+    Completion,
+    Fatal,
+    LLMError,
+    NotSent,
+    Prompt,
+    RateLimited,
+    Retryable,
+)
 from analyst.llm.retry import Grant, QuotaExhausted, QuotaUnavailable, RetryingClient
 
-PROMPT = Prompt("system", "user")
+PROMPT = Prompt("system", "user", {})
 
 
 @dataclass
-class ScriptedWriter:
+class ScriptedClient:
     """Raises its errors one after the other, then answers."""
 
-    errors: list[WriterError]
+    errors: list[LLMError]
     model: str = "scripted"
     calls: int = 0
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
         self.calls += 1
         if self.errors:
             raise self.errors.pop(0)
-        return "draft"
+        return Completion("answer", self.model)
 
     async def close(self) -> None:
         pass
@@ -37,13 +47,10 @@ class CountedSlots:
 
     free: int = 100
     taken: list[str] = field(default_factory=list)
-    spare: list[str] = field(default_factory=list)
     refunded: list[str] = field(default_factory=list)
     blocks: list[float] = field(default_factory=list)
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
-        if low_priority:
-            self.spare.append(member)
+    async def take(self, member: str) -> Grant:
         if len(self.taken) - len(self.refunded) >= self.free:
             return Grant(False, 0, 12.5, "quota")
         self.taken.append(member)
@@ -58,17 +65,17 @@ class CountedSlots:
 
 @dataclass
 class Bench:
-    writer: ScriptedWriter
+    client: ScriptedClient
     slots: CountedSlots = field(default_factory=CountedSlots)
     share: float = 0.5
     waits: list[float] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
     budget: Budget = field(default_factory=lambda: Budget(deadline_s=1000.0))
 
-    async def write(self) -> str:
+    async def complete(self) -> Completion:
         tokens = iter(range(100))
         attempts = RetryingClient(
-            self.writer,
+            self.client,
             self.slots,
             attempt_timeout_s=1.0,
             new_token=lambda: f"attempt-{next(tokens)}",
@@ -77,7 +84,7 @@ class Bench:
             sleep=self._sleep,
             now=lambda: sum(self.waits),
         )
-        return await attempts.write(PROMPT, self.budget)
+        return await attempts.complete(PROMPT, self.budget)
 
     async def _sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -85,92 +92,85 @@ class Bench:
 
 @given(share=st.floats(0, 1))
 async def test_waits__are_none_then_1_to_2_then_2_to_4_then_4_to_8_seconds(share: float) -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable") for _ in range(ATTEMPTS)]), share=share)
+    bench = Bench(ScriptedClient([Retryable("unavailable") for _ in range(ATTEMPTS)]), share=share)
     with pytest.raises(Retryable):
-        await bench.write()
-    assert bench.writer.calls == len(bench.slots.taken) == 4
+        await bench.complete()
+    assert bench.client.calls == len(bench.slots.taken) == 4
     assert [low <= wait <= 2 * low for low, wait in zip((1, 2, 4), bench.waits, strict=True)] == [True] * 3
 
 
 async def test_a_passing_failure__is_overcome() -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable"), Retryable("timeout")]))
-    assert await bench.write() == "draft"
+    bench = Bench(ScriptedClient([Retryable("unavailable"), Retryable("timeout")]))
+    assert await bench.complete() == Completion("answer", "scripted")
     assert bench.outcomes == ["unavailable", "timeout", "ok"]
     assert len(set(bench.slots.taken)) == 3
 
 
 async def test_a_longer_wait_asked_by_the_provider__wins() -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0)]))
-    await bench.write()
+    bench = Bench(ScriptedClient([Retryable("unavailable", retry_after_s=30.0)]))
+    await bench.complete()
     assert bench.waits == [30.0]
 
 
 async def test_attempts__are_those_that_the_report_has_left() -> None:
     budget = Budget(deadline_s=1000.0, attempts=3)
-    first = Bench(ScriptedWriter([Retryable("unavailable")]), budget=budget)
-    await first.write()
-    second = Bench(ScriptedWriter([Retryable("unavailable")]), budget=budget)
+    first = Bench(ScriptedClient([Retryable("unavailable")]), budget=budget)
+    await first.complete()
+    second = Bench(ScriptedClient([Retryable("unavailable")]), budget=budget)
     with pytest.raises(Retryable):
-        await second.write()
-    assert (first.writer.calls, second.writer.calls, second.waits) == (2, 1, [])
-
-
-async def test_report_that_gets_what_is_spare__takes_each_attempts_slot_of_that() -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable")]), budget=Budget(deadline_s=1000.0, low_priority=True))
-    await bench.write()
-    assert bench.slots.spare == bench.slots.taken
-    assert len(bench.slots.spare) == 2
+        await second.complete()
+    assert (first.client.calls, second.client.calls, second.waits) == (2, 1, [])
 
 
 @pytest.mark.parametrize(("deadline_s", "calls"), [(30.0, 1), (30.1, 2)])
 async def test_wait_that_outlasts_the_reports_time__is_not_begun(deadline_s: float, calls: int) -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable", retry_after_s=30.0), Fatal("blocked")]))
+    bench = Bench(ScriptedClient([Retryable("unavailable", retry_after_s=30.0), Fatal("blocked")]))
     bench.budget = Budget(deadline_s)
-    with pytest.raises(WriterError):
-        await bench.write()
-    assert (bench.writer.calls, bench.waits) == (calls, [30.0] * (calls - 1))
+    with pytest.raises(LLMError):
+        await bench.complete()
+    assert (bench.client.calls, bench.waits) == (calls, [30.0] * (calls - 1))
 
 
 @pytest.mark.parametrize("reason", ["invalid", "unauthorised", "not_found", "blocked", "truncated"])
 async def test_what_would_fail_again__is_asked_once(reason: str) -> None:
-    bench = Bench(ScriptedWriter([Fatal(reason)]))  # type: ignore[arg-type]  # parametrized over the Literal's values
+    bench = Bench(ScriptedClient([Fatal(reason)]))  # type: ignore[arg-type]  # parametrized over the Literal's values
     with pytest.raises(Fatal):
-        await bench.write()
-    assert (bench.writer.calls, bench.waits) == (1, [])
+        await bench.complete()
+    assert (bench.client.calls, bench.waits) == (1, [])
 
 
 async def test_429__is_never_retried_and_blocks_every_replica() -> None:
-    bench = Bench(ScriptedWriter([RateLimited(7.0)]))
+    bench = Bench(ScriptedClient([RateLimited(7.0)]))
     with pytest.raises(RateLimited):
-        await bench.write()
-    assert (bench.writer.calls, bench.slots.blocks, bench.slots.refunded) == (1, [7.0], [])
+        await bench.complete()
+    assert (bench.client.calls, bench.slots.blocks, bench.slots.refunded) == (1, [7.0], [])
 
 
 async def test_429_for_weeks__blocks_for_an_hour() -> None:
-    bench = Bench(ScriptedWriter([RateLimited(999_999.0)]))
+    bench = Bench(ScriptedClient([RateLimited(999_999.0)]))
     with pytest.raises(RateLimited):
-        await bench.write()
+        await bench.complete()
     assert bench.slots.blocks == [3600.0]
 
 
 async def test_only_an_attempt_that_sent_nothing__gets_its_slot_back() -> None:
-    bench = Bench(ScriptedWriter([NotSent("not_connected"), Retryable("connection")]))
-    await bench.write()
+    bench = Bench(ScriptedClient([NotSent("not_connected"), Retryable("connection")]))
+    await bench.complete()
     assert bench.slots.refunded == bench.slots.taken[:1]
 
 
 async def test_no_free_slot__calls_nobody() -> None:
-    bench = Bench(ScriptedWriter([Retryable("unavailable")]), CountedSlots(free=1))
+    bench = Bench(ScriptedClient([Retryable("unavailable")]), CountedSlots(free=1))
     with pytest.raises(QuotaExhausted):
-        await bench.write()
-    assert bench.writer.calls == 1
+        await bench.complete()
+    assert bench.client.calls == 1
 
 
 async def test_slots_that_cannot_be_counted__send_nothing() -> None:
-    bench = Bench(ScriptedWriter([]), UncountedSlots())
+    bench = Bench(ScriptedClient([]), UncountedSlots())
     with pytest.raises(QuotaUnavailable):
-        await bench.write()
-    assert bench.writer.calls == 0
+        await bench.complete()
+    assert bench.client.calls == 0
 
 
 @dataclass
@@ -179,7 +179,7 @@ class UncountedSlots(CountedSlots):
 
     free: int = 0
 
-    async def take(self, member: str, *, low_priority: bool = False) -> Grant:
+    async def take(self, member: str) -> Grant:
         if len(self.taken) >= self.free:
             raise QuotaUnavailable("ConnectionError")
         return await super().take(member)
@@ -193,20 +193,20 @@ class UncountedSlots(CountedSlots):
 
 async def test_block_that_cannot_be_stored__is_still_a_429() -> None:
     with pytest.raises(RateLimited):
-        await Bench(ScriptedWriter([RateLimited(7.0)]), UncountedSlots(free=1)).write()
+        await Bench(ScriptedClient([RateLimited(7.0)]), UncountedSlots(free=1)).complete()
 
 
 async def test_refund_that_cannot_be_stored__ends_with_the_next_try() -> None:
-    bench = Bench(ScriptedWriter([NotSent("not_connected")]), UncountedSlots(free=1))
+    bench = Bench(ScriptedClient([NotSent("not_connected")]), UncountedSlots(free=1))
     with pytest.raises(QuotaUnavailable):
-        await bench.write()
+        await bench.complete()
     assert bench.outcomes == ["not_connected"]
 
 
 async def test_cancelled_attempt__keeps_its_slot_and_is_counted() -> None:
-    bench = Bench(HangingWriter())
-    task = asyncio.create_task(bench.write())
-    while not bench.writer.calls:
+    bench = Bench(HangingClient())
+    task = asyncio.create_task(bench.complete())
+    while not bench.client.calls:
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -214,13 +214,13 @@ async def test_cancelled_attempt__keeps_its_slot_and_is_counted() -> None:
     assert (bench.outcomes, len(bench.slots.taken), bench.slots.refunded) == (["cancelled"], 1, [])
 
 
-class HangingWriter(ScriptedWriter):
+class HangingClient(ScriptedClient):
     """Never answers."""
 
     def __init__(self) -> None:
         super().__init__([])
 
-    async def write(self, prompt: Prompt, timeout_s: float) -> str:
+    async def complete(self, prompt: Prompt, timeout_s: float) -> Completion:
         self.calls += 1
         await asyncio.Event().wait()
         raise AssertionError

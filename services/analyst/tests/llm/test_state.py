@@ -23,6 +23,7 @@ def test_model_that_was_not_asked__is_no_fault(model: str | None, state: str) ->
         ("connection", "failing", 0),
         ("not_connected", "failing", 0),
         ("unknown", "failing", 0),
+        ("truncated", "truncated", 1),
     ],
 )
 def test_fault__shows_until_the_model_answers_and_is_logged_once_if_an_operator_must_mend_it(

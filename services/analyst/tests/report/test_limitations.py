@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
+from analyst.facts.checks import run_checks
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import run_checks
 from analyst.report.limitations import limitations
 from common.contracts.aggregates import SKETCH_RELATIVE_ERROR, Aggregate, DriftReport
 from common.contracts.thresholds import MetricName, ThresholdRule, ThresholdState
@@ -22,12 +22,12 @@ def test_limitations__name_estimates_small_numbers_unknown_thresholds_and_lag(ma
         lag_s=90.0,
     )
     assert limitations(read_facts(aggregate, "1h")) == [
-        "Latency percentiles are estimates: relative error at most 1.084%.",
+        "Latency percentiles are estimates: relative error at most 1.08%.",
         "Fewer than 30 requests in this window: the figures say little.",
-        "The window before has no requests: nothing can be compared.",
-        "Drift could not be read: it is not checked.",
-        "Thresholds without enough samples to judge: 1.",
-        "Ingestion is behind by 0:01:30: the newest predictions are missing.",
+        "There are no earlier requests to compare with.",
+        "Drift is unavailable, so it was not checked.",
+        "Thresholds without enough samples: 1.",
+        "Ingestion is delayed by 0:01:30: the newest predictions are missing.",
     ]
 
 
@@ -43,14 +43,14 @@ def test_window_of_the_past__is_said_to_be_without_thresholds(
     rule = ThresholdRule(name="slow", metric="latency_ms.p95", above=300)
     state = ThresholdState(rule=rule, current=420.0, breached=True)
     found = limitations(read_facts(make_aggregate(thresholds=(state,)), None, make_drift(), is_past=True))
-    assert found == ["Thresholds are judged up to now, not in a window of the past: 1 left out."]
+    assert found == ["Thresholds are evaluated up to now, not for a past window: 1 left out."]
     assert limitations(read_facts(make_aggregate(), None, make_drift(), is_past=True)) == []
 
 
 @pytest.mark.parametrize(
     ("metric", "current", "method", "told"),
     [
-        ("latency_ms.p95", 281.0, "exact", ["Latency percentiles held against thresholds are estimates"]),
+        ("latency_ms.p95", 281.0, "exact", ["Latency percentiles compared with thresholds are estimates"]),
         ("latency_ms.p95", 281.0, "sketch", ["Latency percentiles are estimates"]),
         ("latency_ms.p95", None, "exact", []),
         ("latency_ms.max", 281.0, "exact", []),
@@ -71,7 +71,7 @@ def test_percentiles_held_against_thresholds__are_said_to_be_estimates(
         thresholds=(ThresholdState(rule=rule, current=current, breached=False),),
     )
     found = limitations(read_facts(aggregate, "1h", make_drift()))
-    assert found == [f"{sentence}: relative error at most 1.083%." for sentence in told]
+    assert found == [f"{sentence}: relative error at most 1.08%." for sentence in told]
 
 
 @pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])
@@ -80,5 +80,5 @@ def test_drift_of_few__is_said_not_to_be_judged(
 ) -> None:
     facts = read_facts(make_aggregate(), "1h", make_drift(n, labels=0.5))
     assert [observation.kind for observation in run_checks(facts)].count("drift") == is_judged
-    few = "Fewer than 100 predictions here or in the reference: drift is not judged."
+    few = "Fewer than 100 predictions here or in the reference: drift is not evaluated."
     assert (few in limitations(facts)) == (not is_judged)

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient
 from pydantic import SecretStr
 
 from analyst.app import migrate as run_migrations
-from analyst.report.models import Grounding, Report, Windows
+from analyst.report.models import Report, Windows
 from analyst.report.store import ReportStore, ReportStoreLimits, ReportStoreUnavailable, open_report_store
 from analyst.settings import AnalystSettings
 from common.contracts.windows import TimeRange
@@ -48,7 +48,9 @@ def _report(generated_at: datetime = NOW, **changes: Any) -> Report:
         "prompt_version": "1",
         "metrics_digest": "0" * 64,
         "windows": Windows(name="1h", current=hour, previous=hour),
-        "grounding": Grounding(references=0, refused_drafts=0, refusals=[]),
+        "incident": None,
+        "interpretation": None,
+        "usage": None,
         "limitations": [],
     }
     return Report(**values | changes)

@@ -11,9 +11,10 @@ const REASONS = {
   no_key: "no GEMINI_API_KEY is set",
   no_traffic: "there is no traffic to write about",
   cache_unavailable: "the cache is away",
-  ungrounded: "the model's draft did not match the data",
+  invalid_answer: "the model's answer was not valid",
   quota: "the quota of calls is used up",
   blocked: "the model refused",
+  truncated: "the model's answer was too long",
   model_not_found: "the model is not known",
   upstream: "the model's service failed",
   timeout: "the model was too slow",
@@ -27,7 +28,7 @@ export class ReportPanel {
     this.body = h(
       "div",
       { id: "report-body", "aria-live": "polite" },
-      h("p", { class: "empty" }, "Reads the window you chose and says what changed, what is wrong and what to do. Every figure is looked up, never made up."),
+      h("p", { class: "empty" }, "What changed in the selected window, the likely cause, and what to do. Every figure is looked up."),
     );
     place.append(panelHead("report-title", "Performance report", null, this.button), this.body);
   }
@@ -62,23 +63,25 @@ export class ReportPanel {
       report.findings.length ? h("h3", {}, "Findings") : null,
       report.findings.length ? h("ul", { class: "findings" }, report.findings.map((one) => this.finding(one, figures))) : null,
       report.recommendations.length ? h("h3", {}, "What to do") : null,
-      report.recommendations.length ? h("ol", { class: "findings" }, report.recommendations.map((one) => this.recommendation(one, figures))) : null,
+      report.recommendations.length ? h("ol", { class: "findings" }, report.recommendations.map((one) => this.recommendation(one))) : null,
+      report.interpretation ? h("p", { class: "interpretation" }, h("strong", {}, `Interpretation by ${report.model}, not verified: `), report.interpretation) : null,
       report.limitations.length ? h("p", { class: "muted" }, `Limits of this report: ${report.limitations.join(" ")}`) : null,
     ].filter(Boolean);
   }
 
-  finding({ title, severity, detail, evidence }, figures) {
+  finding({ title, severity, detail, evidence, cause, confidence }, figures) {
     return h(
       "li",
       { "data-kind": severity },
       h("p", {}, h("span", { class: "badge", "data-kind": severity }, severity), " ", h("strong", {}, title)),
       h("p", {}, detail),
+      cause ? h("p", {}, h("strong", {}, "Likely cause: "), cause, h("span", { class: "muted" }, ` ${confidence} confidence`)) : null,
       this.evidence(evidence, figures),
     );
   }
 
-  recommendation({ action, priority, rationale, evidence }, figures) {
-    return h("li", {}, h("p", {}, h("strong", {}, action), h("span", { class: "muted" }, ` ${priority} priority`)), h("p", {}, rationale), this.evidence(evidence, figures));
+  recommendation({ action, priority, how }) {
+    return h("li", {}, h("p", {}, h("strong", {}, action), h("span", { class: "muted" }, ` ${priority} priority`)), h("p", {}, h("code", {}, how)));
   }
 
   evidence(ids, figures) {
@@ -107,9 +110,9 @@ export class ReportPanel {
   }
 }
 
-/** Ids of figures that no finding and no recommendation names. */
-function onlyInSummary({ figures, findings, recommendations }) {
-  const named = new Set([...findings, ...recommendations].flatMap((one) => one.evidence));
+/** Ids of figures that no finding names. */
+function onlyInSummary({ figures, findings }) {
+  const named = new Set(findings.flatMap((one) => one.evidence));
   return figures.map((figure) => figure.id).filter((id) => !named.has(id));
 }
 
@@ -118,7 +121,7 @@ function kindOf(status) {
 }
 
 function byline({ source, model, fallback_reason: reason, generated_at: at, windows, cache }) {
-  const author = source === "ai" ? `Written by ${model}` : `Written by rules${reason ? `, because ${REASONS[reason] ?? reason}` : ""}`;
+  const author = source === "ai" ? `Selected by ${model}` : `Selected by rules${reason ? `, because ${REASONS[reason] ?? reason}` : ""}`;
   const window = windows.name ? `, on the last ${WINDOWS[windows.name]}` : "";
   return `${author}, at ${clock(at)}${window}${cache === "miss" ? "" : `, ${cache === "hit" ? "kept from before" : "stale"}`}.`;
 }

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from analyst.facts.checks import Observation, run_checks, status_of
 from analyst.facts.facts import read_facts
-from analyst.grounding.checks import Observation, run_checks, status_of
 from analyst.report.models import Category, Severity, Status
 from common.contracts.aggregates import Aggregate, DriftReport, LabelShare
 from common.contracts.thresholds import RuleMetric, ThresholdRule, ThresholdState
@@ -58,7 +58,7 @@ def test_threshold_without_enough_samples__is_no_breach(make_aggregate: MakeAggr
         ({"error_rate": 0.01}, [("rate_change", "error_rate", "warning")]),
         ({"error_rate": 0.009}, []),
         ({"previous": {"error_rate": 0.01}}, [("rate_change", "error_rate", "info")]),
-        ({"limited_rate": 0.05}, [("rate_change", "limited_rate", "warning")]),
+        ({"limited_rate": 0.05}, [("rate_change", "limited_rate", "info")]),
         ({"limited_rate": 0.049}, []),
         ({"requests": 18_000}, [("volume_change", "requests", "warning")]),
         ({"requests": 54_000}, [("volume_change", "requests", "info")]),
