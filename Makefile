@@ -148,7 +148,7 @@ openapi: ## rewrite the edge's OpenAPI document from the code
 	@.venv/bin/python deploy/openapi
 
 docs: tools ## build the documentation site; read it: ARGS=serve
-	@.venv/bin/python docs/site $(ARGS)
+	@.venv/bin/python docs/site/build_site.py $(ARGS)
 
 lock: ## rewrite requirements/*.txt; update: ARGS=--upgrade
 	$(call set_up,dev,.venv)

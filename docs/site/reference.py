@@ -27,12 +27,9 @@ def settings() -> str:
     for line in (ROOT / ".env.example").read_text(encoding="utf-8").splitlines():
         if section := re.fullmatch(r"# -+ (.*)", line):
             title, _, explanation = section[1].partition(";")
-            lines += [
-                "",
-                f"## {title.strip().capitalize()}",
-                "",
-                *([f"{explanation.strip()[:1].upper()}{explanation.strip()[1:]}.", ""] if explanation else []),
-            ]
+            lines += ["", f"## {title.strip().capitalize()}", ""]
+            if note := explanation.strip():
+                lines += [f"{note[:1].upper()}{note[1:]}.", ""]
             lines += ["| variable | default | meaning |", "|---|---|---|"]
         elif variable := re.fullmatch(r"#([A-Z][A-Z0-9_]*)=(.*)", line):
             default = f"`{variable[2]}`" if variable[2] else ""
