@@ -51,7 +51,12 @@ def test_secrets__are_in_a_closed_folder_and_created_once(clone: Path) -> None:
     assert make_secrets(clone) == make_secrets(clone)
     folder = clone / FOLDER / "secrets"
     assert mode(folder) == 0o700
-    writable = {folder / "gemini-api-key", folder / "webhook-url"}
+    writable = {
+        folder / "gemini-api-key",
+        folder / "webhook-url",
+        folder / "webhook-token",
+        folder / "webhook-signing-key",
+    }
     assert {file for file in folder.iterdir() if mode(file) == 0o644} == writable
     assert {mode(file) for file in set(folder.iterdir()) - writable} == {0o444}
 

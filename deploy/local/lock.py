@@ -22,12 +22,12 @@ def main(options: Sequence[str]) -> None:
     common = _compile(sources["common"], versions)
     locked = {"common": common}
     for name in SERVICES:
-        locked[name] = "-r common.txt\n" + _compile(sources[name], versions, without=_names(common))
+        locked[name] = "-r common.txt\n" + _compile(sources[name], versions, without=installed_everywhere(common))
     for name in ("launcher", "build", "uv"):
         locked[name] = _compile(sources[name], versions)
-    running = set().union(*(_names(locked[name]) for name in (*OURS, "build")))
+    running = set().union(*(installed_everywhere(locked[name]) for name in (*OURS, "build")))
     locked["test"] = _compile(sources["test"], versions, without=running)
-    locked["tools"] = _compile(sources["tools"], versions, without=running | _names(locked["test"]))
+    locked["tools"] = _compile(sources["tools"], versions, without=running | installed_everywhere(locked["test"]))
     for name, text in locked.items():
         (REQUIREMENTS / f"{name}.txt").write_text(f"# Written by `make lock`.\n{text}")
 
@@ -66,7 +66,7 @@ def _uv(source: str, *options: str) -> str:
     return subprocess.run(command, cwd=ROOT, input=source, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
-def _names(requirements: str) -> set[str]:
+def installed_everywhere(requirements: str) -> set[str]:
     """Return what is installed everywhere: a package for Windows alone may be needed by others elsewhere."""
     names = r"^([a-z0-9][a-z0-9.-]*)(?:\[[a-z0-9,-]*\])?==(?!.*win32)"
     return set(re.findall(names, requirements, re.MULTILINE))
