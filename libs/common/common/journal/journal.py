@@ -52,6 +52,7 @@ class Journal:
     """Adopted ones, and last the one that is written to."""
     skipped_bytes: int = field(init=False, default=0)
     """Bytes that could not be read because of damage."""
+    _free_bytes: int = field(init=False, default=0)
     _own: JournalFile | None = field(init=False, default=None)
     _is_open: bool = field(init=False, default=False)
     _skipped_paths: set[Path] = field(init=False, default_factory=set)
@@ -90,14 +91,21 @@ class Journal:
         if max(map(len, payloads)) > MAX_PAYLOAD_BYTES:
             raise ValueError(f"a journal payload has at most {MAX_PAYLOAD_BYTES} bytes")
         try:
-            while self.size_bytes + sum(map(len, payloads)) > self.max_bytes:
-                if not self._delete_page(at_once=True):
-                    raise JournalFull("the journal is full, because its events could not be published")
+            self._make_room(sum(map(len, payloads)))
             while not self._append(payloads):
                 if not self._delete_page(at_once=True):
                     raise JournalFull("the disk is full")
         except (OSError, sqlite3.Error) as error:
             raise JournalFull(f"the journal cannot be written: {_reason(error)}") from error
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Measure the files only when what was last measured as free is half used: that costs more than a write."""
+        if size_bytes > self._free_bytes:
+            while (free_bytes := self.max_bytes - self.size_bytes) < size_bytes:
+                if not self._delete_page(at_once=True):
+                    raise JournalFull("the journal is full, because its events could not be published")
+            self._free_bytes = max(size_bytes, free_bytes // 2)
+        self._free_bytes -= size_bytes
 
     def next_chunk(self, max_bytes: int = 1 << 18) -> Chunk | None:
         """Return the oldest unpublished payloads of one file, or None. One payload may be longer than `max_bytes`."""
@@ -135,6 +143,7 @@ class Journal:
 
         A file that cannot be opened is logged once, and tried again each time.
         """
+        self._free_bytes = 0
         self._writable()
         adopted = 0
         for path in sorted(self.root.iterdir()):
