@@ -62,6 +62,11 @@ class Journal:
         try:
             self._is_open = True
             self.adopt_orphans()
+            if earlier := [str(path.parent) for path in self.root.glob("*/*.seg")]:
+                log.error(
+                    "journals of release 0.1 are not read; start that release once to publish them",
+                    paths=sorted(set(earlier)),
+                )
         except (OSError, sqlite3.Error) as error:
             raise JournalFull(f"the journal folder cannot be used: {_reason(error)}") from error
 

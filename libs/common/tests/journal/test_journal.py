@@ -385,6 +385,16 @@ def test_other_files_and_folders__are_never_touched(tmp_path: Path) -> None:
         assert list((tmp_path / "photos").iterdir()) == []
 
 
+def test_journal_of_an_earlier_release__is_reported_and_left(tmp_path: Path) -> None:
+    segment = tmp_path / str(uuid7()) / "0.seg"
+    segment.parent.mkdir()
+    segment.write_bytes(b"events")
+    with capture_logs() as logs, opened(tmp_path):
+        pass
+    assert [(line["log_level"], line["paths"]) for line in logs] == [("error", [str(segment.parent)])]
+    assert segment.read_bytes() == b"events"
+
+
 def test_living_process__keeps_its_file(tmp_path: Path) -> None:
     with opened(tmp_path) as first, opened(tmp_path) as second:
         first.append([b"mine"])
