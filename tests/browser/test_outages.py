@@ -138,7 +138,7 @@ def test_a_store_that_takes_no_writes__is_down_and_nothing_is_called_up_to_date(
             expect(page.locator("#lag")).to_have_text("How far ingestion is behind is not known")
             expect(page.locator("#system").get_by_role("row", name="Redis down")).to_be_visible()
             page.get_by_role("button", name="Write report").click()
-            expect(page.locator("#report")).to_contain_text("How far ingestion is behind is not known.")
+            expect(page.locator("#report")).to_contain_text("The delay of ingestion is not known.")
             assert api.count() == before
         finally:
             redis.config_set("maxmemory", 0)

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from common.contracts.windows import Body
 
@@ -14,11 +14,31 @@ def _version_7(value: UUID) -> UUID:
     return value
 
 
-Id = Annotated[UUID, AfterValidator(_version_7)]
+Id = Annotated[
+    UUID,
+    AfterValidator(_version_7),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "uuid",
+            "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+        }
+    ),
+]
+_ID, _NULL = {"type": "string"}, {"type": "null"}
 
 
 class FeedbackItem(Body):
     """The true label of one prediction, named by its id, or by its request and its place in a batch."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["prediction_id"], "properties": {"prediction_id": _ID, "request_id": _NULL}},
+                {"required": ["request_id"], "properties": {"request_id": _ID, "prediction_id": _NULL}},
+            ]
+        }
+    )
 
     prediction_id: Id | None = None
     request_id: Id | None = None

@@ -77,11 +77,11 @@ def _summary(offer: Offer, selection: Selection, incident: Incident | None) -> t
         return "There is too little traffic in this window to evaluate the service.", set()
     opening = f"The service is {_WORDS[offer.status]}{_span(incident)}."
     headline = offer.observations.get(selection.headline)
+    overview, cited = _overview(offer)
     if headline is None:
-        overview, cited = _overview(offer)
         return f"{opening} The checks found nothing to act on. {overview}".rstrip(), cited
     statement = state(headline, offer.book)
-    cited = set(statement.evidence)
+    cited |= set(statement.evidence)
     sentences = [opening, statement.detail]
     finding = next((each for each in selection.findings if selection.headline in each.observations), None)
     if finding is not None and finding.hypothesis != NONE:

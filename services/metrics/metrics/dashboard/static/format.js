@@ -83,9 +83,19 @@ const METRICS = {
 /** What a threshold rule may watch. */
 export const RULE_METRICS = Object.keys(METRICS);
 
-/** What a rule watches, or a figure of a report tells. */
+/** Figures of reports that no rule watches. */
+const REPORTED = {
+  "latency_ms.tail_ratio": "p99 over p50 latency",
+  cached_share: "Answers from the cache",
+  "computed_latency_ms.p95": "p95 latency without the cache",
+  "queue_ms.p95": "p95 queue time",
+  "compute_ms.p95": "p95 compute time",
+  "tokens.p95": "p95 text length in tokens",
+};
+
+/** The name of what a rule watches or a report shows. */
 export function metricName(metric) {
-  if (metric === "latency_ms.tail_ratio") return "p99 over p50 latency";
+  if (metric in REPORTED) return REPORTED[metric];
   if (metric.startsWith("errors.")) return `Errors: ${metric.slice("errors.".length).replaceAll("_", " ")}`;
   return METRICS[metric]?.[0] ?? metric;
 }

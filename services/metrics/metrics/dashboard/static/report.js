@@ -96,7 +96,8 @@ export class ReportPanel {
           ` ${figureValue(figure)}`,
         ),
       );
-    return h("ul", { class: "chips", "aria-label": "Evidence" }, ids.map((id) => figures.get(id)).filter(Boolean).map(chip));
+    const shown = ids.map((id) => figures.get(id)).filter(Boolean);
+    return shown.length ? h("ul", { class: "chips", "aria-label": "Evidence" }, shown.map(chip)) : null;
   }
 
   /** A rule's figure is that of the metric it watches. */
