@@ -3,7 +3,8 @@
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.config import JsonDict
 
 from common.contracts.windows import Body
 
@@ -12,6 +13,11 @@ def _version_7(value: UUID) -> UUID:
     if value.version != 7:
         raise ValueError("it must be an id that this service assigned, a UUIDv7")
     return value
+
+
+def _integral(value: object) -> object:
+    """Accept 3.0 as 3: to JSON Schema it is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Id = Annotated[
@@ -25,7 +31,9 @@ Id = Annotated[
         }
     ),
 ]
-_ID, _NULL = {"type": "string"}, {"type": "null"}
+Place = Annotated[int, Field(ge=0, le=10_000)]
+_ID: JsonDict = {"type": "string"}
+_NULL: JsonDict = {"type": "null"}
 
 
 class FeedbackItem(Body):
@@ -42,7 +50,11 @@ class FeedbackItem(Body):
 
     prediction_id: Id | None = None
     request_id: Id | None = None
-    index: Annotated[int, Field(ge=0, le=10_000, description="Place in the batch of `request_id`.")] = 0
+    index: Annotated[
+        Place,
+        BeforeValidator(_integral, json_schema_input_type=Place),
+        Field(description="Place in the batch of `request_id`."),
+    ] = 0
     label: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from metrics.storage.database import Connection, Database
 
 _EARLIER: Final = timedelta(minutes=1)  # clocks of hosts differ by less
 _LATER: Final = timedelta(minutes=3)  # between the arrival of a request and its answers, clocks included
+_LATEST_MS: Final = 250_000_000_000_000  # in the year 9892: a made-up id may exceed what a timestamp holds
 _BY_ID: Final = """
 SELECT event_id, at, outcome, model, route, label FROM prediction WHERE event_id = $1 AND at >= $2 AND at < $3
 """
@@ -81,7 +82,8 @@ async def _find(connection: Connection, item: FeedbackItem) -> asyncpg.Record | 
 def _time_of(item: FeedbackItem) -> datetime:
     id = item.prediction_id or item.request_id
     assert id is not None  # the contract requires one of them
-    return as_time((id.int >> 80) * 1_000)  # the first 48 bits are milliseconds
+    milliseconds = min(id.int >> 80, _LATEST_MS)  # the first 48 bits
+    return as_time(milliseconds * 1_000)
 
 
 async def _store(connection: Connection, row: asyncpg.Record, label: str) -> FeedbackResult:

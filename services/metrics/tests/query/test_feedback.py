@@ -73,6 +73,11 @@ async def test_feedback_before_its_prediction__is_not_found_until_it_is_stored(
     assert await statuses(store, early) == ["recorded"]
 
 
+@pytest.mark.parametrize("id", ["00000000-0000-7000-8000-000000000000", "ffffffff-ffff-7fff-bfff-ffffffffffff"])
+async def test_feedback_with_a_made_up_time__is_not_found(store: FeedbackStore, id: str) -> None:
+    assert await statuses(store, item("POSITIVE", prediction_id=id)) == ["not_found"]
+
+
 async def test_feedback_for_an_expired_or_failed_prediction__has_a_clear_answer(
     store: FeedbackStore, database: Database, prediction: Callable[..., Any], rows: Callable[..., Any]
 ) -> None:
