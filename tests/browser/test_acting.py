@@ -38,7 +38,7 @@ def test_a_threshold__is_edited_and_the_token_stays_in_the_tab(system: System, a
     field(page, "Limit").fill("450")
     page.get_by_role("button", name="Save").click()
     give_token(page, "wrong")
-    expect(page.get_by_text("That token was refused.")).to_be_visible()
+    expect(page.get_by_text("That token was rejected.")).to_be_visible()
     assert rules(api)["latency-p95"]["above"] == 500
     give_token(page, api.token)
     expect(page.locator('[data-rule="latency-p95"]')).to_contain_text("p95 latency above 450 ms over 5 minutes")
@@ -67,7 +67,7 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#rule-limit-help")).to_contain_text("without separators")
     field(page, "Limit").fill("0,2")
-    field(page, "At least samples").fill("-4")
+    field(page, "Minimum samples").fill("-4")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#rule-name-help")).to_contain_text("should match pattern")
     expect(page.locator("#rule-min_samples-help")).to_contain_text("greater than or equal to 0")
@@ -75,7 +75,7 @@ def test_what_is_wrong__stands_beside_its_field_and_nothing_is_saved(system: Sys
     expect(field(page, "Name")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#rule-limit-help")).not_to_have_class(re.compile("error"))
     field(page, "Name").fill("tail")
-    field(page, "At least samples").fill("4")
+    field(page, "Minimum samples").fill("4")
     field(page, "Resolves at").fill("300")
     page.get_by_role("button", name="Save").click()
     expect(page.locator("#rule-resolve_at-help")).to_contain_text("must be on the healthy side")
@@ -96,12 +96,12 @@ def test_a_name_that_is_taken__is_refused_and_the_rule_of_that_name_stays(
     page.get_by_role("button", name="Add").click()
     field(page, "Name").fill("error-rate")
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("#rule-name-help")).to_contain_text("a rule of this name already")
+    expect(page.locator("#rule-name-help")).to_contain_text("A rule with this name exists already")
     page.keyboard.press("Escape")
     edit(page, "latency-p95")
     field(page, "Name").fill("error-rate")
     page.get_by_role("button", name="Save").click()
-    expect(page.locator("#rule-name-help")).to_contain_text("a rule of this name already")
+    expect(page.locator("#rule-name-help")).to_contain_text("A rule with this name exists already")
     assert {name: rule["metric"] for name, rule in rules(api).items()} == {
         "error-rate": "error_rate",
         "latency-p95": "latency_ms.p95",
@@ -129,7 +129,7 @@ def test_a_conflict__can_be_left_met_again_and_survives_what_fails_meanwhile(
     page.evaluate("token => sessionStorage.setItem('sluice-admin-token', token)", api.token)
     visited.live()
     save = page.get_by_role("button", name="Save")
-    conflict = page.get_by_role("heading", name="Somebody else changed the thresholds")
+    conflict = page.get_by_role("heading", name="Someone else changed the thresholds")
     edit(page, "latency-p95")
     field(page, "Limit").fill("300")
     field(page, "Name").fill("tail")
@@ -164,7 +164,7 @@ def test_two_editors__see_both_versions_and_nothing_is_lost(system: System, api:
     field(page, "Limit").fill("300")
     api.set_rules({**CALM, "above": 0.4}, {**SLOW, "above": 800})
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("heading", name="Somebody else changed the thresholds")).to_be_visible()
+    expect(page.get_by_role("heading", name="Someone else changed the thresholds")).to_be_visible()
     expect(page.get_by_role("row", name="above 800 300")).to_be_visible()
     expect(page.get_by_text("kept either way: error-rate")).to_be_visible()
     assert rules(api)["latency-p95"]["above"] == 800
@@ -185,7 +185,7 @@ def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, 
     visited = visit(system, height=1130)
     page = visited.page
     visited.live()
-    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")
     api.set_rules(CALM, {**SLOW, "window": "1h", "above": 12.0, "resolve_at": 10.0, "severity": "critical"})
     firing = page.locator('[data-alert="latency-p95"][data-state="firing"]')
     expect(firing).to_be_visible()
@@ -198,7 +198,7 @@ def test_an_alert__fires_and_resolves_before_the_eyes(system: System, api: Api, 
     api.set_rules(CALM, {**SLOW, "window": "1h", "above": 5_000.0, "severity": "critical"})
     expect(page.locator('[data-resolved="latency-p95"]').first).to_be_visible()
     expect(firing).to_have_count(0)
-    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")
     expect(page).to_have_title("Sluice")
 
 

@@ -42,7 +42,7 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
         visited = visit(system)
         page = visited.page
         visited.live()
-        page.get_by_role("button", name="Write report").click()
+        page.get_by_role("button", name="Generate report").click()
         expect(page.locator("#report .byline")).to_contain_text("Selected by gemini-that-answered, at")
         expect(page.locator("#report .lead")).to_have_text(re.compile(r"^The service is "))
         expect(page.locator("#report .interpretation")).to_have_text(
@@ -51,7 +51,7 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
         assert evidence(page, "errors.timeout") == "plot-rates"
         expect(page.locator('.chip[data-metric="errors.timeout"]')).to_have_text("Errors: timeout 1")
         for told in ("kept from before", "stale"):
-            write_again_until(page, f"Selected by gemini-that-answered, on the last hour, {told}.")
+            regenerate_until(page, f"Selected by gemini-that-answered, on the last hour, {told}.")
     assert script.calls >= 2
 
 
@@ -61,12 +61,12 @@ def evidence(page: Page, metric: str) -> str:
     return str(page.evaluate("document.activeElement.id"))
 
 
-def write_again_until(page: Page, expected: str) -> None:
+def regenerate_until(page: Page, expected: str) -> None:
     """Ask for reports, each of which is kept for two seconds, until one says so of itself."""
     told = set()
     for _ in range(300):
-        page.get_by_role("button", name="Write again").click()
-        expect(page.get_by_role("button", name="Write again")).to_be_enabled()
+        page.get_by_role("button", name="Regenerate").click()
+        expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
         line = page.locator("#report .byline").inner_text()
         told.add(re.sub(r".*(Selected by .*), at [\d:]+(, .*)", r"\1\2", line))
         if expected in told:

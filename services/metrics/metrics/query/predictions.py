@@ -1,7 +1,7 @@
-"""Single predictions, newest first, a page at a time; owns the cursor, and holds no transaction between pages.
+"""Reads single predictions, newest first, in pages. No transaction stays open between pages.
 
-Rows are stored unordered within a minute and have no index by time, but rollups know how many of them, of which
-model, route, outcome and label, each minute has: a page visits only the minutes that it needs, however rare the rows.
+Rows have no index by time. Rollups have the number of rows of each minute by model, route, outcome and label, so a
+page reads only the minutes that it needs, however rare the matching rows are.
 """
 
 import re
@@ -18,9 +18,9 @@ _MATCHES: Final = """
     ($5::text IS NULL OR model = $5) AND ($6::text IS NULL OR route = $6) AND ($7::text IS NULL OR outcome = $7)
 """
 
-PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that passes it: several times as much is in memory
+PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that exceeds it; memory use is several times this
 
-# `before`: rows in later minutes; those of the cursor's own minute may all be behind the cursor, so they don't count.
+# `before`: rows in later minutes. Rows in the cursor's minute may all precede the cursor, so they are not counted.
 _PAGE: Final = f"""
 WITH minute AS (
     SELECT at, sum(n) AS n FROM rollup
@@ -48,7 +48,7 @@ _LAST: Final = UUID(int=(1 << 128) - 1)
 
 
 class Cursor(NamedTuple):
-    """The row before which to go on."""
+    """The last row of the previous page."""
 
     at_us: int
     id: UUID
@@ -58,7 +58,7 @@ class Cursor(NamedTuple):
 
 
 def read_cursor(text: str | None, asked: Range) -> Cursor:
-    """Where to go on, or the end of what is asked for. Raises InvalidField."""
+    """Parse a cursor; without one return the end of the range. Raises InvalidField."""
     if text is None:
         return Cursor(asked.end - 1, _LAST)
     match = _CURSOR.fullmatch(text)
@@ -68,13 +68,13 @@ def read_cursor(text: str | None, asked: Range) -> Cursor:
 
 
 class Predictions:
-    """Reads pages, each in a moment of its own."""
+    """Reads pages, each in a separate snapshot."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def page(self, asked: Range, filters: Filters, *, limit: int, cursor: str | None = None) -> PredictionPage:
-        """The next `limit` predictions before `cursor`, or fewer where their texts are long.
+        """Return the next `limit` predictions before `cursor`, or fewer if texts are long.
 
         Raises InvalidField and StoreUnavailable.
         """
