@@ -1,6 +1,6 @@
 """Tutorials work as written: their commands run in order against a real system and print what the page shows.
 
-A `sh` block is run. A `text` block after it is its whole output. Other blocks need a terminal of their own or a network.
+A `sh` block is run. A `text` block after it is its whole output. Other blocks need a second terminal or a network.
 """
 
 import asyncio
