@@ -1,4 +1,4 @@
-"""What the documents name exists: files, tests, the pages that they link to, and the headings on them."""
+"""Files, tests, pages and headings named in the documents exist."""
 
 import re
 from collections.abc import Iterator

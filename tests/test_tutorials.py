@@ -65,7 +65,7 @@ async def test_limit_a_client__prints_what_the_page_shows(start_system: StartSys
 
 
 async def test_serve_your_own_model__prints_what_the_page_shows(start_system: StartSystem, tmp_path: Path) -> None:
-    """The bundled model's files, in the layout of the Hub, stand in for the download."""
+    """Uses the bundled model's files in the layout of the Hub instead of the download."""
     model = tmp_path / "models" / "other"
     (model / "onnx").mkdir(parents=True)
     (model / "onnx" / "model.onnx").symlink_to(bundle.BUNDLED / bundle.MODEL)

@@ -11,7 +11,7 @@ from system import System
 
 Open = Callable[..., Visit]
 
-AWAY = "It is away, and says so."
+AWAY = "The store does not answer."
 PROBLEM = {"type": "about:blank", "title": "Service unavailable", "status": 503, "detail": AWAY}
 SECONDS_FLY = "AbortSignal.timeout = (ms) => (ms > 60_000 ? new AbortController().signal : AbortSignal.abort())"
 
@@ -52,7 +52,7 @@ def test_before_the_first_answers__every_part_says_that_it_loads(system: System,
 @pytest.mark.parametrize(
     ("path", "panel", "text"),
     [
-        ("metrics/drift*", "#plot-drift", "Not known now: It is away, and says so."),
+        ("metrics/drift*", "#plot-drift", "Not known now: The store does not answer."),
         ("models", "#model", "The model cannot be asked now."),
         ("health", "#system", "The edge does not answer."),
         ("metrics/alerts", "#alerts", "Alerts are not known now."),
