@@ -1,4 +1,4 @@
-"""What a user does, through the edge's port: real stores, a real transformer, four real processes."""
+"""User journeys through the edge's port: real stores, a real model, four real processes."""
 
 import asyncio
 import math
@@ -199,14 +199,14 @@ async def test_merged_specification__has_every_documented_route_of_every_service
     assert {"/", "/health", "/v2/models/{model}/infer", "/models/{model}"} <= merged["paths"].keys()
 
 
-async def test_the_page_on_the_api__names_exactly_the_routes_that_there_are(system: System) -> None:
+async def test_page_on_http__lists_exactly_the_existing_routes(system: System) -> None:
     document = await system.specification()
     there = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     page = (Path(__file__).parents[1] / "docs" / "http.md").read_text()
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == there
 
 
-async def test_every_request_and_answer__has_an_example_that_fits_its_schema(system: System) -> None:
+async def test_every_request_and_response__has_an_example_that_fits_its_schema(system: System) -> None:
     document = await system.specification()
     bodies = list(described_bodies(document))
     assert len(bodies) > 100
@@ -219,7 +219,7 @@ async def test_every_request_and_answer__has_an_example_that_fits_its_schema(sys
 
 
 def described_bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every media type of every request and answer."""
+    """Yield every media type of every request and response."""
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     described = [operation["requestBody"] for operation in operations if "requestBody" in operation]
     described += [answer for operation in operations for answer in operation["responses"].values()]

@@ -1,4 +1,4 @@
-"""The judge of `make load` finds planted faults and passes what is right."""
+"""The objectives of `make load` find planted faults and accept correct results."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The edge's own pages take no parameters: what is generated for them are methods, queries and headers."""
+"""The edge's own pages take no parameters, so methods, queries and headers are generated for them."""
 
 import json
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ async def test_generated_requests__break_nothing_and_are_answered_as_documented(
     system: System, token: str, tmp_path: Path, service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_token, without = EXAMPLES[service]
-    await system.specification()  # whole, and kept for those who ask next
+    await system.specification()  # complete, and cached for the next requests
     reports = await asyncio.gather(
         generate(system, tmp_path / "with", service, with_token, f"--header=Authorization: Bearer {token}"),
         # Below /metrics and /analyze a method that writes is refused before its route is looked up: 401 and not 405.

@@ -50,8 +50,8 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
         )
         assert evidence(page, "errors.timeout") == "plot-rates"
         expect(page.locator('.chip[data-metric="errors.timeout"]')).to_have_text("Errors: timeout 1")
-        for told in ("kept from before", "stale"):
-            regenerate_until(page, f"Selected by gemini-that-answered, on the last hour, {told}.")
+        for written in ("kept from before", "stale"):
+            regenerate_until(page, f"Selected by gemini-that-answered, on the last hour, {written}.")
     assert script.calls >= 2
 
 
@@ -62,13 +62,13 @@ def evidence(page: Page, metric: str) -> str:
 
 
 def regenerate_until(page: Page, expected: str) -> None:
-    """Ask for reports, each of which is kept for two seconds, until one says so of itself."""
-    told = set()
+    """Request reports, each cached for two seconds, until one shows the expected text."""
+    written = set()
     for _ in range(300):
         page.get_by_role("button", name="Regenerate").click()
         expect(page.get_by_role("button", name="Regenerate")).to_be_enabled()
         line = page.locator("#report .byline").inner_text()
-        told.add(re.sub(r".*(Selected by .*), at [\d:]+(, .*)", r"\1\2", line))
-        if expected in told:
+        written.add(re.sub(r".*(Selected by .*), at [\d:]+(, .*)", r"\1\2", line))
+        if expected in written:
             return
-    raise AssertionError(told)
+    raise AssertionError(written)

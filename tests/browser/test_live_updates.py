@@ -1,4 +1,4 @@
-"""Figures that move by themselves: their age is told, a hidden page holds no connection, a reader's place stays."""
+"""Live figures: their age is shown, a hidden page holds no connection, and the scroll position stays."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Outages: an empty system, services that stop under an open page, and a first visit to a broken one."""
+"""Outages: an empty system, services that stop under an open page, and a first visit to a broken system."""
 
 import re
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def test_a_file_that_a_replica_of_another_version_does_not_have__is_asked_for_ag
 
 @pytest.mark.parametrize("name", ["format.js", "charts.css"])
 def test_a_file_that_never_comes__is_named_after_some_tries(system: System, visit: Open, name: str) -> None:
-    """Such as one that an extension of the browser keeps away: the page loaded itself again for ever."""
+    """A browser extension can block a file. The page must not reload without end."""
     visited = visit(system, script=SOON)
     page = visited.page
     visited.live()

@@ -11,7 +11,7 @@ from system import System
 
 Open = Callable[..., Visit]
 
-UNAVAILABLE = "The service is unavailable."
+UNAVAILABLE = "The store does not answer."
 PROBLEM = {"type": "about:blank", "title": "Service unavailable", "status": 503, "detail": UNAVAILABLE}
 SECONDS_FLY = "AbortSignal.timeout = (ms) => (ms > 60_000 ? new AbortController().signal : AbortSignal.abort())"
 
@@ -52,7 +52,7 @@ def test_before_the_first_answers__every_part_says_that_it_loads(system: System,
 @pytest.mark.parametrize(
     ("path", "panel", "text"),
     [
-        ("metrics/drift*", "#plot-drift", "Unavailable: The service is unavailable."),
+        ("metrics/drift*", "#plot-drift", "Unavailable: The store does not answer."),
         ("models", "#model", "The model is unavailable."),
         ("health", "#system", "The edge does not respond."),
         ("metrics/alerts", "#alerts", "Alerts are unavailable."),

@@ -12,7 +12,7 @@ _PATIENCE_S = 60.0
 
 
 class RedisCluster:
-    """Without replicas: what a master held is gone with it."""
+    """Without replicas, so the keys of a lost master are lost."""
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.masters: list[Valkey] = []

@@ -116,7 +116,7 @@ async def test_decision_nobody_waits_for__leaves_no_lock(pooled_url: str, postgr
         await holding.rollback()
         [verdict] = await first.decide([Query(b"k", 1, 1, LIMIT, 600)])
     await holder.close()
-    assert verdict.remaining == LIMIT - 2  # what nobody waited for was not charged
+    assert verdict.remaining == LIMIT - 2  # abandoned decisions were not charged
 
 
 async def test_whole_system__works(
