@@ -124,5 +124,6 @@ function kindOf(status) {
 function byline({ source, model, fallback_reason: reason, generated_at: at, windows, cache }) {
   const author = source === "ai" ? `Selected by ${model}` : `Selected by rules${reason ? `, because ${REASONS[reason] ?? reason}` : ""}`;
   const window = windows.name ? `, on the last ${WINDOWS[windows.name]}` : "";
-  return `${author}, at ${clock(at)}${window}${cache === "miss" ? "" : `, ${cache === "hit" ? "kept from before" : "stale"}`}.`;
+  const age = cache === "miss" ? "" : `, ${cache === "hit" ? "cached" : "stale"}, ${Math.max(0, Math.round((Date.now() - Date.parse(at)) / 1000))} s old`;
+  return `${author}, at ${clock(at)}${window}${age}.`;
 }
