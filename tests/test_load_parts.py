@@ -101,7 +101,7 @@ def test_process_that_has_ended__is_not_a_service(tmp_path: Path, monkeypatch: p
         system.service("metrics")
 
 
-def test_shares__are_of_the_processors_this_program_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares__are_of_the_processors_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "cores", lambda: [0])
     seen = watch.Watch(System(tmp_path, 0))
     seen.looks = [watch.Cpu(0.0, 0.0, 0.0, 0.0), watch.Cpu(10.0, 5.0, 1.0, 3.0)]
