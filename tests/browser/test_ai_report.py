@@ -51,9 +51,7 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
         assert evidence(page, "errors.timeout") == "plot-rates"
         expect(page.locator('.chip[data-metric="errors.timeout"]')).to_have_text("Errors: timeout 1")
         for state in ("cached", "stale"):
-            regenerate_until(
-                page, rf"at [\d:]+, on the last hour, {state}, \d+ s old\.$"
-            )
+            regenerate_until(page, rf"at [\d:]+, on the last hour, {state}, \d+ s old\.$")
         for _ in range(300):  # a stale report is renewed in the background
             if script.calls >= 2:
                 break
