@@ -16,6 +16,9 @@ SOURCES := libs/common/common services/edge-limiter/edge_limiter \
 	deploy/local/lock.py $(wildcard deploy/compose/*.py) deploy/k8s/prometheus_rule.py deploy/k8s/k8s_check conftest.py loadtests docs/site
 TESTS := libs/common/tests $(wildcard services/*/tests) deploy/local/tests deploy/k8s/tests tests
 
+# The only place that names the version; every package reads it from there.
+VERSION_OF_CODE := sed -n 's/^version = "\(.*\)"/\1/p' libs/common/pyproject.toml
+
 # Ignore Python and pip settings of the shell, except those that say where packages come from.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PIP_TARGET PIP_PREFIX PIP_ROOT \
 	PIP_PYTHON PIP_REQUIRE_HASHES PIP_CONSTRAINT PIP_NO_BINARY
@@ -154,6 +157,9 @@ lock: ## rewrite requirements/*.txt; update: ARGS=--upgrade
 	$(call set_up,dev,.venv)
 	@.venv/bin/python deploy/local/lock.py $(ARGS)
 
+version: ## print the version of the code
+	@$(VERSION_OF_CODE)
+
 tools: ## install the tools of the browser and manifest tests
 	$(call set_up,tools,.venv)
 
@@ -166,7 +172,7 @@ model: torch ## rebuild the model; score: ARGS="--eval FILE.tsv"
 ##@ Deploy
 
 # The labels of the images.
-images image-cuda up: export VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' libs/common/pyproject.toml)
+images image-cuda up: export VERSION = $(shell $(VERSION_OF_CODE))
 images image-cuda up: export REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 images: ## build the services' container images, tagged TAG

@@ -1,6 +1,6 @@
-"""Real stores for every test: one PostgreSQL and one Valkey per pytest process, a fresh database per test; no fakes.
+"""Real stores for every test: one PostgreSQL and one Valkey per pytest process, and a new database per test.
 
-TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead; what these hold is lost.
+TEST_DATABASE_URL and TEST_REDIS_URL name servers on 127.0.0.1 to use instead. Their data is deleted.
 """
 
 import gc
@@ -29,13 +29,13 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 PROGRAMS = {"PG_BINDIR", "REDIS_SERVER_BIN"}  # of the stores, for tests too
 HERE = ("localhost", "127.0.0.1", "::1", "[::1]")  # the last is what urllib looks for
 
-settings.register_profile("unhurried", deadline=None)  # properties hold or not, however fast a busy machine says so
+settings.register_profile("unhurried", deadline=None)  # a busy machine must not fail a property
 settings.load_profile("unhurried")
 
 
 def pytest_configure() -> None:
-    """Forget what is meant for other servers than the tests': settings of ours, drivers' (PGSSLMODE), and proxies here,
-    which npm may need for what it fetches."""
+    """Remove settings meant for other servers: our variables and those of drivers (PGSSLMODE). Loopback bypasses
+    proxies, which npm may need."""
     ours = re.findall("^#([A-Z0-9_]+)=", (Path(__file__).parent / ".env.example").read_text("utf-8"), re.MULTILINE)
     for name in {*os.environ} - PROGRAMS:
         if name.startswith(("PG", *ours)):
@@ -45,7 +45,7 @@ def pytest_configure() -> None:
 
 
 def _given(variable: str, state: Path) -> int | None:
-    """The port of the server that someone else runs for us, its password put where the launcher keeps its own."""
+    """Return the port of a server named in the environment, after writing its password to the launcher's file."""
     url = urlsplit(os.environ.get(variable, ""))
     if url.port is not None:
         (state / "password").write_text(url.password or "")
@@ -54,13 +54,13 @@ def _given(variable: str, state: Path) -> int | None:
 
 @pytest.fixture(scope="session")
 def own_ports() -> range:
-    """Those below the ephemeral range that no parallel worker uses, for what needs several with fixed distances."""
+    """Ports below the ephemeral range reserved for this worker, for tests that need several at fixed distances."""
     return share_of(WORKER, WORKERS)
 
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Call it for a port below the ephemeral range that no other call, here or in a parallel worker, gets."""
+    """Call it for a port below the ephemeral range that no other call or worker receives."""
     ports = free_ports(WORKER, WORKERS)
     return lambda: next(ports)
 
@@ -95,19 +95,19 @@ def cloned_url(postgres: Postgres, databases: Databases) -> Iterator[Callable[[s
 
 @pytest.fixture
 def database_url(cloned_url: Callable[[str], str]) -> str:
-    """The URL of an empty database of this test alone."""
+    """The URL of an empty database that only this test uses."""
     return cloned_url("template1")
 
 
 @pytest.fixture
 def migrated_url(cloned_url: Callable[[str], str], databases: Databases) -> Callable[..., str]:
-    """Call it with package names (`migrated_url("metrics")`) for a database on which their migrations ran."""
+    """Call it with package names (`migrated_url("metrics")`) for a database that their migrations created."""
     return lambda *packages: cloned_url(databases.migrated(*packages))
 
 
 @pytest.fixture
 def demoted(postgres: Postgres) -> Callable[[str], AbstractContextManager[str]]:
-    """Enter it with the URL of a database for one whose connections, if opened before it ends, never take a write."""
+    """Enter it with the URL of a database, for a URL whose connections stay read-only."""
 
     @contextmanager
     def read_only(url: str) -> Iterator[str]:
@@ -144,7 +144,7 @@ def redis_settings(redis_url: str, valkey: Valkey) -> dict[str, str | int]:
 
 @pytest.fixture
 def own_postgres(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Postgres]]:
-    """Call it, with settings, for a server of this test alone, which it may `stop`, `kill` and `start` again."""
+    """Call it, with settings, for a server that only this test uses, and may `stop`, `kill` and `start` again."""
     with ExitStack() as stopped:
 
         def start(**settings: str) -> Postgres:
@@ -157,7 +157,7 @@ def own_postgres(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Calla
 
 @pytest.fixture
 def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Valkey]]:
-    """Call it, with settings (`appendonly="yes"`), for a server of this test alone, like `own_postgres`."""
+    """Call it, with settings (`appendonly="yes"`), for a separate server, like `own_postgres`."""
     with ExitStack() as stopped:
 
         def start(**settings: str) -> Valkey:
@@ -170,7 +170,7 @@ def own_valkey(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callabl
 
 @pytest.fixture
 def own_logs() -> Iterator[None]:
-    """For a test that configures the logs: after it they are for all others what they were."""
+    """Restore the logging configuration after a test that changes it."""
     loggers = [logging.getLogger(name) for name in (None, "sluice", "aiohttp.server")]
     levels, handlers = [logger.level for logger in loggers], loggers[0].handlers[:]
     yield
@@ -182,9 +182,9 @@ def own_logs() -> Iterator[None]:
 
 @pytest.fixture
 def circles() -> Iterator[Callable[[str], list[str]]]:
-    """Call it with a package for its functions whose frames were left in circles of references since the test began.
+    """Call it with a package for its functions whose frames were left in reference cycles since the test started.
 
-    A service whose requests leave such stands still for all of them whenever the collector comes.
+    Such cycles make a service stall whenever the garbage collector runs.
     """
 
     def found(package: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""`make load`: the whole system under many kinds of users for two minutes, judged against stated objectives.
+"""`make load`: the whole system under many kinds of users for two minutes, checked against stated objectives.
 
     python loadtests/load.py [--users 1080] [--seconds 120]
 
-It starts the system on ports, stores and a state folder of its own, with a Gemini on loopback, so that it neither
-disturbs nor uses a running one. Prints what was wanted and found; exits with 1 when an objective is missed.
+It starts a separate system with its own ports, stores and state folder and a Gemini on loopback. Prints objectives and
+results. Exits with 1 if an objective is missed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LIMIT, ANALYZE_LIMIT, WINDOW_S = 60, 30, 60
 CONNECTIONS, CACHED_MS, HIT_SHARE, CALLS_SAVED, BUSY, OTHERS = 1000, 50.0, 0.90, 50.0, 0.70, 0.2
 WARM_UP: Final = 30
 SPAWN_S: Final = 20
-STEADY_S: Final = SPAWN_S + 10  # since Locust was started, which takes some seconds by itself
+STEADY_S: Final = SPAWN_S + 10  # since the start of Locust, which itself takes some seconds
 DRAIN_S: Final = 20.0
 GEMINI_S: Final = 1.0
 SETTINGS: Final = {
@@ -46,13 +46,13 @@ SETTINGS: Final = {
     "EDGE_METRICS_RATE_WINDOW_S": "1",
     "GEMINI_API_KEY": "none",
     "GEMINI_SDK": "genai",
-    "GEMINI_CACHE_TTL": "60",  # so that reports are made anew while the test runs
+    "GEMINI_CACHE_TTL": "60",  # so that reports are renewed during the test
 }
 
 
 @dataclass
 class Found:
-    """Everything that the objectives are judged by."""
+    """Everything that the objectives are checked against."""
 
     answers: list[Answer]
     rows: dict[str, int]
@@ -66,9 +66,9 @@ def main() -> int:
     options = _options()
     place = ROOT / ".cache" / "load" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     place.mkdir(parents=True)
-    print(f"starting a system of its own in {place}", flush=True)
+    print(f"starting a separate system in {place}", flush=True)
     found = asyncio.run(_measured(place, options))
-    objectives = [*_judged(found)]
+    objectives = [*_objectives(found)]
     (place / "objectives.json").write_text(json.dumps([asdict(one) for one in objectives], indent=1))
     _print(objectives, found, place)
     return 0 if all(one.is_met for one in objectives) else 1
@@ -89,7 +89,7 @@ async def _measured(place: Path, options: argparse.Namespace) -> Found:
 
 
 async def _warm_up(system: System) -> None:
-    """So that the first report has something to tell of."""
+    """Send some predictions, so that the first report has data."""
     async with aiohttp.ClientSession(system.url, headers={"X-Forwarded-For": "198.19.255.1"}) as session:
         for number in range(WARM_UP):
             async with session.post("/predict", json={"text": f"warm {number}"}) as response:
@@ -98,7 +98,7 @@ async def _warm_up(system: System) -> None:
 
 
 async def _under_load(system: System, watch: Watch, place: Path, options: argparse.Namespace) -> int:
-    """How many answers Locust calls failures."""
+    """Run Locust. Returns the number of responses that it counts as failures."""
     command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--host", system.url]
     command += ["--users", str(options.users), "--spawn-rate", str(options.users / SPAWN_S)]
     command += ["--run-time", f"{options.seconds:.0f}s", "--stop-timeout", "10", "--exit-code-on-error", "0"]
@@ -117,7 +117,7 @@ async def _under_load(system: System, watch: Watch, place: Path, options: argpar
                 locust.terminate()
                 await locust.wait()
     if not watching.cancelled():
-        watching.result()  # it failed, and what it did not see cannot be judged
+        watching.result()  # raise its error: its observations are incomplete
     statistics_ = json.loads((place / "locust.json").read_text())
     return sum(one["num_failures"] for one in statistics_)
 
@@ -136,7 +136,7 @@ async def _waited(locust: asyncio.subprocess.Process, seconds: float) -> None:
 
 
 async def _counted(system: System, expected: int) -> None:
-    """Wait until all that was answered is counted, or until it takes too long: then the judge says what is missing."""
+    """Wait until all answered predictions are counted, or for a bounded time. Missing ones are reported later."""
     deadline = time.monotonic() + DRAIN_S
     async with aiohttp.ClientSession(system.url) as session:
         while time.monotonic() < deadline:
@@ -147,7 +147,7 @@ async def _counted(system: System, expected: int) -> None:
 
 
 async def _stored(system: System, watch: Watch) -> dict[str, int]:
-    """Answered texts by request id, out of PostgreSQL; and a last look at the limits."""
+    """Return the stored texts by request id, and the final state of the limits."""
     database = await system.database()
     try:
         await watch.look_at_limits(database)
@@ -157,7 +157,7 @@ async def _stored(system: System, watch: Watch) -> dict[str, int]:
         await database.close()
 
 
-def _judged(found: Found) -> Iterator[Objective]:
+def _objectives(found: Found) -> Iterator[Objective]:
     predictions = [one for one in found.answers if one.policy == "predict"]
     reports = [one for one in found.answers if one.policy == "analyze"]
     held = found.watch.held(STEADY_S, found.seconds)
@@ -219,11 +219,11 @@ def _limits_by_answers(predictions: Sequence[Answer], reports: Sequence[Answer])
 
 
 def _limits_by_database(watch: Watch) -> Objective:
-    judged = []
+    checked = []
     for limit, keys in watch.admissions.items():
-        promised = ANALYZE_LIMIT if limit == ANALYZE_LIMIT else LIMIT  # whatever the edge took it to be
-        judged.append((breaches_in_admissions(keys, promised, WINDOW_S * 10**6), keys))
-    breaches, seen = sum(len(found) for found, _ in judged), sum(len(keys) for _, keys in judged)
+        promised = ANALYZE_LIMIT if limit == ANALYZE_LIMIT else LIMIT  # whichever policy the edge applied
+        checked.append((breaches_in_admissions(keys, promised, WINDOW_S * 10**6), keys))
+    breaches, seen = sum(len(found) for found, _ in checked), sum(len(keys) for _, keys in checked)
     full = sum(sum(times.values()) >= limit for limit, keys in watch.admissions.items() for times in keys.values())
     found = f"{breaches} of {seen:,} keys ({full} reached it)"
     return Objective("addresses above their limit, by PostgreSQL's log", "0", found, not breaches and full > 0)

@@ -1,4 +1,4 @@
-"""The users of a load test, for `make load` and for `locust -f loadtests/locustfile.py --host https://…` by hand.
+"""The users of a load test, for `make load` and for `locust -f loadtests/locustfile.py --host https://…`.
 
 Name classes to run only these: `locust -f … Predictor Analyst`. Shapes are in `shapes/`. Against a deployment that does
 not trust the generator's `X-Forwarded-For`, all users share the generator's address and its limit.
@@ -16,7 +16,7 @@ from users.caller import open_log
 from users.predicting import Attacker, BatchPredictor, OfficeWorker, Predictor
 from users.watching import Analyst, Dashboard, Follower, ThresholdEditor
 
-MOST_TEXTS = 64  # of one list, as the service takes them
+MOST_TEXTS = 64  # the longest list that the service accepts
 
 __all__ = (
     "Analyst",
@@ -55,7 +55,7 @@ def add_options(parser: ArgumentParser, **_: Any) -> None:
     group.add_argument(
         "--admin-token", default="", env_var="SLUICE_ADMIN_TOKEN", help="for threshold edits; without it none are made"
     )
-    group.add_argument("--answers", default="", help="folder for one line per answer, to judge exact limits")
+    group.add_argument("--answers", default="", help="folder for one line per answer, to check exact limits")
 
 
 @events.init.add_listener

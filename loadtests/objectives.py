@@ -1,9 +1,8 @@
-"""The judge of a load test: what was promised, beside what was measured; it knows neither HTTP nor a database.
+"""Compares the results of a load test with its objectives. Pure functions.
 
-Limits are judged twice. By the generator's log a breach is certain when more than the limit was both sent and answered
-within less than one window: wherever between the two each was admitted, all were admitted in one window. In the same
-way a refusal is certainly wrong. By the database's own log, on its one clock, every window that ends at an admission
-is counted.
+Limits are checked twice. In the generator's log a breach is certain if more than the limit was both sent and answered
+within one window, whenever in between each request was admitted. In the same way a rejection is certainly wrong. In the
+database's log, which has one clock, every window that ends at an admission is counted.
 """
 
 from collections import Counter, defaultdict
@@ -16,12 +15,12 @@ from users.answers import Answer
 MICROS: Final = 1_000_000
 
 Admissions = Mapping[bytes, Counter[int]]
-"""By key: when, in microseconds of the database's clock, how many were admitted."""
+"""By key: times in microseconds of the database's clock, and numbers of admissions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`wanted` and `found` are for people."""
+    """An objective and its result. `wanted` and `found` are for display."""
 
     name: str
     wanted: str
@@ -31,7 +30,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """More than `limit` within one window that begins at `start_s`."""
+    """More than `limit` within the window that starts at `start_s`."""
 
     who: str
     admitted: int
@@ -40,7 +39,7 @@ class Breach:
 
 
 def breaches_in_answers(answers: Iterable[Answer], limit: int, window_s: float) -> list[Breach]:
-    """Addresses that certainly were admitted more than `limit` within one window: at most one breach each."""
+    """Return at most one certain breach of `limit` per address."""
     admitted: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         if answer.status == 200:
@@ -50,7 +49,7 @@ def breaches_in_answers(answers: Iterable[Answer], limit: int, window_s: float) 
 
 
 def _worst(who: str, answers: Sequence[Answer], limit: int, window_s: float) -> Breach:
-    """The window, from the moment at which some request was sent, in which the most was certainly admitted."""
+    """Return the window, starting when a request was sent, with the most certain admissions."""
 
     def certain(start_s: float) -> int:
         end_s = start_s + window_s
@@ -61,7 +60,7 @@ def _worst(who: str, answers: Sequence[Answer], limit: int, window_s: float) -> 
 
 
 def wrongly_refused(answers: Iterable[Answer], limit: int, window_s: float) -> list[Answer]:
-    """Refusals that certainly had room: even if all that could count did, the request would have fitted."""
+    """Return rejections that are certainly wrong: even with all possible charges the request fitted."""
     by_address: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         by_address[answer.address].append(answer)
@@ -74,7 +73,7 @@ def wrongly_refused(answers: Iterable[Answer], limit: int, window_s: float) -> l
 
 
 def _at_most(answers: Iterable[Answer], refused: Answer, window_s: float) -> int:
-    """What could have been charged when `refused` was decided."""
+    """Return the most that could have been charged when `refused` was decided."""
     from_s = refused.sent_s - window_s
     return sum(
         one.units
@@ -84,7 +83,7 @@ def _at_most(answers: Iterable[Answer], refused: Answer, window_s: float) -> int
 
 
 def breaches_in_admissions(admissions: Admissions, limit: int, window_us: int) -> list[Breach]:
-    """Keys of the limiter's own log with more than `limit` in some window (t - window, t]: at most one breach each."""
+    """Return at most one breach per key of the limiter's log, over windows (t - window, t]."""
     found = []
     for key, times in admissions.items():
         admitted, end_us = max((_in_window(times, end_us, window_us), end_us) for end_us in times)
@@ -98,13 +97,13 @@ def _in_window(times: Mapping[int, int], end_us: int, window_us: int) -> int:
 
 
 def merged(seen: dict[bytes, Counter[int]], key: bytes, log_us: Iterable[int]) -> None:
-    """Add one look at a key's log. Looks must be closer together than a window is long, or admissions are missed."""
+    """Add a sample of a key's log. Samples closer together than a window miss no admissions."""
     seen.setdefault(key, Counter())
     seen[key] |= Counter(log_us)
 
 
 def not_stored_once(answers: Iterable[Answer], rows: Mapping[str, int]) -> list[str]:
-    """Request ids that were answered with 200 and have not exactly a row for each of their texts."""
+    """Return the ids of requests answered with 200 whose texts are not each stored exactly once."""
     return [
         answer.request_id
         for answer in answers

@@ -1,4 +1,4 @@
-"""Starts the whole system for a benchmark on ports, stores and settings of its own, whatever a .env says."""
+"""Starts a separate system for a benchmark, with its own ports, stores and settings, ignoring .env."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _NOT_THE_USERS: Final = (
 
 @contextmanager
 def own_system(state: Path, **environment: str) -> Iterator[System]:
-    """A running system; its state folder is deleted at the end. X-Forwarded-For is believed."""
+    """Yield a running system that trusts X-Forwarded-For. Its state folder is deleted at the end."""
     chosen = dict.fromkeys(_NOT_THE_USERS, "") | {"LOG_LEVEL": "warning"} | environment
     system = System(state, _port_base(), chosen)
     try:

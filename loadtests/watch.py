@@ -18,7 +18,7 @@ ADMISSIONS_EVERY: Final = 10  # looks; far below the window of a limit
 
 @dataclass
 class Cpu:
-    """Seconds of processor time since the beginning, and when that was."""
+    """Processor seconds since the start, and the time of the sample."""
 
     at_s: float
     system_s: float
@@ -28,7 +28,7 @@ class Cpu:
 
 @dataclass
 class Watch:
-    """What was seen so far. `admissions` by limit, then by key."""
+    """The samples so far. `admissions` by limit, then by key."""
 
     system: System
     connections: list[int] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Watch:
     admissions: dict[int, dict[bytes, Counter[int]]] = field(default_factory=dict)
 
     async def run(self, generator_pid: int) -> None:
-        """Look again and again until cancelled."""
+        """Take samples until cancelled."""
         generator, edge = psutil.Process(generator_pid), self.system.service("edge_limiter")
         database = await self.system.database()
         try:
@@ -54,13 +54,13 @@ class Watch:
             merged(self.admissions.setdefault(limit, {}), key, log_us)
 
     def held(self, from_s: float, to_s: float) -> int:
-        """The fewest connections at any look between these times since the first."""
+        """Return the fewest connections of the samples between these times since the first."""
         begin_s = self.looks[0].at_s
         seen = zip(self.connections, self.looks, strict=False)
         return min((count for count, look in seen if from_s <= look.at_s - begin_s <= to_s), default=0)
 
     def busy(self, from_s: float) -> tuple[float, float, float]:
-        """Shares of all processors since then: the system, the generator, and everything on this machine."""
+        """Return shares of all processors since a sample: the system, the generator, and the whole machine."""
         begin = next((look for look in self.looks if look.at_s - self.looks[0].at_s >= from_s), self.looks[0])
         end = self.looks[-1]
         elapsed_s = (end.at_s - begin.at_s) * len(cores())

@@ -1,4 +1,4 @@
-"""Chromium as the distribution packages it, headless, for tests and measurements; it asks the page's server alone."""
+"""The distribution's Chromium, headless, for tests and measurements. It contacts only the page's server."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ FLAGS: Final = (
 
 @contextmanager
 def chromium(*flags: str) -> Iterator[Browser]:
-    """A browser of its own; $CHROMIUM names another than the one in $PATH."""
+    """Start a separate browser. $CHROMIUM overrides the one in $PATH."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     assert path, "Chromium is missing: apt-get install chromium, or set CHROMIUM to its path"
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""Fixtures that start the whole system; `system.py` is what they hand out."""
+"""Fixtures that start the whole system and return a `System` of `system.py`."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +10,9 @@ from system import System
 from launcher.ports import is_free
 
 StartSystem = Callable[..., System]
-collect_ignore = [] if os.environ.get("BROWSER_TESTS") else ["browser"]  # `make test-browser` alone has what they need
+collect_ignore = (
+    [] if os.environ.get("BROWSER_TESTS") else ["browser"]
+)  # only `make test-browser` installs what they need
 
 
 def _new(tmp: Path, port_base: int, environment: dict[str, str]) -> System:
@@ -19,7 +21,7 @@ def _new(tmp: Path, port_base: int, environment: dict[str, str]) -> System:
 
 @pytest.fixture(scope="session")
 def port_base(free_port: Callable[[], int], own_ports: range) -> Callable[[], int]:
-    """Call it for a base whose ten ports (base+0..5, base+1000..1003) are free, and no parallel worker's."""
+    """Call it for a base whose ten ports (base+0..5, base+1000..1003) are free and not reserved by another worker."""
 
     def find() -> int:
         while True:
@@ -33,7 +35,7 @@ def port_base(free_port: Callable[[], int], own_ports: range) -> Callable[[], in
 
 @pytest.fixture
 def start_system(tmp_path: Path, port_base: Callable[[], int]) -> Iterator[StartSystem]:
-    """Call it, with environment variables, for a running system of this test alone."""
+    """Call it, with environment variables, for a running system that only this test uses."""
     started: list[System] = []
 
     def start(**environment: str) -> System:
@@ -49,7 +51,7 @@ def start_system(tmp_path: Path, port_base: Callable[[], int]) -> Iterator[Start
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
-    """One running system shared by a module's tests, which use addresses of their own."""
+    """One running system shared by a module's tests. Each test uses different addresses."""
     shared = _new(tmp_path_factory.mktemp("system"), port_base(), {})
     try:
         shared.start()

@@ -1,4 +1,4 @@
-"""A Gemini over REST on loopback, in a thread of its own for tests whose own is not asyncio's."""
+"""A fake Gemini over REST on loopback, in a separate thread, for tests without an event loop."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ TIMEOUT_S = 60
 
 @contextmanager
 def gemini(script: Script) -> Iterator[str]:
-    """Its URL; it follows `script`."""
+    """Yield the URL of a server that follows `script`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""Made-up traffic: events as the edge and inference would have sent them, written to the stream."""
+"""Generated traffic: events as the edge and inference send them, written to the stream."""
 
 import math
 import random
@@ -39,16 +39,16 @@ def prediction(
 
 
 def limited(at_s: float, n: int) -> CounterEvent:
-    """`n` requests that the edge refused within a second."""
+    """Return a counter of `n` requests that the edge refused within a second."""
     return CounterEvent(
         id=str(uuid.uuid4()), at_us=int(at_s * 1_000_000), route="/predict", outcome="limited", policy="predict", n=n
     )
 
 
 def an_ordinary_day(now_s: float) -> Iterator[Event]:
-    """Busy by day and quiet by night; slower when busier, with a few errors and refusals; always the same.
+    """Yield a day of events: slower when busier, with a few errors and refusals, and always the same.
 
-    The last two hours have enough in each minute to tell its percentiles apart.
+    Each minute of the last two hours has enough events for distinct percentiles.
     """
     chance = random.Random(7)
     for minute in range(26 * 60):
@@ -86,7 +86,7 @@ def send(system: System, events: Iterable[Event]) -> int:
 
 
 def redis_of(system: System) -> Redis:
-    """A client of the system's Redis."""
+    """Return a client of the system's Redis."""
     environment = system.service("metrics").environ()
     return Redis(
         host=environment["REDIS_HOST"],

@@ -1,4 +1,4 @@
-"""Compares stored rollups with the events they were made of. Tests and benchmarks use it; the service does not."""
+"""Compare stored rollups with their events. Only tests and benchmarks use this."""
 
 from datetime import date
 from typing import Final

@@ -1,4 +1,4 @@
-"""The whole system on ports and a state folder of its own, started as a user starts it: by the launcher."""
+"""The whole system on separate ports and a separate state folder, started by the launcher, as a user starts it."""
 
 import asyncio
 import os
@@ -20,11 +20,11 @@ from launcher.testing import note_ports, until_ready
 
 START_S = 90.0
 TEST_ENVIRONMENT = {
-    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # tests speak for many addresses through X-Forwarded-For
-    "EDGE_LIMIT_TIMEOUT_MS": "5000",  # on a busy test machine a slow PostgreSQL must not pass for one that is away
-    "ANALYST_REDIS_TIMEOUT_S": "10",  # nor a slow Redis
-    "ANALYST_METRICS_TIMEOUT_S": "14",  # nor slow metrics
-    "INFERENCE_MAX_WAIT_S": "30",  # nor may a stall teach inference to refuse what it can score
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # tests send requests of many addresses by X-Forwarded-For
+    "EDGE_LIMIT_TIMEOUT_MS": "5000",  # a slow PostgreSQL on a busy machine must not count as down
+    "ANALYST_REDIS_TIMEOUT_S": "10",  # nor must a slow Redis
+    "ANALYST_METRICS_TIMEOUT_S": "14",  # nor must slow metrics
+    "INFERENCE_MAX_WAIT_S": "30",  # a stall must not make inference refuse what it can score
     "EDGE_METRICS_RATE_LIMIT": "1000",  # tests wait for counts in a tight loop
     "EDGE_METRICS_RATE_WINDOW_S": "1",
     "LOG_FORMAT": "json",
@@ -32,7 +32,7 @@ TEST_ENVIRONMENT = {
 
 
 def _command(process: psutil.Process) -> list[str]:
-    """Empty when it has ended meanwhile."""
+    """Return the command line, empty if the process has ended."""
     try:
         command: list[str] = process.cmdline()
     except psutil.NoSuchProcess:
@@ -41,7 +41,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def until_exact(ops_url: str) -> None:
-    """Wait until the store decides for the edge there: on a busy machine one starts without it, and decides alone."""
+    """Wait until the edge's store is up. On a busy machine an edge may start without it and decide locally."""
     deadline = time.monotonic() + START_S
     while not _has_its_store(ops_url):
         assert time.monotonic() < deadline, "the edge has no store"
@@ -52,13 +52,13 @@ def _has_its_store(ops_url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{ops_url}/metrics", timeout=START_S) as response:
             return b"\nsluice_edge_store_up 1.0\n" in response.read()
-    except OSError:  # nobody listens yet
+    except OSError:  # not listening yet
         return False
 
 
 @dataclass
 class System:
-    """A launcher and everything below it."""
+    """A launcher and its child processes."""
 
     state: Path
     port_base: int
@@ -73,7 +73,7 @@ class System:
         return f"http://127.0.0.1:{self.port_base + 1000 + place}"
 
     def start(self) -> None:
-        """Start and wait until the launcher says that everything is ready; the stores are at port_base + 4 and + 5."""
+        """Start, and wait until the launcher reports that everything is ready. The stores use port_base + 4 and + 5."""
         note_ports(self.state, self.port_base + 4, self.port_base + 5)
         self.output = self.state.with_suffix(".log")
         with self.output.open("wb") as output:
@@ -107,20 +107,20 @@ class System:
             self.process.wait(60)
 
     def processes(self) -> list[psutil.Process]:
-        """The launcher's descendants: stores and services."""
+        """Return the stores and services, which are descendants of the launcher."""
         assert self.process is not None
         children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return children
 
     def service(self, package: str) -> psutil.Process:
-        """The process of one service."""
+        """Return the process of one service."""
         found = [p for p in self.processes() if _command(p)[-2:] == ["-m", package]]
         assert len(found) == 1, found
         return found[0]
 
     @contextmanager
     def unattended(self) -> Iterator[None]:
-        """What ends meanwhile is started again only afterwards."""
+        """Suspend the launcher, so that it restarts nothing until the block ends."""
         assert self.process is not None
         launcher = psutil.Process(self.process.pid)
         launcher.suspend()
@@ -130,11 +130,11 @@ class System:
             launcher.resume()
 
     async def database(self) -> asyncpg.Connection:
-        """A connection to the system's own PostgreSQL."""
+        """Connect to the system's PostgreSQL."""
         return await asyncpg.connect(self.service("metrics").environ()["DATABASE_URL"])
 
     async def healthy(self) -> dict[str, Any]:
-        """What the edge says of its health once every part answered in time, which on a busy machine not each does."""
+        """Return the edge's health report once every part has answered in time."""
         async with aiohttp.ClientSession(self.url) as session, asyncio.timeout(START_S):
             while True:
                 async with session.get("/health") as response:
@@ -144,7 +144,7 @@ class System:
                 await asyncio.sleep(0.2)
 
     async def specification(self) -> dict[str, Any]:
-        """The edge's, once each service gave its part in time."""
+        """Return the edge's OpenAPI document once it includes every service."""
         async with aiohttp.ClientSession(self.url) as session, asyncio.timeout(START_S):
             while True:
                 async with session.get("/openapi.json") as response:

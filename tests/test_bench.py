@@ -1,4 +1,4 @@
-"""`make bench` goes on where it stopped, and keeps going when a part fails."""
+"""`make bench` resumes where it stopped, and continues when a part fails."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ results.save("works", [results.against("ms", "less", [1.0], 2.0)])
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of benchmarks, one of which works and one breaks. Their results go there too."""
+    """A folder of two benchmarks, one of which fails, and of their results."""
     folder = tmp_path / "parts"
     monkeypatch.setattr(bench, "HERE", folder)
     monkeypatch.setattr(results, "PLACE", folder)
@@ -37,14 +37,14 @@ def test_parts__are_found_in_the_folder(parts: Path) -> None:
     assert bench.parts() == ["edge", "breaks", "works"]
 
 
-def test_a_part_that_fails__is_named_and_the_next_one_runs(parts: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_part_that_fails__is_named_and_the_next_one_runs(parts: Path, capfd: pytest.CaptureFixture[str]) -> None:
     results.save("breaks", [results.against("ms", "less", [1.0], 2.0)])  # of an earlier run
     assert bench.run(["breaks", "works"], again=True) == ["breaks"]
     assert results.load("breaks") is None
     assert "| works | ms | 1.00 |  | target | 2.00 |  | 2.00 × | 1 × |" in capfd.readouterr().out
 
 
-def test_a_part_that_is_done__runs_again_only_when_asked(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_part__runs_again_only_when_asked(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.run(["works"], again=False) == []
     benchmark(parts, "works", "raise SystemExit(3)")
     assert bench.run(["works"], again=False) == []

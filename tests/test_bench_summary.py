@@ -1,4 +1,4 @@
-"""The summary of the benchmarks says the right way round who is better, and names what was not measured."""
+"""The benchmark summary computes ratios in the right direction and lists what was not measured."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_less_is_better__theirs_over_ours() -> None:
     assert any("| ∞ |" in line for line in rows(Measure("calls", "less", "us", {"us": [0.0], "them": [1.0]})))
 
 
-def test_versions_of_peers_and_what_is_missing__are_told() -> None:
+def test_versions_of_peers_and_missing_parts__are_listed() -> None:
     lines = rows(Measure("ms", "less", "us", {"us": [2.0], "them": [1.0]}))
     assert any("peer 1.2" in line and "Python 3" in line for line in lines)
     results.save("second", [Measure("ms", "less", "us", {"us": [2.0]})])
@@ -53,11 +53,11 @@ def test_peer_that_was_left_out__is_named() -> None:
     )
 
 
-def test_a_part_that_left_nothing__is_none() -> None:
+def test_part_without_results__is_none() -> None:
     assert results.load("never") is None
 
 
-def test_the_page__has_rows_and_a_plot_of_every_benchmark() -> None:
+def test_page__has_rows_and_a_plot_of_every_benchmark() -> None:
     page = (summary.DOCS / "benchmarks.md").read_text(encoding="utf-8")
     written = page[page.index(summary.BEGIN) : page.index(summary.END)]
     for part in bench.parts():

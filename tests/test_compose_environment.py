@@ -21,7 +21,7 @@ DOTENV = {
     "SLUICE_OPS_HOST": "127.0.0.1",
     "SLUICE_DRAIN_S": "3600",
     **{f"{service.upper()}_{name}": "28200" for service in NAMES for name in ("PORT", "OPS_PORT")},
-    **{"REDIS_HOST": "elsewhere", "REDIS_PORT": "6380", "REDIS_USERNAME": "nobody"},
+    **{"REDIS_HOST": "elsewhere", "REDIS_PORT": "6380", "REDIS_USERNAME": "other"},
     **{"REDIS_TLS": "true", "REDIS_CA_FILE": "/ca.crt", "REDIS_CLUSTER": "true"},
 }
 

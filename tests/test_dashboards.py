@@ -1,4 +1,4 @@
-"""What Grafana is given: dashboards that it can place, and a data source and folders that are there."""
+"""Grafana's dashboards have a valid layout, and its data source and folders exist."""
 
 import json
 import re
@@ -36,9 +36,7 @@ def cells(panel: dict[str, Any]) -> set[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_each_panel__has_an_id_and_a_place_of_its_own_and_asks_the_source_that_is_there(
-    path: Path, source: Any
-) -> None:
+def test_each_panel__has_a_unique_id_and_place_and_an_existing_source(path: Path, source: Any) -> None:
     panels = json.loads(path.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels) > 0
     taken = [cell for panel in panels for cell in cells(panel)]
@@ -49,7 +47,7 @@ def test_each_panel__has_an_id_and_a_place_of_its_own_and_asks_the_source_that_i
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_each_question__is_about_the_chosen_installation_and_our_services(path: Path) -> None:
+def test_each_query__selects_the_installation_and_our_services(path: Path) -> None:
     board = json.loads(path.read_text())
     [variable] = board["templating"]["list"]
     assert (variable["name"], variable["includeAll"], variable["allValue"]) == ("namespace", True, ".*")
@@ -61,11 +59,11 @@ def test_each_question__is_about_the_chosen_installation_and_our_services(path: 
             assert metric.startswith("sluice_") or 'job=~"edge|inference|metrics|analyst"' in labels, target["expr"]
 
 
-def test_the_dashboards__are_told_apart() -> None:
+def test_dashboards__have_unique_ids() -> None:
     assert len({json.loads(path.read_text())["uid"] for path in DASHBOARDS}) == len(DASHBOARDS) > 0
 
 
-def test_the_source__is_the_prometheus_of_compose_and_knows_how_often_it_scrapes(compose: Any, source: Any) -> None:
+def test_source__is_the_prometheus_of_compose_with_its_interval(compose: Any, source: Any) -> None:
     assert source["url"] == "http://prometheus:9090"
     assert set(compose["prometheus"]["networks"]) & set(compose["grafana"]["networks"])
     assert source["jsonData"]["timeInterval"] == read(OBSERVABILITY / "prometheus.yml")["global"]["scrape_interval"]

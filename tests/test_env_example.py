@@ -30,7 +30,7 @@ def test_example__lists_every_variable_and_no_other() -> None:
     assert set(listed()) == expected
 
 
-def test_every_variable__has_its_own_line_that_says_what_it_is_for() -> None:
+def test_every_variable__has_a_line_that_explains_it() -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     above = {line: before for before, line in itertools.pairwise(lines) if re.match(r"#[A-Z][A-Z0-9_]*=", line)}
     assert len(above) == len(listed())

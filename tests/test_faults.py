@@ -1,4 +1,4 @@
-"""What must survive: killed services under load, a killed launcher, and two edges sharing one exact limit."""
+"""Killed services under load, a killed launcher, and two edges that share one exact limit."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ PLACES = {"edge_limiter": 0, "inference": 1, "metrics": 2}
 
 
 class Load:
-    """Clients that each send one request after the other until told to stop; remembers what became of each id."""
+    """Clients that send one request after another until `stop`. `outcomes` maps request ids to statuses."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -63,7 +63,7 @@ class Load:
             async with session.post("/predict", json={"text": f"good film {salt}"}, headers=headers) as response:
                 await response.read()
                 return response.status
-        except aiohttp.ClientConnectorError:  # nobody listens: don't spin
+        except aiohttp.ClientConnectorError:  # not listening: don't spin
             await asyncio.sleep(0.05)
             return None
         except aiohttp.ClientError:
@@ -71,7 +71,7 @@ class Load:
 
 
 async def recorded(system: System) -> list[tuple[str, str, str]]:
-    """(event id, request id, outcome) of every prediction in PostgreSQL."""
+    """Return (event id, request id, outcome) of every prediction in PostgreSQL."""
     connection = await system.database()
     try:
         rows = await connection.fetch("SELECT event_id::text, request_id, outcome FROM metrics.prediction")
@@ -108,18 +108,18 @@ async def test_services_killed_under_load__no_answered_prediction_is_lost(start_
     assert set(load.statuses()) <= {200, *FAILURES}
 
 
-async def test_edge_told_to_stop__still_answers_on_a_connection_just_made(system: System) -> None:
+async def test_stopping_edge__answers_on_a_connection_just_opened(system: System) -> None:
     answer = b""
-    for _ in range(5):  # it does for two seconds, for which a busy machine may stand still
+    for _ in range(5):  # it answers for two seconds, and a busy machine may stall that long
         with suppress(OSError, aiohttp.ClientError):
-            answer = await _answer_of_who_stops(system)
+            answer = await _answer_while_stopping(system)
         await system.ready(PLACES["edge_limiter"])
         if answer:
             break
     assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
 
 
-async def _answer_of_who_stops(system: System) -> bytes:
+async def _answer_while_stopping(system: System) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", system.port_base)
     system.service("edge_limiter").terminate()
     try:

@@ -1,4 +1,4 @@
-"""OpenAI's client, and the recipe of docs/guardrail.md as its reader would follow it, through the edge."""
+"""OpenAI's client and the recipe of docs/guardrail.md, through the edge."""
 
 import json
 import re

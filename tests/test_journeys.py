@@ -1,4 +1,4 @@
-"""What a user does, through the edge's port: real stores, a real transformer, four real processes."""
+"""User journeys through the edge's port: real stores, a real model, four real processes."""
 
 import asyncio
 import math
@@ -22,12 +22,12 @@ POSITIVE = {"text": "A thoughtful, moving film."}
 
 
 def client(address: str, url: str) -> aiohttp.ClientSession:
-    """A client that the edge sees under `address`."""
+    """Return a client with this address."""
     return aiohttp.ClientSession(url, headers={"X-Forwarded-For": address})
 
 
 async def counted(system: System, expected: int) -> None:
-    """Wait until the count is `expected`; the journey's promise is ten seconds."""
+    """Wait until the count is `expected`, at most ten seconds."""
     async with asyncio.timeout(10), client("198.51.100.250", system.url) as session:
         while True:
             async with session.get("/metrics/count") as response:
@@ -37,7 +37,7 @@ async def counted(system: System, expected: int) -> None:
 
 
 async def count(system: System) -> int:
-    """The count once all that was answered before is in it: predictions are stored in order, so wait for one more."""
+    """Return the count of all earlier predictions. They are stored in order, so wait for one more."""
     marker = str(uuid.uuid4())
     async with client("198.51.100.249", system.url) as session:
         async with session.post("/predict", json=POSITIVE, headers={"X-Request-ID": marker}) as response:
@@ -58,7 +58,7 @@ async def stored(system: System, request_id: str) -> None:
         await database.close()
 
 
-async def test_a_positive_text__is_answered_and_counted(system: System) -> None:
+async def test_positive_text__is_answered_and_counted(system: System) -> None:
     before = await count(system)
     async with client("198.51.100.1", system.url) as session:
         async with session.post("/predict", json=POSITIVE, headers={"X-Request-ID": "journey-1"}) as response:
@@ -69,7 +69,7 @@ async def test_a_positive_text__is_answered_and_counted(system: System) -> None:
     await counted(system, before + 1)
 
 
-async def test_a_hundred_requests_within_a_second__exactly_sixty_are_answered(system: System) -> None:
+async def test_hundred_requests_within_a_second__exactly_sixty_are_answered(system: System) -> None:
     started = time.monotonic()
     async with client("198.51.100.2", system.url) as session:
         answers = await asyncio.gather(*(predict(session) for _ in range(100)))
@@ -102,7 +102,7 @@ BAD_REQUESTS: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("name", "request_", "status"), BAD_REQUESTS, ids=[name for name, _, _ in BAD_REQUESTS])
-async def test_bad_input__is_a_problem_document_that_echoes_nothing_and_one_line_in_all_logs(
+async def test_bad_input__is_a_problem_document_without_echo_and_one_log_line(
     system: System, name: str, request_: dict[str, Any], status: int
 ) -> None:
     async with client("198.51.100.3", system.url) as session:
@@ -117,7 +117,7 @@ async def test_bad_input__is_a_problem_document_that_echoes_nothing_and_one_line
 
 
 async def logged_until_now(system: System, session: aiohttp.ClientSession) -> None:
-    """Wait until the output has what the edge and inference log of requests made now, and so all from before."""
+    """Wait until the logs of edge and inference include a new request, and so all earlier ones."""
     for refused in (session.get("/nowhere"), session.post("/predict", json={"text": ""})):
         async with refused as response:
             request_id = response.headers["X-Request-ID"]
@@ -126,13 +126,13 @@ async def logged_until_now(system: System, session: aiohttp.ClientSession) -> No
                 await asyncio.sleep(0.02)
 
 
-async def test_an_unknown_route__is_404(system: System) -> None:
+async def test_unknown_route__is_404(system: System) -> None:
     async with client("198.51.100.4", system.url) as session, session.get("/nowhere") as response:
         document = await response.json(content_type="application/problem+json")
     assert response.status == document["status"] == 404
 
 
-async def test_aggregates_and_report__tell_the_same_numbers(system: System) -> None:
+async def test_aggregates_and_report__have_the_same_numbers(system: System) -> None:
     before = await count(system)
     async with client("198.51.100.5", system.url) as session:
         for _ in range(5):
@@ -199,14 +199,14 @@ async def test_merged_specification__has_every_documented_route_of_every_service
     assert {"/", "/health", "/v2/models/{model}/infer", "/models/{model}"} <= merged["paths"].keys()
 
 
-async def test_the_page_on_the_api__names_exactly_the_routes_that_there_are(system: System) -> None:
+async def test_page_on_http__lists_exactly_the_existing_routes(system: System) -> None:
     document = await system.specification()
     there = {f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item}
     page = (Path(__file__).parents[1] / "docs" / "http.md").read_text()
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == there
 
 
-async def test_every_request_and_answer__has_an_example_that_fits_its_schema(system: System) -> None:
+async def test_every_request_and_response__has_an_example_that_fits_its_schema(system: System) -> None:
     document = await system.specification()
     bodies = list(described_bodies(document))
     assert len(bodies) > 100
@@ -219,7 +219,7 @@ async def test_every_request_and_answer__has_an_example_that_fits_its_schema(sys
 
 
 def described_bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every media type of every request and answer."""
+    """Yield every media type of every request and response."""
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     described = [operation["requestBody"] for operation in operations if "requestBody" in operation]
     described += [answer for operation in operations for answer in operation["responses"].values()]

@@ -1,4 +1,4 @@
-"""The judge of `make load` finds planted faults and passes what is right."""
+"""The objectives of `make load` find planted faults and accept correct results."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ def answer(sent_s: float, status: int = 200, units: int = 1, took_s: float = 0.1
         ([answer(0), answer(1), answer(2, address="b"), answer(3, address="b")], 0),
     ],
 )
-def test_a_breach_by_the_generators_log__is_one_that_is_certain(answers: list[Answer], breaches: int) -> None:
+def test_breach_in_the_generators_log__is_reported_only_if_certain(answers: list[Answer], breaches: int) -> None:
     assert len(breaches_in_answers(answers, LIMIT, WINDOW_S)) == breaches
 
 
@@ -40,7 +40,7 @@ def test_a_breach_by_the_generators_log__is_one_that_is_certain(answers: list[An
         ([answer(0), answer(1), answer(2), answer(63, status=429)], 1),
     ],
 )
-def test_a_refusal_with_room__is_found(answers: list[Answer], wrong: int) -> None:
+def test_refusal_below_the_limit__is_found(answers: list[Answer], wrong: int) -> None:
     assert len(wrongly_refused(answers, LIMIT, WINDOW_S)) == wrong
 
 
@@ -48,12 +48,12 @@ def test_a_refusal_with_room__is_found(answers: list[Answer], wrong: int) -> Non
     ("seconds", "breaches"),
     [((0, 1, 59, 60), 0), ((0, 1, 2, 59), 1), ((0, 59, 59, 59, 60), 1), ((0, 59, 59, 119), 0)],
 )
-def test_a_breach_by_the_databases_log__is_any_window_with_too_many(seconds: tuple[int, ...], breaches: int) -> None:
+def test_breach_in_the_databases_log__is_any_window_over_the_limit(seconds: tuple[int, ...], breaches: int) -> None:
     admissions = {b"key": Counter(second * SECOND for second in seconds)}
     assert len(breaches_in_admissions(admissions, LIMIT, 60 * SECOND)) == breaches
 
 
-def test_looks_that_overlap__count_each_admission_once() -> None:
+def test_overlapping_samples__count_each_admission_once() -> None:
     seen: dict[bytes, Counter[int]] = {}
     merged(seen, b"key", [1, 1, 2])
     merged(seen, b"key", [1, 1, 2, 3])
@@ -78,7 +78,7 @@ def test_answers_lost_or_stored_twice__are_found() -> None:
         ("text/html", "7", "<h1>Too many</h1>", False),
     ],
 )
-def test_a_refusal__is_promised_only_as_a_problem_document(
+def test_refusal__is_expected_only_as_a_problem_document(
     content_type: str, retry_after: str, body: str, is_promised: bool
 ) -> None:
     headers = {"Content-Type": content_type, "Retry-After": retry_after}

@@ -1,4 +1,4 @@
-"""What load tests and benchmarks share: addresses that nobody else has, the generator, a look at processes."""
+"""Shared parts of load tests and benchmarks: unique addresses, the generator, process statistics."""
 
 import asyncio
 import itertools
@@ -36,13 +36,13 @@ def test_user_or_worker_too_many__is_refused() -> None:
 
 @asynccontextmanager
 async def answering(*, times: int) -> AsyncIterator[int]:
-    """The port of a server that answers so many requests on each connection and then closes it."""
+    """Yield the port of a server that answers `times` requests per connection and then closes it."""
 
     tasks: set[asyncio.Task[Any] | None] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
-        with suppress(asyncio.IncompleteReadError):  # the client is through
+        with suppress(asyncio.IncompleteReadError):  # the client has finished
             for _ in range(times):
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
@@ -60,7 +60,7 @@ async def answering(*, times: int) -> AsyncIterator[int]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Any]:
-    """Call it for the generator's options."""
+    """Call it for parsed options of the generator."""
     texts = tmp_path / "texts.txt"
     texts.write_text("one\ntwo", encoding="utf-8")
 
@@ -85,13 +85,13 @@ async def test_generator_that_does_not_wait__sends_at_its_rate_and_counts_none_b
     assert 100 < found["statuses"][200]["count"] < 300
 
 
-async def test_connection_that_the_server_closed__is_heard_of(load: Callable[..., Any]) -> None:
+async def test_connection_closed_by_the_server__raises(load: Callable[..., Any]) -> None:
     async with answering(times=1) as port:
         with pytest.raises(ConnectionError):
             await generator.run(load(port, seconds=60))
 
 
-def test_process_that_ends_meanwhile__is_no_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_has_ended__is_not_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     process = psutil.Process(gone.pid)
     gone.wait(30)
@@ -101,7 +101,7 @@ def test_process_that_ends_meanwhile__is_no_service(tmp_path: Path, monkeypatch:
         system.service("metrics")
 
 
-def test_shares__are_of_the_processors_this_program_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares__are_of_the_processors_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "cores", lambda: [0])
     seen = watch.Watch(System(tmp_path, 0))
     seen.looks = [watch.Cpu(0.0, 0.0, 0.0, 0.0), watch.Cpu(10.0, 5.0, 1.0, 3.0)]

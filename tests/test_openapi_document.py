@@ -49,14 +49,14 @@ def test_operations__are_tagged_by_service() -> None:
     assert whole["tags"] == [{"name": "metrics", "description": "What it does."}]
 
 
-def test_schema_name_that_means_two_things__gets_its_service_in_front() -> None:
+def test_ambiguous_schema_name__is_prefixed_with_its_service() -> None:
     whole = merged(metrics=document("/metrics"), analyst=document("/analyst", value={"type": "array"}))
     assert set(whole["components"]["schemas"]) == {"ProblemDocument", "Count", "AnalystCount"}
     content = whole["paths"]["/analyst"]["get"]["responses"]["200"]["content"]
     assert content["application/json"]["schema"]["$ref"] == "#/components/schemas/AnalystCount"
 
 
-def test_operation_that_the_edge_sends_elsewhere__is_left_out() -> None:
+def test_operation_forwarded_to_another_service__is_left_out() -> None:
     whole = merged(metrics=document("/internal"), analyst=document("/metrics"), inference={"paths": {"/predict": {}}})
     assert set(whole["paths"]) == {"/"}
 
@@ -68,19 +68,19 @@ def test_refusals_of_the_edge__are_in_every_operation_of_a_service() -> None:
     assert responses["502"] == {"$ref": "#/components/responses/Problem502"}
 
 
-def test_own_page__has_the_refusals_of_the_door_alone() -> None:
+def test_own_page__has_only_the_refusals_of_the_server() -> None:
     responses = merged()["paths"]["/"]["get"]["responses"]
     assert set(responses) == {"200", "400", "408", "414", "417", "431", "500", "501", "505"}
 
 
-def test_body__adds_the_refusal_of_large_ones() -> None:
+def test_body__adds_the_refusal_of_large_bodies() -> None:
     body: Json = {"content": {"application/json": {"schema": {"type": "object"}}}}
     put = merged(metrics=document("/metrics", method="put", requestBody=body))["paths"]["/metrics"]["put"]
     assert "413" in put["responses"]
     assert "413" not in merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]["responses"]
 
 
-def test_route_of_administrators__asks_for_the_token() -> None:
+def test_admin_route__requires_the_token() -> None:
     whole = merged(metrics=document("/metrics", method="put"))
     operation = whole["paths"]["/metrics"]["put"]
     assert operation["security"] == [{"adminToken": []}]
@@ -89,7 +89,7 @@ def test_route_of_administrators__asks_for_the_token() -> None:
     assert "security" not in merged(metrics=document("/metrics"))["paths"]["/metrics"]["get"]
 
 
-def test_limited_route__tells_its_limit_in_headers() -> None:
+def test_limited_route__has_limit_headers() -> None:
     operation = merged(inference=document("/predict", method="post"))["paths"]["/predict"]["post"]
     legacy = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
     assert set(operation["responses"]["200"]["headers"]) == {"RateLimit", "RateLimit-Policy", *legacy}
@@ -99,7 +99,7 @@ def test_limited_route__tells_its_limit_in_headers() -> None:
     assert (example["violated-policies"], example["type"].endswith("#quota-exceeded")) == (["predict"], True)
 
 
-def test_error_in_a_shape_of_the_service__stands_beside_the_edges_problem() -> None:
+def test_error_schema_of_a_service__is_listed_with_the_edges_problem() -> None:
     own: Json = {"description": "No.", "content": {"application/json": {"schema": {"type": "object"}}}}
     responses: Json = {"200": {"description": "Success"}, "400": own}
     operation = merged(inference=document("/predict", method="post", responses=responses))["paths"]["/predict"]["post"]

@@ -18,7 +18,7 @@ LABELS = ["POSITIVE", "NEGATIVE"]
 
 @pytest.fixture(scope="module")
 def model(system: System) -> dict[str, Any]:
-    """The card of the served model."""
+    """Return the card of the served model."""
 
     async def card() -> dict[str, Any]:
         async with aiohttp.ClientSession(system.url) as session, session.get("/models") as response:
@@ -35,9 +35,9 @@ def client(system: System) -> Iterator[triton.InferenceServerClient]:
 
 
 def from_address(address: str) -> dict[str, str]:
-    """Headers of a client that the edge sees under `address`, and that name the request.
+    """Return headers with a client `address` and a new request id.
 
-    Give Triton's client a copy: it adds its own to what it is given.
+    Pass a copy to Triton's client, because it adds its headers to the dict.
     """
     return {"X-Forwarded-For": address, "X-Request-ID": f"client-{uuid.uuid4()}"}
 
@@ -53,7 +53,7 @@ def hugging_face(system: System, model: dict[str, Any], headers: dict[str, str])
 
 
 def recorded(system: System, headers: dict[str, str], expected: int) -> list[tuple[str, str]]:
-    """(route, label) of each event of a request, once there are so many."""
+    """Return (route, label) of each event of a request, once there are `expected`."""
 
     async def rows() -> list[tuple[str, str]]:
         connection = await system.database()
@@ -73,7 +73,7 @@ def recorded(system: System, headers: dict[str, str], expected: int) -> list[tup
 
 
 def remaining(system: System, headers: dict[str, str]) -> int:
-    """What the limit leaves to an address after one more request."""
+    """Return the units left to an address after one more request."""
 
     async def ask() -> int:
         async with aiohttp.ClientSession(system.url, headers=headers) as session:
@@ -83,7 +83,7 @@ def remaining(system: System, headers: dict[str, str]) -> int:
     return asyncio.run(ask())
 
 
-def test_inference_client__reads_labels_the_best_first(system: System, model: dict[str, Any]) -> None:
+def test_inference_client__reads_labels_best_first(system: System, model: dict[str, Any]) -> None:
     headers = from_address("203.0.113.1")
     found = hugging_face(system, model, headers).text_classification(TEXTS[0])
     assert [each.label for each in found] == LABELS
@@ -107,7 +107,7 @@ def test_triton_client__finds_server_and_model_ready(
 
 
 @pytest.mark.parametrize("is_binary", [True, False], ids=["binary", "json"])
-def test_triton_client__reads_what_the_model_says_of_a_list(
+def test_triton_client__reads_the_results_of_a_list(
     system: System,
     client: triton.InferenceServerClient,
     model: dict[str, Any],
@@ -138,7 +138,7 @@ def test_triton_client__names_a_version_and_no_outputs(
     assert found.as_numpy("scores").shape == (1, 2)
 
 
-def test_triton_client__hears_what_is_wrong(client: triton.InferenceServerClient, model: dict[str, Any]) -> None:
+def test_triton_client__raises_its_errors(client: triton.InferenceServerClient, model: dict[str, Any]) -> None:
     with pytest.raises(triton.InferenceServerException, match="text is blank"):
         client.infer(model["name"], [text_input([" "])], headers=from_address("203.0.113.4"))
     with pytest.raises(triton.InferenceServerException, match="No such model"):
@@ -161,7 +161,7 @@ def test_list_of_hugging_faces_client__costs_one_per_text(system: System, model:
     assert remaining(system, headers) == 60 - 30 - 1
 
 
-def test_clients_above_the_limit__hear_429(
+def test_clients_above_the_limit__get_429(
     system: System, client: triton.InferenceServerClient, model: dict[str, Any]
 ) -> None:
     headers = from_address("203.0.113.8")

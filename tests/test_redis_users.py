@@ -1,4 +1,4 @@
-"""`deploy/redis/users.acl`: each service works under a user of its own, which opens no keys of another's."""
+"""`deploy/redis/users.acl`: each service works under its user, which cannot reach the keys of others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ PASSWORD = "secret"
 
 
 class Server:
-    """A Redis, one server or a cluster's masters, whose users are those of the file."""
+    """One Redis server or the masters of a cluster, with the users of the file."""
 
     def __init__(self, masters: Sequence[Valkey]) -> None:
         self.masters = masters
@@ -41,7 +41,7 @@ class Server:
 
     @asynccontextmanager
     async def client(self, user: str) -> AsyncIterator[Redis]:
-        """As a service makes it."""
+        """Connect as a service does."""
         settings = {
             "redis_host": self.masters[0].host,
             "redis_port": self.masters[0].port,
@@ -57,7 +57,7 @@ class Server:
             await redis.aclose()
 
     def move_away(self, key: str) -> None:
-        """Begin to move a cluster's slot: each key that its master doesn't hold is to be asked of the next one."""
+        """Start to migrate a slot: its master redirects requests for missing keys to the next one."""
         slot = int(self.masters[0].execute("CLUSTER", "KEYSLOT", key).removeprefix(":"))
         place = slot * MASTERS // SLOTS
         old, new = self.masters[place], self.masters[(place + 1) % MASTERS]
@@ -86,12 +86,12 @@ def cluster(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
 
 @pytest.fixture(params=["alone", "cluster"])
 def server(request: pytest.FixtureRequest) -> Server:
-    made: Server = request.getfixturevalue(request.param)
-    return made
+    server: Server = request.getfixturevalue(request.param)
+    return server
 
 
 async def ship(redis: Redis, folder: Path) -> None:
-    """Publish as inference does, to a stream that does not exist yet and to one that does."""
+    """Publish as inference does, first to a stream that does not exist yet."""
     journal = Journal(folder)
     journal.open()
     publisher = Publisher(journal, redis, CollectorRegistry())
@@ -116,7 +116,7 @@ async def count_rejections(redis: Redis) -> None:
 
 
 async def ingest(redis: Redis) -> None:
-    """What metrics does, but for the database."""
+    """Read and settle events as metrics does, without its database."""
     maintenance = StreamAdmin(redis)
     for consumer in ("gone", "here"):
         reader = StreamReader(redis, consumer, batch=1, claim_idle_s=0.001, dead_letters_max=10, now=lambda: 0.0)
@@ -131,7 +131,7 @@ async def ingest(redis: Redis) -> None:
 
 
 async def report(redis: Redis) -> None:
-    """What the analyst does for its reports and its quota."""
+    """Use reports and quota as the analyst does."""
     store, ended = RedisFlightStore(redis), asyncio.Event()
     subscribed = asyncio.Event()
     listener = Listener(lambda _key, _ended: ended.set(), lambda _key: None, subscribed.set)
@@ -160,7 +160,7 @@ async def report(redis: Redis) -> None:
     await redis.ping()
 
 
-async def test_each_service__works_under_a_user_of_its_own(server: Server, tmp_path: Path) -> None:
+async def test_each_service__works_under_its_user(server: Server, tmp_path: Path) -> None:
     async with server.client("edge") as redis:
         await count_rejections(redis)
     async with server.client("inference") as redis:
@@ -171,8 +171,8 @@ async def test_each_service__works_under_a_user_of_its_own(server: Server, tmp_p
         await report(redis)
 
 
-async def test_stranger_to_a_server_with_this_file__opens_nothing(tmp_path: Path, free_port: Callable[[], int]) -> None:
-    """Of whom a file says nothing, `default`, Redis lets in without a password."""
+async def test_client_without_a_password__is_refused(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """Without a line for `default`, Redis lets clients in without a password."""
     state, users = tmp_path / "valkey", tmp_path / "users.acl"
     state.mkdir(mode=0o700)
     (state / "password").write_text(PASSWORD)
@@ -194,10 +194,10 @@ REPORTS = ("GET analyst:report:x", "HSET analyst:report:x a b", "DEL analyst:rep
 CLUSTER = ("CLUSTER RESET", "CLUSTER SETSLOT 1 STABLE", "CLUSTER NODES", "READONLY")
 EVERYTHING = (
     "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "CLIENT LIST", "SCRIPT FLUSH", "MONITOR", "SHUTDOWN", *CLUSTER
-)  # fmt: skip  # a command a line would be a screenful
+)  # fmt: skip  # one command per line would be too long
 
 
-async def test_key_on_its_way_to_another_master__is_reached_by_each_service(cluster: Server, tmp_path: Path) -> None:
+async def test_migrating_slot__is_reached_by_each_service(cluster: Server, tmp_path: Path) -> None:
     cluster.move_away(STREAM)
     async with cluster.client("edge") as redis:
         await count_rejections(redis)
@@ -219,7 +219,9 @@ async def test_key_on_its_way_to_another_master__is_reached_by_each_service(clus
         ("analyst", (*PREDICTIONS, "XADD {predictions} * event x", "SET other x", "PUBLISH other x", *EVERYTHING)),
     ],
 )
-async def test_user_of_a_service__opens_nothing_of_another(user: str, attempts: tuple[str, ...], alone: Server) -> None:
+async def test_user_of_a_service__cannot_reach_the_keys_of_others(
+    user: str, attempts: tuple[str, ...], alone: Server
+) -> None:
     assert STREAM == "{predictions}"
     async with alone.client(user) as redis:
         for attempt in attempts:

@@ -1,4 +1,4 @@
-"""What a report is made of, through the four real services: the model sees measured numbers only, and drift is real."""
+"""Reports through the four real services: the model receives only measured numbers, and drift is measured."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ EVERYWHERE: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-async def test_marker_in_whatever_a_user_controls__is_in_no_request_to_gemini(start_system: StartSystem) -> None:
+async def test_user_input__is_in_no_request_to_gemini(start_system: StartSystem) -> None:
     script = Script(text=GOOD, texts=[MALFORMED])  # the request for its repair counts too
     async with rest(script) as endpoint:
         system = start_system(GEMINI_API_KEY="none", GEMINI_ENDPOINT=endpoint)
@@ -62,7 +62,7 @@ async def test_marker_in_whatever_a_user_controls__is_in_no_request_to_gemini(st
             kept = await connection.fetchval("SELECT count(*) FROM metrics.prediction WHERE request_id = $1", MARKER)
         finally:
             await connection.close()
-    assert kept == stored > 0  # the marker did go all the way to what reports are made of
+    assert kept == stored > 0  # the marker did reach the data of reports
     assert script.calls == len(script.received) == 4
     for received in script.received:
         assert "p95 latency" in received
@@ -70,7 +70,7 @@ async def test_marker_in_whatever_a_user_controls__is_in_no_request_to_gemini(st
 
 
 async def _send_everywhere(user: aiohttp.ClientSession) -> int:
-    """How many of the texts were scored; each is a stored prediction."""
+    """Return the number of texts that were scored, each of which is a stored prediction."""
     scored = 0
     for method, path, rest_ in EVERYWHERE:
         async with user.request(method, path, **rest_) as response:
@@ -94,10 +94,10 @@ async def _counted(user: aiohttp.ClientSession, expected: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_drift_of_real_predictions__is_in_the_report_as_the_metrics_service_measures_it(
+async def test_drift__is_in_the_report_as_the_metrics_service_measures_it(
     system: System,
 ) -> None:
-    """In a window of absolute times: what `15m` is compared with ends another minute earlier once a minute is over."""
+    """Uses absolute times, because the reference of `15m` moves every minute."""
     end = time.time() // 300 * 300
     window = {"start": _utc(end - 900), "end": _utc(end)}
     async with _user(system) as user:
@@ -120,24 +120,24 @@ async def test_drift_of_real_predictions__is_in_the_report_as_the_metrics_servic
     assert not [line for line in report["limitations"] if line.startswith("Drift is")]
 
 
-async def test_every_figure_of_a_report__is_the_metrics_services(system: System) -> None:
-    """In a window of absolute times long enough ago that both services speak of the same predictions."""
+async def test_figures_of_a_report__equal_those_of_the_metrics_service(system: System) -> None:
+    """Uses absolute times in the past, so that both services count the same predictions."""
     end = (time.time() - 3600) // 300 * 300
     window = {"start": _utc(end - 900), "end": _utc(end)}
     async with _user(system) as user:
         async with user.get("/metrics/count") as response:
             before = (await response.json())["count"]
         chance = random.Random(1)
-        for ago_s, count in ((1800, 300), (900, 200)):  # the window before, and this one
+        for ago_s, count in ((1800, 300), (900, 200)):  # the previous window, and this one
             for outcome, share in (("timeout", 0.1), ("ok", 0.9)):
                 for _ in range(10):
-                    told = {"label": "POSITIVE", "score": chance.uniform(0.5, 1)} if outcome == "ok" else {}
+                    scored = {"label": "POSITIVE", "score": chance.uniform(0.5, 1)} if outcome == "ok" else {}
                     at_s = end - ago_s + chance.uniform(1, 899)
                     latency_us = round(chance.lognormvariate(10, 1))
                     await _predict(
-                        system, round(count * share / 10), at_s=at_s, outcome=outcome, latency_us=latency_us, **told
+                        system, round(count * share / 10), at_s=at_s, outcome=outcome, latency_us=latency_us, **scored
                     )
-        await _counted(user, before + 450)  # what timed out is no prediction, and came earlier
+        await _counted(user, before + 450)  # timeouts are not predictions, and were sent earlier
         async with user.post("/metrics/aggregated", json={**window, "group_by": ["route", "outcome"]}) as response:
             document = await response.json()
         async with user.get("/metrics/drift", params=window | {"reference": "24h"}) as response:
@@ -156,8 +156,8 @@ def _utc(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).isoformat()
 
 
-async def _predict(system: System, count: int, *, at_s: float, **told: Any) -> None:
-    """Predictions of another moment, on the stream as inference ships them."""
+async def _predict(system: System, count: int, *, at_s: float, **fields: Any) -> None:
+    """Write predictions of time `at_s` to the stream, as inference does."""
     environment = system.service("metrics").environ()
     address: dict[str, Any] = {name: environment[f"REDIS_{name.upper()}"] for name in ("host", "port", "password")}
     usual = {"route": "/predict", "outcome": "ok", "request_id": "r", "model": "m", "revision": "1", "latency_us": 9000}
@@ -165,6 +165,6 @@ async def _predict(system: System, count: int, *, at_s: float, **told: Any) -> N
     async with Redis(**address, decode_responses=True) as redis:
         pipeline = redis.pipeline(transaction=False)
         for _ in range(count):
-            event = PredictionEvent.model_validate(usual | told | {"id": str(uuid.uuid4()), "at_us": at_us})
+            event = PredictionEvent.model_validate(usual | fields | {"id": str(uuid.uuid4()), "at_us": at_us})
             pipeline.xadd(STREAM, {EVENT_FIELD: json.dumps(event.model_dump(exclude_none=True))})
         await pipeline.execute()

@@ -1,4 +1,4 @@
-"""`deploy/postgres/roles.sql`: each service migrates and works under a role of its own, which opens no other tables."""
+"""`deploy/postgres/roles.sql`: each service migrates and works under its role, which cannot reach other tables."""
 
 import asyncio
 import uuid
@@ -34,7 +34,7 @@ AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 class Server:
-    """One database, and whoever comes into it."""
+    """One database with an owner, and the roles of the services."""
 
     def __init__(self, admin_url: str) -> None:
         self._admin = urlsplit(admin_url)
@@ -57,7 +57,7 @@ class Server:
             await connection.close()
 
     async def make_roles(self) -> None:
-        """As its owner would, who is no superuser."""
+        """Run `roles.sql` as the owner, without superuser rights."""
         roles = [f"{self.name}_{service}" for service in PACKAGES]
         passwords = [f"ALTER ROLE {role} PASSWORD '{PASSWORD}'" for role in roles]
         await self.execute(self.url(self.owner), ROLES, *passwords)
@@ -105,7 +105,7 @@ async def metrics_database(url: str) -> AsyncIterator[Database]:
 
 
 async def use_metrics(url: str) -> None:
-    """Makes partitions, writes, and drops the partition that the predictions of a month ago are in."""
+    """Create partitions, write, and drop the partition of a month ago."""
     async with metrics_database(url) as database:
         before = await Rollups(database).count()
         for days in (40, 0):
@@ -135,7 +135,7 @@ def report() -> Report:
         recommendations=[], source="rules", fallback_reason="no_key", cache="miss", model=None, prompt_version="1",
         metrics_digest="0" * 64, windows=Windows(name="1h", current=hour, previous=hour),
         incident=None, interpretation=None, usage=None, limitations=[],
-    )  # fmt: skip  # the same
+    )  # fmt: skip
 
 
 USES = {"edge": use_edge, "metrics": use_metrics, "analyst": use_analyst}
@@ -146,7 +146,7 @@ async def work(urls: Callable[[str], str]) -> None:
         await use(urls(service))
 
 
-async def test_each_service__works_under_a_role_of_its_own_which_opens_no_others_tables(server: Server) -> None:
+async def test_each_service__works_under_its_role_and_cannot_reach_other_tables(server: Server) -> None:
     await server.make_roles()
     await server.make_roles()
     for service, package in PACKAGES.items():
@@ -163,7 +163,7 @@ async def test_each_service__works_under_a_role_of_its_own_which_opens_no_others
 
 
 def attempts(role: str, service: str) -> list[str]:
-    """What a stranger must not be able to do."""
+    """Return statements that the roles of other services must not run."""
     table = TABLES[service]
     return [
         f"SELECT * FROM {table}",
@@ -178,7 +178,7 @@ def attempts(role: str, service: str) -> list[str]:
     ]
 
 
-async def test_one_role_for_all__hands_its_tables_over_and_running_services_go_on(server: Server) -> None:
+async def test_one_role_for_all__hands_over_its_tables_while_services_run(server: Server) -> None:
     def former(_service: str) -> str:
         return server.url(server.owner)
 
@@ -190,7 +190,7 @@ async def test_one_role_for_all__hands_its_tables_over_and_running_services_go_o
     for service, package in PACKAGES.items():
         await asyncio.to_thread(migrate, package, server.service_url(service))
     await work(server.service_url)
-    await server.make_roles()  # what running services made meanwhile goes over too
+    await server.make_roles()  # recent tables change owner too
     owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'metrics'::regnamespace"
     connection = await asyncpg.connect(server.admin_url)
     assert [owner for (owner,) in await connection.fetch(owners)] == [f"{server.name}_metrics"]

@@ -1,4 +1,4 @@
-"""TLS for tests: a certificate that signs itself, and a server that speaks TLS before one that does not."""
+"""TLS for tests: a self-signed certificate, and a TLS proxy in front of a plain server."""
 
 import asyncio
 import ssl
@@ -15,7 +15,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def self_signed(folder: Path, host: str) -> Path:
-    """A host's certificate and its key in one file, which is the authority too."""
+    """Write a host's self-signed certificate and its key to one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
@@ -41,7 +41,7 @@ def self_signed(folder: Path, host: str) -> Path:
 
 @asynccontextmanager
 async def before(port: int, certificate: Path, *protocols: str) -> AsyncIterator[int]:
-    """The port that leads to `port` through TLS; `protocols` are what it offers by ALPN."""
+    """Yield the port of a TLS proxy in front of `port`, which offers `protocols` by ALPN."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     context.set_alpn_protocols(protocols)
@@ -51,7 +51,7 @@ async def before(port: int, certificate: Path, *protocols: str) -> AsyncIterator
 
 @asynccontextmanager
 async def listening(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port of a server that gives each connection to `serve`; what is still open at the end is cut off."""
+    """Yield the port of a server that passes connections to `serve`, and close open ones at the end."""
     connections: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,7 +62,7 @@ async def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Asyn
             async with closing(writer):
                 await serve(reader, writer)
         except asyncio.IncompleteReadError:
-            pass  # a connection that was made and not used
+            pass  # a connection opened and never used
         finally:
             connections.discard(task)
 
@@ -87,7 +87,7 @@ async def closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 
 
 async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """Carry bytes to a port and back until both sides have ended, or one broke."""
+    """Copy bytes to a port and back until both sides have closed, or one has failed."""
     far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
 
     async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -98,7 +98,7 @@ def _public(operation: Document, name: str, route: Route, merged: Document) -> D
 
 
 def _add_problems(operation: Document, codes: Iterable[int], merged: Document) -> None:
-    """Add the edge's problem documents. A service's own shape for a status is kept beside it."""
+    """Add the edge's problem documents. A service's own shape for a status is kept, too."""
     responses = operation["responses"]
     for code in codes:
         answer = responses.setdefault(str(code), problem_ref(code))

@@ -34,6 +34,7 @@ def prepare() -> None:
     shutil.rmtree(PREPARED, ignore_errors=True)
     shutil.copytree(DOCS, PREPARED / "pages", ignore=shutil.ignore_patterns("site", "__pycache__"))
     shutil.copy(DOCS / "site" / "zensical.toml", PREPARED)
+    shutil.copy(DOCS / "site" / "site.css", PREPARED / "pages")
     sources = {file.relative_to(DOCS).as_posix(): file for file in DOCS.rglob("*.md")}
     sources |= {page: ROOT / name for page, name in OF_THE_ROOT.items()}
     texts = {page: _IMAGE.sub(r"\1", source.read_text(encoding="utf-8")) for page, source in sources.items()}

@@ -1,9 +1,9 @@
-"""`make bench`: run every benchmark that has not run yet, one after the other, then write the summary.
+"""`make bench`: runs every benchmark without results, one after the other, and writes the summary.
 
     make bench ARGS="[--again] [--only edge,metrics] [--gather]"
 
-A benchmark is a package of this folder. It leaves its results in .cache/bench/PART.json; parts that have left some are
-not run again, so an interrupted run resumes. Summary and plots go to docs/.
+A benchmark is a package of this folder. It writes its results to .cache/bench/PART.json. Parts with
+results do not run again, so an interrupted run resumes. Summary and plots go to docs/.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def parts() -> list[str]:
 
 
 def run(names: Sequence[str], again: bool) -> list[str]:
-    """Run what has left no results yet; return those that failed."""
+    """Run the parts without results. Return those that failed."""
     started, failed = time.monotonic(), []
     environment = os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     for number, part in enumerate(names, 1):

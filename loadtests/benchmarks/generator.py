@@ -1,10 +1,10 @@
-"""Sends HTTP requests from a process of its own and prints what came back as JSON; knows no server.
+"""Sends HTTP requests from a separate process and prints the results as JSON.
 
     python loadtests/benchmarks/generator.py --port 8001 --path /predict --body '{"text": @}' --texts FILE --seconds 5
 
 Each `@` in the body is replaced by a text as a JSON string, the next one for each request. Closed: each connection
-sends one request after the other. Open (`--rate`): requests start at random moments, so many a second in the mean,
-however late the answers are; latency counts from the moment at which a request was due.
+sends one request after the other. Open (`--rate`): requests start at random times with this mean rate, independent of
+the responses; latency counts from the time at which a request was due.
 """
 
 import argparse
@@ -61,21 +61,21 @@ class Connection(asyncio.Protocol):
 
 
 def requests(options: argparse.Namespace) -> Iterator[bytes]:
-    """Endless; every request is made before the clock starts."""
+    """Yield requests without end. All are built before the clock starts."""
     pieces = options.body.encode().split(b"@")
     made = []
     for number, text in enumerate(options.texts.read_text(encoding="utf-8").splitlines()):
         body = json.dumps(text).encode().join(pieces)
         head = f"POST {options.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{options.header}"
         if options.addresses:
-            address = 0xC6120001 + number % options.addresses  # in 198.18.0.0/15, which is set aside for benchmarks
+            address = 0xC6120001 + number % options.addresses  # in 198.18.0.0/15, which is reserved for benchmarks
             head += f"X-Forwarded-For: {'.'.join(str(part) for part in address.to_bytes(4, 'big'))}\r\n"
         made.append(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return itertools.cycle(made[options.skip % len(made) :] + made[: options.skip % len(made)])
 
 
 class Load:
-    """What both kinds of load share: where requests come from, and how long each status took."""
+    """The base of both kinds of load: the source of requests, and latencies by status."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -85,7 +85,7 @@ class Load:
         self._source = requests(options)
 
     def ask(self, connection: Connection, due: float, then: Callable[[], None], *, counts: bool = True) -> None:
-        """Send the next request, which was due then; when it is answered, go on."""
+        """Send the next request, due at that time, and continue after its response."""
 
         def answered(status: int) -> None:
             if counts:
@@ -116,7 +116,7 @@ async def closed(connections: list[Connection], load: Load) -> None:
 
 
 async def opened(connections: list[Connection], load: Load) -> None:
-    """A request that is due while every connection is busy waits for the first that is free."""
+    """Run an open loop. A due request waits for the first free connection if all are busy."""
     free, waiting = deque(connections), deque[float]()
     begin = time.perf_counter()
     counted_from = begin + load.options.settle
@@ -146,7 +146,7 @@ async def opened(connections: list[Connection], load: Load) -> None:
 
 
 def arrivals(options: argparse.Namespace, begin: float, end: float) -> Iterator[float]:
-    """Random moments, as those of many clients who know nothing of each other."""
+    """Yield random times of a Poisson process, as from many independent clients."""
     chance, due = random.Random(options.skip), begin
     while (due := due + chance.expovariate(options.rate)) < end:
         yield due

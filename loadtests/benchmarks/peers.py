@@ -1,8 +1,8 @@
-"""Makes a virtual environment for each peer, and the bundled model as a float32 folder that inference's can read.
+"""Creates a virtual environment for each peer, and the bundled model as a float32 folder for inference's peers.
 
     python -m benchmarks.peers [PEER …]
 
-Does nothing for a peer that is there already. The peers' packages come by plain pip, outside of this project's lock.
+Existing environments are kept. The peers' packages are installed by plain pip, outside this project's lock.
 """
 
 import json
@@ -43,7 +43,7 @@ def python_of(peer: str) -> Path:
 
 
 def install(peer: str) -> Path:
-    """The interpreter that has the peer's packages. Raises CalledProcessError where they can't be installed."""
+    """Return the Python with the peer's packages. Raises CalledProcessError if they cannot be installed."""
     done = PLACE / peer / ".installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE / peer)], check=True)
@@ -54,7 +54,7 @@ def install(peer: str) -> Path:
 
 
 def versions(peer: str, packages: Sequence[str]) -> dict[str, str]:
-    """Of what a peer has installed."""
+    """Return the versions of a peer's packages."""
     program = "import json, sys; from importlib.metadata import version as of; "
     program += "print(json.dumps({name: of(name) for name in sys.argv[1:]}))"
     found = subprocess.run([str(python_of(peer)), "-c", program, *packages], check=True, capture_output=True, text=True)
@@ -63,7 +63,7 @@ def versions(peer: str, packages: Sequence[str]) -> dict[str, str]:
 
 
 def make_model() -> None:
-    """The encoder with the adapter merged in, as `transformers` reads it."""
+    """Write the encoder with the adapter merged in, in the format of `transformers`."""
     if not (MODEL / "model.safetensors").exists():
         writer = str(Path(__file__).parent / "inference" / "float32_model.py")
         subprocess.run([str(python_of("pipeline")), writer, str(MODEL)], cwd=_INFERENCE, check=True)

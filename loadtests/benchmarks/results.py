@@ -1,4 +1,4 @@
-"""What a benchmark measured: printed as a table, and kept for the summary as .cache/bench/PART.json, round by round."""
+"""Results of a benchmark: printed as a table and stored round by round in .cache/bench/PART.json."""
 
 import json
 import os
@@ -24,9 +24,9 @@ _DIGITS: Final = ((100, 0), (10, 1), (1, 2), (0, 3))
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One thing measured of several contenders, a list of rounds each; `ours` is one of them.
+    """One measurement of several contenders, with a list of rounds each. `ours` is one of them.
 
-    `wanted` is by what factor ours shall be better, by contender.
+    `wanted` is the factor by which ours should be better, by contender.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Measure:
 
 
 def against(what: str, better: Literal["more", "less"], found: Sequence[float], target: float) -> Measure:
-    """Something of ours alone, beside what it should reach."""
+    """Return a measurement of ours with a target instead of contenders."""
     return Measure(what, better, "sluice", {"sluice": found, "target": [target]}, {"target": 1.0})
 
 
@@ -48,7 +48,7 @@ def save(
     left_out: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Print the results and replace those of an earlier run. The last thing that a benchmark does.
+    """Print the results and replace those of an earlier run. Called at the end of a benchmark.
 
     `versions` are those of the peers, `left_out` are peers that this machine does not have, and `notes` are sentences
     that explain the figures.
@@ -85,7 +85,7 @@ def _spread(rounds: Sequence[float]) -> str:
 
 
 def load(part: str) -> dict[str, Any] | None:
-    """What the last run of this part left; None when there was none."""
+    """Return the results of the last run of this part, or None."""
     file = PLACE / f"{part}.json"
     if not file.exists():
         return None
@@ -95,17 +95,17 @@ def load(part: str) -> dict[str, Any] | None:
 
 
 def cores() -> list[int]:
-    """The processors that this program may use; a container may see more."""
+    """Return the number of processors that this program may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 
 
 def drop(part: str) -> None:
-    """Nothing is left of this part."""
+    """Delete the results of this part."""
     (PLACE / f"{part}.json").unlink(missing_ok=True)
 
 
 def machine() -> dict[str, Any]:
-    """When and on what."""
+    """Return the date and the machine."""
     return {
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "cpu": _cpu_name(),

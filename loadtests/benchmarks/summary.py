@@ -1,4 +1,4 @@
-"""Writes the summary of all benchmarks into docs/benchmarks.md, and a plot of each, out of what they left behind."""
+"""Writes the summary of all results into docs/benchmarks.md, and a plot of each benchmark."""
 
 import re
 import statistics
@@ -15,7 +15,7 @@ _OURS, _THEIRS, _LOG_FROM = "#1f6f8b", "#b8c4c9", 30.0
 
 
 def write(parts: Sequence[str]) -> None:
-    """Replace the summary; a part that left nothing is named."""
+    """Replace the summary. Parts without results are named."""
     found = {part: results.load(part) for part in parts}
     text = "\n".join(lines({part: one for part, one in found.items() if one}, [p for p in parts if not found[p]]))
     file = DOCS / "benchmarks.md"
@@ -29,7 +29,7 @@ def write(parts: Sequence[str]) -> None:
 
 
 def lines(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Iterator[str]:
-    """The summary in Markdown, of what `results.load` gave."""
+    """Return the summary of loaded results in Markdown."""
     yield from results.TABLE
     for part, one in found.items():
         for measure in one["measures"]:
@@ -47,7 +47,7 @@ def lines(found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> Ite
 
 
 def _machines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What all have in common once, the rest by part."""
+    """Return the machines: common properties once, others by part."""
     shared = set.intersection(*(set(one["versions"].items()) for one in found.values())) if found else set()
     machines = {f"{one['cpu']}, {one['cores']} cores, {one['memory_gb']} GB, {one['system']}" for one in found.values()}
     if found:

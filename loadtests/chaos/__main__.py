@@ -1,10 +1,10 @@
 """Five minutes in which everything breaks, under load: `make chaos`.
 
-Exits with 0 when every promise held, with 1 when one broke, with 2 when too little could be judged.
+Exits with 0 when every promise held, with 1 when one broke, with 2 when the run was inconclusive.
 
-make chaos ARGS="--seed N --minutes M"      the same seed and length break the same things in the same order
-make chaos ARGS="--break drop-event"        loses one event on purpose: the run must then fail
-make chaos ARGS="--break over-limit"        lets the edge admit one request too many: so must this
+make chaos ARGS="--seed N --minutes M"      the same seed and length give the same faults in the same order
+make chaos ARGS="--break drop-event"        loses one event on purpose: the run must fail
+make chaos ARGS="--break over-limit"        lets the edge admit one request too many: the run must fail
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fake_gemini import rest
 
 from chaos import edge_log, record, verdict
 from chaos.answers import is_shed
-from chaos.command import BROKEN, HOLDS, NOT_JUDGED, add_port_base, at_least, ended, new_folder
+from chaos.command import BROKEN, HOLDS, INCONCLUSIVE, add_port_base, at_least, ended, new_folder
 from chaos.faults import COOL_DOWN_S, Fault, schedule, together
 from chaos.gemini import PER_MINUTE, TTL_S, RecordingScript
 from chaos.harm import Harm
@@ -38,7 +38,7 @@ RECENT_S: Final = 60.0
 IDLE_S: Final = 12.0
 CALM_S: Final = 3.0
 ENVIRONMENT: Final = {
-    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # each client speaks for an address of its own
+    "EDGE_TRUSTED_PROXIES": "127.0.0.1/32",  # each client has its own address
     "EDGE_RATE_LIMIT": str(verdict.LIMIT),
     "EDGE_RATE_WINDOW_S": f"{verdict.WINDOW_S:.0f}",
     "EDGE_METRICS_RATE_LIMIT": "1000",  # all dashboards share one address
@@ -66,7 +66,7 @@ class Run:
         self._said: set[str] = set()
 
     async def go(self, faults: list[Fault]) -> int:
-        """The exit status."""
+        """Run everything. Returns the exit status."""
         self._started_s = time.time()
         running = asyncio.create_task(self._load.run())
         beside = [asyncio.create_task(work) for work in (self._watch.run(), self._check_on(), self._yardstick.run())]
@@ -102,7 +102,7 @@ class Run:
         self._watch.is_calm = after == len(self._evidence.done) and not self._evidence.current
 
     async def _check_on(self) -> None:
-        """Say what is broken as soon as it shows."""
+        """Print broken promises as soon as they are found."""
         while True:
             await asyncio.sleep(CHECK_S)
             for line in self._broken(time.time() - RECENT_S) + await self._twice():
@@ -133,7 +133,7 @@ class Run:
             print("\n".join(verdict.shown(name, finding)))
         if any(finding.broken for finding in findings.values()):
             return BROKEN
-        return NOT_JUDGED if any(finding.unjudged for finding in findings.values()) else HOLDS
+        return INCONCLUSIVE if any(finding.inconclusive for finding in findings.values()) else HOLDS
 
     async def _findings(self) -> dict[str, Finding]:
         evidence, answers = self._evidence, self._load.answers
@@ -145,19 +145,19 @@ class Run:
             "every 200 is in PostgreSQL exactly once": Finding(
                 wrong, f"{figures['answered']:,} texts answered, {figures['stored']:,} stored"
             ),
-            "no window over its limit, no refusal with room": Finding(
+            "no window over its limit, no wrong rejection": Finding(
                 verdict.limits(evidence),
                 f"{len({a.address for a in answers}):,} addresses; {outages} outages that no fault explains",
             ),
-            "every refusal is a problem document": Finding(verdict.documents(evidence), verdict.statuses(answers)),
-            "nothing failed that had all it needs": Finding(
+            "every rejection is a problem document": Finding(verdict.documents(evidence), verdict.statuses(answers)),
+            "no request failed whose dependencies were up": Finding(
                 [*verdict.availability(evidence), *verdict.shed(evidence)],
-                f"{len(answers):,} requests; {busy} shed or not judged, the machine being {slowness:.1f} times slower",
+                f"{len(answers):,} requests; {busy} shed or inconclusive on a machine {slowness:.1f} times slower",
             ),
-            "an edge that stops answers what it took": Finding(
+            "a stopping edge answers accepted requests": Finding(
                 verdict.drained(evidence), f"asked to while nothing else broke: {len(verdict.restarts(evidence))} times"
             ),
-            "Gemini: within the quota, one flight at a time": Finding(
+            "Gemini: within the quota, one call at a time": Finding(
                 verdict.gemini(evidence),
                 f"{len(evidence.calls)} calls for {sum(a.path.startswith('/analyze') for a in answers):,} requests",
             ),
@@ -185,14 +185,14 @@ async def run(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _passed_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """asyncpg leaves the error of a connection whose server was killed to nobody."""
+    """Ignore errors that asyncpg leaves unretrieved when its server is killed."""
     if not isinstance(context.get("exception"), ConnectionError):
         loop.default_exception_handler(context)
 
 
 def main() -> int:
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that started processes are stopped
     breaks = f" --break {options.breaks}" if options.breaks else ""
     print(f'make chaos ARGS="--seed {options.seed} --minutes {options.minutes:g}{breaks}"')
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}", flush=True)
@@ -208,7 +208,7 @@ def main() -> int:
         print(f"\nBROKEN. Seed {options.seed}. Logs are kept in {folder}")
         return status
     shutil.rmtree(folder, ignore_errors=True)
-    print("\nAll of it holds." if status == HOLDS else "\nNOT JUDGED: nothing broke, but too little could be judged.")
+    print("\nAll of it holds." if status == HOLDS else "\nINCONCLUSIVE: nothing broke, but evidence is missing.")
     return status
 
 

@@ -1,4 +1,4 @@
-"""What became of every request: its address, its times, its status and whether a refusal was a problem document."""
+"""The outcome of each request: address, times, status, and whether an error was a valid problem document."""
 
 import json
 from dataclasses import dataclass
@@ -7,19 +7,20 @@ from typing import Final, Literal
 Kind = Literal["json", "problem", "other", "none"]
 
 LIMIT_HEADER: Final = "X-RateLimit-Limit"
-TOO_BUSY: Final = (  # inference's words for what it cannot score in time, and the edge's when as much is on its way
+TOO_BUSY: Final = (  # details of 503: inference cannot score in time; the edge has its maximum in flight
     "More texts are waiting",
     "The inference service is full",
 )
-JOURNAL_FULL: Final = "on record"  # in the words with which it refuses while the journal is full
-MOST_SHED: Final = 0.01  # of the predictions, while nothing breaks and the machine is not slow
+JOURNAL_FULL: Final = "on record"  # part of the detail of a 503 for a full journal
+MOST_SHED: Final = 0.01  # share of predictions, without faults on a machine that is not slow
 _NEEDS_RETRY_AFTER: Final = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request. Times are Unix seconds; `status` is None when the connection broke. `fault`: what is wrong with
-    the answer itself. `counted`: the edge charged `cost` to the address, whatever came of it then.
+    """One request. Times are Unix seconds. `status` is None if the connection broke.
+
+    `fault` is what is wrong with the response. `counted`: the edge charged `cost` to the address.
     """
 
     id: str
@@ -36,12 +37,12 @@ class Answer:
 
 
 def is_shed(answer: Answer) -> bool:
-    """Refused with the time after which to come again, because the machine is too busy."""
+    """Whether the request was rejected with Retry-After because of overload."""
     return answer.status == 503 and answer.detail.startswith(TOO_BUSY)
 
 
 def is_journal_full(answer: Answer) -> bool:
-    """Refused, because it could not be kept."""
+    """Whether the request was rejected because its event could not be stored."""
     return answer.status == 503 and JOURNAL_FULL in answer.detail
 
 
@@ -53,7 +54,7 @@ def kind_of(content_type: str) -> Kind:
 
 
 def fault_of(status: int, kind: Kind, body: bytes, retry_after: str | None, request_id: str) -> str:
-    """Why this answer is not what a client was promised; empty when it is."""
+    """Return what is wrong with a response, empty if nothing."""
     if status < 400:
         return "" if kind == "json" else f"{status} without JSON"
     if kind != "problem":
@@ -72,7 +73,7 @@ def fault_of(status: int, kind: Kind, body: bytes, retry_after: str | None, requ
 
 
 def detail_of(body: bytes) -> str:
-    """A problem's detail, for the report of a failed run."""
+    """Return a problem's detail, for the report of a failed run."""
     try:
         return str(json.loads(body).get("detail", ""))
     except (ValueError, AttributeError):

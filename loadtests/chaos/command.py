@@ -1,4 +1,4 @@
-"""What the two commands share: options, exit statuses, the folder of a run's state and the end of what ran beside."""
+"""Shared by `make chaos` and `make soak`: options, exit statuses, state folders and background tasks."""
 
 import argparse
 import asyncio
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-HOLDS, BROKEN, NOT_JUDGED = 0, 1, 2  # exit statuses
+HOLDS, BROKEN, INCONCLUSIVE = 0, 1, 2  # exit statuses
 DEFAULT_PORT_BASE: Final = 9700
 
 
 def at_least(smallest: float) -> Callable[[str], float]:
-    """A type of argparse: a finite number from `smallest` on."""
+    """Return an argparse type: a finite number of at least `smallest`."""
 
     def number(said: str) -> float:
         value = float(said)
@@ -31,14 +31,14 @@ def add_port_base(parser: argparse.ArgumentParser) -> None:
 
 
 def new_folder(name: str) -> Path:
-    """Below .cache, which git does not see."""
+    """Create a folder below .cache."""
     cache = Path.cwd() / ".cache"
     cache.mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cache))
 
 
 async def ended(tasks: Sequence["asyncio.Task[Any]"]) -> None:
-    """Cancel all; raises what one of them had failed with before: what it did not see cannot be judged."""
+    """Cancel all tasks. Raises the error of one that had failed, because its observations are incomplete."""
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):

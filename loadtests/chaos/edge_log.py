@@ -1,4 +1,4 @@
-"""When the edge itself says that its limits were not exact: read from its log, beside the times of the faults."""
+"""Reads from the edge's log when its limits were not exact."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ _DEATH: Final = ""
 
 
 def degraded(lines: Iterable[str], deaths: Sequence[float], until_s: float) -> list[Span]:
-    """The stretches without the store. An edge that dies says nothing more, and the next one begins anew."""
+    """Return the times without the store. A killed edge logs no end; the next process starts without an outage."""
     found: list[Span] = []
     since_s: float | None = None
     for at_s, event in sorted([*_events(lines), *((death, _DEATH) for death in deaths)]):
@@ -27,7 +27,7 @@ def degraded(lines: Iterable[str], deaths: Sequence[float], until_s: float) -> l
 
 
 def read(path: Path) -> list[str]:
-    """The lines of a log and of the part that was put aside when it grew."""
+    """Return the lines of a log and of its rotated part."""
     parts = [path.with_name(path.name + ".1"), path]
     return [line for part in parts if part.exists() for line in part.read_text(errors="replace").splitlines()]
 

@@ -1,4 +1,4 @@
-"""What breaks, when and for how long: a schedule that a seed and a length determine."""
+"""The schedule of faults, determined by a seed and a length."""
 
 import random
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ Action = Literal["kill", "stop", "restart", "slow", "cut", "hang", "delay", "fil
 Target = Service | Store
 
 WARM_UP_S: Final = 15.0
-COOL_DOWN_S: Final = 45.0  # so that what the last fault started lives long enough to be judged
+COOL_DOWN_S: Final = 45.0  # processes restarted by the last fault must live long enough to be checked
 SLOT_S: Final = 7.5
-PAIRS_EVERY: Final = 4  # slots: then something else breaks at the same moment
-ALONE: Final = ("restart", "edge-limiter")  # or nobody could say whether it drains
-WANDER: Final = 0.6  # of a slot: how much a fault's start may wander
+PAIRS_EVERY: Final = 4  # slots between moments with two faults
+ALONE: Final = ("restart", "edge-limiter")  # never paired, so that draining can be checked
+WANDER: Final = 0.6  # of a slot: random offset of a fault's start
 
-# Seconds from the end of a fault until everything is well and a prediction is answered: several times what two cores
-# need that have nothing else to do.
+# Seconds from the end of a fault until everything is ready and a prediction succeeds: several times what two idle
+# cores need.
 OBJECTIVE_S: Final[dict[Action, float]] = {
     "kill": 5.0,
     "restart": 10.0,
@@ -42,15 +42,15 @@ _LENGTH_S: Final[dict[Action, tuple[float, float]]] = {
     "fill": (0.0, 0.0),
     "gemini": (3.0, 5.0),
 }
-# Longer than the limit's window, which then lies within one outage.
+# longer than the limit's window, so that a window lies within one outage
 _LONG_S: Final[dict[tuple[Action, Target], tuple[float, float]]] = {("hang", "postgres"): (12.0, 13.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Begins `at_s` seconds after the load, or as soon as the one before is over, whichever is later.
+    """A fault that starts `at_s` seconds after the load, or when the previous one is over.
 
-    Faults of one moment happen together.
+    Faults with the same time happen together.
     """
 
     at_s: float
@@ -64,7 +64,7 @@ class Fault:
 
 
 def schedule(seed: int, minutes: float) -> list[Fault]:
-    """All combinations in random order, again and again until the time is up; now and then two together."""
+    """Return all combinations in random order, repeated to fill the time, sometimes two at once."""
     chance = random.Random(seed)
     slots = max(1, int((minutes * 60 - WARM_UP_S - COOL_DOWN_S) / SLOT_S))
     kinds = _endless(chance)
@@ -72,12 +72,12 @@ def schedule(seed: int, minutes: float) -> list[Fault]:
 
 
 def together(faults: list[Fault]) -> list[list[Fault]]:
-    """The faults of each moment."""
+    """Return the faults grouped by time."""
     return [list(group) for _, group in groupby(faults, key=lambda fault: fault.at_s)]
 
 
 def combinations() -> list[tuple[Action, Target]]:
-    """Every way in which something breaks."""
+    """Return every combination of fault and target."""
     everywhere: tuple[Action, ...] = ("kill", "stop", "restart", "slow")
     at_the_socket: tuple[Action, ...] = ("cut", "hang", "delay")
     targets: tuple[Target, ...] = (*SERVICES, *STORES)

@@ -1,4 +1,4 @@
-"""A Gemini on loopback that keeps when it was called, and what the analyst promised about that."""
+"""A Gemini on loopback that records its calls, and checks of the quota and the single flight."""
 
 import time
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ CALL_S: Final = 0.3
 PER_MINUTE: Final = 6
 TTL_S: Final = 10
 FRESH_SHARE: Final = 0.8
-FORGOTTEN_S: Final = 2.5  # an append-only file synced every second may lose so much when Redis is killed
-SLACK_S: Final = 1.0  # the quota's window is 61 s, and calls arrive a moment after their slot was taken
+FORGOTTEN_S: Final = 2.5  # an append-only file synced every second may lose this much when Redis is killed
+SLACK_S: Final = 1.0  # the quota's window is 61 s; calls arrive a moment after their slot was granted
 _REPAIR: Final = "your_last_answer_was_malformed"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that arrived, and what it got."""
+    """One call and its response."""
 
     at_s: float
     step: Step
@@ -30,7 +30,7 @@ class Call:
 
 @dataclass
 class RecordingScript(Script):
-    """Well-behaved until `steps` are given."""
+    """Responds normally unless `steps` are set."""
 
     arrivals: list[tuple[float, Step]] = field(default_factory=list)
 
@@ -51,10 +51,9 @@ class RecordingScript(Script):
 
 
 def over_quota(calls: Sequence[Call], deaths: Sequence[float], stops: Sequence[Span]) -> str:
-    """More calls in some minute than the quota grants; a quota that Redis forgot in a crash may be granted again.
+    """Return minutes with more calls than the quota. Slots that Redis lost in a crash may be granted again.
 
-    `deaths`: when Redis was killed. `stops`: the analyst stood still, perhaps between a slot and its call: the one
-    call in hand may come late.
+    `deaths`: when Redis was killed. `stops`: when the analyst was paused; a call whose slot it held may come late.
     """
     for first in calls:
         minute = Span(first.at_s, first.at_s + 60)
@@ -67,9 +66,9 @@ def over_quota(calls: Sequence[Call], deaths: Sequence[float], stops: Sequence[S
 
 
 def flown_twice(calls: Sequence[Call], excused: Sequence[Span]) -> str:
-    """A call though the report of the one before was still fresh, or under way; there is one report in this run.
+    """Return calls made while the previous report was fresh or being written. This run has one report.
 
-    `excused`: Redis or the analyst was disturbed, so a flight may start again.
+    `excused`: when Redis or the analyst was disturbed, so that a computation may restart.
     """
     for before, after in pairwise(calls):
         if before.step != "ok" or after.is_repair or before.is_repair:

@@ -1,4 +1,4 @@
-"""Does to a running system what a fault says, waits until it is well again, and keeps when that was."""
+"""Applies faults to a running system, waits for recovery and records the times."""
 
 import asyncio
 import signal
@@ -22,21 +22,21 @@ from chaos.windows import Span
 PROBE_S: Final = 0.2
 PROBE_TIMEOUT_S: Final = 2.0
 GIVE_UP_S: Final = 90.0
-CALL_WITHIN_S: Final = 40.0  # a report is kept 10 s, and the quota may have to be waited for
+CALL_WITHIN_S: Final = 40.0  # a report is cached for 10 s and may wait for quota
 SLOW_STOPPED_S: Final = 0.08
 SLOW_RUNNING_S: Final = 0.04
-_STOP_SIGNAL: Final = {"postgres": signal.SIGINT}  # its fast shutdown; SIGTERM for all others
-_MODEL: Final = "model"  # what the last call said of Gemini; the next may have to wait a minute for its quota
+_STOP_SIGNAL: Final = {"postgres": signal.SIGINT}  # its fast shutdown; others get SIGTERM
+_MODEL: Final = "model"  # state of the last call to Gemini; the next may wait a minute for quota
 _MISBEHAVIOUR: Final = (503, "hang", "drop", 500, "truncated", 503, "hang", 503)
 _MODES: Final[dict[Action, Mode]] = {"cut": "cut", "hang": "hang", "delay": "delay"}
 
 
 class NoEffect(Exception):
-    """There was nothing that the fault could break."""
+    """The fault had no target."""
 
 
 class Effect(NamedTuple):
-    """`wrong`: a promise that broke while the fault was done."""
+    """The effect of a fault. `wrong` is a promise that broke meanwhile."""
 
     note: str = ""
     wrong: str = ""
@@ -44,8 +44,9 @@ class Effect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A fault as it was, from its begin to the end of all that began with it, and seconds from then until all was
-    well (None: never). `missed`: why it broke nothing.
+    """A fault with its start and end, and the seconds until recovery (None: never).
+
+    `missed` is why it had no effect.
     """
 
     fault: Fault
@@ -58,18 +59,18 @@ class Done:
     missed: str = ""
 
     @property
-    def is_judged(self) -> bool:
-        """Whether it happened, and ended in time or on a machine that left its programs enough time to."""
+    def is_conclusive(self) -> bool:
+        """Whether it had an effect, and recovered in time or on a machine with enough processor time."""
         return not self.missed and (self.recovery_s is None or self.is_in_time or self.slowness < TOO_SLOW)
 
     @property
     def is_in_time(self) -> bool:
-        """At its objective, which a busy machine stretches up to TOO_SLOW times."""
+        """Whether it met its objective, which a busy machine extends up to TOO_SLOW times."""
         return self.recovery_s is not None and self.recovery_s <= self.objective_s * min(self.slowness, TOO_SLOW)
 
     @property
     def disturbed(self) -> Span:
-        """From the begin until all was well."""
+        """The time from the start to recovery."""
         return Span(self.span.start_s, self.span.end_s + (GIVE_UP_S if self.recovery_s is None else self.recovery_s))
 
     def __str__(self) -> str:
@@ -78,13 +79,13 @@ class Done:
         recovery = "not" if self.recovery_s is None else f"{self.recovery_s:.1f} s"
         slow = f" × {self.slowness:.1f}: a busy machine" if self.slowness >= SLIGHTLY else ""
         objective = f"objective {self.objective_s:.0f} s{slow}"
-        late = "" if self.is_in_time else "  TOO LATE" if self.is_judged else "  (not judged)"
+        late = "" if self.is_in_time else "  TOO LATE" if self.is_conclusive else "  (inconclusive)"
         said = "".join(f"  {part}" for part in (self.note, self.wrong) if part)
         return f"{self.fault!s:34} well again after {recovery:>6} ({objective}){late}{said}"
 
 
 class Harm:
-    """The faults of one moment at a time."""
+    """Applies the faults of one moment at a time."""
 
     def __init__(self, stack: Stack, load: Load, gemini: RecordingScript, yardstick: Yardstick) -> None:
         self._stack = stack
@@ -93,7 +94,7 @@ class Harm:
         self._yardstick = yardstick
 
     async def do(self, faults: Sequence[Fault]) -> list[Done]:
-        """Returns when the system is well again, or after GIVE_UP_S."""
+        """Apply the faults. Returns after recovery, or after GIVE_UP_S."""
         start_s = time.time()
         effects = await asyncio.gather(*map(self._tried, faults))
         span = Span(start_s, time.time())
@@ -107,7 +108,7 @@ class Harm:
         ]
 
     async def well(self) -> float | None:
-        """When every service is ready, with no word of degradation, and a prediction is answered; None: never."""
+        """Return when every service is ready and not degraded and a prediction succeeds; None if never."""
         deadline_s = time.time() + GIVE_UP_S
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
             while time.time() < deadline_s:
@@ -118,7 +119,7 @@ class Harm:
         return None
 
     async def _tried(self, fault: Fault) -> tuple[Effect, str]:
-        """What came of it, or why nothing did."""
+        """Return the effect, or why there was none."""
         try:
             if self._stack.process(fault.target) is None:
                 raise NoEffect("it does not run")
@@ -162,7 +163,7 @@ class Harm:
         self._stack.resume(target)
 
     async def _slow(self, target: Target, seconds: float) -> None:
-        """A third of its speed, in small steps."""
+        """Slow a process to a third of its speed, in small steps."""
         end_s = time.time() + seconds
         while time.time() < end_s:
             await self._stop(target, SLOW_STOPPED_S)
@@ -176,7 +177,7 @@ class Harm:
         proxy.set("pass")
 
     async def _misbehave(self, seconds: float) -> None:
-        """Until Gemini was called and the time is up."""
+        """Let Gemini misbehave until it was called and the time is up."""
         self._gemini.steps[:] = _MISBEHAVIOUR
         end_s = time.time() + seconds
         called = await _until(lambda: len(self._gemini.steps) < len(_MISBEHAVIOUR), CALL_WITHIN_S)
@@ -186,7 +187,7 @@ class Harm:
             raise NoEffect(f"Gemini was not called within {CALL_WITHIN_S:.0f} s")
 
     async def _fill(self) -> Effect:
-        """Cut Redis and send lists until the journal is full: then an answer must be refused, not lost."""
+        """Disconnect Redis and send lists until the journal is full: a request must then be rejected, not lost."""
         proxy = self._stack.proxies["valkey"]
         proxy.set("cut")
         sent = await self._load.fill()
@@ -204,7 +205,7 @@ async def _is_well(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 async def _until(condition: Callable[[], bool], within_s: float) -> bool:
-    """Whether it came true in time."""
+    """Return whether the condition became true in time."""
     deadline_s = time.time() + within_s
     while not (is_true := condition()) and time.time() < deadline_s:  # noqa: ASYNC110  # another process does it
         await asyncio.sleep(0.05)

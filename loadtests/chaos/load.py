@@ -1,4 +1,4 @@
-"""The clients: greedy and ordinary addresses, lists, analysts and dashboards; keeps what became of every request."""
+"""The load: greedy and ordinary clients, lists, analysts and dashboards. Records every response."""
 
 import asyncio
 import random
@@ -24,9 +24,9 @@ _WORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """How many clients of each sort, and how long each waits between two requests, on average.
+    """The number of clients of each kind and their mean pause between requests.
 
-    `paced` predictions a second are sent besides at random moments, however late the answers are.
+    In addition, `paced` predictions a second are sent at random times, independent of the responses.
     """
 
     greedy: int = 4
@@ -43,7 +43,7 @@ class Crowd:
 
 
 class Load:
-    """`run` until `stop`. Every client draws from a generator of its own, so a seed gives each the same requests."""
+    """Sends requests in `run` until `stop`. Each client has a seeded random generator, so runs are repeatable."""
 
     def __init__(self, url: str, seed: int, crowd: Crowd = Crowd()) -> None:  # frozen
         self._url = url
@@ -68,17 +68,17 @@ class Load:
                 await self._stop.wait()
 
     def stop(self) -> None:
-        """Each client finishes the request in hand."""
+        """Stop after each client's current request."""
         self._stop.set()
 
     async def probe(self) -> bool:
-        """One prediction for an address of its own: whether it was answered."""
+        """Send one prediction from a separate address. Returns whether it succeeded."""
         address = f"192.0.2.{random.randrange(1, 255)}"
         answer = await self._predict(address, "a good film", timeout_s=3.0)
         return answer.status == 200
 
     async def fill(self) -> int:
-        """Lists of texts, each from a new address, until one is refused for a full journal; returns how many."""
+        """Send lists, each from a new address, until the journal is full. Returns their number."""
         for sent in range(1, FILL_MOST + 1):
             self._fillers += 1
             address = f"100.64.{self._fillers // 250}.{self._fillers % 250 + 1}"
@@ -91,7 +91,7 @@ class Load:
     async def ask(
         self, method: str, path: str, body: Any, address: str, cost: int = 0, timeout_s: float = PATIENCE_S
     ) -> Answer:
-        """Send one request and keep what became of it."""
+        """Send one request and record the response."""
         assert self._session is not None
         request_id = f"chaos-{uuid.uuid4()}"
         headers = {"X-Request-ID": request_id, "X-Forwarded-For": address}
@@ -130,12 +130,12 @@ class Load:
     ) -> None:
         while not self._stop.is_set():
             answer = await ask(chance)
-            if answer.status is None:  # nobody listens: don't spin
+            if answer.status is None:  # connection refused: don't spin
                 await asyncio.sleep(REFUSED_PAUSE_S)
             await asyncio.sleep(chance.uniform(0.5, 1.5) * pause_s)
 
     async def _pace(self, requests: asyncio.TaskGroup, chance: random.Random) -> None:
-        """An open loop: what is late is sent at once, and none waits for another's answer."""
+        """Send in an open loop: late requests go out at once and none waits for a response."""
         due_s = time.monotonic()
         while not self._stop.is_set():
             due_s += chance.expovariate(self._crowd.paced)
@@ -167,5 +167,5 @@ class Load:
 
 
 def text(chance: random.Random) -> str:
-    """A sentence of 3 to 30 words; almost never twice the same, so that no cache answers."""
+    """Return a sentence of 3 to 30 words, almost always new, so that it is not cached."""
     return " ".join(chance.choices(_WORDS, k=chance.randrange(3, 30)))

@@ -1,4 +1,4 @@
-"""Compares the answers with PostgreSQL: each answered text is there exactly once, and nothing that was refused."""
+"""Compares responses with PostgreSQL: each answered text is stored exactly once, and no rejected one is."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from chaos.system.stack import Stack
 from common.contracts.events import DEAD_LETTERS, EVENT_FIELD, STREAM
 
 SETTLE_S: Final = 60.0
-UNCERTAIN: Final = (None, 500, 502, 503, 504)  # the answer got lost behind the journal, or was never made
+UNCERTAIN: Final = (None, 500, 502, 503, 504)  # the response was lost after journalling, or never made
 _ROWS: Final = (
     "SELECT request_id, count(*), count(DISTINCT event_id), sum((outcome = 'ok')::int) FROM prediction GROUP BY 1"
 )
@@ -25,7 +25,7 @@ GROUP: Final = "metrics"
 
 
 async def stored_twice(stack: Stack) -> int | None:
-    """Events that PostgreSQL holds more than once; None when it cannot be asked now."""
+    """Return events stored more than once; None while PostgreSQL is unavailable."""
     try:
         connection = await stack.database()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -39,7 +39,7 @@ async def stored_twice(stack: Stack) -> int | None:
 
 
 async def settled(stack: Stack, answers: Iterable[Answer]) -> tuple[list[str], dict[str, int]]:
-    """What is wrong with the record once everything has arrived, or after SETTLE_S; and its figures."""
+    """Wait until all events are stored or SETTLE_S has passed. Returns errors of the record and its figures."""
     sent = {answer.id: answer for answer in answers if answer.cost}
     deadline_s = time.time() + SETTLE_S
     while True:
@@ -66,12 +66,12 @@ async def _rows(stack: Stack) -> dict[str, tuple[int, int, int]]:
 
 
 def _surplus(sent: dict[str, Answer], rows: dict[str, tuple[int, int, int]]) -> list[str]:
-    """Rows that nobody asked for, that are there twice, or that belong to a request that was refused."""
+    """Return rows without a request, duplicates, and rows of rejected requests."""
     wrong = []
     for request_id, (count, distinct, _) in rows.items():
         answer = sent.get(request_id)
         if answer is None:
-            wrong.append(f"PostgreSQL holds {request_id}, which nobody sent")
+            wrong.append(f"PostgreSQL holds {request_id}, which was never sent")
         elif count > answer.cost or distinct < count:
             wrong.append(f"{answer.path} {request_id} is in PostgreSQL {count} times for {answer.cost} texts")
         elif answer.status != 200 and answer.status not in UNCERTAIN:
@@ -80,7 +80,7 @@ def _surplus(sent: dict[str, Answer], rows: dict[str, tuple[int, int, int]]) -> 
 
 
 async def _sums(stack: Stack, rows: dict[str, tuple[int, int, int]]) -> list[str]:
-    """The rollups count what the rows say, and nothing was set aside."""
+    """Return differences between rollups and rows, and dead letters."""
     connection = await stack.database()
     try:
         rolled_up = int(await connection.fetchval(_ROLLED_UP))

@@ -1,4 +1,4 @@
-"""Everything that must hold, judged from what was kept: while the run goes on, and at its end."""
+"""Checks every promise against the recorded evidence, during the run and at its end."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from chaos.windows import Rule, Span, charges_by_address, overfull, wrongly_refu
 
 LIMIT: Final = 20
 WINDOW_S: Final = 10.0
-NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a request of this path
+NEEDS: Final[dict[str, frozenset[Target]]] = {  # a disturbance of these may fail a request of this path
     "/predict": frozenset({"edge-limiter", "inference"}),
     "/predict/batch": frozenset({"edge-limiter", "inference"}),
     "/analyze/performance": frozenset({"edge-limiter", "analyst", "metrics", "postgres"}),
@@ -23,7 +23,7 @@ NEEDS: Final[dict[str, frozenset[Target]]] = {  # whose disturbance may fail a r
     "/metrics/count": frozenset({"edge-limiter", "metrics", "postgres"}),
 }
 PREDICTIONS: Final = ("/predict", "/predict/batch")
-MOST_UNJUDGED: Final = 0.2  # of the faults
+MAX_INCONCLUSIVE: Final = 0.2  # share of the faults
 _OF_TIME: Final = (502, 503, 504)
 _STOPS: Final[tuple[Action, ...]] = ("stop", "slow")
 _NOBODY_LISTENS: Final = "ClientConnectorError"
@@ -33,18 +33,18 @@ _NOTHING: Final = Span(0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """On one promise: what broke it, or else why it cannot be judged; `figure` is for people."""
+    """The result for one promise: what broke it, or why it is inconclusive. `figure` is for display."""
 
     broken: Sequence[str]
     figure: str = ""
-    unjudged: Sequence[str] = ()
+    inconclusive: Sequence[str] = ()
 
 
 @dataclass
 class Evidence:
-    """What was kept of the run, or of its end: then nothing is known of the time `before` it.
+    """The evidence of the run, or of its last part, which starts at `before`.
 
-    `missed` are the faults that broke nothing, `degraded` is what the edge's log says of itself.
+    `missed` are faults without effect. `degraded` comes from the edge's log.
     """
 
     answers: list[Answer]
@@ -57,7 +57,7 @@ class Evidence:
     slowness: Callable[[Span], float] = lambda _: 1.0
 
     def spans(self, *targets: Target, actions: Sequence[Action] = ()) -> list[Span]:
-        """When these were disturbed, the fault that is going on included."""
+        """Return when these targets were disturbed, including an active fault."""
         found = [
             done.disturbed
             for done in self.done
@@ -69,7 +69,7 @@ class Evidence:
         return [done.span.start_s for done in self.done if done.fault.target == target and done.fault.action == "kill"]
 
     def stops(self, target: Target) -> list[Span]:
-        """When it stood still, however long it took to get well then."""
+        """Return when the target was paused, without its recovery."""
         found = [done.span for done in self.done if done.fault.target == target and done.fault.action in _STOPS]
         return [*found, *(span for span, other in self.current if other == target)]
 
@@ -79,13 +79,13 @@ class Evidence:
 
 
 def ends(done: Done) -> list[float]:
-    """When this fault ended the edge's process, and its memory of what it admitted."""
+    """Return when this fault ended the edge's process and its memory of admissions."""
     is_end = done.fault.target == "edge-limiter" and done.fault.action in ("kill", "restart")
     return [done.span.start_s] if is_end else []
 
 
 def limits(evidence: Evidence) -> list[str]:
-    """Windows that hold too much, and refusals that had room."""
+    """Return windows above the limit, and wrong rejections."""
     rule, wrong = evidence.rule(), []
     for address, charges in charges_by_address(evidence.answers).items():
         if found := overfull(charges, rule):
@@ -103,15 +103,14 @@ def limits(evidence: Evidence) -> list[str]:
 
 
 def documents(evidence: Evidence) -> list[str]:
-    """Answers that are not what a client was promised."""
+    """Return responses with a wrong form."""
     return [f"{answer.path} {answer.id}: {answer.fault}" for answer in evidence.answers if answer.fault]
 
 
 def availability(evidence: Evidence) -> list[str]:
-    """Failures that no disturbance of what the path needs explains.
+    """Return failures that no disturbance of the path's dependencies explains.
 
-    The journal may be full while Redis is away, and a busy machine may shed load; one that starves its programs is
-    not judged.
+    The journal may be full while Redis is down, and a busy machine may shed load. A starved machine is inconclusive.
     """
     full = evidence.spans("valkey")
     wrong = []
@@ -129,12 +128,12 @@ def availability(evidence: Evidence) -> list[str]:
 
 
 def is_starved(evidence: Evidence, answer: Answer) -> bool:
-    """Failed in time, somewhere, while the machine gave its programs a fraction of the time they wanted."""
+    """Whether a request failed while the machine was starved of processor time."""
     return answer.status in _OF_TIME and evidence.slowness(Span(answer.sent_s, answer.answered_s)) >= TOO_SLOW
 
 
 def shed(evidence: Evidence) -> list[str]:
-    """More load refused than a system may that nothing disturbs, on a machine that is not slow."""
+    """Return whether too much load was shed without faults on a machine that is not slow."""
     disturbed = [done.disturbed for done in evidence.done]
     calm, refused = 0, 0
     for answer in evidence.answers:
@@ -149,7 +148,7 @@ def shed(evidence: Evidence) -> list[str]:
 
 
 def restarts(evidence: Evidence) -> list[Done]:
-    """When the edge was asked to stop and nothing else broke."""
+    """Return when the edge was stopped gracefully without another fault."""
     return [
         done
         for done in evidence.done
@@ -160,7 +159,7 @@ def restarts(evidence: Evidence) -> list[Done]:
 
 
 def drained(evidence: Evidence) -> list[str]:
-    """Requests that an edge, asked to stop while nothing else broke, took and did not answer."""
+    """Return requests that a gracefully stopped edge accepted and did not answer."""
     wrong = []
     for done in restarts(evidence):
         wrong += [
@@ -175,8 +174,10 @@ def drained(evidence: Evidence) -> list[str]:
 
 
 def gemini(evidence: Evidence) -> list[str]:
-    """The quota is excused by an analyst that stood still with a slot in hand, and by a Redis that died; a second
-    flight by whatever happened to either.
+    """Return quota and single-flight errors.
+
+    A paused analyst with a slot and a killed Redis excuse the quota. Any disturbance of either excuses a second
+    computation.
     """
     stops = evidence.stops("analyst")
     found = [
@@ -187,16 +188,16 @@ def gemini(evidence: Evidence) -> list[str]:
 
 
 def recovery(evidence: Evidence) -> Finding:
-    """What never got well is broken on any machine."""
-    broken = [str(done) for done in evidence.done if (done.is_judged and not done.is_in_time) or done.wrong]
-    open_ = [str(done) for done in [*evidence.done, *evidence.missed] if not done.is_judged]
+    """Return slow recoveries. No recovery at all is broken on any machine."""
+    broken = [str(done) for done in evidence.done if (done.is_conclusive and not done.is_in_time) or done.wrong]
+    open_ = [str(done) for done in [*evidence.done, *evidence.missed] if not done.is_conclusive]
     faults = len(evidence.done) + len(evidence.missed)
-    figure = f"{faults} faults, {len(open_)} not judged; longest, s: {_slowest(evidence.done)}"
-    return Finding(broken, figure, open_ if len(open_) > faults * MOST_UNJUDGED else ())
+    figure = f"{faults} faults, {len(open_)} inconclusive; longest, s: {_slowest(evidence.done)}"
+    return Finding(broken, figure, open_ if len(open_) > faults * MAX_INCONCLUSIVE else ())
 
 
 def _slowest(faults: Sequence[Done]) -> str:
-    """The longest recovery for each sort of fault."""
+    """Return the longest recovery of each kind of fault."""
     longest: dict[str, float] = {}
     for done in faults:
         seconds = float("inf") if done.recovery_s is None else done.recovery_s
@@ -205,13 +206,13 @@ def _slowest(faults: Sequence[Done]) -> str:
 
 
 def unexplained(evidence: Evidence) -> int:
-    """Stretches without PostgreSQL, by the edge's log, in which no fault was going on: the machine was too slow."""
+    """Return outages in the edge's log without an active fault: the machine was too slow."""
     faults = [done.disturbed for done in evidence.done]
     return sum(not any(_meet(fault, one) for fault in faults) for one in evidence.degraded)
 
 
 def leaks(lives: Sequence[Life], names: Sequence[str]) -> Finding:
-    """`names` are all that must have been seen long enough to judge."""
+    """Return leaks. All of `names` must have a life long enough to compare."""
     seen = {life.name for life in lives}
     shortest_s = WARM_UP_S + SHORTEST_S
     return Finding(
@@ -227,9 +228,9 @@ def statuses(answers: Sequence[Answer]) -> str:
 
 
 def shown(name: str, finding: Finding) -> list[str]:
-    """A line of the final table, and below it the first few things that are wrong or open."""
-    lines = [*finding.broken, *finding.unjudged]
-    state = f"BROKEN ({len(finding.broken)})" if finding.broken else "not judged" if lines else "holds"
+    """Return a line of the final table, and the first few errors or open questions below it."""
+    lines = [*finding.broken, *finding.inconclusive]
+    state = f"BROKEN ({len(finding.broken)})" if finding.broken else "inconclusive" if lines else "holds"
     return [f"  {name:58} {state:12} {finding.figure}", *(f"      {line}" for line in lines[:_SHOWN])]
 
 

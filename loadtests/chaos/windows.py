@@ -1,8 +1,8 @@
-"""Checks the limits from outside: what no window may exceed, and what may not have been refused.
+"""Checks the limits from the client's side: windows above the limit, and wrong rejections.
 
-A request was decided somewhere between its sending and its answer, so a window only counts what lies in it for
-certain, and a refusal is wrong only if no request that may have been charged explains it. No false alarm, whatever
-the latencies; the shorter these are, the sharper the check.
+A request is decided at some time between sending and response. So a window counts only requests that are certainly in
+it, and a rejection is wrong only if no request that may have been charged explains it. There are no false alarms; the
+shorter the latencies, the stricter the check.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,14 +15,14 @@ from chaos.answers import Answer
 
 
 class Span(NamedTuple):
-    """Unix seconds."""
+    """A time span in Unix seconds."""
 
     start_s: float
     end_s: float
 
 
 class Charge(NamedTuple):
-    """`cost` units, charged at a moment between these two."""
+    """`cost` units, charged at some time between `start` and `end`."""
 
     earliest_s: float
     latest_s: float
@@ -31,11 +31,11 @@ class Charge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The limit, and the times at which its stated exceptions hold.
+    """The limit, and the times of its documented exceptions.
 
-    `outages`: the edge could not ask PostgreSQL, or stood still: across such a switch a window may hold twice the
-    limit. `deaths`: the edge was killed; during an outage its memory was all that was left, so one limit more.
-    `alone`: one edge decided from its memory without a switch. A window within holds limit + edges - 1, and one runs.
+    `outages`: the edge could not reach PostgreSQL or was paused. A window across the start or end of one may hold
+    twice the limit. `deaths`: the edge was killed during an outage and lost its memory: one limit more. `alone`: one
+    edge decided from memory throughout; a window inside holds limit + edges - 1, with one edge running.
     """
 
     limit: int
@@ -45,7 +45,7 @@ class Rule:
     alone: Sequence[Span] = ()
 
     def bound(self, window: Span) -> int:
-        """The most that `window` may hold."""
+        """Return the most that `window` may hold."""
         if not any(outage.start_s < window.end_s and window.start_s < outage.end_s for outage in self.outages):
             return self.limit
         if any(span.start_s <= window.start_s and window.end_s <= span.end_s for span in self.alone):
@@ -54,7 +54,7 @@ class Rule:
 
 
 def charges_by_address(answers: Iterable[Answer]) -> dict[str, list[Charge]]:
-    """What was charged for certain."""
+    """Return the certain charges by address."""
     found: dict[str, list[Charge]] = defaultdict(list)
     for answer in answers:
         if answer.counted and answer.cost:
@@ -63,7 +63,7 @@ def charges_by_address(answers: Iterable[Answer]) -> dict[str, list[Charge]]:
 
 
 def overfull(charges: Sequence[Charge], rule: Rule) -> tuple[Span, int] | None:
-    """The first window that certainly holds more than it may, and how much that is."""
+    """Return the first window that certainly exceeds its bound, and its content."""
     ordered = sorted(charges)
     starts = [charge.earliest_s for charge in ordered]
     for index, start_s in enumerate(starts):
@@ -76,7 +76,7 @@ def overfull(charges: Sequence[Charge], rule: Rule) -> tuple[Span, int] | None:
 
 
 def wrongly_refused(answers: Sequence[Answer], rule: Rule) -> Answer | None:
-    """The first refusal of one address (`answers` are all of that address) that had room for certain."""
+    """Return the first rejection that was certainly wrong. `answers` are all of one address."""
     may_charge = sorted((a for a in answers if a.status != 429 and a.cost), key=lambda a: a.answered_s)
     ends = [answer.answered_s for answer in may_charge]
     for refused in (answer for answer in answers if answer.status == 429):

@@ -1,4 +1,4 @@
-"""From nobody to `--users` in equal steps over two thirds of `--run-time`, then stays: where does it begin to bend?
+"""Ramps from zero to `--users` in equal steps over two thirds of `--run-time`, then holds: where does latency rise?
 
 locust -f loadtests/locustfile.py,loadtests/shapes/ramp.py --host … --users 2000 --spawn-rate 100 --run-time 10m
 """

@@ -1,4 +1,4 @@
-"""`--users` for `--run-time`, a fifth of them leaving and coming back every ten minutes: does anything grow?
+"""Holds `--users` for `--run-time`; a fifth of them leave and return every ten minutes: does anything grow?
 
 locust -f loadtests/locustfile.py,loadtests/shapes/soak.py --host … --users 700 --spawn-rate 50 --run-time 8h
 """

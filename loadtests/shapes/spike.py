@@ -1,4 +1,4 @@
-"""A tenth of `--users`, in the middle third of `--run-time` suddenly all of them, then a tenth again: does it recover?
+"""Holds a tenth of `--users`, all of them in the middle third of `--run-time`, then a tenth again: does it recover?
 
 locust -f loadtests/locustfile.py,loadtests/shapes/spike.py --host … --users 2000 --spawn-rate 500 --run-time 6m
 """

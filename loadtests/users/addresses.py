@@ -1,4 +1,4 @@
-"""Owns the addresses that users of a load test speak for: 198.18.0.0/15, which is set aside for benchmarks."""
+"""The client addresses of a load test: 198.18.0.0/15, which is reserved for benchmarks."""
 
 import itertools
 from typing import Final
@@ -9,9 +9,9 @@ _CALLERS_AN_OFFICE: Final = 10
 
 
 class Addresses:
-    """Hands out client addresses, by turns with the other workers of a distributed run, so that none gets another's.
+    """Assigns client addresses, disjoint between the workers of a distributed run.
 
-    Raises ValueError for a worker that was not expected, and when there are no more.
+    Raises ValueError for an unexpected worker, and when all addresses are assigned.
     """
 
     def __init__(self, worker: int, workers: int = 1) -> None:
@@ -27,7 +27,7 @@ class Addresses:
         return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
 
     def shared(self) -> str:
-        """The same one for ten callers, then another."""
+        """Return one address for ten callers, then the next."""
         if not self._desks:
             self._desks = [self.new()] * _CALLERS_AN_OFFICE
         return self._desks.pop()

@@ -1,6 +1,6 @@
-"""Owns the record of what a deployment answered: one JSON line a request, written by Locust, read by the judge.
+"""The record of a deployment's responses: one JSON line per request, written by Locust and read by the checks.
 
-Of every 429 it says whether it was the problem document that is promised; it keeps no texts.
+For every 429 it has whether it was the promised problem document. It contains no texts.
 """
 
 import json
@@ -14,10 +14,10 @@ QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-e
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`units` is what the request costs at the limit; times are Unix seconds on the generator's clock.
+    """One response. `units` is the cost of the request; times are Unix seconds on the generator's clock.
 
-    `status` is 0 when the connection failed. `cache` is the answer's X-Cache. `refused_well` is false for a refusal
-    that was not a problem document.
+    `status` is 0 if the connection failed. `cache` is the X-Cache header. `refused_well` is false for a 429 that was
+    not a problem document.
     """
 
     user: str
@@ -33,7 +33,7 @@ class Answer:
 
 
 class AnswerLog:
-    """A file of one process in `folder`; workers of a distributed run don't share it."""
+    """A log file in `folder`, one per process."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,14 +47,14 @@ class AnswerLog:
 
 
 def read(folder: Path) -> Iterator[Answer]:
-    """All answers of all processes."""
+    """Return the responses of all processes."""
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             yield from _parsed(lines)
 
 
 def is_promised_refusal(headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether a 429 is a problem document that says when to come back."""
+    """Return whether a 429 is a problem document with Retry-After."""
     try:
         document = json.loads(body)
         waits_s = int(headers.get("Retry-After", ""))

@@ -1,4 +1,4 @@
-"""What all users of the load test share: an address and a kept connection of their own, and a record of each answer."""
+"""The base of all users of the load test: one address, one kept connection, and a record of each response."""
 
 import math
 import random
@@ -18,7 +18,7 @@ _LONGEST_PAUSE_S: Final = 30.0
 
 
 class Caller(FastHttpUser):
-    """`policy` is the limit that `send` counts against. Each caller is one client on one connection."""
+    """One client on one connection. `policy` is the limit that applies to `send`."""
 
     abstract = True
     concurrency = 1
@@ -37,7 +37,7 @@ class Caller(FastHttpUser):
         return self.environment.parsed_options
 
     def pause_s(self, mean_s: float) -> float:
-        """Random, but shorter than the edge keeps an idle connection."""
+        """Return a random pause, shorter than the edge's idle timeout."""
         return min(-mean_s * math.log(1 - random.random()), _LONGEST_PAUSE_S)
 
     def headers(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Caller(FastHttpUser):
         return {header: self.address} if header else {}
 
     def send(self, method: str, path: str, *, units: int = 1, expected: int = 200, **given: Any) -> Any:
-        """The response. A refusal by the limit is listed apart, and fails only when it is not what is promised."""
+        """Send a request. A 429 is listed separately and fails only if its form is wrong."""
         request_id = f"load-{uuid.uuid4().hex}"
         headers = self.headers() | {"X-Request-ID": request_id} | given.pop("headers", {})
         sent_s = time.time()

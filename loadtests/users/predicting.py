@@ -1,4 +1,4 @@
-"""Users who send texts: one by one, in lists, many behind one address, and one who floods."""
+"""Users that send texts: single ones, lists, many behind one address, and a flood."""
 
 import random
 from typing import Any
@@ -9,7 +9,7 @@ from users.caller import TEXTS, Caller
 
 
 class Predictor(Caller):
-    """Sends one text after the other, each client from an address of its own."""
+    """Sends one text after the other, each client from its own address."""
 
     weight = 80
     policy = "predict"
@@ -23,7 +23,7 @@ class Predictor(Caller):
 
 
 class OfficeWorker(Predictor):
-    """One of many behind the same address: together they ask for more than it may."""
+    """One of many behind the same address, which together exceed its limit."""
 
     weight = 6
 
@@ -32,7 +32,7 @@ class OfficeWorker(Predictor):
 
 
 class BatchPredictor(Caller):
-    """Sends lists of texts, each of which costs as many as it has; sometimes more than are left."""
+    """Sends lists of texts, which cost one per text and sometimes exceed what is left."""
 
     weight = 4
     policy = "predict"
@@ -47,7 +47,7 @@ class BatchPredictor(Caller):
 
 
 class Attacker(Caller):
-    """Floods from one address, whatever it is told."""
+    """Floods from one address and ignores Retry-After."""
 
     weight = 1
     policy = "predict"

@@ -1,4 +1,4 @@
-"""Users who look: dashboards that poll or follow, analysts who all come at once, and those who edit thresholds."""
+"""Users that read: dashboards that poll or follow, analysts that arrive together, and editors of thresholds."""
 
 import random
 import time
@@ -15,7 +15,7 @@ _EDITED: Final = "load-test"
 
 
 class Dashboard(Caller):
-    """Polls what a page shows."""
+    """Polls the figures of a dashboard."""
 
     weight = 1
 
@@ -32,10 +32,10 @@ class Dashboard(Caller):
 
 
 class Follower(Caller):
-    """Follows the live stream; each message is listed with the time since the one before."""
+    """Follows the live stream. Each message is listed with the time since the previous one."""
 
     weight = 1
-    wait_time = constant(2.0)  # as the stream tells browsers
+    wait_time = constant(2.0)  # the stream's retry interval
 
     @task
     def follow(self) -> None:
@@ -60,7 +60,7 @@ class Follower(Caller):
 
 
 class Analyst(Caller):
-    """Reads reports now and then; every `--stampede-s` all analysts ask for the same one at the same moment."""
+    """Reads reports. Every `--stampede-s` all analysts request the same one at once."""
 
     weight = 10
     policy = "analyze"
@@ -86,7 +86,7 @@ class Analyst(Caller):
 
 
 class ThresholdEditor(Caller):
-    """Reads the thresholds and writes them back with one rule changed; two at once may find each other's version."""
+    """Reads the thresholds and writes them back with one rule changed; concurrent editors may conflict."""
 
     weight = 1
 

@@ -1,4 +1,4 @@
-"""Starts the system once, limits out of the way and a Gemini beside it; collected by `make test-api` alone."""
+"""Start one system with high limits and a fake Gemini. Only `make test-api` collects this folder."""
 
 import os
 from collections.abc import Callable, Iterator

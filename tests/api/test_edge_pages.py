@@ -1,4 +1,4 @@
-"""The edge's own pages take no parameters: what is generated for them are methods, queries and headers."""
+"""The edge's own pages take no parameters, so methods, queries and headers are generated for them."""
 
 import json
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def ask(system: System) -> Iterator[HTTPConnection]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(path=st.sampled_from(PAGES), method=st.sampled_from(METHODS), query=QUERY, headers=HEADERS)
-def test_whatever_is_sent__is_answered_or_refused_with_a_reason(
+def test_any_request__is_answered_or_refused_with_a_reason(
     ask: HTTPConnection, path: str, method: str, query: str, headers: dict[str, str]
 ) -> None:
     ask.request(method, f"{path}?{query}" if query else path, headers=headers)

@@ -1,6 +1,6 @@
-"""Thousands of generated requests through the edge to the real system: none breaks it, every answer is as documented.
+"""Thousands of generated requests through the edge: every response is as documented, and no service fails.
 
-API_SEED makes other requests; the seed is printed.
+API_SEED selects other requests; the seed is printed.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ async def test_generated_requests__break_nothing_and_are_answered_as_documented(
     system: System, token: str, tmp_path: Path, service: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_token, without = EXAMPLES[service]
-    await system.specification()  # whole, and kept for those who ask next
+    await system.specification()  # complete, and cached for the next requests
     reports = await asyncio.gather(
         generate(system, tmp_path / "with", service, with_token, f"--header=Authorization: Bearer {token}"),
         # Below /metrics and /analyze a method that writes is refused before its route is looked up: 401 and not 405.
@@ -49,7 +49,7 @@ async def test_generated_requests__break_nothing_and_are_answered_as_documented(
 
 
 async def generate(system: System, folder: Path, service: str, examples: int, option: str) -> dict[str, Any]:
-    """The report of a run over the operations of one service, and all that was printed as `output`."""
+    """Run the operations of one service; return the report, with the printed text as `output`."""
     folder.mkdir()
     process = await asyncio.create_subprocess_exec(
         *(str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml")),

@@ -35,7 +35,7 @@ IMAGE_BYTES_MAX: Final = 120 * 1024
 
 @dataclass(frozen=True)
 class Api:
-    """Plain requests beside the browser, with the admin token."""
+    """Send plain requests without the browser, with the admin token."""
 
     system: System
 
@@ -69,7 +69,7 @@ class Api:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory, port_base: Callable[[], int]) -> Iterator[System]:
-    """One running system with a day of traffic behind it, shared by all tests, which use addresses of their own."""
+    """One running system after a day of traffic, shared by all tests. Each test uses different addresses."""
     shared = System(tmp_path_factory.mktemp("browser") / "state", port_base(), dict(QUICK))
     try:
         shared.start()
@@ -120,7 +120,7 @@ def addresses() -> Iterator[str]:
 
 @pytest.fixture
 def visit(browser: Browser, addresses: Iterator[str]) -> Iterator[Callable[..., Visit]]:
-    """Call it with a system for its dashboard in a fresh profile, which the edge sees under an address of its own."""
+    """Call it with a system to open its dashboard in a new profile, under a client address not used before."""
     visits: list[Visit] = []
     address = next(addresses)
 

@@ -35,7 +35,7 @@ def test_axe__finds_nothing_serious(system: System, api: Api, visit: Open, axe: 
     for summary in page.locator("summary").all():
         summary.click()
     page.get_by_role("button", name="Predict").click()
-    page.get_by_role("button", name="Write report").click()
+    page.get_by_role("button", name="Generate report").click()
     expect(page.locator("#report .findings").first).to_be_visible()
     expect(page.locator("#prediction .answer")).to_be_visible()
     assert violations(page) == []
@@ -60,7 +60,7 @@ def test_axe__finds_nothing_serious_where_things_fail(
     page.route("**/health", lambda route: route.abort())
     page.get_by_text("6h", exact=True).click()  # ends the stream too
     expect(page.locator("#live[data-state=stale]")).to_be_visible()
-    expect(page.locator("#trouble")).to_contain_text("No figures of the last 6 hours yet")
+    expect(page.locator("#trouble")).to_contain_text("No figures for the last 6 hours yet")
     expect(page.locator("#alerts .notice")).to_be_visible()
     assert violations(page) == []
     page.reload()
@@ -79,7 +79,7 @@ def test_axe__finds_nothing_serious_in_a_conflict(system: System, api: Api, visi
     expect(page.get_by_role("heading", name="Edit always")).to_be_visible()
     api.set_rules({**FIRING, "above": 1.0})
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("heading", name="Somebody else changed the thresholds")).to_be_visible()
+    expect(page.get_by_role("heading", name="Someone else changed the thresholds")).to_be_visible()
     assert violations(page) == []
 
 

@@ -32,7 +32,7 @@ def test_over_the_limit__it_says_how_long_to_wait(system: System, visit: Open) -
     limited = page.locator("#prediction .notice")
     expect(limited).to_contain_text("Limit reached")
     expect(limited).to_contain_text("At most 60 in any 60 s.")
-    expect(limited).to_contain_text(re.compile(r"The next one is taken at \d\d:\d\d:\d\d, in \d+ s\."))
+    expect(limited).to_contain_text(re.compile(r"Try again at \d\d:\d\d:\d\d, in \d+ s\."))
     expect(page.locator("#try button.primary")).to_have_text(re.compile(r"^Wait \d+ s$"))
     expect(page.locator("#try button.primary")).to_be_disabled()
 
@@ -99,7 +99,7 @@ def test_an_ordinary_day__in_light_and_dark(system: System, visit: Open, picture
     visited = visit(system, height=1130)
     page = visited.page
     visited.live()
-    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")
     expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
     picture(page, "dashboard-light")
     background = "getComputedStyle(document.body).backgroundColor"
@@ -126,7 +126,7 @@ def test_a_phone__has_no_sideways_scroll_anywhere(system: System, visit: Open, p
     for summary in page.locator("summary").all():
         summary.click()
     page.get_by_role("button", name="Predict").click()
-    page.get_by_role("button", name="Write report").click()
+    page.get_by_role("button", name="Generate report").click()
     expect(page.locator("#report .lead")).to_be_visible()
     assert page.evaluate(OVERFLOW) == 0
     page.get_by_role("button", name="Edit error-rate").click()
@@ -138,7 +138,7 @@ def test_a_report__has_evidence_that_leads_to_its_plot(system: System, visit: Op
     visited = visit(system)
     page = visited.page
     visited.live()
-    page.get_by_role("button", name="Write report").click()
+    page.get_by_role("button", name="Generate report").click()
     expect(page.locator("#report .byline")).to_contain_text("Selected by rules, because no GEMINI_API_KEY is set")
     chip = page.locator('#report .chip[data-metric="latency_ms.p95"]').first
     chip.focus()

@@ -75,7 +75,7 @@ def test_on_paper__it_is_light_whatever_is_chosen_and_no_plot_is_cut(system: Sys
     dark = page.evaluate("getComputedStyle(document.querySelector('h1')).color")
     page.emulate_media(media="print")
     assert page.evaluate(look, "beforeprint") == "rgb(22, 35, 42)"
-    expect(page.get_by_role("button", name="Write report")).to_be_hidden()
+    expect(page.get_by_role("button", name="Generate report")).to_be_hidden()
     fits = """() => {
       const place = document.querySelector("#plot-latency .canvas");
       place.style.width = "150px"; // paper is narrower than the screen that it was drawn for
@@ -135,7 +135,7 @@ def test_labels_that_are_many_long_or_run_from_the_right__leave_the_page_its_sha
     )
     assert drawn[0] == 0
     assert drawn[1] < 500
-    page.get_by_role("button", name="Write report").click()
+    page.get_by_role("button", name="Generate report").click()
     apart = "getComputedStyle(document.querySelector('#report .chip > .muted')).unicodeBidi"
     expect(page.locator("#report .chip").first).to_be_visible()
     assert page.evaluate(apart) == "isolate"

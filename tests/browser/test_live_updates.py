@@ -1,4 +1,4 @@
-"""Figures that move by themselves: their age is told, a hidden page holds no connection, a reader's place stays."""
+"""Live figures: their age is shown, a hidden page holds no connection, and the scroll position stays."""
 
 import json
 import re
@@ -44,9 +44,9 @@ def test_a_stream_that_never_comes__figures_are_asked_for_and_old_ones_are_calle
     page.route("**/metrics/aggregated", away)
     expect(page.locator("#live")).to_have_text(re.compile("^Stale since"))
     expect(page.locator("body")).to_have_attribute("data-stale", "")
-    expect(page.locator("h1")).to_have_text("Not known")
+    expect(page.locator("h1")).to_have_text("Status unknown")
     page.get_by_text("24h", exact=True).click()
-    expect(page.locator("#trouble")).to_contain_text("No figures of the last 24 hours yet")
+    expect(page.locator("#trouble")).to_contain_text("No figures for the last 24 hours yet")
     expect(page.locator("#scope")).to_contain_text("in the last hour")
     expect(page.locator("#live")).to_have_text(re.compile("^Stale since"))
     page.unroute("**/metrics/aggregated")
@@ -62,19 +62,19 @@ def test_alerts_that_are_not_known__are_not_called_well(system: System, api: Api
     page = visited.page
     visited.live()
     expect(page.get_by_role("heading", level=1)).to_have_attribute("aria-live", "polite")
-    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")
     page.route("**/metrics/alerts", away)
-    expect(page.locator("h1")).to_have_text("Not known")
+    expect(page.locator("h1")).to_have_text("Status unknown")
     expect(page.locator("h1")).to_have_attribute("data-state", "unknown")
     page.unroute("**/metrics/alerts")
-    expect(page.locator("h1")).to_have_text("All within limits")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")
 
     def late(route: Route) -> None:
         answer = route.fetch()
         route.fulfill(response=answer, body=json.dumps({**answer.json(), "overdue": True}))
 
     page.route("**/metrics/alerts", late)
-    expect(page.locator("h1")).to_have_text("Not known")
+    expect(page.locator("h1")).to_have_text("Status unknown")
     expect(page.locator("#alerts")).to_contain_text("Alerts are late")
 
 
@@ -163,9 +163,9 @@ def test_a_button_that_is_at_work__keeps_the_focus(system: System, api: Api, vis
     predict.press("Enter")
     expect(page.locator("#prediction .answer")).to_be_visible()
     expect(predict).to_be_focused()
-    page.get_by_role("button", name="Write report").press("Enter")
+    page.get_by_role("button", name="Generate report").press("Enter")
     expect(page.locator("#report .lead")).to_be_visible()
-    expect(page.get_by_role("button", name="Write again")).to_be_focused()
+    expect(page.get_by_role("button", name="Regenerate")).to_be_focused()
     page.get_by_role("button", name="Edit always").click()
     page.route("**/metrics/thresholds", away)
     save = page.get_by_role("button", name="Save")

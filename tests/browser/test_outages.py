@@ -1,4 +1,4 @@
-"""When things are away: an empty system, services that end under an open page, and a first visit to a broken one."""
+"""Outages: an empty system, services that stop under an open page, and a first visit to a broken system."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
     expect(page.locator("h1")).to_have_text("No traffic in this window")
     expect(page.get_by_text("No requests in this window.")).to_be_visible()
     expect(page.locator("#plots figure[data-state=empty]")).to_have_count(6)
-    expect(page.get_by_text("Nothing fires.")).to_be_visible()
+    expect(page.get_by_text("No active alerts.")).to_be_visible()
     assert violations(page) == []
     picture(page, "dashboard-empty")
     predictions = page.locator('[data-tile="predictions"] .tile-value')
@@ -48,8 +48,8 @@ def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
     page.get_by_label("Text").fill("A dull, endless film.")
     for n in (1, 2):
         page.get_by_role("button", name="Predict").click()
-        expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE with [0-9.]+ %$"))
-        expect(page.locator("#left")).to_have_text(f"{60 - n} of 60 left")
+        expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE [0-9.]+ %$"))
+        expect(page.locator("#left")).to_have_text(f"{60 - n} of 60 predictions left this minute")
         expect(predictions).to_have_text(str(n))
         counted = "1 request and 1 answered prediction" if n == 1 else "2 requests and 2 answered predictions"
         expect(page.locator("#scope")).to_have_text(f"{counted} in the last 5 minutes")
@@ -76,7 +76,7 @@ def test_a_file_that_a_replica_of_another_version_does_not_have__is_asked_for_ag
 
 @pytest.mark.parametrize("name", ["format.js", "charts.css"])
 def test_a_file_that_never_comes__is_named_after_some_tries(system: System, visit: Open, name: str) -> None:
-    """Such as one that an extension of the browser keeps away: the page loaded itself again for ever."""
+    """A browser extension can block a file. The page must not reload without end."""
     visited = visit(system, script=SOON)
     page = visited.page
     visited.live()
@@ -135,9 +135,9 @@ def test_a_store_that_takes_no_writes__is_down_and_nothing_is_called_up_to_date(
         try:
             page.get_by_role("button", name="Predict").click()
             expect(page.locator("#prediction .answer")).to_be_visible()
-            expect(page.locator("#lag")).to_have_text("How far ingestion is behind is not known")
+            expect(page.locator("#lag")).to_have_text("Ingestion lag is unknown")
             expect(page.locator("#system").get_by_role("row", name="Redis down")).to_be_visible()
-            page.get_by_role("button", name="Write report").click()
+            page.get_by_role("button", name="Generate report").click()
             expect(page.locator("#report")).to_contain_text("The delay of ingestion is not known.")
             assert api.count() == before
         finally:
@@ -165,9 +165,9 @@ def test_a_first_visit_while_metrics_cannot_answer__says_so_and_recovers(system:
     page.route("**/metrics/**", lambda route: route.fulfill(status=503, content_type="text/plain", body="away"))
     page.reload()
     expect(page.locator("#trouble")).to_contain_text("No figures yet")
-    expect(page.locator("#alerts")).to_contain_text("Alerts are not known now.")
+    expect(page.locator("#alerts")).to_contain_text("Alerts are unavailable.")
     expect(page.locator("#live")).to_have_text("Connecting…")
     page.unroute("**/metrics/**")
     visited.live()
     expect(page.locator("#trouble")).to_be_hidden()
-    expect(page.locator("h1")).not_to_have_text("Not known")
+    expect(page.locator("h1")).not_to_have_text("Status unknown")

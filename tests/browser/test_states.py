@@ -11,8 +11,8 @@ from system import System
 
 Open = Callable[..., Visit]
 
-AWAY = "It is away, and says so."
-PROBLEM = {"type": "about:blank", "title": "Service unavailable", "status": 503, "detail": AWAY}
+UNAVAILABLE = "The store does not answer."
+PROBLEM = {"type": "about:blank", "title": "Service unavailable", "status": 503, "detail": UNAVAILABLE}
 SECONDS_FLY = "AbortSignal.timeout = (ms) => (ms > 60_000 ? new AbortController().signal : AbortSignal.abort())"
 
 
@@ -52,10 +52,10 @@ def test_before_the_first_answers__every_part_says_that_it_loads(system: System,
 @pytest.mark.parametrize(
     ("path", "panel", "text"),
     [
-        ("metrics/drift*", "#plot-drift", "Not known now: It is away, and says so."),
-        ("models", "#model", "The model cannot be asked now."),
-        ("health", "#system", "The edge does not answer."),
-        ("metrics/alerts", "#alerts", "Alerts are not known now."),
+        ("metrics/drift*", "#plot-drift", "Unavailable: The store does not answer."),
+        ("models", "#model", "The model is unavailable."),
+        ("health", "#system", "The edge does not respond."),
+        ("metrics/alerts", "#alerts", "Alerts are unavailable."),
     ],
 )
 def test_a_part_that_cannot_be_asked__says_so_and_the_others_go_on(
@@ -66,7 +66,7 @@ def test_a_part_that_cannot_be_asked__says_so_and_the_others_go_on(
     page.route(f"{system.url}/{path}", refuse)
     page.reload()
     expect(page.locator(panel)).to_contain_text(text)
-    expect(page.locator(panel)).to_contain_text(AWAY)
+    expect(page.locator(panel)).to_contain_text(UNAVAILABLE)
     visited.live()
     expect(page.locator("#plot-latency[data-state=ready]")).to_be_visible()
 
@@ -76,13 +76,13 @@ def test_a_prediction_and_a_report_that_fail__can_be_tried_again(system: System,
     page.route("**/predict", refuse)
     page.route("**/analyze/performance", refuse)
     page.get_by_role("button", name="Predict").click()
-    expect(page.locator("#prediction .notice")).to_contain_text(AWAY)
-    page.get_by_role("button", name="Write report").click()
-    expect(page.locator("#report .notice")).to_contain_text(AWAY)
+    expect(page.locator("#prediction .notice")).to_contain_text(UNAVAILABLE)
+    page.get_by_role("button", name="Generate report").click()
+    expect(page.locator("#report .notice")).to_contain_text(UNAVAILABLE)
     page.unroute_all()
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#prediction .answer")).to_be_visible()
-    page.get_by_role("button", name="Write again").click()
+    page.get_by_role("button", name="Regenerate").click()
     expect(page.locator("#report .lead")).to_be_visible()
 
 
@@ -93,7 +93,7 @@ def test_thresholds_that_cannot_be_read__are_said_to_be_so(system: System, visit
     page.route("**/metrics/thresholds", refuse)
     add = page.get_by_role("button", name="Add")
     add.click()
-    expect(page.locator("#thresholds .notice")).to_contain_text("The thresholds cannot be read now.")
+    expect(page.locator("#thresholds .notice")).to_contain_text("The thresholds are unavailable.")
     with page.expect_response("**/metrics/alerts"):
         pass  # figures came meanwhile
     expect(page.locator("#thresholds .notice")).to_be_visible()
@@ -107,5 +107,5 @@ def test_a_report__may_take_as_long_as_the_edge_lets_it(system: System, visit: O
     visited.live()
     page: Page = visited.page
     page.evaluate(SECONDS_FLY)
-    page.get_by_role("button", name="Write report").click()
+    page.get_by_role("button", name="Generate report").click()
     expect(page.locator("#report .byline")).to_have_text(re.compile("Selected by"))

@@ -1,4 +1,4 @@
-"""What a user of the whole system sees, whatever stores are behind it."""
+"""A user's journey through the whole system, on any kind of store."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ TOKEN = {"EDGE_ADMIN_TOKEN": "0" * 48}
 
 
 async def walk(system: System) -> None:
-    """Started with TOKEN: limits are exact, each answer counts once, a report is written, cached and kept."""
+    """Check exact limits, counts, and a report that is cached and stored. The system must use TOKEN."""
     headers = {"X-Forwarded-For": "198.51.100.7", "Authorization": f"Bearer {TOKEN['EDGE_ADMIN_TOKEN']}"}
     async with aiohttp.ClientSession(system.url, headers=headers) as client, asyncio.timeout(60):
 
@@ -26,8 +26,8 @@ async def walk(system: System) -> None:
         while (await fetch(client, "/metrics/count"))["count"] < LIMIT:
             await asyncio.sleep(0.1)
         assert await fetch(client, "/metrics/count") == {"count": LIMIT}
-        made, cached = [await report(client) for _ in range(2)]
-        assert made["report_id"] == cached["report_id"]
+        first, cached = [await report(client) for _ in range(2)]
+        assert first["report_id"] == cached["report_id"]
         while not (await fetch(client, "/analyze/reports"))["reports"]:
             await asyncio.sleep(0.1)
         await system.healthy()

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode before the tests' PostgreSQL, configured as docs/operations/stores.md says."""
+"""A real PgBouncer in transaction mode in front of PostgreSQL, configured as in docs/operations/stores.md."""
 
 import shutil
 import signal
@@ -10,11 +10,11 @@ from launcher.postgres import USER, Postgres
 from launcher.processes import give, unprivileged
 from launcher.server import Server, StoreError
 
-SERVER_CONNECTIONS = 3  # fewer than any test's clients, so that they must share
+SERVER_CONNECTIONS = 3  # fewer than the clients of any test
 
 
 class PgBouncer(Server):
-    """Every database of the server, under the same names and passwords."""
+    """Offers every database of the server, with the same names and passwords."""
 
     name = "PgBouncer"
     stop_signal = signal.SIGTERM

@@ -12,7 +12,7 @@ _PATIENCE_S = 60.0
 
 
 class RedisCluster:
-    """Without replicas: what a master held is gone with it."""
+    """Without replicas, so the keys of a lost master are lost."""
 
     def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
         self.masters: list[Valkey] = []
@@ -25,7 +25,7 @@ class RedisCluster:
 
     @property
     def settings(self) -> dict[str, str]:
-        """As environment variables of a service."""
+        """Return the environment variables of a service that uses this cluster."""
         first = self.masters[0]
         return {
             "REDIS_HOST": first.host,
@@ -43,12 +43,12 @@ class RedisCluster:
         for master in self.masters[1:]:
             meet = (first.host, str(first.port), first.settings["cluster-port"])
             assert master.execute("CLUSTER", "MEET", *meet) == "+OK"
-        self.until_whole()
+        self.wait_complete()
 
-    def until_whole(self) -> None:
-        """Until each master serves its slots and reaches all others, so that all hear what is published on one."""
+    def wait_complete(self) -> None:
+        """Wait until each master serves its slots and is linked to all others, as published messages need."""
         deadline = time.monotonic() + _PATIENCE_S
-        while not all(self._is_whole(master) for master in self.masters):
+        while not all(self._is_complete(master) for master in self.masters):
             assert time.monotonic() < deadline, "the cluster does not come together"
             time.sleep(0.05)
 
@@ -56,9 +56,9 @@ class RedisCluster:
         for master in self.masters:
             master.kill()
 
-    def _is_whole(self, master: Valkey) -> bool:
-        """Its own view: reads of a slot elsewhere are redirected instead of refused."""
-        if master.execute("CLUSTER", "LINKS") != f"*{2 * (MASTERS - 1)}":  # from each and to each
+    def _is_complete(self, master: Valkey) -> bool:
+        """Return whether a master sees the whole cluster: it redirects reads of other slots instead of failing."""
+        if master.execute("CLUSTER", "LINKS") != f"*{2 * (MASTERS - 1)}":  # one link in each direction
             return False
         answers = {master.execute("GET", key) for key in ("a", "b", "c", "d", "e", "f", "g")}
         return all(answer == "$-1" or answer.startswith("_") or answer.startswith("-MOVED") for answer in answers)

@@ -97,7 +97,7 @@ async def test_migrations_at_once__are_safe(pgbouncer: PgBouncer, database_url: 
     assert len(found) == len(PACKAGES)
 
 
-async def test_decision_nobody_waits_for__leaves_no_lock(pooled_url: str, postgres: Postgres) -> None:
+async def test_abandoned_decision__leaves_no_lock(pooled_url: str, postgres: Postgres) -> None:
     """PgBouncer ends the server connection of a client that leaves in the middle, and PostgreSQL notices by itself."""
     name = urlsplit(pooled_url).path.lstrip("/")
     await asyncio.to_thread(postgres.execute, f"ALTER DATABASE {name} SET client_connection_check_interval = '500ms'")
@@ -116,7 +116,7 @@ async def test_decision_nobody_waits_for__leaves_no_lock(pooled_url: str, postgr
         await holding.rollback()
         [verdict] = await first.decide([Query(b"k", 1, 1, LIMIT, 600)])
     await holder.close()
-    assert verdict.remaining == LIMIT - 2  # what nobody waited for was not charged
+    assert verdict.remaining == LIMIT - 2  # abandoned decisions were not charged
 
 
 async def test_whole_system__works(

@@ -29,8 +29,8 @@ FLIGHTS = [f"{window}:en" for window in ("5m", "15m", "1h", "6h", "24h", "7d", "
 
 @pytest.fixture
 async def redis(redis_cluster: RedisCluster) -> AsyncIterator[Redis]:
-    """As a service makes it, on an empty cluster that has come together again whatever a test did to it."""
-    await asyncio.to_thread(redis_cluster.until_whole)
+    """Connect as a service does, to an empty cluster that has recovered from earlier tests."""
+    await asyncio.to_thread(redis_cluster.wait_complete)
     client = create_client(RedisSettings.model_validate({k.lower(): v for k, v in redis_cluster.settings.items()}))
     for master in redis_cluster.masters:
         assert master.execute("FLUSHALL") == "+OK"
@@ -59,8 +59,8 @@ async def test_flights__take_leases_and_keep_results_on_every_master(redis: Redi
     assert (await store.enter(FLIGHTS[0], "t3", 5.0)).state == "COMPUTE"
 
 
-async def test_end_of_a_flight__is_heard_by_everyone(redis: Redis) -> None:
-    flights = [f"{key}:heard" for key in FLIGHTS]  # nodes may still be passing on how those of another test ended
+async def test_end_of_a_flight__reaches_every_subscriber(redis: Redis) -> None:
+    flights = [f"{key}:end" for key in FLIGHTS]  # messages of another test may still arrive
     ended: asyncio.Queue[str] = asyncio.Queue()
     subscribed = asyncio.Event()
     listener = Listener(lambda key, _ended: ended.put_nowait(key), lambda _key: None, subscribed.set)
@@ -72,7 +72,7 @@ async def test_end_of_a_flight__is_heard_by_everyone(redis: Redis) -> None:
             await store.enter(key, "t", 5.0)
             assert await store.commit(key, "t", "report", Lifetime(60, 120, 180))
         while flights:
-            if (key := await ended.get()) in flights:  # in any order: nodes keep none among them
+            if (key := await ended.get()) in flights:  # in any order
                 flights.remove(key)
     task.cancel()
     await asyncio.wait([task])
@@ -110,19 +110,19 @@ async def test_stream__is_published_read_settled_and_trimmed(redis: Redis, tmp_p
     journal.close()
 
 
-async def test_node_of_the_stream__is_the_one_that_is_watched(redis: Redis, redis_cluster: RedisCluster) -> None:
+async def test_run_id__is_that_of_the_master_of_the_stream(redis: Redis, redis_cluster: RedisCluster) -> None:
     owner = redis_cluster.masters[await slot(redis, STREAM) * MASTERS // SLOTS]
     seen = {await run_id(redis, STREAM) for _ in range(10)}
     owner.kill()
     owner.start()
     assert len(seen) == 1
     async with asyncio.timeout(30):
-        while await asked_again(redis) in seen:
+        while await run_id_after_recovery(redis) in seen:
             await asyncio.sleep(0.1)
 
 
-async def asked_again(redis: Redis) -> str:
-    """Until the cluster has taken the master back."""
+async def run_id_after_recovery(redis: Redis) -> str:
+    """Return the run id once the cluster has accepted the restarted master."""
     while True:
         try:
             return await run_id(redis, STREAM)

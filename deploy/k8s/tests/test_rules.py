@@ -30,8 +30,8 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         (EDGE, "spec.template.metadata.labels.app|kubernetes|io/version", None)]),
     ("service_names", "Service/metrics: its name does not begin with sluice-", [
         ("Service/sluice-metrics", "metadata.name", "metrics")]),
-    ("migration_names", "Job/migrate-edge: its name does not end with its version 0.1.0", [
-        ("Job/migrate-edge-0-1-0", "metadata.name", "migrate-edge")]),
+    ("migration_names", "Job/migrate-edge: its name does not end with its version 0.2.0", [
+        ("Job/migrate-edge-0-2-0", "metadata.name", "migrate-edge")]),
     ("operator_labels", "PodMonitor/sluice: has no label release", [
         ("PodMonitor/sluice", "metadata.labels.release", None)]),
     ("node_selectors", "nodeSelector nvidia.com/gpu.present needs GPU Feature Discovery", [
@@ -56,7 +56,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
     ("secret_items", "volume sluice-redis mounts every key of its Secret", [
         (EDGE, f"{POD}.volumes.1.secret.items", None)]),
     ("service_links", "enableServiceLinks is not false", [
-        ("Job/migrate-edge-0-1-0", f"{POD}.enableServiceLinks", True)]),
+        ("Job/migrate-edge-0-2-0", f"{POD}.enableServiceLinks", True)]),
     ("drain", "is below the 82 s", [(EDGE, f"{POD}.terminationGracePeriodSeconds", 60)]),
     ("drain", "no preStop sleep", [(EDGE, f"{BOX}.lifecycle", None)]),
     ("time_limits", "Deployment/edge: EDGE_MAX_TIMEOUT_S 120 is not below SLUICE_DRAIN_S 65", [
@@ -109,7 +109,7 @@ PLANTED: list[tuple[str, str, list[tuple[str, str, object]]]] = [
         ("ConfigMap/edge", "data.EDGE_UPSTREAM_INFERENSE", "")]),
     ("environment", "EDGE_TRUSTED_PROXIES is not valid", [
         ("ConfigMap/edge", "data.EDGE_TRUSTED_PROXIES", "10.0.0.0/40")]),
-    ("environment", "DATABASE_URL is not set", [("Job/migrate-metrics-0-1-0", f"{BOX}.env", [])]),
+    ("environment", "DATABASE_URL is not set", [("Job/migrate-metrics-0-2-0", f"{BOX}.env", [])]),
     ("environment", "the service listens on 8000", [(EDGE, f"{BOX}.ports.0.containerPort", 8080)]),
     ("environment", "which other pods cannot reach", [("ConfigMap/metrics", "data.METRICS_HOST", "127.0.0.1")]),
     ("environment", "which other pods cannot reach", [("ConfigMap/sluice", "data.SLUICE_OPS_HOST", "127.0.0.1")]),

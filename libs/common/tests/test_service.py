@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -459,7 +460,7 @@ def test_help_and_version__need_no_settings(probe: Probe) -> None:
     assert status == 0
     assert "migrate" in output
     assert ".env.example" in output
-    assert probe.run("--version", LOG_LEVEL="wrong") == (0, "sluice-common 0.1.0\n")
+    assert probe.run("--version", LOG_LEVEL="wrong") == (0, f"sluice-common {version('sluice-common')}\n")
 
 
 def test_port_base__gives_each_service_its_ports() -> None:

@@ -1,8 +1,8 @@
-"""How many calls a crowd costs: the analyst's single flight beside other caches, and its cached answers over HTTP.
+"""Compares the analyst's single flight with other caches, by calls per crowd, and times its cached reports.
 
     python -m benchmarks.analyst [--short]
 
-The other caches run in an environment of their own (benchmarks/peers.py).
+The other caches run in a separate environment (benchmarks/peers.py).
 """
 
 import argparse
@@ -104,7 +104,7 @@ def _measured(requests: int, crowds: dict[str, dict[str, Any]]) -> Iterator[resu
 
 
 def _commands(server: Valkey) -> int:
-    """What all clients that are still connected have sent; commands inside scripts are not counted."""
+    """Return the commands sent by all connected clients, without those inside scripts."""
     with Redis(host=server.host, port=server.port, password=server.password, decode_responses=True) as redis:
         return sum(int(client["tot-cmds"]) for client in redis.client_list())
 
@@ -155,7 +155,7 @@ async def _served(
 
 async def _steady(port: int, state: Path, seconds: float, analyst: psutil.Process) -> list[results.Measure]:
     await _load(port, state, ["1h"], 20, 0.5)
-    await asyncio.sleep(1.5)  # the first report is made
+    await asyncio.sleep(1.5)  # until the first report is written
     before = sum(analyst.cpu_times()[:2])
     found = (await _load(port, state, ["1h"], RATE, seconds))["200"]
     cpu_ms = 1000 * (sum(analyst.cpu_times()[:2]) - before) / found["count"]

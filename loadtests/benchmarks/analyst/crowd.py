@@ -1,4 +1,4 @@
-"""One process of a crowd that asks for one report all at once, through one of four caches.
+"""One process of a crowd that requests one report concurrently, through one of four caches.
 
     python crowd.py CONTENDER REDIS_HOST REDIS_PORT REDIS_PASSWORD REQUESTS
 
@@ -28,7 +28,7 @@ calls = 0
 
 
 async def upstream() -> str:
-    """The expensive call; no two give the same."""
+    """The expensive call. Every result is different."""
     global calls
     calls += 1
     await asyncio.sleep(UPSTREAM_S)
@@ -68,7 +68,7 @@ async def sluice(host: str, port: int, password: str) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def redis_lock(host: str, port: int, password: str) -> AsyncIterator[Ask]:
-    """What redis-py's documentation leads to: look, lock, look again, compute."""
+    """A cache as redis-py's documentation suggests: get, lock, get again, compute."""
     redis = Redis(host=host, port=port, password=password, decode_responses=True, max_connections=2000)
 
     async def ask() -> str:
@@ -124,7 +124,7 @@ async def main(contender: str, host: str, port: int, password: str, requests: in
     loop = asyncio.get_running_loop()
     async with CONTENDERS[contender](host, port, password) as ask:
         gc.collect()
-        gc.freeze()  # as our services do when they have started, here for everybody: 30 ms when it falls in a crowd
+        gc.freeze()  # as our services do; a collection during a crowd would take 30 ms
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
         seconds: list[float] = []

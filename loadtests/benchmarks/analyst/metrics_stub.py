@@ -1,4 +1,4 @@
-"""A metrics service on loopback that always reports the same hour."""
+"""A metrics service on loopback that always returns the same hour."""
 
 import random
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from true_reports import random_aggregate, random_drift
 
 @asynccontextmanager
 async def metrics_service() -> AsyncIterator[str]:
-    """Its URL."""
+    """Yield its URL."""
     chance = random.Random(1)
     aggregate, drift = random_aggregate(chance).model_dump_json(), random_drift(chance).model_dump_json()
 

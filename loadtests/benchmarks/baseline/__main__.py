@@ -1,10 +1,10 @@
-"""The whole system beside what one would write in an afternoon (server.py), in one run.
+"""Compares the whole system with a simple service written in an afternoon (server.py), in one run.
 
     python -m benchmarks.baseline [--rounds 5] [--seconds 8]
 
 Both classify with the bundled model (ours quantised, the baseline's float32 by `transformers`), limit by address in
-PostgreSQL and store every prediction there; our result cache is off. As fast as each answers means with as many
-connections as it answers most, of those tried. The generator runs on the same machine. Rounds are interleaved.
+PostgreSQL and store every prediction there; our result cache is off. Each runs with the number of
+connections, of those tried, at which it is fastest. The generator runs on the same machine. Rounds are interleaved.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HERE: Final = Path(__file__).parent
 PEERS: Final = ("fastapi", "uvicorn", "sqlalchemy", "transformers", "torch")
 OURS, BASELINE = "sluice", "an afternoon's service"
 WANTED_RATE, WANTED_P99 = 8.0, 5.0
-SHARES: Final = (0.9, 1.0)  # of the baseline's peak
+SHARES: Final = (0.9, 1.0)  # shares of the baseline's peak
 ADDRESSES: Final = 20_000
 SETUPS: Final = ((1, 2), (1, 1), (2, 1))  # processes, threads of torch in each
 CROWDS: Final = (8, 32)
@@ -43,7 +43,7 @@ Found = dict[str, list[dict[str, Any]]]
 
 def main() -> None:
     options = _options()
-    for peer in ("pipeline", "baseline"):  # the first also writes the model
+    for peer in ("pipeline", "baseline"):  # `pipeline` also writes the model
         peers.install(peer)
     peers.make_model()
     with ExitStack() as stopped:
@@ -81,7 +81,7 @@ def _predictions(
 
 
 def _reports(servers: dict[str, Server], place: Path, options: argparse.Namespace) -> Iterator[results.Measure]:
-    """Cached ones: a dictionary in the same process cannot be beaten by a hop and a look into Redis."""
+    """Measure cached reports. A dictionary in the process is faster than a proxy and Redis."""
     windows = place / "windows.txt"
     windows.write_text("\n".join(["1h"] * ADDRESSES))
     shape = {"path": "/analyze/performance", "body": '{"window": @}'}
@@ -117,7 +117,7 @@ def _check(name: str, one: dict[str, Any]) -> None:
 
 
 def _fastest(place: Path, postgres: Postgres, texts: Path, seconds: float) -> tuple[int, int]:
-    """The set-up with which the baseline answers most."""
+    """Return the baseline's fastest set-up."""
     rates: dict[tuple[int, int], float] = {}
     for setup in SETUPS:
         _say(f"  {setup[0]} processes of {setup[1]} threads")
@@ -127,13 +127,13 @@ def _fastest(place: Path, postgres: Postgres, texts: Path, seconds: float) -> tu
 
 
 def _crowd(server: Server, texts: Path, seconds: float) -> int:
-    """With how many connections it answers most."""
+    """Return the number of connections at which a server is fastest."""
     rates = _rates(server, texts, seconds)
     return max(rates, key=rates.__getitem__)
 
 
 def _rates(server: Server, texts: Path, seconds: float) -> dict[int, float]:
-    """Answers a second by connections, warmed up."""
+    """Return requests per second by number of connections, after a warm-up."""
     rates: dict[int, float] = {}
     for crowd in CROWDS:
         generate(server, texts, seconds=seconds / 2, connections=crowd, addresses=ADDRESSES)
@@ -157,7 +157,7 @@ def _baseline(place: Path, postgres: Postgres, processes: int, threads: int) -> 
     subprocess.run([python, program], env=os.environ | environment, check=True)
     argv = [python, "-m", "uvicorn", "server:app", "--app-dir", str(HERE), "--port", str(port)]
     argv += ["--workers", str(processes), "--no-access-log", "--log-level", "error"]
-    argv += ["--timeout-keep-alive", "75"]  # it closes connections after 5 s otherwise, and the generator keeps them
+    argv += ["--timeout-keep-alive", "75"]  # the default of 5 s would close the generator's connections
     argv += ["--proxy-headers", "--forwarded-allow-ips", "127.0.0.1"]
     server = Server(BASELINE, argv, port, environment)
     try:

@@ -1,8 +1,8 @@
-"""What one would write in an afternoon; DATABASE_URL, MODEL and THREADS from the environment, served by uvicorn.
+"""A simple service as written in an afternoon. Reads DATABASE_URL, MODEL and THREADS; served by uvicorn.
 
 FastAPI, SQLAlchemy with a commit for each write, `transformers.pipeline`, a limiter of one row for each request, and a
-dictionary behind an `asyncio.Lock` for reports. It is not exact (two requests may count the same rows), loses what it
-was writing when it dies, and caches for one process alone: that is what an afternoon gives.
+dictionary behind an `asyncio.Lock` for reports. It is not exact (two requests may count the same rows), loses
+unfinished writes when it is killed, and caches within one process only.
 """
 
 import asyncio

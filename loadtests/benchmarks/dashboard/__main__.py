@@ -2,8 +2,7 @@
 
     python -m benchmarks.dashboard [--visits 10] [--seconds 60] [--heap-minutes 10]
 
-It looks at a system of its own, with a day of predictions behind it and a steady rate of new ones. Needs
-`make tools` and Chromium.
+It starts a separate system with a day of predictions and a steady rate of new ones. Needs `make tools` and Chromium.
 """
 
 import argparse
@@ -29,7 +28,7 @@ RATE_PER_S: Final = 50
 POINTS: Final = 100_000
 DRAWN: Final = 20  # times
 HEAP_EVERY_S: Final = 15.0
-WARM_UP_S: Final = 180.0  # the browser still compiles what it runs, and keeps the result
+WARM_UP_S: Final = 180.0  # the browser compiles scripts and caches the result
 LIMITS: Final = {"bytes": 150 * 1024, "paint_ms": 1000.0, "task_ms": 100.0, "growth": 0.05}
 WATCH: Final = """
 window.tasks = [];
@@ -78,14 +77,14 @@ def main() -> None:
 
 
 def _fill(system: System) -> None:
-    """A day behind it, all of it counted."""
+    """Send a day of predictions and wait until they are counted."""
     send(system, an_ordinary_day(time.time()))
     print("filled", flush=True)
 
 
 @contextmanager
 def _traffic(system: System) -> Iterator[None]:
-    """RATE_PER_S predictions a second until the end."""
+    """Send RATE_PER_S predictions per second until cancelled."""
     ended = threading.Event()
 
     def run() -> None:
@@ -103,7 +102,7 @@ def _traffic(system: System) -> Iterator[None]:
 
 @contextmanager
 def _page(browser: Browser, system: System) -> Iterator[Page]:
-    """The dashboard, seen for the first time, until figures come by themselves."""
+    """Open the dashboard in a new profile and wait until the stream is live."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     try:
         context.add_init_script(WATCH)
@@ -116,7 +115,7 @@ def _page(browser: Browser, system: System) -> Iterator[Page]:
 
 
 def _first_visit(browser: Browser, system: System) -> tuple[float, float]:
-    """Bytes that came for the page and its files, and milliseconds until something was painted."""
+    """Return the bytes transferred and the milliseconds until the first paint."""
     with _page(browser, system) as page:
         sent: float = page.evaluate(
             "performance.getEntries().filter((one) => one.transferSize && one.name.includes('/dashboard'))"
@@ -127,7 +126,7 @@ def _first_visit(browser: Browser, system: System) -> tuple[float, float]:
 
 
 def _live(browser: Browser, system: System, seconds: float) -> list[float]:
-    """The tasks of 50 ms and more in so many seconds of updates."""
+    """Return the tasks of at least 50 ms during some seconds of updates."""
     with _page(browser, system) as page:
         page.evaluate("tasks.length = 0")
         page.wait_for_timeout(1000 * seconds)
@@ -136,14 +135,14 @@ def _live(browser: Browser, system: System, seconds: float) -> list[float]:
 
 
 def _many_points(browser: Browser, system: System) -> list[float]:
-    """Milliseconds from new data for three lines of POINTS each until they are drawn."""
+    """Return the milliseconds to draw three new lines of POINTS each."""
     with _page(browser, system) as page:
         found: list[float] = page.evaluate(MANY, [POINTS, DRAWN])
     return found
 
 
 def _heap(browser: Browser, system: System, seconds: float) -> list[tuple[float, int]]:
-    """Bytes of JavaScript in use after a collection, by seconds."""
+    """Return the JavaScript heap in bytes after a collection, by second."""
     found: list[tuple[float, int]] = []
     with _page(browser, system) as page:
         session = page.context.new_cdp_session(page)

@@ -1,9 +1,9 @@
-"""Measures the inference service beside what else could be used, on one machine with the same texts and model.
+"""Compares the inference service with alternatives, on one machine with the same texts and model.
 
     python -m benchmarks.inference [--texts FILE]
 
-Rounds are interleaved; who is not measured is paused. Peers are installed by `benchmarks/peers.py`. The generator runs
-on the same machine, and its share of a core is told.
+Rounds are interleaved; servers that are not measured are paused. `benchmarks/peers.py` installs the peers. The
+generator runs on the same machine, and its share of a core is printed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LAYERS, WIDTH, INNER = 6, 384, 1536  # of the bundled model's encoder
 LOOPS: Final = {"the engine in a loop, 1 text": 1, "the engine in a loop, 32 texts": 32}
 DEADLINE_MS: Final = 1000
 LIST: Final = 16
-PACKAGES: Final = {  # whose versions are told
+PACKAGES: Final = {  # packages whose versions are printed
     "pipeline": ("fastapi", "transformers", "torch"),
     "infinity": ("infinity-emb",),
     "litserve": ("litserve", "onnxruntime"),
@@ -70,20 +70,20 @@ def main() -> None:
 
 
 def _versions() -> dict[str, str]:
-    """Of the peers."""
+    """Return the versions of the peers' packages."""
     return {name: found for peer in PACKAGES for name, found in peers.versions(peer, PACKAGES[peer]).items()}
 
 
 @contextmanager
 def _redis(place: Path) -> Iterator[dict[str, str]]:
-    """A Valkey for our journal; yields the variables that lead there."""
+    """Start a Valkey for our journal. Yields the variables that select it."""
     with started(Valkey(place / "valkey", next(free_ports()))) as valkey:
         yield {"REDIS_HOST": valkey.host, "REDIS_PORT": str(valkey.port), "REDIS_PASSWORD": valkey.password}
 
 
 @contextmanager
 def _running(place: Path, redis: dict[str, str]) -> Iterator[list[Server]]:
-    """All servers, each paused as soon as it is warm; ours is the first."""
+    """Start all servers, ours first, and pause each after its warm-up."""
     ports = free_ports()
     with ExitStack() as stopped:
         found = [servers.ours(next(ports), place, redis)]
@@ -106,7 +106,7 @@ def _gflop(texts: Sequence[str]) -> float:
 def _throughput(
     running: Sequence[Server], file: Path, gflop: float, options: argparse.Namespace
 ) -> tuple[list[Measure], list[str]]:
-    """Return requests a second of one text, and what to say about them."""
+    """Return the requests of one text per second, and notes."""
     rates: dict[str, list[float]] = {name: [] for name in (*LOOPS, *(server.name for server in running))}
     cpus: dict[str, list[float]] = {server.name: [] for server in running}
     for server in running:
@@ -142,7 +142,7 @@ def _latency(sluice: Server, file: Path, peak: float, seconds: float) -> list[Me
 
 
 def _overload(sluice: Server, file: Path, peak: float, seconds: float) -> Iterator[Measure]:
-    """Single texts are the hard case: each refusal costs the event loop a request. Lists cost it little."""
+    """Measure overload with single texts, the hard case: each rejection costs the event loop a request."""
     lists = {"path": "/predict/batch", "body": '{"texts": [' + ", ".join("@" * LIST) + "]}"}
     for size, shape in ((1, {}), (LIST, lists)):
         given = {"settle": 2, "seconds": seconds, "connections": 2000, "rate": 3 * peak / size, **shape}
@@ -158,7 +158,7 @@ def _overload(sluice: Server, file: Path, peak: float, seconds: float) -> Iterat
 
 
 def _invariance(sluice: Server, texts: Sequence[str]) -> list[Measure]:
-    """Each text alone, then three times in lists of 64 with other neighbours."""
+    """Score each text alone, and three times in lists of 64 with different neighbours."""
     alone = {text: json.loads(sluice.ask(text)) for text in texts}
     moves, flips, chance = [0.0], 0, random.Random(0)
     for _ in range(3):
@@ -176,7 +176,7 @@ def _invariance(sluice: Server, texts: Sequence[str]) -> list[Measure]:
 
 
 def _memory(place: Path, file: Path, redis: dict[str, str], requests: int) -> list[Measure]:
-    """A server that has answered nothing yet: what grows with the first requests must not be behind it already."""
+    """Measure the memory of a new server, before and after its first requests."""
     server = servers.ours(next(free_ports()), place / "fresh", redis)
     server.start(place / "fresh.log")
     try:

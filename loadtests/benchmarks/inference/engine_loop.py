@@ -1,4 +1,4 @@
-"""Calls the onnx engine in a loop, one thread a core, with no server around it: texts in, scores out.
+"""Calls the onnx engine in a loop, one thread a core, without a server.
 
     python engine_loop.py --texts FILE --at-once 1 --seconds 5
 

@@ -1,4 +1,4 @@
-"""Writes the bundled model before it was quantised, as a folder of `transformers`; run it in services/inference."""
+"""Writes the bundled model in float32, as a folder for `transformers`. Run it in services/inference."""
 
 import json
 import shutil

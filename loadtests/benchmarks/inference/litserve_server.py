@@ -1,4 +1,4 @@
-"""A peer as its tutorials build it: LitServe around our ONNX session; BUNDLE, WORKERS, THREADS and PORT by environment.
+"""A peer, built as in its tutorials: LitServe around our ONNX session; settings: BUNDLE, WORKERS, THREADS, PORT.
 
 One session of one thread in each worker process.
 """

@@ -1,4 +1,4 @@
-"""Measures what the cores can multiply at most: float32 and int8 matrices, one process a core; prints JSON.
+"""Measures the peak rate of matrix multiplication in float32 and int8, one process per core. Prints JSON.
 
 Run it with a Python that has torch. GFLOP/s, and for int8 the same count of operations.
 """

@@ -1,4 +1,4 @@
-"""A peer as its tutorials build it: FastAPI around `transformers.pipeline`; MODEL and PORT from the environment.
+"""A peer, built as in its tutorials: FastAPI around `transformers.pipeline`; MODEL and PORT from the environment.
 
 A plain `def` runs in the framework's thread pool; the pipeline itself may be called from any thread.
 """

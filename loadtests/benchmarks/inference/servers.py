@@ -1,4 +1,4 @@
-"""Owns how each measured server is started, asked, paused while another is measured, and stopped."""
+"""Starts, queries, pauses and stops the servers that are compared."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from benchmarks.peers import MODEL, ROOT, python_of
 START_S: Final = 120.0
 BUNDLED: Final = ROOT / "services" / "inference" / "inference" / "models" / "bundled"
 NO_SPINNING: Final = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "TOKENIZERS_PARALLELISM": "false"}
-NO_TELEMETRY: Final = {"ORT_DISABLE_TELEMETRY": "1"}  # of ONNX Runtime, for those that load it by themselves
+NO_TELEMETRY: Final = {"ORT_DISABLE_TELEMETRY": "1"}  # for servers that load ONNX Runtime themselves
 
 
 @dataclass
 class Server:
-    """One server on 127.0.0.1, in a process group of its own. `@` in `body` stands for the text."""
+    """One server on 127.0.0.1 in a separate process group. `@` in `body` is replaced by the text."""
 
     name: str
     argv: list[str]
@@ -33,7 +33,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self, log: Path) -> None:
-        """Start it and wait until it answers a text."""
+        """Start it and wait until it scores a text."""
         environment = os.environ | NO_SPINNING | NO_TELEMETRY | self.environment
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Server:
             time.sleep(0.2)
 
     def pause(self) -> None:
-        """Stop its clock: it takes no CPU until `resume`."""
+        """Pause its processes until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -63,7 +63,7 @@ class Server:
                 self.process.wait()
 
     def ask(self, text: str) -> bytes:
-        """The body of the answer to one text."""
+        """Return the response to one text."""
         return self.send(self.path, self.body.replace("@", json.dumps(text)))
 
     def send(self, path: str, body: str) -> bytes:
@@ -85,7 +85,7 @@ class Server:
 
 
 def ours(port: int, state: Path, redis: dict[str, str]) -> Server:
-    """The service with its journal and its stream, cache and de-duplication off."""
+    """Our service with journal and stream, without cache and de-duplication."""
     environment = {
         "INFERENCE_PORT": str(port),
         "INFERENCE_OPS_PORT": str(port + 1000),

@@ -1,4 +1,4 @@
-"""Replica processes against one oracle: over-admissions and refusals that had room, in database time.
+"""Compares replica processes with an oracle: over-admissions and wrong rejections, in database time.
 
     python loadtests/benchmarks/limiter/exactness.py [--seconds 60] [--replicas 4]
 
@@ -50,12 +50,12 @@ END $$;
 CREATE TRIGGER ask BEFORE INSERT ON edge.admissions FOR EACH ROW EXECUTE FUNCTION edge.ask();
 CREATE TRIGGER remember AFTER INSERT OR UPDATE ON edge.admissions FOR EACH ROW EXECUTE FUNCTION edge.remember();
 """
-"""`seen` records each committed try, whether its answer arrived or not: the requests wanted (at most what an empty
+"""`seen` records each committed try, even if its response was lost: the requests wanted (at most what an empty
 window would admit) and those admitted. Rows are numbered under the lock of the key's row, so they are in order."""
 
 
 async def replica(dsn: str, seconds: float, seed: int) -> None:
-    """Ask random batches until the time is up; print what was answered."""
+    """Request random batches until the time is up, and print the results."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     picked = random.Random(seed)
     log = PostgresLog(dsn, durable=False)
@@ -87,7 +87,7 @@ async def disturb(server: Postgres, seconds: float, picked: random.Random) -> Co
     done: Counter[str] = Counter()
     started = time.monotonic()
     restart_at = [seconds * part for part in (0.35, 0.7)]
-    while (now := time.monotonic() - started) < seconds or restart_at:  # a busy machine may take long over a restart
+    while (now := time.monotonic() - started) < seconds or restart_at:  # a restart may take long on a busy machine
         await asyncio.sleep(picked.uniform(0.05, 0.25))
         if restart_at and now > restart_at[0]:
             restart_at.pop(0)
@@ -109,7 +109,7 @@ async def disturb(server: Postgres, seconds: float, picked: random.Random) -> Co
 
 
 async def check(dsn: str) -> dict[str, int]:
-    """What the database committed, against the oracle."""
+    """Compare what the database committed with the oracle."""
     connection = await asyncpg.connect(dsn)
     tries: dict[bytes, list[Try]] = defaultdict(list)
     for key, *values in await connection.fetch("SELECT key, at_us, wanted, cost, admitted FROM edge.seen ORDER BY id"):
@@ -118,14 +118,14 @@ async def check(dsn: str) -> dict[str, int]:
     await connection.close()
     wrong: Counter[str] = Counter({"windows over the limit": 0, "refused with room": 0, "clock decreased": 0})
     for of_key in tries.values():
-        wrong.update(judge(of_key))
+        wrong.update(replay(of_key))
     committed = sum(one.cost * one.admitted for of_key in tries.values() for one in of_key)
     checked = sum(map(len, tries.values()))
     return {"tries checked": checked, "committed units": committed, **wrong, "deadlocks": int(deadlocks or 0)}
 
 
 class Try(NamedTuple):
-    """`wanted` requests of one key at a moment of database time, `cost` units each, and how many were admitted."""
+    """`wanted` requests of one key at a database time, `cost` units each, and the number admitted."""
 
     at_us: int
     wanted: int
@@ -133,8 +133,8 @@ class Try(NamedTuple):
     admitted: int
 
 
-def judge(tries: list[Try]) -> Counter[str]:
-    """The brute-force oracle: replay the tries of one key in order, knowing nothing of the statement."""
+def replay(tries: list[Try]) -> Counter[str]:
+    """The brute-force oracle: replay the tries of one key in order, independently of the SQL."""
     wrong: Counter[str] = Counter()
     charged: list[int] = []
     for before, one in zip([tries[0], *tries], tries, strict=False):

@@ -1,9 +1,9 @@
-"""Ingestion, exactly-once under kills, and a month of history beside the usual ways.
+"""Compares ingestion and queries over a month with common alternatives, and checks exactly-once under kills.
 
     python -m benchmarks.metrics [--only ingestion,kills,history] [--rows 10000000] [--events 100000]
 
-The embedded ClickHouse is installed below .cache; where that fails its row is left out. Needs about 5 GB of disk.
-Exits with 1 when an event was lost or counted twice.
+The embedded ClickHouse is installed below .cache. Without it its row is left out. Needs about 5 GB of disk.
+Exits with 1 if an event was lost or counted twice.
 """
 
 import argparse
@@ -38,11 +38,11 @@ PARTS: Final = ("ingestion", "kills", "history")
 CONSUMED, MANY, SINGLE = "one consumer: stream to rollups", "executemany, rows only", "one INSERT an event, rows only"
 PROMISED: Final = "promised"
 EVENTS_PER_S, COUNT_MS, BUSY_MS, DEAREST_MS = 20_000, 1.0, 16.0, 250.0
-BUSY_PER_S: Final = 400  # about what two cores score
+BUSY_PER_S: Final = 400  # about the rate that two cores can score
 ANSWER, RAW, VIEW = "aggregated, whole answer", "percentile_cont over the raw rows", "chdb, aggregating view"
 FOR_HISTORY = {
     **postgresql.SETTINGS,
-    "fsync": "off",  # only reads of it are timed
+    "fsync": "off",  # only reads are timed
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
@@ -78,9 +78,9 @@ def _options() -> argparse.Namespace:
 
 
 def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]:
-    """The same events by each way, a new database each time, with the settings of production: commits are on disk.
+    """Store the same events with each method, in a new database with durable commits.
 
-    One by one only the first twentieth of them.
+    The method with one INSERT per event gets only a twentieth of them.
     """
     ports = free_ports(0, 1)
     stores = Postgres(folder / "postgres", next(ports)), Valkey(folder / "valkey", next(ports))
@@ -91,7 +91,7 @@ def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]
         ways: dict[str, Callable[[str], Awaitable[float]]] = {
             CONSUMED: lambda url: consumed(url, valkey, events),
             MANY: lambda url: inserted(url, events, one_by_one=False),
-            SINGLE: lambda url: inserted(url, events[: len(events) // 20], one_by_one=True),  # it takes its time
+            SINGLE: lambda url: inserted(url, events[: len(events) // 20], one_by_one=True),  # slow
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
@@ -99,7 +99,7 @@ def report_ingestion(folder: Path, options: argparse.Namespace) -> list[Measure]
                 database = databases.create(template)
                 rates[name].append(uvloop.run(_awaited(way(postgres.url(database)))))
                 databases.drop(database)
-                postgres.execute("CHECKPOINT")  # no way pays for what another wrote
+                postgres.execute("CHECKPOINT")  # so that no method pays for the writes of another
     wanted = {PROMISED: 1.0}
     return [Measure("events/s into PostgreSQL", "more", CONSUMED, rates | {PROMISED: [EVENTS_PER_S]}, wanted)]
 
@@ -117,7 +117,7 @@ def report_history(folder: Path, options: argparse.Namespace) -> list[Measure]:
 
 
 async def _report_busy(history: History, options: argparse.Namespace) -> list[Measure]:
-    """The whole minutes of a window are in rollups; its ends, and those of the window before, are single events."""
+    """Measure short windows, whose ends are read from ten-second rollups."""
     await history.fill_busy(BUSY_PER_S, 15)
     last = AggregateRequest(window="5m")
     async with history.aggregates() as aggregates:
@@ -153,7 +153,7 @@ async def _report_history(large: History, small: History, folder: Path, options:
 
 
 def clickhouse_ms(history: History, folder: Path, rounds: int) -> dict[str, list[float]]:
-    """What its view took, and its raw rows; nothing where it can't be installed."""
+    """Return the times of its view and of raw rows. Empty if it cannot be installed."""
     try:
         python = install("chdb")
     except (OSError, subprocess.CalledProcessError) as error:

@@ -53,7 +53,7 @@ def main(rows: str, rounds: int) -> None:
         filled_s = time.perf_counter() - started
         session.query("OPTIMIZE TABLE bench.rollup FINAL")
         version = str(session.query("SELECT version()", "CSV")).strip().strip('"')
-        # Its answer has neither confidence nor thresholds nor a second window beside it, as ours has.
+        # Its result lacks confidence, thresholds and the previous window, which ours has.
         found = {"fill_s": filled_s, "view_ms": timed_ms(session, _ANSWER, rounds), "version": version}
         print(json.dumps(found | {"raw_ms": timed_ms(session, _RAW, 3)}))
 

@@ -1,4 +1,4 @@
-"""One consumer in a process of its own, to be killed: python consumer.py DATABASE_URL REDIS_URL"""
+"""A consumer process for the kill test: python consumer.py DATABASE_URL REDIS_URL"""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ async def main(database_url: str, redis_url: str) -> None:
 
 
 async def tidy(maintenance: StreamAdmin) -> None:
-    """Trim while others are killed, as the service does."""
+    """Trim the stream periodically, as the service does."""
     while True:
         await asyncio.sleep(1)
         try:

@@ -1,4 +1,4 @@
-"""A month of made-up predictions in PostgreSQL, and how long the answers over it take, beside the raw rows."""
+"""Generates a month of predictions in PostgreSQL and times queries over it, with rollups and with raw rows."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from metrics.storage.rollup_sql import COLUMNS, FACTS_OF_PREDICTIONS, rolled_up
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from rollup_check import recompute  # the tests' own
+from rollup_check import recompute  # from the tests
 
 DAYS: Final = 30
 _DAY: Final = timedelta(days=1)
@@ -46,7 +46,7 @@ _TIMEOUT_S: Final = 600.0
 
 
 class History:
-    """One database, filled up to a midnight; the clock of its readers stands hours before, at no whole minute."""
+    """A database filled up to a midnight. The readers' clock is some hours earlier, not at a whole minute."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -57,7 +57,7 @@ class History:
         return create_pool(self._url, schema="metrics", application="bench", size=size, timeout_s=_TIMEOUT_S)
 
     async def fill(self, rows: int) -> None:
-        """Make `rows` predictions and their rollups."""
+        """Insert `rows` predictions and their rollups."""
         first = self.end - DAYS * _DAY
         async with self.pool(size=2) as pool:
             database = Database(pool, _TIMEOUT_S)
@@ -74,7 +74,7 @@ class History:
             await pool.execute("VACUUM (ANALYZE) rollup")
 
     async def fill_busy(self, per_s: int, minutes: int) -> None:
-        """Make `per_s` predictions for each second of the last `minutes`, and their rollups, fine ones as well."""
+        """Insert `per_s` predictions for each second of the last `minutes`, with all widths of rollups."""
         first = self.now - timedelta(minutes=minutes)
         async with self.pool() as pool:
             database = Database(pool, _TIMEOUT_S)
@@ -91,7 +91,7 @@ class History:
 
     @asynccontextmanager
     async def aggregates(self) -> AsyncIterator[Aggregates]:
-        """What answers, as the service builds it."""
+        """Return Aggregates as the service builds them."""
 
         async def lag_s() -> float:
             return 0.0
@@ -101,7 +101,7 @@ class History:
             yield Aggregates(parts, lag_s, now=self.now.timestamp)
 
     def finest(self) -> AggregateRequest:
-        """The most buckets that a request may ask for, and every group."""
+        """Return the most expensive allowed request: all groups and the maximum of buckets."""
         return AggregateRequest(
             start=self.now - timedelta(days=20),
             end=self.now,
@@ -110,14 +110,14 @@ class History:
         )
 
     async def count(self, rounds: int) -> list[float]:
-        """The milliseconds that the exact count takes."""
+        """Return the milliseconds of the exact count."""
         async with self.pool() as pool:
             rollups = Rollups(Database(pool, _TIMEOUT_S))
             await rollups.count()
             return [await timed_ms(rollups.count) for _ in range(rounds)]
 
     async def raw(self, rounds: int) -> tuple[list[float], list[float]]:
-        """Percentiles by percentile_cont over all rows, in ms, and the milliseconds of each round."""
+        """Return the percentiles of all rows in ms, by percentile_cont, and the milliseconds of each round."""
         async with self.pool() as pool, pool.acquire() as connection:
             bounds = (self.now - DAYS * _DAY, self.now)
             row = await connection.fetchrow(_RAW, *bounds)
@@ -125,7 +125,7 @@ class History:
             return [value / 1000 for value in row[1]], taken
 
     async def copy_out(self, path: str) -> None:
-        """What an aggregating view needs, as CSV."""
+        """Export the columns that an aggregating view needs as CSV."""
         async with self.pool() as pool, pool.acquire() as connection:
             await connection.copy_from_query(
                 "SELECT extract(epoch FROM at)::bigint, model, route, outcome, label, latency_us FROM prediction",

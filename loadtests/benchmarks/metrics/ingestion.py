@@ -1,4 +1,4 @@
-"""How many events a second go from the stream to committed rollups, beside the usual ways to insert the same rows."""
+"""Measures events per second from the stream to committed rollups, and common ways to insert the same rows."""
 
 import random
 import time
@@ -28,7 +28,7 @@ _INSERT: Final = (
 
 
 def made_up(n: int) -> list[PredictionEvent]:
-    """Events as inference writes them, within the last minute."""
+    """Return events of the last minute, as inference writes them."""
     rng = random.Random(1)
     start_us = int(time.time() * 1_000_000) - _SPREAD_US
     return [
@@ -54,7 +54,7 @@ def made_up(n: int) -> list[PredictionEvent]:
 
 
 async def consumed(url: str, valkey: Valkey, events: Sequence[PredictionEvent]) -> float:
-    """Events a second of one consumer, in batches as in production, until everything is acknowledged."""
+    """Return the events per second of one consumer, until all are acknowledged."""
     async with (
         Redis.from_url(valkey.url(), decode_responses=True, protocol=3) as redis,
         create_pool(url, schema="metrics", application="bench", size=1, timeout_s=60) as pool,
@@ -80,7 +80,7 @@ async def fill(redis: Redis, events: Sequence[PredictionEvent]) -> None:
 
 
 async def inserted(url: str, events: Sequence[PredictionEvent], *, one_by_one: bool) -> float:
-    """The same rows a second, without rollups and without the stream: executemany in batches, or one INSERT each."""
+    """Return the rows per second without stream and rollups, by executemany or one INSERT each."""
     rows = [prediction_row(event) for event in events]
     connection = await asyncpg.connect(url, server_settings={"search_path": "metrics"})
     try:

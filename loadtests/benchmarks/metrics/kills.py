@@ -1,12 +1,11 @@
-"""Exactly once while everything dies: consumers at random by kill −9, PostgreSQL, Redis; and events sent twice.
+"""Checks exactly-once storage while consumers, PostgreSQL and Redis are killed and events are sent twice.
 
     python loadtests/benchmarks/metrics/kills.py [--seconds 60] [--rate 5000] [--consumers 3]
 
-A producer journals events and ships them as inference does. A third of the way PostgreSQL is restarted; after two
-thirds Redis is killed, and the last MiB of its append-only file with it, as if its disk had been lost with the host:
-entries that it had acknowledged are gone, and the journal must ship them again. The producer stops for neither.
-Exits with 1 unless raw rows, each width of rollup and the distinct events sent are the same number, rollups hold
-what the rows add up to, histograms included, and Redis did forget.
+A producer journals events and publishes them as inference does. After a third of the time PostgreSQL restarts. After
+two thirds Redis is killed and loses the last MiB of its append-only file, as after a host failure: acknowledged
+entries are gone and the journal must publish them again. The producer never stops. Exits with 1 unless raw rows, every
+width of rollup and distinct events are equal in number, rollups equal the sums of the rows, and Redis did lose entries.
 """
 
 import argparse
@@ -44,7 +43,7 @@ from metrics.storage.database import Database
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from rollup_check import differing_rows  # the tests' own
+from rollup_check import differing_rows  # from the tests
 
 DUPLICATES: Final = 0.05
 TICK_S: Final = 0.02
@@ -54,7 +53,7 @@ _TIMEOUT_S: Final = 60.0
 
 
 class Chaos:
-    """The servers, the consumers and what was sent to them."""
+    """The servers, the consumers and the events sent to them."""
 
     def __init__(self, folder: Path, rate: int, consumers: int) -> None:
         ports = free_ports(0, 1)
@@ -123,7 +122,7 @@ class Chaos:
             await asyncio.sleep(TICK_S)
 
     async def _send_again(self, redis: Redis, events: list[PredictionEvent]) -> None:
-        """As a producer does whose acknowledgement got lost."""
+        """Send an event again, like a producer that lost an acknowledgement."""
         try:
             pipeline: Any = redis.pipeline(transaction=False)
             for event in events:
@@ -149,7 +148,7 @@ class Chaos:
         )
 
     async def _upset(self, seconds: float) -> None:
-        """Servers are children of the thread that starts them: those of `to_thread` live as long as the loop."""
+        """Restart and kill servers, in threads of `to_thread`: a server ends with the thread that started it."""
         started, restarted = time.monotonic(), 0
         while (passed := time.monotonic() - started) < seconds:
             if passed > seconds / 3 and restarted == 0:
@@ -166,7 +165,7 @@ class Chaos:
             await asyncio.sleep(self.rng.uniform(0.5, 2.5))
 
     def _forget(self) -> int:
-        """Cut off the end of the append-only file; returns how many acknowledged entries were in it."""
+        """Truncate the append-only file. Returns the number of acknowledged entries lost."""
         file = max(self.valkey.state.glob("appendonlydir/*.incr.aof"))
         kept = max(0, file.stat().st_size - FORGOTTEN_BYTES)
         with file.open("r+b") as opened:

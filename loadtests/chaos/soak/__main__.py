@@ -3,8 +3,8 @@
     make soak ARGS="--minutes 60 --share 0.7"
     make soak ARGS="--rate 50"
 
-Without `--rate` it measures the peak first (40 s) and takes `--share` of it, which must then be reached. Prints a row
-every few minutes; exits with 1 when something grew, with 2 when the machine left too little to judge.
+Without `--rate` it measures the peak first (40 s) and uses `--share` of it as the rate, which must be reached. Prints a
+row every few minutes. Exits with 1 if something grew, with 2 if the machine was too busy for a result.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from chaos.answers import Answer, is_shed
-from chaos.command import BROKEN, HOLDS, NOT_JUDGED, add_port_base, at_least, ended, new_folder
+from chaos.command import BROKEN, HOLDS, INCONCLUSIVE, add_port_base, at_least, ended, new_folder
 from chaos.load import Crowd, Load
-from chaos.soak.flatness import MOST_UNJUDGED, NAMES, Row, Table, judged, reached, starved_share
+from chaos.soak.flatness import MAX_INCONCLUSIVE, NAMES, Row, Table, growth, reached, starved_share
 from chaos.system.stack import Stack, StartError
 from chaos.system.watch import Sample, Watch
 from chaos.system.yardstick import Yardstick
@@ -54,7 +54,7 @@ ORDER BY 4 DESC
 
 
 async def soak(options: argparse.Namespace, folder: Path) -> int:
-    """The exit status."""
+    """Run the soak. Returns the exit status."""
     stack = Stack(folder, options.port_base, ENVIRONMENT)
     try:
         await stack.start()
@@ -66,20 +66,22 @@ async def soak(options: argparse.Namespace, folder: Path) -> int:
         await stack.stop()
     _say_tables(rows[-1].tables)
     _say_reached(reached(rows), peak)
-    wrong, starved = judged(rows, rate), starved_share(rows)
+    wrong, starved = growth(rows, rate), starved_share(rows)
     if wrong:
         print("\n".join(["\nNOT FLAT:", *wrong]))
         return BROKEN
-    if starved > MOST_UNJUDGED:
-        print(f"\nNOT JUDGED: in {starved:.0%} of the stretches the machine starved its programs")
-        return NOT_JUDGED
+    if starved > MAX_INCONCLUSIVE:
+        print(f"\nINCONCLUSIVE: in {starved:.0%} of the intervals the machine was too busy")
+        return INCONCLUSIVE
     print("\nflat")
     return HOLDS
 
 
 async def _peak(stack: Stack) -> float:
-    """Predictions a second that are answered when a quarter more come, at random moments, than clients get answered
-    that each wait for their answer: those fall into step with the batches, and what comes by chance costs more.
+    """Return the peak in predictions per second.
+
+    Measured with random arrivals at 1.25 times the closed-loop rate: clients that wait for responses synchronise with
+    the batches, and random arrivals cost more.
     """
     in_step = await _answered(stack, 1, replace(_NOBODY, ordinary=PEAK_CLIENTS))
     by_chance = await _answered(stack, 2, replace(_NOBODY, paced=OVERLOAD * in_step))
@@ -88,7 +90,7 @@ async def _peak(stack: Stack) -> float:
 
 
 async def _answered(stack: Stack, seed: int, crowd: Crowd) -> float:
-    """Predictions a second."""
+    """Return the predictions answered per second."""
     load = Load(stack.url, seed, crowd)
     running = asyncio.create_task(load.run())
     await asyncio.sleep(PEAK_S)
@@ -171,7 +173,7 @@ def _printed(row: Row) -> str:
 
 
 def _fds(sample: Sample) -> str:
-    """Its own, and those that clients keep."""
+    """Return a process's file descriptors without, and with, its clients' connections."""
     return f"{sample.own_fds} + {sample.clients}" if sample.clients else f"{sample.own_fds}"
 
 
@@ -196,7 +198,7 @@ def main() -> int:
     parser.add_argument("--share", type=at_least(0.01), default=0.7, help="share of the peak to send (0.7)")
     add_port_base(parser)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started must be stopped
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that started processes are stopped
     print(f"{os.cpu_count()} cores, load average at the start {os.getloadavg()[0]:.1f}")
     folder = new_folder("soak")
     try:

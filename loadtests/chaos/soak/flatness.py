@@ -1,4 +1,4 @@
-"""Judges whether a long steady load was flat: memory, descriptors, tasks, p99 and tables; knows no running system."""
+"""Checks that memory, descriptors, tasks, p99 and tables stayed flat under a long steady load. Pure functions."""
 
 import math
 import statistics
@@ -16,12 +16,12 @@ NAMES: Final = (*SERVICES, *STORES)
 WARM_UP_SHARE: Final = 0.25
 MOST_GROWTH: Final = 0.10
 MOST_P99_GROWTH: Final = 0.5
-BY_CHANCE: Final = 1.645  # standard deviations: one series in twenty without a trend seems to grow by more
-MOST_UNJUDGED: Final = 0.2  # of the stretches, on a machine that starves its programs
-LEAST_REACHED: Final = 0.93  # of the rate that was wanted: 0.65 of the peak for 0.7
+BY_CHANCE: Final = 1.645  # standard deviations: 5 % of series without a trend exceed it
+MAX_INCONCLUSIVE: Final = 0.2  # share of intervals on a starved machine
+LEAST_REACHED: Final = 0.93  # of the requested rate
 MOST_DEAD_SHARE: Final = 0.5
 FEW_DEAD: Final = 2_000
-MOST_TABLE_GROWTH: Final = 0.5  # of the bytes a row takes; below MANY_BYTES it is noise
+MOST_TABLE_GROWTH: Final = 0.5  # in bytes per row; below MANY_BYTES it is noise
 MANY_BYTES: Final = 4 << 20
 
 
@@ -39,7 +39,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One stretch of the run."""
+    """One interval of the run."""
 
     until_s: float
     requests: int
@@ -53,10 +53,10 @@ class Row:
     slowness: float = 1.0
 
 
-def judged(rows: Sequence[Row], rate: float) -> list[str]:
-    """What is not flat, by medians of the first and the last third after the warm-up and by the slope of all of it.
+def growth(rows: Sequence[Row], rate: float) -> list[str]:
+    """Return what grew, by the medians of the first and last third after the warm-up and by the overall slope.
 
-    Times are judged only where the machine left its programs enough of them.
+    Latencies count only in intervals with enough processor time.
     """
     warm = _warm(rows)
     third = len(warm) // 3
@@ -71,18 +71,18 @@ def judged(rows: Sequence[Row], rate: float) -> list[str]:
     shed = sum(row.shed for row in in_time)
     if shed > MOST_SHED * sum(row.requests for row in in_time):
         wrong.append(f"{shed:,} requests were shed")
-    if starved_share(rows) <= MOST_UNJUDGED and reached(rows) < LEAST_REACHED * rate:
+    if starved_share(rows) <= MAX_INCONCLUSIVE and reached(rows) < LEAST_REACHED * rate:
         wrong.append(f"{reached(rows):.0f} predictions a second were answered, not {rate:.0f}")
     return wrong
 
 
 def reached(rows: Sequence[Row]) -> float:
-    """Predictions that were answered a second."""
+    """Return the predictions answered per second."""
     return sum(row.predictions for row in rows) / rows[-1].until_s
 
 
 def starved_share(rows: Sequence[Row]) -> float:
-    """Of the stretches after the warm-up."""
+    """Return the share of starved intervals after the warm-up."""
     warm = _warm(rows)
     return sum(row.slowness >= TOO_SLOW for row in warm) / len(warm)
 
@@ -92,7 +92,7 @@ def _warm(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
-    """Tables of which much is dead, or that grew where their rows did not."""
+    """Return tables with many dead rows, and tables that grew more than their rows."""
     found = [f"{table.name}: {table.dead:,} dead rows of {table.live:,}" for table in after if table.is_bloated]
     earlier = {table.name: table for table in before}
     for table in after:
@@ -106,9 +106,11 @@ def _bloated(before: Sequence[Table], after: Sequence[Table]) -> list[str]:
 
 
 def _grown(name: str, warm: Sequence[Row]) -> list[str]:
-    """PostgreSQL's and Valkey's memory hold data, which grows with the rows: only their descriptors are judged. The
-    edge answers for no connection that a client keeps: a load in an open loop opens one for each answer that is late.
-    Descriptors and tasks follow how many requests are under way at once, so those must also have a trend.
+    """Return the metrics that grew.
+
+    For the stores only descriptors count, because their memory holds data. Client connections of the edge do not
+    count: an open-loop load opens one per late response. Descriptors and tasks vary with the requests in flight, so
+    they must also show a trend.
     """
     seen = [row for row in warm if name in row.samples]
     if len(seen) < len(warm) / 2:
@@ -125,9 +127,9 @@ def _grown(name: str, warm: Sequence[Row]) -> list[str]:
 
 
 def _course(rows: Sequence[Row], values: Sequence[float]) -> tuple[float, float]:
-    """Begin and end: medians of the outer thirds, or where the slope of all leads if that is more.
+    """Return start and end: medians of the outer thirds, or the values implied by the overall slope if larger.
 
-    The slope is the median of those between any two rows (Theil and Sen), so that one outlier is no trend.
+    The slope is the Theil-Sen estimator, so that one outlier is no trend.
     """
     if len(rows) < 3:
         return 0.0, 0.0
@@ -142,7 +144,7 @@ def _course(rows: Sequence[Row], values: Sequence[float]) -> tuple[float, float]
 
 
 def _has_trend(values: Sequence[float]) -> bool:
-    """Whether later values are above earlier ones more often than by chance: the one-sided test of Mann and Kendall."""
+    """Return whether values increase, by the one-sided Mann-Kendall test."""
     score = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
     n = len(values)
     return score - 1 > BY_CHANCE * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut, hang or be slow; it knows no protocol."""
+"""A TCP proxy that can disconnect, hang or delay."""
 
 import asyncio
 from contextlib import suppress
@@ -10,10 +10,10 @@ CHUNK_BYTES: Final = 1 << 16
 
 
 class Proxy:
-    """Passes connections on to one port of 127.0.0.1. A new mode also holds for the connections that are open:
+    """Forwards connections to one port of 127.0.0.1. A new mode also applies to open connections.
 
-    `cut` resets them, and each new one at once; `hang` takes bytes and passes none on until the mode changes;
-    `delay` holds every chunk back for `delay_s`, in each direction.
+    `cut` resets open and new connections. `hang` accepts bytes and forwards none until the mode changes. `delay`
+    delays every chunk by `delay_s` in each direction.
     """
 
     def __init__(self, target_port: int, *, delay_s: float = 0.1) -> None:
@@ -28,17 +28,17 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """Those that are passed on now."""
+        """The number of open connections."""
         return len(self._tasks)
 
     async def start(self) -> int:
-        """Listen; returns the port."""
+        """Start listening. Returns the port."""
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def set(self, mode: Mode) -> None:
-        """From now on."""
+        """Set the mode."""
         self._mode = mode
         if mode == "hang":
             self._flowing.clear()
@@ -48,7 +48,7 @@ class Proxy:
             self._reset_all()
 
     async def close(self) -> None:
-        """End everything."""
+        """Close the listener and all connections."""
         if self._server is not None:
             self._server.close()
         self._flowing.set()

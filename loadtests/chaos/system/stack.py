@@ -1,6 +1,6 @@
-"""The whole system as a user starts it, in a state folder of its own: one launcher for the stores, one for the rest.
+"""The whole system as a user starts it, in a separate state folder: one launcher for the stores, one for the services.
 
-Between them is a proxy for each store, so that a test can cut what the services hold on to.
+A proxy in front of each store lets a test break its connections.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ STORES: Final[tuple[Store, ...]] = ("postgres", "valkey")
 START_S: Final = 120.0
 STOP_S: Final = 60.0
 _NONE_GIVEN: Final = {"DATABASE_URL": "", "DATABASE_URL_FILE": "", "REDIS_HOST": ""}
-"""Stores that the shell names are another system's, and are neither broken nor asked."""
+"""Variables that would select the stores of another system."""
 _EXPORT: Final = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 
 
 class StartError(Exception):
-    """The system does not come up; the message holds the end of the launcher's output."""
+    """The system did not start. The message contains the end of the launcher's output."""
 
 
 @dataclass
 class Stack:
-    """Start it, break it, stop it. Ports: `port_base` to +3 and +1000 to +1003; the stores take free ones."""
+    """A running system. Uses the ports `port_base` to +3 and +1000 to +1003; stores use free ports."""
 
     folder: Path
     port_base: int
@@ -62,13 +62,13 @@ class Stack:
         return log_path(self.folder / "services", service)
 
     async def start(self) -> None:
-        """Return when everything is ready."""
+        """Start the system and wait until it is ready."""
         said = await self._launch("stores", "infra", _NONE_GIVEN, "export REDIS_PASSWORD")
         self._stores = dict(_EXPORT.findall(said))
         await self._launch("services", "run", await self._through_proxies(), "curl ")
 
     async def stop(self) -> None:
-        """Stop in order; what a broken test left standing still goes on first."""
+        """Stop in order, after resuming paused processes."""
         for name in SERVICES + STORES:
             self.resume(name)
         for proxy in self.proxies.values():
@@ -79,7 +79,7 @@ class Stack:
             await proxy.close()
 
     def process(self, name: Service | Store) -> psutil.Process | None:
-        """The process that runs now; None while there is none."""
+        """Return the current process of a service, or None."""
         pid = self._pid(name)
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid) if pid is not None else None
@@ -88,7 +88,7 @@ class Stack:
         return None
 
     def family(self, name: Service | Store) -> list[psutil.Process]:
-        """The process and its children: PostgreSQL is many."""
+        """Return the process and its children, as PostgreSQL has many."""
         with suppress(psutil.NoSuchProcess):
             process = self.process(name)
             return [process, *process.children(recursive=True)] if process is not None else []
@@ -96,7 +96,7 @@ class Stack:
 
     @property
     def names(self) -> list[str]:
-        """All that `start` starts."""
+        """Return the names of all stores and services."""
         return [*SERVICES, *STORES, *(f"launcher ({name})" for name in self._launchers)]
 
     def launchers(self) -> dict[str, psutil.Process]:
@@ -107,7 +107,7 @@ class Stack:
         }
 
     def pause(self, name: Service | Store) -> None:
-        """SIGSTOP to all of it."""
+        """Send SIGSTOP to the process and its children."""
         for process in self.family(name):
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -118,13 +118,13 @@ class Stack:
                 process.resume()
 
     async def database(self) -> asyncpg.Connection:
-        """A connection of the test's own, past the proxy."""
+        """Connect to PostgreSQL, bypassing the proxy."""
         return await asyncpg.connect(
             self._stores["DATABASE_URL"], timeout=5, command_timeout=30, server_settings={"search_path": "metrics"}
         )
 
     def redis(self) -> Redis:
-        """A client of the test's own, past the proxy."""
+        """Return a Redis client that bypasses the proxy."""
         return Redis(
             host=self._stores["REDIS_HOST"],
             port=int(self._stores["REDIS_PORT"]),

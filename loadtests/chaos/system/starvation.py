@@ -1,10 +1,10 @@
-"""Looks, in a process of its own, how long a program waits for the processor and how much others take of it.
+"""Measures how long a program waits for a processor and how much other programs use. Runs as a separate process:
 
     python starvation.py PID
 
-Prints a line every EVERY_S: Unix seconds, elapsed time for each second of processor time that it wanted, and the
-share of the processors that went to programs outside the tree of PID. A process of its own, because a thread would
-also wait for the interpreter's lock; the share, because a service that spins is no excuse for itself.
+Prints a line every EVERY_S: Unix seconds, elapsed time per second of wanted processor time, and the share of the
+processors used by programs outside the process tree of PID. A thread would also wait for the interpreter's lock. The
+share excludes slowness that the system itself causes.
 """
 
 import os
@@ -19,7 +19,7 @@ BURN_S: Final = 0.03
 
 
 class Use(NamedTuple):
-    """Seconds since some begin: of the clock, of all processors in use, of those in use by one tree of processes."""
+    """Seconds of the clock, of all processors in use, and of those used by one process tree."""
 
     at_s: float
     all_s: float
@@ -27,13 +27,13 @@ class Use(NamedTuple):
 
 
 def others_share(before: Use, after: Use, cores: int) -> float:
-    """Of all processors, between the two looks."""
+    """Return the share of all processors used by others between two samples."""
     others_s = after.all_s - before.all_s - max(0.0, after.ours_s - before.ours_s)
     return min(1.0, max(0.0, others_s / (cores * (after.at_s - before.at_s))))
 
 
 def look(root: psutil.Process, cores: list[int]) -> Use:
-    """Children that ended count as their parents', so that none is lost."""
+    """Take a sample. Ended children count with their parents."""
     each = psutil.cpu_times(percpu=True)
     all_s = sum(sum(each[core]) - each[core].idle - getattr(each[core], "iowait", 0.0) for core in cores)
     ours_s = sum(map(_cpu_s, [root, *root.children(recursive=True)]))
@@ -49,7 +49,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def burn() -> float:
-    """Elapsed time for each second of processor time."""
+    """Return the elapsed time per second of processor time."""
     started, used = time.perf_counter(), time.process_time()
     while (done := time.process_time() - used) < BURN_S:
         pass

@@ -1,4 +1,4 @@
-"""Samples memory, file descriptors and tasks of every process, and judges whether a life of one of them leaked."""
+"""Samples memory, file descriptors and tasks of every process and finds leaks."""
 
 import asyncio
 import re
@@ -15,18 +15,20 @@ import psutil
 from chaos.system.stack import SERVICES, STORES, Stack
 
 WARM_UP_S: Final = 20.0
-SHORTEST_S: Final = 20.0  # between warm-up and end
+SHORTEST_S: Final = 20.0  # from warm-up to end
 MOST_RSS_GROWTH: Final = 0.20
-MOST_RSS_MIB: Final = 24.0  # below this much more, growth is noise
-MOST_FDS: Final = 44  # 22 clients that waited leave a connection each on both sides of the edge, for up to a minute
+MOST_RSS_MIB: Final = 24.0  # smaller growth is noise
+MOST_FDS: Final = 44  # 22 waiting clients have a connection on each side of the edge for up to a minute
 MOST_TASKS: Final = 20
 _TASKS: Final = re.compile(r"^sluice_loop_tasks ([\d.e+]+)$", re.MULTILINE)
 _FEW: Final = 5
 
 
 class Sample(NamedTuple):
-    """One look at one process. `tasks`: of its event loop; children for PostgreSQL; threads for others. `clients`: the
-    file descriptors that are connections which clients opened and keep; counted at the edge only.
+    """One sample of one process.
+
+    `tasks` are tasks of the event loop, children for PostgreSQL, threads for others. `clients` are descriptors of
+    client connections, counted at the edge only.
     """
 
     at_s: float
@@ -43,7 +45,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """A process from its warm-up to its end: medians of the first few and the last few calm samples."""
+    """A process from warm-up to end: medians of its first and last calm samples."""
 
     name: str
     seconds: float
@@ -52,7 +54,7 @@ class Life:
 
     @property
     def leak(self) -> str:
-        """What grew too much; empty when nothing did."""
+        """What grew too much, empty if nothing did."""
         grown_mib = self.last.rss_mib - self.first.rss_mib
         found = []
         if grown_mib > max(MOST_RSS_MIB, self.first.rss_mib * MOST_RSS_GROWTH):
@@ -65,7 +67,7 @@ class Life:
 
 
 class Watch:
-    """`run` until cancelled. `is_calm` says whether a sample may be compared: no fault is going on."""
+    """Samples in `run` until cancelled. `is_calm` returns whether no fault is active, so samples are comparable."""
 
     def __init__(self, stack: Stack, every_s: float = 2.0) -> None:
         self._stack = stack
@@ -81,7 +83,7 @@ class Watch:
                 await asyncio.sleep(self._every_s)
 
     def lives(self) -> list[Life]:
-        """Those long enough to be judged."""
+        """Return the lives that are long enough to compare."""
         return [
             life
             for name, samples in self.samples.items()
@@ -105,7 +107,7 @@ class Watch:
 
 
 def life_of(name: str, samples: Sequence[Sample], born_s: float) -> Life | None:
-    """None when the process did not live long enough past its warm-up."""
+    """Return the life of a process, None if it was too short."""
     warm = [sample for sample in samples if sample.at_s >= born_s + WARM_UP_S]
     if len(warm) < 2 * _FEW or warm[-1].at_s - warm[0].at_s < SHORTEST_S:
         return None
@@ -119,7 +121,7 @@ def _median(samples: Sequence[Sample]) -> Sample:
 
 
 def _sample(name: str, process: psutil.Process, tasks: int | None) -> Sample | None:
-    """None when a service did not say its tasks."""
+    """Take a sample. None if a service did not export its tasks."""
     if tasks is None:
         return None
     if tasks < 0:
@@ -129,7 +131,7 @@ def _sample(name: str, process: psutil.Process, tasks: int | None) -> Sample | N
 
 
 def accepted(process: psutil.Process) -> int:
-    """Connections to the ports on which it listens that both ends keep open; half of one would be its own to close."""
+    """Return the accepted connections that both ends keep open."""
     connections = process.net_connections("tcp")
     listens = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     return sum(each.laddr.port in listens and each.status == psutil.CONN_ESTABLISHED for each in connections)

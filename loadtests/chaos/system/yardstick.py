@@ -1,4 +1,4 @@
-"""How much slower this machine is than its processor: other programs on it stretch every time that is promised."""
+"""Measures how much other programs slow this machine down, because they extend every promised time."""
 
 import asyncio
 import os
@@ -9,12 +9,12 @@ from chaos.system import starvation
 from chaos.windows import Span
 
 AROUND_S: Final = 5.0
-TOO_SLOW: Final = 3.0  # from there on no promise of time is judged
-SLIGHTLY: Final = 1.5  # below it a machine is as good as quiet
+TOO_SLOW: Final = 3.0  # above it no promise about time is checked
+SLIGHTLY: Final = 1.5  # below it a machine counts as idle
 
 
 class Measured(NamedTuple):
-    """`waited`: elapsed for each second of processor time; `others`: their share of all processors."""
+    """`waited`: elapsed time per second of processor time. `others`: other programs' share of all processors."""
 
     at_s: float
     waited: float
@@ -22,18 +22,18 @@ class Measured(NamedTuple):
 
     @property
     def slowness(self) -> float:
-        """What was waited, but no more than other programs explain: what this system takes itself is no excuse."""
+        """The slowness that other programs explain. The system's own usage does not count."""
         return min(self.waited, 1 / max(1e-3, 1 - self.others))
 
 
 class Yardstick:
-    """`run` until cancelled: a process beside this one looks every now and then."""
+    """Measures in `run` until cancelled, in a separate process."""
 
     def __init__(self) -> None:
         self.measured: list[Measured] = []
 
     async def run(self) -> None:
-        """Raises RuntimeError when the process beside ends by itself."""
+        """Run. Raises RuntimeError if the measuring process ends."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, starvation.__file__, str(os.getpid()), stdout=asyncio.subprocess.PIPE
         )
@@ -48,7 +48,7 @@ class Yardstick:
             await process.wait()
 
     def slowness(self, span: Span) -> float:
-        """1 on a machine with nothing else to do; the mean around `span`."""
+        """Return the mean slowness around `span`, 1 on an idle machine."""
         start_s, end_s = span.start_s - AROUND_S, span.end_s + AROUND_S
         near = [one.slowness for one in self.measured if start_s <= one.at_s <= end_s]
         return max(1.0, sum(near) / len(near)) if near else 1.0

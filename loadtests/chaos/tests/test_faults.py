@@ -31,4 +31,4 @@ def test_edge__is_asked_to_stop_while_nothing_else_breaks() -> None:
 def test_long_schedule__breaks_all_again() -> None:
     faults = schedule(7, 10)
     assert all(sum((fault.action, fault.target) == kind for fault in faults) >= 2 for kind in combinations())
-    assert schedule(7, 0.1)  # too short for a calm end: one fault all the same
+    assert schedule(7, 0.1)  # too short for a calm end, but still one fault

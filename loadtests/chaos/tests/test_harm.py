@@ -14,7 +14,7 @@ from chaos.system.yardstick import Yardstick
 
 
 class Process:
-    """Dies when it is killed, and of no signal."""
+    """A process that ends only when killed."""
 
     def __init__(self) -> None:
         self.killed = False
@@ -28,7 +28,7 @@ class Process:
 
 @dataclass
 class FakeStack:
-    """Runs what it is given and is well at once."""
+    """A system that recovers at once."""
 
     running: dict[str, Process] = field(default_factory=dict)
     proxies: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ async def test_kill__ends_what_runs() -> None:
 async def test_fault_with_nothing_to_break__says_so() -> None:
     found = await done(FakeStack(), "kill", "metrics")
     assert found.missed == "it does not run"
-    assert "BROKE NOTHING" in str(found) and not found.is_judged
+    assert "BROKE NOTHING" in str(found) and not found.is_conclusive
 
 
 async def test_process_that_does_not_end_when_asked__is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_failure__is_explained_by_what_its_path_needs_and_by_nothing_else() -> N
     assert availability(evidence) == []
     for other in ("metrics", "analyst", "postgres", "valkey"):
         assert availability(Evidence([answer(5.5, 502)], [done("kill", other, 5)]))
-    assert availability(Evidence([answer(8, None)], [done("kill", "edge-limiter", 5)]))  # well again at 7
+    assert availability(Evidence([answer(8, None)], [done("kill", "edge-limiter", 5)]))  # recovered at 7
 
 
 def test_full_journal__explains_a_503_while_redis_is_away_only() -> None:
@@ -89,7 +89,7 @@ def test_recovery__must_come_in_time_and_a_journal_must_have_been_full() -> None
     assert recovery(Evidence([], [done("stop", "metrics", 5)])).broken == []
     late = done("stop", "metrics", 5, 10.1)
     assert recovery(Evidence([], [late])).broken
-    assert recovery(Evidence([], [replace(late, slowness=2.0)])).broken == []  # the machine had half the time
+    assert recovery(Evidence([], [replace(late, slowness=2.0)])).broken == []  # the machine was twice as slow
     assert recovery(Evidence([], [replace(late, recovery_s=30.1, slowness=2.9)])).broken
     assert recovery(Evidence([], [done("fill", "valkey", 5, wrong="THE JOURNAL WAS NOT FILLED")])).broken
 
@@ -99,16 +99,16 @@ def test_fault_from_which_nothing_recovers__is_broken_on_any_machine() -> None:
         assert recovery(Evidence([], [replace(done("stop", "metrics", 5, None), slowness=slowness)])).broken
 
 
-def test_run_of_which_too_little_can_be_judged__is_not_judged() -> None:
+def test_run_with_too_little_evidence__is_inconclusive() -> None:
     fine, starved = done("stop", "metrics", 5), replace(done("stop", "metrics", 5, 30.1), slowness=8.0)
     absent = replace(fine, missed="it does not run")
     assert recovery(Evidence([], [starved] + [fine] * 4)) == Finding(
-        [], "5 faults, 1 not judged; longest, s: stop 30.1", ()
+        [], "5 faults, 1 inconclusive; longest, s: stop 30.1", ()
     )
     found = recovery(Evidence([], [starved] + [fine] * 3))
-    assert (found.broken, len(found.unjudged)) == ([], 1)
-    assert recovery(Evidence([], [fine] * 3, [absent])).unjudged == [str(absent)]
-    assert recovery(Evidence([], [replace(fine, slowness=8.0)])).unjudged == ()  # in time all the same
+    assert (found.broken, len(found.inconclusive)) == ([], 1)
+    assert recovery(Evidence([], [fine] * 3, [absent])).inconclusive == [str(absent)]
+    assert recovery(Evidence([], [replace(fine, slowness=8.0)])).inconclusive == ()  # in time nevertheless
 
 
 def test_edge_that_loses_its_store_without_a_fault__is_counted() -> None:
@@ -118,7 +118,7 @@ def test_edge_that_loses_its_store_without_a_fault__is_counted() -> None:
 
 
 def test_window_within_an_outage_by_the_edges_log__holds_one_limit() -> None:
-    """The fault lasts longer than what the edge calls an outage, and may hold a switch."""
+    """The fault lasts longer than the outage in the edge's log and may contain a switch."""
     rule = Evidence([], [done("hang", "postgres", 0, 30.0)], degraded=[Span(1, 12)]).rule()
     assert rule.bound(Span(1.5, 11.5)) == rule.limit
     assert rule.bound(Span(5, 15)) == 2 * rule.limit
@@ -130,9 +130,9 @@ def test_answer_with_a_fault__is_named() -> None:
     ]
 
 
-def test_shown__tells_broken_from_not_judged() -> None:
-    assert "BROKEN (9)" in shown("name", Finding(["line"] * 9, unjudged=["open"]))[0]
-    assert "not judged" in shown("name", Finding([], unjudged=["open"]))[0]
+def test_shown__distinguishes_broken_from_inconclusive() -> None:
+    assert "BROKEN (9)" in shown("name", Finding(["line"] * 9, inconclusive=["open"]))[0]
+    assert "inconclusive" in shown("name", Finding([], inconclusive=["open"]))[0]
     assert "holds" in shown("name", Finding([]))[0]
 
 
@@ -140,21 +140,21 @@ def samples(rss_mib: list[float], fds: int = 10, tasks: int = 5) -> list[Sample]
     return [Sample(20.0 + 4 * n, 1, each, fds + n, tasks) for n, each in enumerate(rss_mib)]
 
 
-def test_life__is_judged_from_warm_up_to_end() -> None:
+def test_life__is_compared_from_warm_up_to_end() -> None:
     flat = life_of("edge", samples([100.0] * 12), born_s=0)
     assert flat is not None and not flat.leak
     grown = life_of("edge", samples([100.0] * 6 + [200.0] * 6), born_s=0)
     assert grown is not None and leaks([grown], ["edge"]).broken == ["edge in 64 s: RSS 100 to 200 MiB"]
 
 
-def test_process_without_a_life_that_can_be_judged__is_named() -> None:
+def test_process_without_a_comparable_life__is_named() -> None:
     life = life_of("edge", samples([100.0] * 12), born_s=0)
     assert life is not None
-    assert leaks([life], ["edge", "metrics"]).unjudged == ["metrics was not seen in calm for 40 s of one life"]
-    assert leaks([life], ["edge"]).unjudged == []
+    assert leaks([life], ["edge", "metrics"]).inconclusive == ["metrics was not seen in calm for 40 s of one life"]
+    assert leaks([life], ["edge"]).inconclusive == []
 
 
-def test_short_life__is_not_judged() -> None:
+def test_short_life__is_not_compared() -> None:
     assert life_of("edge", samples([100.0] * 5), born_s=0) is None
     assert life_of("edge", samples([100.0] * 12), born_s=60) is None
 
@@ -162,7 +162,7 @@ def test_short_life__is_not_judged() -> None:
 def test_descriptors_and_tasks__leak_too() -> None:
     first = Sample(0, 1, 50, 20, 10)
     assert "descriptors" in Life("edge", 60, first, first._replace(fds=65)).leak
-    assert not Life("edge", 60, first, first._replace(fds=64)).leak  # kept connections of a crowd that waited
+    assert not Life("edge", 60, first, first._replace(fds=64)).leak  # connections of many waiting clients
     assert "tasks" in Life("edge", 60, first, first._replace(tasks=40)).leak
 
 
@@ -178,7 +178,7 @@ def test_quota__may_not_be_exceeded_but_by_what_redis_forgot_or_the_analyst_held
     assert over_quota(more, [PER_MINUTE - 1 + FORGOTTEN_S / 2], []) == ""
     assert over_quota(more, [], [Span(29, 31)]) == ""
     assert over_quota([*full, *calls(60.5)], [], []) == ""
-    assert over_quota([*full, *calls(29.5, 30)], [], [Span(29, 31)])  # it held one call
+    assert over_quota([*full, *calls(29.5, 30)], [], [Span(29, 31)])  # it had one slot
 
 
 def test_quota__is_excused_by_no_other_disturbance() -> None:
@@ -187,7 +187,7 @@ def test_quota__is_excused_by_no_other_disturbance() -> None:
         assert "granted" in gemini(Evidence([], [one], calls=more))[0]
     assert gemini(Evidence([], [done("kill", "valkey", 51)], calls=more)) == []
     assert gemini(Evidence([], [done("stop", "analyst", 54)], calls=more)) == []
-    well_later = replace(done("stop", "analyst", 52), recovery_s=20.0)  # it stood still until 53
+    well_later = replace(done("stop", "analyst", 52), recovery_s=20.0)  # paused until 53
     assert "granted" in gemini(Evidence([], [well_later], calls=more))[0]
 
 

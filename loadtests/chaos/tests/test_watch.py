@@ -13,7 +13,7 @@ def test_accepted_connections__are_those_that_both_ends_keep_open() -> None:
         taken = [listening.accept()[0] for _ in clients]
         assert accepted(process) == before + 3
         clients[0].close()
-        assert taken[0].recv(1) == b""  # it has left, and nobody closed our end
+        assert taken[0].recv(1) == b""  # the peer has closed; our end is still open
         assert accepted(process) == before + 2
         for each in (*clients, *taken):
             each.close()

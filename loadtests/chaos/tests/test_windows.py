@@ -15,7 +15,7 @@ def answer(sent_s: float, status: int = 200, *, latency_s: float = 0.0, cost: in
 
 
 def exact_limiter(seed: int) -> list[Answer]:
-    """What a client sees of a limiter that is exact, at random moments within each request's time."""
+    """Return what a client sees of an exact limiter that decides at a random time within each request."""
     chance, admitted, answers = random.Random(seed), list[tuple[float, int]](), []
     moments = sorted(chance.uniform(0, 60) for _ in range(60))
     for at_s in moments:
@@ -59,7 +59,7 @@ def test_window_within_one_outage__holds_one_limit() -> None:
     rule = Rule(3, 10.0, outages=[Span(0.0, 30.0)], alone=[Span(4.0, 30.0)])
     four = [Charge(n, n, 1) for n in (5, 6, 7, 8)]
     assert overfull(four, rule) == (Span(5, 15), 4)
-    assert overfull([Charge(n, n, 1) for n in (1, 2, 3, 5)], rule) is None  # it began before
+    assert overfull([Charge(n, n, 1) for n in (1, 2, 3, 5)], rule) is None  # it started before
 
 
 def test_a_death_within_an_outage__excuses_one_limit_more() -> None:

@@ -23,7 +23,7 @@ def test_slowness__is_the_mean_around_a_time_and_at_least_one() -> None:
 
 @pytest.mark.parametrize(("others", "slowness"), [(0.0, 1.0), (0.5, 2.0), (0.95, 8.0), (1.0, 8.0)])
 def test_wait_that_other_programs_do_not_explain__is_no_slowness(others: float, slowness: float) -> None:
-    """A service that spins makes all wait, and excuses nothing."""
+    """A spinning service slows everything down but is no excuse."""
     assert measured(0.0, 8.0, others).slowness == slowness
 
 
@@ -31,7 +31,7 @@ def test_others_share__leaves_out_what_the_tree_took() -> None:
     before = Use(10.0, 100.0, 50.0)
     assert others_share(before, Use(12.0, 103.0, 52.0), cores=2) == 0.25
     assert others_share(before, Use(12.0, 103.0, 53.5), cores=2) == 0.0
-    assert others_share(before, Use(12.0, 103.0, 40.0), cores=2) == 0.75  # an orphan took its time along
+    assert others_share(before, Use(12.0, 103.0, 40.0), cores=2) == 0.75  # an orphan's time is lost
 
 
 def test_burning__takes_no_less_time_than_it_uses() -> None:

@@ -1,4 +1,4 @@
-"""The HTTP door of reports, present and past; decides formats and headers, computes nothing."""
+"""The HTTP routes of reports, current and past: formats, headers and errors."""
 
 import asyncio
 import math
@@ -35,7 +35,7 @@ NO_STORE: Final = "no-store"
 ALIGNMENT_S: Final = 300
 LONGEST: Final = timedelta(days=7)
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""The metrics service knows none before."""
+"""The earliest time that the metrics service accepts."""
 REPORT_ID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 QUOTA_POLICY: Final = "gemini"
 CACHE_HEADERS: Final = (
@@ -99,7 +99,7 @@ class ReportPath(BaseModel):
 
 
 class Invalidated(BaseModel):
-    """How many reports were dropped."""
+    """The number of dropped reports."""
 
     deleted: int
 
@@ -119,7 +119,7 @@ class ApiDeps:
 
 
 def error_table(retry_after_s: float) -> ErrorTable:
-    """Which problem each domain error becomes."""
+    """Return the problem of each domain error."""
     return {
         FlightFailed: lambda error: _failed(error, retry_after_s),
         ReportStoreUnavailable: lambda _: unavailable("The database of past reports is not reachable.", retry_after_s),
@@ -146,8 +146,8 @@ def add_routes(app: web.Application, deps: ApiDeps) -> None:
     async def analyze_performance(request: web.Request, body: AnalysisRequest) -> web.StreamResponse:
         """Report on the service's performance in a window.
 
-        One computation serves everybody who asks for the same window; `X-Cache` says HIT, MISS or STALE, `Age` how old
-        the report is in seconds. Every figure is looked up in the metrics, never written by a model. Send
+        Concurrent requests for the same window share one computation. `X-Cache` is HIT, MISS or STALE, and `Age` is
+        the report's age in seconds. Every figure is looked up in the metrics, never written by a model. Send
         `Accept: text/markdown` for the report as text.
         """
         started = time.monotonic()
@@ -162,7 +162,7 @@ def add_routes(app: web.Application, deps: ApiDeps) -> None:
 
     @operation(response=Invalidated, errors=(503, 504), tag="analyst", examples=[Invalidated(deleted=3)])
     async def delete_analysis_cache(request: web.Request) -> Invalidated:
-        """Drop all cached reports; what is being computed now is not kept."""
+        """Drop all cached reports, and do not cache those being computed."""
         return Invalidated(deleted=await _within(context(request), deps.invalidate()))
 
     @operation(
@@ -202,7 +202,7 @@ def add_routes(app: web.Application, deps: ApiDeps) -> None:
         examples=[AnalystHealth(status="ok", model=ModelHealth(name="gemini-2.5-flash-lite", state="ok"))],
     )
     async def get_analyst_health(_request: web.Request) -> AnalystHealth:
-        """Say what this replica last saw of the model; asks nobody."""
+        """Return the model's state as this replica last saw it. Sends no request."""
         model = deps.model
         return AnalystHealth(status="degraded" if model.is_degraded else "ok", model=model.health)
 
@@ -229,7 +229,7 @@ async def _report(deps: ApiDeps, origin: RequestContext, body: AnalysisRequest) 
 
 
 async def _no_ai(deps: ApiDeps, reason: FallbackReason | None) -> Problem:
-    """429 with the time until a call is free where the quota is the reason, else 503."""
+    """Return 429 with the time until a call is free if the quota is the reason, otherwise 503."""
     if reason == "quota":
         with suppress(QuotaUnavailable):
             slot = await deps.quota.look()
@@ -252,7 +252,7 @@ def _archive(deps: ApiDeps) -> ReportStore:
 
 
 async def _within(origin: RequestContext, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, or 504 at the client's deadline."""
+    """Return the result of `work`, or raise 504 at the client's deadline."""
     try:
         async with asyncio.timeout(max(0.0, origin.remaining_s(time.monotonic()))):
             return await work

@@ -50,7 +50,7 @@ SELECT: Final = web.AppKey[Callable[[Offer, Budget], Awaitable[Selection]]]("sel
 
 
 def migrate(settings: AnalystSettings) -> None:
-    """Bring the tables up to date."""
+    """Run the migrations."""
     if settings.database_url is None:
         raise StartError("DATABASE_URL is not set: there is nothing to migrate")
     from common.stores import migrations  # loads SQLAlchemy, which a running service does not need
@@ -170,7 +170,7 @@ def _observer(app: web.Application, telemetry: AnalystMetrics) -> Callable[[Repo
 
 async def _invalidate(store: RedisFlightStore, flights: SingleFlightCache) -> int:
     dropped = await store.invalidate_all()
-    flights.forget_all()  # whoever asks from now on joins no flight from before
+    flights.forget_all()  # later requests don't join earlier computations
     return dropped
 
 

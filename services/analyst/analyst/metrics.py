@@ -29,7 +29,7 @@ class AnalystMetrics:
         )
         left.set_function(quota_left)
         self._avoided = Counter(
-            "sluice_analyst_model_calls_avoided", "AI reports served without a call of their own.", registry=registry
+            "sluice_analyst_model_calls_avoided", "AI reports served without another call.", registry=registry
         )
         self._without_drift = Counter(
             "sluice_analyst_reports_without_drift", "Reports computed without drift.", registry=registry

@@ -1,4 +1,4 @@
-"""Reads aggregates and drift from the metrics service, within its own time limit; translates errors, caches nothing."""
+"""Reads aggregates and drift from the metrics service, with its own timeout. Translates errors."""
 
 import asyncio
 import time
@@ -30,13 +30,13 @@ class _Count(BaseModel):
 
 @asynccontextmanager
 async def open_metrics_client(url: str, timeout_s: float) -> AsyncIterator["MetricsClient"]:
-    """A client with connections of its own."""
+    """Yield a client with separate connections."""
     async with create_session(connect_timeout_s=timeout_s) as session:
         yield MetricsClient(session, url, timeout_s)
 
 
 class MetricsClient:
-    """`timeout_s` replaces the caller's deadline: a flight serves others than the one who started it."""
+    """A client with its own `timeout_s`, because a computation also serves callers with other deadlines."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, timeout_s: float) -> None:
         self._session = session
@@ -45,8 +45,9 @@ class MetricsClient:
         self._drift_is_told = True
 
     async def measured(self, request: AggregateRequest, context: RequestContext) -> MetricsSnapshot:
-        """The aggregate of both windows and, asked at the same time, the drift. Raises FlightFailed; without an answer
-        about drift there is none.
+        """Return the aggregate of both windows and the drift, requested concurrently. Drift is None if unavailable.
+
+        Raises FlightFailed.
         """
         own = context._replace(deadline_s=time.monotonic() + self._timeout_s)
         drift = asyncio.create_task(self._drift(request, own), name="drift")
@@ -75,7 +76,7 @@ class MetricsClient:
         return report
 
     async def state(self) -> State:
-        """Degraded while the service does not answer: reports from the cache are still served."""
+        """Return `degraded` while the service is unavailable. Cached reports are still served."""
         context = RequestContext(uuid7(), None, None, time.monotonic() + self._timeout_s)
         try:
             await call_json(self._session, "GET", f"{self._url}/metrics/count", answer=_Count, context=context)
@@ -85,7 +86,7 @@ class MetricsClient:
 
 
 def drift_query(request: AggregateRequest) -> dict[str, str]:
-    """The same time as the aggregate's, beside the day before it, or the week where it is longer than a day."""
+    """Return the drift query of a window: its reference is the day before, or the week if it is longer than a day."""
     if request.start is not None and request.end is not None:
         length_s = (request.end - request.start).total_seconds()
         asked = {"start": request.start.isoformat(), "end": request.end.isoformat()}
@@ -97,7 +98,7 @@ def drift_query(request: AggregateRequest) -> dict[str, str]:
 
 
 def _is_away(error: UpstreamError) -> bool:
-    """Whether it may be there again in a moment, or answers something that no retry mends."""
+    """Return whether the error is temporary, so that a retry may help."""
     if isinstance(error, UpstreamRefused):
         return error.status in _BUSY
     return not isinstance(error, UpstreamMalformed)

@@ -1,4 +1,4 @@
-"""Reports: measure, find the incident, check, let a model or code select, and write; once for all who ask."""
+"""Computes reports: measure, find the incident, check, select by model or code, and write. Callers share results."""
 
 import asyncio
 import hashlib

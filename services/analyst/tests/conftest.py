@@ -1,4 +1,4 @@
-"""Aggregates to report on and a metrics service that tells them; the stores come from the root conftest."""
+"""Aggregates to report on, and a metrics service that returns them. The stores come from the root conftest."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -151,7 +151,7 @@ class StubMetrics:
 async def metrics(
     troubled: Aggregate, make_drift: Callable[..., DriftReport], free_port: Callable[[], int]
 ) -> AsyncIterator[StubMetrics]:
-    """A metrics service on loopback that tells of the troubled hour, without drift; its gates are open."""
+    """A metrics service on loopback that returns the troubled hour, without drift. Its gates are open."""
     stub = StubMetrics(troubled, make_drift())
     stub.gate.set()
     stub.drift_gate.set()
@@ -170,7 +170,7 @@ def create_analyst_service(metrics: StubMetrics, valkey: Valkey, redis_url: str)
         environ = {
             "ANALYST_METRICS_URL": metrics.url,
             "ANALYST_METRICS_TIMEOUT_S": "5",
-            "ANALYST_REDIS_TIMEOUT_S": "30",  # a busy machine stands still for seconds, and so does who holds a lease
+            "ANALYST_REDIS_TIMEOUT_S": "30",  # a busy machine pauses for seconds
             "REDIS_TIMEOUT_S": "30",
             "ANALYST_LEASE_S": "60",
             "REDIS_HOST": server.host,

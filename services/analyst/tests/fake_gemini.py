@@ -47,7 +47,7 @@ GOOD = json.dumps(
 )
 """A valid answer to every prompt, because the first fact is always the number of requests."""
 THOUGHTS_TOKENS = 100_000
-"""What a model that is not told to think less would spend on thoughts."""
+"""Tokens that a model spends on thoughts unless the request limits them."""
 
 
 @dataclass

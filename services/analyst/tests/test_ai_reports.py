@@ -301,7 +301,7 @@ async def test_upstream_fails__four_attempts_for_all_replicas_together(open_clie
 
 @asynccontextmanager
 async def _pauses() -> AsyncIterator[list[tuple[float, float]]]:
-    """From when until when this process stood still, as a busy machine makes it."""
+    """Return the times in which a busy machine paused this process."""
     found: list[tuple[float, float]] = []
 
     async def watch() -> None:
@@ -319,7 +319,7 @@ async def _pauses() -> AsyncIterator[list[tuple[float, float]]]:
 
 
 async def test_measured_waits__are_1_to_2_then_2_to_4_then_4_to_8_seconds(quota: Quota) -> None:
-    """By the wall clock, over both real SDKs at once: what they might add or repeat by themselves is measured, too."""
+    """Measured by the wall clock over both real SDKs, so that retries of the SDKs would show."""
 
     async def calls_s(sdk: Literal["generativeai", "genai"]) -> list[float]:
         script = Script(steps=[503] * 8)

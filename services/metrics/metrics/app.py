@@ -54,14 +54,14 @@ _CHECK_S: Final = 0.8
 
 
 def migrate(settings: MetricsSettings) -> None:
-    """Bring the tables up to date."""
+    """Run the migrations."""
     from common.stores import migrations  # loads SQLAlchemy, which a running service does not need
 
     migrations.migrate(settings.database_url.get_secret_value(), package="metrics", schema=SCHEMA)
 
 
 def create_service(settings: MetricsSettings) -> Service:
-    """The service, ready to listen; it starts with PostgreSQL and Redis absent."""
+    """Return the service, ready to listen. It also starts while PostgreSQL or Redis is down."""
     registry = create_registry()
     readiness, fatal = Readiness({"start": _not_started}), asyncio.Event()
     app = create_app(
@@ -224,7 +224,7 @@ async def _not_started() -> State:
 
 def _database_check(rollups: Rollups) -> Check:
     async def check() -> State:
-        """Without PostgreSQL, or before its migrations, there is nothing that this service can answer."""
+        """Return `failed` without PostgreSQL or before its migrations: every response needs its tables."""
         try:
             async with asyncio.timeout(_CHECK_S):
                 await rollups.count()
@@ -237,7 +237,7 @@ def _database_check(rollups: Rollups) -> Check:
 
 def _redis_check(stream: StreamAdmin) -> Check:
     async def check() -> State:
-        """Without Redis, or while it takes no writes, nothing new arrives, but everything stored is answered."""
+        """Return `degraded` while Redis is down or read-only: no new events arrive, but stored ones are served."""
         try:
             await stream.check_writable()
         except StreamUnavailable:

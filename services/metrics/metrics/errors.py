@@ -1,24 +1,24 @@
-"""The named errors of this service; it knows neither HTTP nor any driver."""
+"""The errors of this service, independent of HTTP and drivers."""
 
 
 class StoreUnavailable(Exception):
-    """PostgreSQL cannot be asked now; the message names the driver's error, for the log only."""
+    """PostgreSQL is unavailable. The message names the driver's error, for the log only."""
 
 
 class StoreTooSlow(StoreUnavailable):
-    """PostgreSQL did not finish in time: with less to do it might."""
+    """PostgreSQL did not finish in time. A smaller request may succeed."""
 
 
 class RowRefused(Exception):
-    """PostgreSQL will never take these rows as they are; nothing of the batch was written."""
+    """PostgreSQL rejects these rows permanently. Nothing of the batch was written."""
 
 
 class StreamUnavailable(Exception):
-    """Redis cannot be asked now; the message names the driver's error, for the log only."""
+    """Redis is unavailable. The message names the driver's error, for the log only."""
 
 
 class InvalidField(Exception):
-    """A request is well-formed but cannot be answered, because of `field`."""
+    """A well-formed request whose `field` has an invalid value."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -31,12 +31,12 @@ class VersionConflict(Exception):
 
 
 class TooManyFollowers(Exception):
-    """The live stream has as many followers as it takes."""
+    """The live stream has its maximum of followers."""
 
 
 class TooManyOfOneClient(Exception):
-    """One client follows as often as one may."""
+    """A client has its maximum of streams."""
 
 
 class AssetDamaged(Exception):
-    """A file of the dashboard is not the one that this service was made with; the message names it."""
+    """A file of the dashboard differs from the one this service was built with. The message names it."""

@@ -22,7 +22,7 @@ class IngestionMetrics:
         dead = Counter("sluice_metrics_dead_letters", "Entries set aside.", ["reason"], registry=registry)
         self.dead_letters = {reason: dead.labels(reason) for reason in get_args(Reason)}
         self.retries = Counter(
-            "sluice_metrics_ingest_retries", "Times a store was away or refused a batch.", registry=registry
+            "sluice_metrics_ingest_retries", "Retries because a store was down or rejected a batch.", registry=registry
         )
         self.batch_events = Histogram(
             "sluice_metrics_batch_events", "Entries in a batch.", buckets=_BATCH_BUCKETS, registry=registry
@@ -33,7 +33,7 @@ class IngestionMetrics:
 
 
 class MaintenanceMetrics:
-    """What upkeep measured last."""
+    """The latest measurements of maintenance."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.lag_entries = Gauge(
@@ -52,14 +52,14 @@ class MaintenanceMetrics:
 
 
 class AlertMetrics:
-    """What this replica evaluated and sent."""
+    """Evaluations and notifications of this replica."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.evaluations = Counter(
-            "sluice_metrics_evaluations", "Ticks in which this replica judged the rules.", registry=registry
+            "sluice_metrics_evaluations", "Ticks in which this replica evaluated the rules.", registry=registry
         )
         self.failures = Counter(
-            "sluice_metrics_evaluation_failures", "Ticks in which the rules could not be judged.", registry=registry
+            "sluice_metrics_evaluation_failures", "Ticks in which the rules could not be evaluated.", registry=registry
         )
         transitions = Counter(
             "sluice_metrics_alert_transitions", "Alerts that came into a state.", ["state"], registry=registry

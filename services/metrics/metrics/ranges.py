@@ -10,7 +10,7 @@ from metrics.errors import InvalidField
 
 SECOND: Final = 1_000_000
 NARROWEST_S: Final = 10
-"""The narrowest rollups. They are kept for NARROWEST_KEPT_S; older time is known to the minute."""
+"""Width of the narrowest rollups. They are kept for NARROWEST_KEPT_S; older rollups are by the minute."""
 NARROWEST_KEPT_S: Final = 3 * 3_600
 WIDTHS_S: Final = (86_400, 3_600, 60, NARROWEST_S)
 BUCKETS_S: Final[dict[Bucket, int]] = {
@@ -20,7 +20,7 @@ BUCKETS_S: Final[dict[Bucket, int]] = {
 MAX_RANGE_S: Final = 400 * 86_400
 MAX_BUCKETS: Final = 500
 _DEFAULT_BUCKETS: Final = 90  # readable: minutes for an hour, hours for a day, days for a month
-_READABLE_S: Final = NARROWEST_KEPT_S - 1_800  # maintenance may be about to drop what is older
+_READABLE_S: Final = NARROWEST_KEPT_S - 1_800  # maintenance may drop older rollups at any moment
 _MINUTE_S: Final = 60
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ _LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class Range(NamedTuple):
-    """From `start` up to, not including, `end`: Unix time in µs."""
+    """A half-open range from `start` to `end`, in Unix time in µs."""
 
     start: int
     end: int
@@ -67,7 +67,7 @@ def as_time(us: int) -> datetime:
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:
-    """Return the first moment of a day in UTC, and of the next."""
+    """Return the start of a UTC day and of the next one."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return start, start + timedelta(days=1)
 
@@ -131,7 +131,7 @@ def asked_reference(asked: Range, length: Window, end: datetime | None = None) -
 
 
 def asked_bucket(request: AggregateRequest, asked: Range, now_us: int) -> int:
-    """Return the seconds of a bucket: those of the request, or a readable default. Raises InvalidField."""
+    """Return the requested bucket width in seconds, or a readable default. Raises InvalidField."""
     narrowest_s = _width_s(asked.start, now_us)
     if request.bucket is None:
         widths = (s for s in BUCKETS_S.values() if s >= narrowest_s and asked.seconds / s <= _DEFAULT_BUCKETS)

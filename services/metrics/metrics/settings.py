@@ -1,4 +1,4 @@
-"""What the metrics service reads from the environment."""
+"""Settings of the metrics service, read from the environment."""
 
 from typing import Annotated, ClassVar, Final, Self
 
@@ -8,18 +8,18 @@ from common.runtime.settings import Port, PostgresSettings, RedisSettings, Secon
 from common.service import Listen
 
 QUICK_CONNECTIONS: Final = 2
-"""Of METRICS_CONNECTIONS, for counts, alerts and rules, which expensive aggregates must not hold up."""
+"""The connections out of METRICS_CONNECTIONS for counts, alerts and rules, so that aggregates cannot delay them."""
 
 
 def _web_address(value: SecretStr) -> SecretStr:
-    """Empty, or http(s)://host...; the message must not hold the value."""
+    """Check an empty or http(s) URL. Errors must not contain the value."""
     if value.get_secret_value() and not is_web_address(value.get_secret_value()):
         raise ValueError("it must look like https://host/path")
     return value
 
 
 class MetricsSettings(Settings, PostgresSettings, RedisSettings):
-    """Every number is bounded; `.env.example` says what each is for."""
+    """All settings, with bounds. `.env.example` describes each."""
 
     prefixes: ClassVar[tuple[str, ...]] = ("SLUICE_", "METRICS_")
 
@@ -37,7 +37,7 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
     metrics_dead_letters_max: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
 
     metrics_retention_days: Annotated[int, Field(ge=1, le=3_650)] = 30
-    metrics_partitions_ahead_days: Annotated[int, Field(ge=2, le=60)] = 7  # with 1 SluicePartitionsMissing fires
+    metrics_partitions_ahead_days: Annotated[int, Field(ge=2, le=60)] = 7  # with 1, SluicePartitionsMissing would fire
     metrics_maintenance_s: Seconds = 300.0
 
     metrics_evaluate_s: Annotated[float, Field(ge=1, le=3_600)] = 5.0
@@ -50,18 +50,18 @@ class MetricsSettings(Settings, PostgresSettings, RedisSettings):
 
     @model_validator(mode="after")
     def _claims_after_writes(self) -> Self:
-        """A batch that is still being written must not be given to another consumer."""
+        """Check that no other consumer claims a batch while it is being written."""
         if self.metrics_claim_idle_s <= self.metrics_ingest_timeout_s:
             raise ValueError("METRICS_CLAIM_IDLE_S must be more than METRICS_INGEST_TIMEOUT_S")
         return self
 
     def writing_connections(self) -> int:
-        """One for each consumer, and one for upkeep and alerts, which readers must not hold up."""
+        """Connections for writing: one per consumer, and one for maintenance and alerts."""
         return self.metrics_consumers + 1
 
     def postgres_connections(self) -> int:
         return self.metrics_connections + self.writing_connections()
 
     def listen(self) -> Listen:
-        """Third in the row of services."""
+        """Return the address to listen on: the third port of the services."""
         return Listen.at(2, self, self.metrics_host, self.metrics_port, self.metrics_ops_port)

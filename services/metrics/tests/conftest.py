@@ -1,4 +1,4 @@
-"""Events to feed in, and this service's parts over real stores."""
+"""Fixtures: events, and the components of this service with real stores."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ AT_US = 1_790_000_000_000_000  # a moment in September 2026, in the middle of a 
 
 
 class Clock:
-    """Time that moves when told to."""
+    """A clock that tests advance."""
 
     def __init__(self, now_s: float = AT_US / 1_000_000) -> None:
         self.now_s = now_s
@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def prediction() -> Callable[..., PredictionEvent]:
-    """Call it with what matters; the rest is an answered prediction."""
+    """Returns a function that makes an event; fields that are not given are those of an answered prediction."""
 
     def make(**fields: Any) -> PredictionEvent:
         usual = {
@@ -71,7 +71,7 @@ def counter() -> Callable[..., CounterEvent]:
 
 @pytest.fixture
 def metrics_url(migrated_url: Callable[..., str]) -> str:
-    """A database with this service's tables, empty."""
+    """The URL of a database with this service's empty tables."""
     return migrated_url("metrics")
 
 
@@ -89,7 +89,7 @@ async def redis(redis_settings: dict[str, Any]) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def send(redis: Redis) -> Callable[..., Any]:
-    """Call it with events (or raw payloads) to write them to the stream; returns the entries' ids."""
+    """Returns a function that writes events or raw payloads to the stream and returns the entries' ids."""
 
     async def write(*events: Event | bytes | str) -> list[str]:
         payloads = [e if isinstance(e, bytes | str) else e.model_dump_json(exclude_none=True) for e in events]
@@ -100,7 +100,7 @@ def send(redis: Redis) -> Callable[..., Any]:
 
 @pytest.fixture
 def reader(redis: Redis) -> Callable[..., StreamReader]:
-    """Call it with a consumer's name. What another left behind is claimed at once unless `claim_idle_s` says later."""
+    """Returns a function that creates a consumer. It claims abandoned entries after `claim_idle_s`."""
 
     def make(name: str = "c", *, claim_idle_s: float = 0.0, batch: int = 100) -> StreamReader:
         return StreamReader(redis, name, batch=batch, claim_idle_s=claim_idle_s, dead_letters_max=1000, now=lambda: 0.0)
@@ -110,7 +110,7 @@ def reader(redis: Redis) -> Callable[..., StreamReader]:
 
 @pytest.fixture
 def dead(redis: Redis) -> Callable[..., Any]:
-    """Call it for the reasons of all dead letters, in order."""
+    """Returns a function that lists the reasons of all dead letters."""
 
     async def reasons() -> list[str]:
         letters: Any = await redis.xrange(DEAD_LETTERS)
@@ -121,7 +121,7 @@ def dead(redis: Redis) -> Callable[..., Any]:
 
 @pytest.fixture
 def consumer(database: Database, clock: Clock) -> Callable[..., Consumer]:
-    """Call it with a stream reader."""
+    """Returns a function that creates a consumer with a stream reader."""
     metrics = IngestionMetrics(CollectorRegistry())
     return lambda stream, writer=None: Consumer(
         stream, writer or EventWriter(database), metrics, retention_days=30, now=clock
@@ -130,7 +130,7 @@ def consumer(database: Database, clock: Clock) -> Callable[..., Consumer]:
 
 @pytest.fixture
 def rows(database: Database) -> Callable[..., Any]:
-    """Call it with SQL for the rows as tuples."""
+    """Returns a function that runs SQL and returns the rows as tuples."""
 
     async def fetch(sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
         async with database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""When the service calls itself ready."""
+"""Readiness of the service."""
 
 import asyncio
 from collections.abc import Callable
@@ -41,7 +41,7 @@ async def test_service_before_its_migrations__is_not_ready(database_url: str, re
     service = create_service(settings(database_url, redis_settings))
     async with TestServer(service.app), asyncio.timeout(30):
         while (state := (await service.readiness.report())[1]["database"]) == "degraded":
-            pass  # a busy machine did not answer within a check's second
+            pass  # a busy machine exceeded the check's second
         assert state == "failed"
 
 
@@ -59,10 +59,10 @@ async def test_service_whose_redis_takes_no_writes__is_degraded(
             pass
 
 
-async def test_rules__are_judged_while_readers_hold_every_connection_of_theirs(
+async def test_rules__are_evaluated_while_readers_hold_all_their_connections(
     metrics_url: str, redis_settings: dict[str, Any]
 ) -> None:
-    """Anybody may read, and a crowd of slow readers must not silence the alarm."""
+    """Reading is public, and many slow readers must not stop the alerts."""
     service = create_service(settings(metrics_url, redis_settings, metrics_connections=4, metrics_evaluate_s=1))
 
     def judged() -> float:

@@ -1,4 +1,4 @@
-"""What an older version stored means the same to the newest."""
+"""Migrations keep the meaning of rows stored by older versions."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with a setting is said without saying its value."""
+"""Errors of settings name the setting but not its value."""
 
 import re
 from pathlib import Path

@@ -110,7 +110,7 @@ def test_gpu__scales_by_whole_batches(rendered: dict[str, Manifests]) -> None:
     [pod] = [pod for pod in rendered["prod-gpu"].pods if pod.owner.name == "inference"]
     [container] = pod.containers
     assert container.data["resources"]["limits"]["nvidia.com/gpu"] == 1
-    assert container.data["image"] == "sluice/inference-cuda:0.1.0"
+    assert container.data["image"] == "sluice/inference-cuda:0.2.0"
     [scaler] = rendered["prod-gpu"].of("ScaledObject")
     assert scaler.spec["triggers"][0]["metadata"]["threshold"] == "16384"
     assert scaler.spec["maxReplicaCount"] == 4

@@ -1,4 +1,4 @@
-"""Deterministic checks of the facts: what is worth reporting, how severe it is, and the status that follows."""
+"""Deterministic checks of the facts: observations, their severities, and the resulting status."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

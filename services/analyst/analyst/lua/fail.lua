@@ -1,4 +1,4 @@
--- End the lease without a result: for retry_ms nobody leads, and a kept payload or the failure is served.
+-- End the lease without a result: for retry_ms no process computes, and a kept payload or the failure is served.
 -- KEYS entry, lease; ARGV token, code, retry_ms, channel, message -> 1 recorded, 0 not this token's lease
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- The provider said to wait: nobody takes a slot until then. A longer block stays.
+-- The provider said to wait: no slot is granted until then. A longer block stays.
 -- KEYS block; ARGV wait_us
 local time = redis.call('TIME')
 local blocked_until = time[1] * 1000000 + time[2] + tonumber(ARGV[1])

@@ -152,7 +152,7 @@ def default_selection(offer: Offer) -> Selection:
 
 
 def check_interpretation(text: str, book: FigureBook) -> str | None:
-    """Return the paragraph with its references filled in, or None if it is not plain text without figures of its own.
+    """Return the paragraph with its references filled in, or None if it is not plain text without digits.
 
     The checks are mechanical: length, references, digits and number words, and characters of markup.
     """

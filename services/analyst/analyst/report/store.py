@@ -1,6 +1,6 @@
-"""Past reports in PostgreSQL: kept in the background, read in pages, deleted when old; no report waits for it.
+"""Past reports in PostgreSQL: stored in the background, read in pages, deleted when old.
 
-Other versions write to the same table: what they wrote is listed, word for word, and read where this one can.
+Other versions write to the same table. Their reports are listed, and returned if this version can parse them.
 """
 
 import asyncio
@@ -39,23 +39,23 @@ _PAGE: Final = """
 
 
 class ReportStoreUnavailable(Exception):
-    """The database did not answer."""
+    """The database is unavailable."""
 
 
 class ReportUnreadable(Exception):
-    """A report is kept, but another version wrote it in a way that this one does not know."""
+    """Another version stored the report in a format that this one cannot parse."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportStoreLimits:
-    """How long reports are kept, and how long one statement may take."""
+    """Retention, and the timeout of a statement."""
 
     keep_days: int
     timeout_s: float
 
 
 class ReportStore:
-    """Stores what `keep` is given, one by one; what cannot be stored is given up, and `on_lost` hears of it."""
+    """Stores reports in the background, one by one. Calls `on_lost` for each that cannot be stored."""
 
     def __init__(
         self, pool: "asyncpg.Pool[asyncpg.Record]", limits: ReportStoreLimits, on_lost: Callable[[], None]
@@ -67,20 +67,20 @@ class ReportStore:
         self._reachable = True
 
     def keep(self, report: Report) -> None:
-        """Store it soon; never waits, never raises."""
+        """Queue a report for storage. Never waits or raises."""
         try:
             self._waiting.put_nowait(report)
         except asyncio.QueueFull:
             self._on_lost()
 
     async def page(self, before: str | None, limit: int) -> list[ReportSummary]:
-        """The newest reports older than `before`, newest first. Raises ArchiveUnavailable."""
+        """Return the newest reports older than `before`, newest first. Raises ReportStoreUnavailable."""
         with _translated():
             rows = await self._pool.fetch(_PAGE, before, limit, timeout=self._limits.timeout_s)
         return [ReportSummary(**row) for row in rows]
 
     async def get(self, report_id: str) -> Report | None:
-        """Raises ArchiveUnavailable and ReportUnreadable."""
+        """Return a report, or None. Raises ReportStoreUnavailable and ReportUnreadable."""
         with _translated():
             document = await self._pool.fetchval(_GET, report_id, timeout=self._limits.timeout_s)
         try:
@@ -109,7 +109,7 @@ class ReportStore:
                 self._waiting.task_done()
 
     async def purge_often(self) -> NoReturn:
-        """Delete what is too old, now and every hour; replicas that do it at once do no harm."""
+        """Delete old reports now and every hour. Safe to run in several replicas."""
         while True:
             try:
                 await self._pool.execute(_PURGE, timedelta(days=self._limits.keep_days))
@@ -119,7 +119,7 @@ class ReportStore:
             await asyncio.sleep(PURGE_S)
 
     async def drain(self) -> None:
-        """Until everything that was given to `keep` is stored or given up, for at most one statement's time."""
+        """Wait until all queued reports are stored or lost, for at most one statement's timeout."""
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 await self._waiting.join()
@@ -137,7 +137,7 @@ class ReportStore:
 async def open_report_store(
     dsn: str, limits: ReportStoreLimits, on_lost: Callable[[], None], fatal: asyncio.Event
 ) -> AsyncIterator[ReportStore]:
-    """The archive and its background work; it opens with the database absent."""
+    """Yield the report store with its background tasks. It also opens while the database is down."""
     pool = create_pool(dsn, schema=SCHEMA, application="sluice-analyst", size=CONNECTIONS, timeout_s=limits.timeout_s)
     await pool  # opens no connection yet
     archive = ReportStore(pool, limits, on_lost)

@@ -30,7 +30,7 @@ from launcher.valkey import Valkey
 LONG = Lifetime(60, 120, 3600)
 LIMITS = Limits(ttl_s=300, stale_s=3600, negative_s=5, lease_s=30, compute_s=20, wait_s=60, max_computations=100)
 PATIENCE_S = 20.0  # less than a lease
-HUNG_S = 3.0  # as long as a busy machine may stand still
+HUNG_S = 3.0  # a busy machine may pause for this long
 ENTRY = "analyst:report:{key}:entry"
 LEASE = "analyst:report:{key}:lease"
 
@@ -281,19 +281,19 @@ async def test_result_stored_while_keys_are_scanned__is_dropped_if_it_was_begun_
     store: RedisFlightStore, redis: Redis
 ) -> None:
     await redis.mset({f"somebody else's {number}": "1" for number in range(3000)})  # several pages
-    begun = [f"k{number}" for number in range(40)]  # where in the scan each is found is up to the server
-    for key in begun:
+    started = [f"k{number}" for number in range(40)]  # where in the scan each is found is up to the server
+    for key in started:
         await store.enter(key, "a", 30)
 
     async def stored() -> None:
-        for key in begun:
+        for key in started:
             await store.commit(key, "a", "report", LONG)
 
     paged = Paged(connection_pool=redis.connection_pool)
     paged.happens = stored
     await RedisFlightStore(paged).invalidate_all()
     assert paged.pages > 3
-    assert [(await store.enter(key, "b", 30)).state for key in begun] == ["COMPUTE"] * len(begun)
+    assert [(await store.enter(key, "b", 30)).state for key in started] == ["COMPUTE"] * len(started)
 
 
 async def test_invalidation__never_uses_keys(store: RedisFlightStore, redis: Redis) -> None:
@@ -330,7 +330,7 @@ async def test_fifty_requests_at_each_of_three_replicas__compute_once(open_fligh
     assert computation.runs == 1
     assert {result.payload for result in served} == {"report"}
     scripts = await _calls(redis, "evalsha")
-    assert scripts == 4  # 3 × ENTER and COMMIT, which tells the result: 0.03 a request
+    assert scripts == 4  # 3 × ENTER and one COMMIT, which publishes the result: 0.03 a request
     assert await _calls(redis, "eval") == 0
 
 
@@ -419,7 +419,7 @@ async def test_invalidation_elsewhere__is_heard(open_flights: OpenFlights, store
     await before.started.wait()
     await store.invalidate_all()
     async with asyncio.timeout(PATIENCE_S):
-        while not after.started.is_set():  # until the message is heard, who asks joins the old flight
+        while not after.started.is_set():  # until the message arrives, requests join the old computation
             await _ignore(asyncio.wait_for(replica.get("key", after), 0.02))
     before.finish.set()
     after.finish.set()
@@ -459,8 +459,8 @@ async def test_server_restarted_between_requests__costs_no_fallback(
 @pytest.mark.parametrize("strange", [b"done of-another-version", b"\xff"])
 async def test_message_that_nobody_understands__does_not_end_the_subscription(redis: Redis, strange: bytes) -> None:
     subscribed: asyncio.Queue[None] = asyncio.Queue()
-    told: asyncio.Queue[str] = asyncio.Queue()
-    listener = Listener(lambda key, ended: told.put_nowait(key), lambda key: None, lambda: subscribed.put_nowait(None))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    listener = Listener(lambda key, ended: heard.put_nowait(key), lambda key: None, lambda: subscribed.put_nowait(None))
     listening = asyncio.create_task(listen(redis, listener, min))
     try:
         async with asyncio.timeout(20):
@@ -468,7 +468,7 @@ async def test_message_that_nobody_understands__does_not_end_the_subscription(re
             await redis.publish(CHANNEL, strange)
             await subscribed.get()
             await redis.publish(CHANNEL, f"{ENDED}key")
-            assert await told.get() == "key"
+            assert await heard.get() == "key"
     finally:
         await _end(listening)
 
@@ -547,7 +547,7 @@ async def test_close_at_any_moment__ends_the_flight(open_flights: OpenFlights, t
         await asked
 
 
-# ---- a server that is away
+# ---- an unavailable server
 
 
 async def test_server_absent__answers_without_spending(

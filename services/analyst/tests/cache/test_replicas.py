@@ -88,7 +88,7 @@ async def test_model_fails__four_attempts_for_all_processes_and_rules_for_everyb
 async def test_leading_process_is_killed__waiters_recover_with_one_more_attempt(
     start_replica: StartReplica, valkey: Valkey
 ) -> None:
-    lease_s = 5.0  # a busy machine stands still for seconds, and a lease that it cost would be one attempt more
+    lease_s = 5.0  # a busy machine pauses for seconds; a lost lease would cost another attempt
     leader = await start_replica(lease_s)
     await _says(leader, "asking")
     waiters = [await start_replica(lease_s) for _ in range(2)]

@@ -161,7 +161,7 @@ def test_label_shares__are_facts_of_the_ten_most_frequent_labels(make_aggregate:
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "expected"),
     [
         (["POSITIVE", "5 stars", "1 star"], [("positive", "POSITIVE"), *_ranked(2, 3)]),
         (["très positif", "negative", ""], [*_ranked(1), ("negative", "negative"), *_ranked(3)]),
@@ -171,11 +171,13 @@ def test_label_shares__are_facts_of_the_ten_most_frequent_labels(make_aggregate:
     ],
 )
 def test_label_that_is_more_than_a_word__goes_by_its_rank_and_counts(
-    make_aggregate: MakeAggregate, labels: list[str], told: list[tuple[str, str]]
+    make_aggregate: MakeAggregate, labels: list[str], expected: list[tuple[str, str]]
 ) -> None:
     shares = [LabelShare(label=label, count=100 - place, share=0.1) for place, label in enumerate(labels)]
     facts = read_facts(make_aggregate(labels=shares), "1h")
-    assert [(fact.id, fact.label) for fact in facts.labels] == [(f"label_share.{name}", text) for name, text in told]
+    assert [(fact.id, fact.label) for fact in facts.labels] == [
+        (f"label_share.{name}", text) for name, text in expected
+    ]
     assert [fact.current for fact in facts.labels] == [share.count / sum(s.count for s in shares) for share in shares]
 
 

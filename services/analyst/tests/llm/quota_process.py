@@ -43,14 +43,14 @@ async def main(url: str, seed: int, tries: int, limit: int, window_s: float) -> 
         redis.member = member
         before_us = await _now_us(redis)
         slot = await quota.take(member)
-        told = {
+        result = {
             "granted_us": int(redis.taken_us or 0) if slot.granted else None,
             "remaining": slot.remaining,
             "wait_us": round(slot.wait_s * 1_000_000),
             "before_us": before_us,
             "after_us": await _now_us(redis),
         }
-        print(json.dumps(told))  # noqa: T201  # its parent reads it
+        print(json.dumps(result))  # noqa: T201  # its parent reads it
         await asyncio.sleep(chance.random() * 0.004)
     await redis.aclose()
 

@@ -1,6 +1,6 @@
 """Gemini by a proxy: with `https_proxy` both SDKs ask it for Gemini's name, and reach Gemini by nothing else.
 
-The writer is a process of its own, since gRPC reads its authorities once. Name and certificate are those of the real
+The writer is a separate process, because gRPC reads its authorities once. Name and certificate are those of the real
 Gemini, but for who signed it.
 """
 
@@ -72,7 +72,7 @@ async def proxy(asked: list[str], port: int | None) -> AsyncIterator[str]:
 
 
 async def write(sdk: str, proxy_url: str, certificate: Path) -> str:
-    """What the writer, told of this proxy as its pod would be, printed."""
+    """Return the output of a writer that uses this proxy, as its pod would."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"https_proxy": proxy_url}
     environment |= {"SSL_CERT_FILE": str(certificate), "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(certificate)}

@@ -1,4 +1,4 @@
-"""Which SDK opens, and what is said where it cannot."""
+"""Which SDK opens, and the error if it cannot."""
 
 import subprocess
 import sys

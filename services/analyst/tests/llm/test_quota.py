@@ -42,24 +42,26 @@ async def test_four_processes__are_granted_and_refused_as_an_oracle_counts_by_re
     times it was decided, and of each slot when exactly it was taken.
     """
     tries = [
-        told for found in await asyncio.gather(*(_tries(redis_url, n) for n in range(PROCESSES))) for told in found
+        attempt
+        for found in await asyncio.gather(*(_tries(redis_url, n) for n in range(PROCESSES)))
+        for attempt in found
     ]
-    granted = sorted(told["granted_us"] for told in tries if told["granted_us"] is not None)
-    refused = [told for told in tries if told["granted_us"] is None]
+    granted = sorted(attempt["granted_us"] for attempt in tries if attempt["granted_us"] is not None)
+    refused = [attempt for attempt in tries if attempt["granted_us"] is None]
     assert len(tries) == PROCESSES * TRIES
     assert len(granted) > 2 * LIMIT and len(refused) > 2 * LIMIT  # several windows passed
-    for told in tries:
-        if told["granted_us"] is not None:
-            assert told["remaining"] == LIMIT - _used(granted, told["granted_us"]) >= 0
-    for told in refused:  # in the moment that its wait implies, all slots were taken, and the first ended the wait
-        moments = [taken + WINDOW_US - told["wait_us"] for taken in granted]
+    for attempt in tries:
+        if attempt["granted_us"] is not None:
+            assert attempt["remaining"] == LIMIT - _used(granted, attempt["granted_us"]) >= 0
+    for attempt in refused:  # at the time implied by its wait all slots were taken, and the first release ends the wait
+        moments = [taken + WINDOW_US - attempt["wait_us"] for taken in granted]
         assert [
             taken
             for taken, moment in zip(granted, moments, strict=True)
-            if told["before_us"] <= moment <= told["after_us"]
+            if attempt["before_us"] <= moment <= attempt["after_us"]
             and _used(granted, moment) == LIMIT
             and taken == next(first for first in granted if first > moment - WINDOW_US)
-        ], told
+        ], attempt
 
 
 def _used(granted: list[int], at_us: int) -> int:
@@ -113,7 +115,7 @@ async def test_slots_ahead_of_a_clock_that_was_set_back__count_from_then_on(redi
         await quota.take(member)
     for member in "ab":
         await redis.zincrby("analyst:{quota}:log", 3_600e6, member)
-    assert (await quota.look()).granted  # or nobody would try
+    assert (await quota.look()).granted  # otherwise no replica would try
     refused = await quota.take("c")
     assert (refused.granted, refused.wait_s) == (False, quota.window_s)
     assert not (await quota.look()).granted

@@ -1,4 +1,4 @@
-"""The retry schedule: what is retried, how long it waits, and that each attempt takes one slot."""
+"""The retry schedule: which errors are retried, the waits, and one slot per attempt."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -175,7 +175,7 @@ async def test_slots_that_cannot_be_counted__send_nothing() -> None:
 
 @dataclass
 class UncountedSlots(CountedSlots):
-    """A quota whose store is away once `free` slots were taken."""
+    """A quota whose store fails after `free` slots."""
 
     free: int = 0
 

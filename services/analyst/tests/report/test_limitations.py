@@ -48,7 +48,7 @@ def test_window_of_the_past__is_said_to_be_without_thresholds(
 
 
 @pytest.mark.parametrize(
-    ("metric", "current", "method", "told"),
+    ("metric", "current", "method", "expected"),
     [
         ("latency_ms.p95", 281.0, "exact", ["Latency percentiles compared with thresholds are estimates"]),
         ("latency_ms.p95", 281.0, "sketch", ["Latency percentiles are estimates"]),
@@ -62,7 +62,7 @@ def test_percentiles_held_against_thresholds__are_said_to_be_estimates(
     metric: MetricName,
     current: float | None,
     method: str,
-    told: list[str],
+    expected: list[str],
 ) -> None:
     rule = ThresholdRule(name="slow", metric=metric, above=300)
     aggregate = make_aggregate(
@@ -71,7 +71,7 @@ def test_percentiles_held_against_thresholds__are_said_to_be_estimates(
         thresholds=(ThresholdState(rule=rule, current=current, breached=False),),
     )
     found = limitations(read_facts(aggregate, "1h", make_drift()))
-    assert found == [f"{sentence}: relative error at most 1.08%." for sentence in told]
+    assert found == [f"{sentence}: relative error at most 1.08%." for sentence in expected]
 
 
 @pytest.mark.parametrize(("n", "is_judged"), [(0, False), (99, False), (100, True)])

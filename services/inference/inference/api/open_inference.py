@@ -103,7 +103,7 @@ def add_routes(app: web.Application) -> None:
 
 @_describe(
     response=ServerMetadata,
-    examples=[ServerMetadata(name="sluice", version="0.1.0", extensions=["binary_tensor_data"])],
+    examples=[ServerMetadata(name="sluice", version=version("sluice-inference"), extensions=["binary_tensor_data"])],
 )
 async def server(_request: web.Request) -> ServerMetadata:
     """Describe the server, in the Open Inference Protocol."""

@@ -1,4 +1,4 @@
-"""Notifications waiting in PostgreSQL until a receiver took them; of one alert, always the oldest first."""
+"""Notifications waiting in PostgreSQL until the receiver accepts them, in order for each alert."""
 
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ RETURNING id, body, attempts, due_at
 
 
 class PendingNotification(NamedTuple):
-    """A notification that this process is to send now, and others from `due_us` on."""
+    """A notification leased to this process. Other processes may take it from `due_us` on."""
 
     id: int
     body: str
@@ -30,14 +30,14 @@ class PendingNotification(NamedTuple):
 
 
 class Outbox:
-    """Delivery is at least once: who dies between sending and `sent` has it sent again after the lease."""
+    """Delivers at least once: after a crash between sending and `sent` it is sent again when the lease ends."""
 
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self._lease_us = int(lease_s * SECOND)
 
     async def take(self, due_us: int, *, now_us: int) -> PendingNotification | None:
-        """One that was due at `due_us`; nobody else gets it until the lease is over, which begins now."""
+        """Lease one notification that was due at `due_us`, or return None."""
         async with self._database.transaction() as connection:
             record = await connection.fetchrow(_TAKE, as_time(due_us), as_time(now_us + self._lease_us))
         if record is None:
@@ -46,17 +46,17 @@ class Outbox:
         return PendingNotification(id, body, attempts, as_us(due_at))
 
     async def sent(self, waiting: PendingNotification) -> None:
-        """A receiver took it."""
+        """Delete a notification that was delivered."""
         async with self._database.transaction() as connection:
             await connection.execute("DELETE FROM notification WHERE id = $1", waiting.id)
 
     async def reschedule(self, waiting: PendingNotification, until_us: int) -> None:
-        """Try again then."""
+        """Make a notification due again at `due_us`."""
         async with self._database.transaction() as connection:
             await connection.execute("UPDATE notification SET due_at = $2 WHERE id = $1", waiting.id, as_time(until_us))
 
     async def give_up(self, before_us: int) -> int:
-        """Drop what has waited since `before_us`; returns how many that were."""
+        """Drop notifications that have waited since before `before_us`. Returns their number."""
         async with self._database.transaction() as connection:
             done = await connection.execute("DELETE FROM notification WHERE created_at < $1", as_time(before_us))
         return int(done.removeprefix("DELETE "))
@@ -67,7 +67,7 @@ class Outbox:
 
 
 async def put(connection: Connection, episode: AlertInstance, now_us: int) -> None:
-    """Have a notification of `episode` sent once the transaction commits."""
+    """Queue a notification of `episode`, to be sent once the transaction commits."""
     await connection.execute(
         "INSERT INTO notification (fingerprint, created_at, due_at, body) VALUES ($1, $2, $2, $3)",
         fingerprint(episode.rule),

@@ -27,7 +27,7 @@ class _Need(NamedTuple):
 
 
 class RuleWindows:
-    """The sums that rules need, each over its own window up to now, and their states once rows are added."""
+    """The sums that rules need, each over the rule's window up to now."""
 
     def __init__(self, rules: Sequence[ThresholdRule], now_us: int) -> None:
         self._now_us = now_us
@@ -46,7 +46,7 @@ class RuleWindows:
             self._by_range[need.range].append((need.filters, total))
 
     def add(self, place: int, row: Row) -> None:
-        """Count a row of the range number `place`."""
+        """Count a row of range number `place`."""
         for filters, total in self._by_range[self.ranges[place]]:
             if row.key.matches(filters):
                 total.add(row)
@@ -71,7 +71,7 @@ class RuleWindows:
 
 
 def _filters(rule: ThresholdRule) -> Filters:
-    """Return what a rule's events match. A label share is taken of all labels."""
+    """Return the filters of a rule's events. A label share counts events of all labels."""
     if rule.where is None:
         return _EVERYTHING
     return Filters(**rule.where.model_dump(exclude={"label"} if rule.metric == "label_share" else None))

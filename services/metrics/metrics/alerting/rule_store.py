@@ -1,4 +1,4 @@
-"""Versions of the thresholds document in PostgreSQL; the newest is in force, none is ever changed."""
+"""Versions of the thresholds document in PostgreSQL. The newest applies; none is ever changed."""
 
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ WHERE $1::bigint IS NULL OR version < $1 ORDER BY version DESC LIMIT $2
 
 
 class Versioned(NamedTuple):
-    """Version 0 is the default that nobody wrote."""
+    """A version of the document. Version 0 is the built-in default."""
 
     version: int
     document: Thresholds
@@ -24,7 +24,7 @@ class Versioned(NamedTuple):
 
 
 async def newest(connection: Connection) -> Versioned:
-    """The document in force."""
+    """Return the version that applies."""
     row = await connection.fetchrow("SELECT version, document FROM threshold_document ORDER BY version DESC LIMIT 1")
     return Versioned(row[0], Thresholds.model_validate_json(row[1])) if row else Versioned(0, DEFAULT)
 
@@ -34,7 +34,7 @@ def _etag(version: int) -> str:
 
 
 class ThresholdStore:
-    """Writers take turns, so that two who read the same version can't both replace it."""
+    """Reads and replaces the document. A lock keeps two writers from replacing the same version."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class ThresholdStore:
             return await newest(connection)
 
     async def history(self, *, limit: int, before: int | None) -> ThresholdHistory:
-        """The newest `limit` versions that were written `before` a version, or until now."""
+        """Return the newest `limit` versions older than `before`, or the newest of all."""
         async with self._database.transaction() as connection:
             records = await connection.fetch(_HISTORY, before, limit)
         versions = [

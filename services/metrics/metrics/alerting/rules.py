@@ -10,13 +10,13 @@ from common.contracts.windows import Body
 from metrics.errors import InvalidField
 from metrics.query.drift import Drifts
 
-LATE_S: Final = 60.0  # as SluiceIngestLag has it: clocks may differ by less
+LATE_S: Final = 60.0  # as in the alert SluiceIngestLag; clocks differ by less
 SHARES: Final = frozenset({"error_rate", "limited_rate", "confidence.mean", "label_share", "accuracy"})
 COUNTS: Final = frozenset({"requests", "predictions", "throughput_per_s"})
 
 
 class Thresholds(Body):
-    """All rules at once; a PUT replaces them all."""
+    """All rules. A PUT replaces the whole document."""
 
     rules: Annotated[list[ThresholdRule], Field(max_length=100)]
 
@@ -30,7 +30,7 @@ class Thresholds(Body):
 
 
 class ThresholdVersion(Body):
-    """A document that was written, and since when it was in force: until the next version."""
+    """A version of the document and the time from which it applied."""
 
     etag: str
     at: AwareDatetime
@@ -67,7 +67,7 @@ DEFAULT: Final = Thresholds(
 def evaluate_rule(
     rule: ThresholdRule, summary: Summary, drifts: Drifts | None = None, truth: Accuracy | None = None
 ) -> ThresholdState:
-    """Return the state of `rule` in a summary of its own window, its drift from a reference, or its true labels."""
+    """Return the state of `rule`, given the sum of its window, its drift, or its true labels."""
     current, samples = (truth.accuracy, truth.n) if truth is not None else _measure(rule, summary, drifts)
     breached = None
     if current is not None and (samples is None or samples >= rule.min_samples):
@@ -78,7 +78,7 @@ def evaluate_rule(
 
 
 def suppress_while_lagging(state: ThresholdState, lag_s: float | None) -> ThresholdState:
-    """What is known of it while events are on their way, or nobody can tell: a count is at least so much."""
+    """Return what is certain about `state` while ingestion lags: a count can only be higher than measured."""
     is_late = lag_s is None or lag_s > LATE_S
     is_past = state.breached is (state.rule.above is not None)
     if not is_late or is_past or state.rule.metric not in COUNTS:

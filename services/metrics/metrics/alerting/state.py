@@ -1,4 +1,4 @@
-"""What becomes of a threshold rule over time: pending, firing, resolved; it knows neither clock nor storage."""
+"""The state machine of an alert: pending, firing, resolved. Pure functions of the time that they are given."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -7,13 +7,14 @@ from common.contracts.thresholds import AlertState, ThresholdRule, ThresholdStat
 from common.contracts.windows import WINDOW_S
 from metrics.ranges import SECOND
 
-MISSED: Final = 3  # evaluations that may fail in a row before it is silence
+MISSED: Final = 3  # consecutive failed evaluations that end a pending alert
 
 
 @dataclass(frozen=True, slots=True)
 class AlertInstance:
-    """One stretch of time in which a rule is past its limit. Moments are Unix time in µs; `seen_us` is when its value
-    was last known, and None in what was stored before it was kept."""
+    """One episode in which a rule exceeds its limit. Times are Unix time in µs. `seen_us` is when its value was last
+    known, None in rows of older versions.
+    """
 
     rule: ThresholdRule
     state: AlertState
@@ -28,11 +29,10 @@ class AlertInstance:
 def transition(
     alert: AlertInstance | None, reading: ThresholdState, now_us: int, *, interval_s: float = 0.0
 ) -> AlertInstance | None:
-    """What `reading` makes of a rule's unresolved alert; None when there is none, or none any more.
+    """Return the rule's alert after `reading`; None when there is no unresolved alert.
 
-    A reading without enough samples changes nothing: not to know is not to be well. But an alert that is pending is
-    over once nothing was known for longer than its rule's window, and than three times the `interval_s` between two
-    evaluations: what comes then is another.
+    A reading without enough samples changes nothing. A pending alert ends once its value has been unknown for
+    longer than the rule's window and MISSED times the `interval_s` between evaluations.
     """
     if alert is not None and _is_stale(alert, now_us, interval_s):
         alert = None
@@ -40,7 +40,7 @@ def transition(
         return alert
     if alert is None:
         alert = AlertInstance(reading.rule, "pending", reading.current, now_us)
-    pending_us = min(alert.pending_us, now_us)  # later: the clock was set back since
+    pending_us = min(alert.pending_us, now_us)  # in case the clock was set back
     alert = replace(alert, rule=reading.rule, value=reading.current, pending_us=pending_us, seen_us=now_us)
     if alert.state == "firing":
         return _maybe_resolve(alert, reading.current, now_us)
@@ -51,12 +51,12 @@ def transition(
 
 
 def resolve(alert: AlertInstance, now_us: int) -> AlertInstance | None:
-    """What becomes of an alert whose rule was taken away."""
+    """Return the alert after its rule was deleted."""
     return replace(alert, state="resolved", resolved_us=now_us) if alert.state == "firing" else None
 
 
 def labels(rule: ThresholdRule) -> dict[str, str]:
-    """Return the labels of the rule's alert. A rule that changes any of them is another rule."""
+    """Return the labels of the rule's alert. They identify the rule: one with other labels is another rule."""
     where = {} if rule.where is None else rule.where.model_dump(exclude_none=True)
     return where | {
         "alertname": rule.name,
@@ -68,7 +68,10 @@ def labels(rule: ThresholdRule) -> dict[str, str]:
 
 
 def fingerprint(rule: ThresholdRule) -> str:
-    """As Prometheus and Alertmanager compute it: FNV-1a over the labels in order, each part ended by a byte 255."""
+    """Return the fingerprint that Prometheus and Alertmanager compute.
+
+    FNV-1a over the sorted labels, with a byte 255 after each name and value.
+    """
     value = 0xCBF29CE484222325
     for part in (part for pair in sorted(labels(rule).items()) for part in pair):
         for byte in (*part.encode(), 0xFF):
@@ -83,7 +86,7 @@ def _is_stale(alert: AlertInstance, now_us: int, interval_s: float) -> bool:
 
 
 def _maybe_resolve(alert: AlertInstance, value: float, now_us: int) -> AlertInstance:
-    """Resolve once the value was on the healthy side for `keep_firing_for_s` without a break."""
+    """Resolve once the value has been healthy for `keep_firing_for_s` without interruption."""
     if not _is_healthy(alert.rule, value):
         return replace(alert, healthy_us=None)
     healthy_us = now_us if alert.healthy_us is None else min(alert.healthy_us, now_us)

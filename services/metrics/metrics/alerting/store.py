@@ -12,8 +12,8 @@ from metrics.ranges import SECOND, as_time, as_us
 from metrics.storage.database import Connection, Database
 
 HISTORY_MAX: Final = 200
-SKEW_S: Final = 60.0  # a tick that lies further ahead was claimed before the clock was set back
-GRACE_S: Final = 5.0  # a busy machine, or a replica's clock
+SKEW_S: Final = 60.0  # a tick further in the future was claimed before the clock was set back
+GRACE_S: Final = 5.0  # for busy machines and differing clocks
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-evaluation")
 _COLUMNS: Final = "rule, state, value, pending_at, firing_at, healthy_at, resolved_at, seen_at"
 

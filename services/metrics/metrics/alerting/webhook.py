@@ -1,4 +1,4 @@
-"""Sends waiting notifications to the webhook until it takes them, or for a day; it decides about no alert."""
+"""Sends queued notifications to the webhook, with retries for up to a day."""
 
 import asyncio
 import hmac
@@ -22,11 +22,11 @@ SIGNATURE: Final = "X-Sluice-Signature"
 ALERTMANAGER_PATH: Final = "/api/v2/alerts"
 _POLL_S: Final = 1.0
 _BACKOFF_MAX_S: Final = 60.0
-_DOUBLINGS: Final = 6  # are more than that; of a thousand, as a day without a receiver has, no float holds the power
+_DOUBLINGS: Final = 6  # enough for the longest delay; 2.0 ** 1000 overflows after a day of failures
 
 
 class Notifier:
-    """Every replica runs one; the outbox hands each notification to one of them at a time."""
+    """Runs in every replica. The outbox leases each notification to one of them at a time."""
 
     def __init__(
         self,
@@ -52,21 +52,21 @@ class Notifier:
         self._is_refused = False
 
     async def watch(self) -> NoReturn:
-        """Send what is due, every second; no error ends it."""
+        """Send due notifications every second. Errors are logged and do not end it."""
         while True:
             try:
                 await self.send_due()
             except StoreUnavailable as error:
-                log.debug("outbox not readable", reason=str(error))  # the evaluator warns of it
+                log.debug("outbox not readable", reason=str(error))  # the evaluator logs a warning
             except Exception:
                 log.exception("notifications not sent")
             await asyncio.sleep(_POLL_S)
 
     async def send_due(self) -> int:
-        """Try all that is due now once; returns how many the receiver took.
+        """Try each due notification once. Returns how many were delivered.
 
-        What becomes due meanwhile is the next round's: where the receiver hangs, the first is due again before the last
-        was tried.
+        Notifications that become due meanwhile wait for the next round. Otherwise, with a receiver
+        that hangs, the first would be due again before the last was tried.
         """
         taken = 0
         if given_up := await self._outbox.give_up(int((self._now() - KEEP_S) * SECOND)):
@@ -74,7 +74,7 @@ class Notifier:
             log.error("notifications dropped after a day", count=given_up)
         due_us = int(self._now() * SECOND)
         while waiting := await self._outbox.take(due_us, now_us=int(self._now() * SECOND)):
-            if self._now() * SECOND < waiting.due_us:  # else we stood still: others may have told of the end since
+            if self._now() * SECOND < waiting.due_us:  # paused past its lease: another replica may have sent it
                 taken += await self._deliver(waiting)
         self._metrics.outbox.set(await self._outbox.size())
         return taken

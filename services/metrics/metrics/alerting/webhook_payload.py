@@ -1,4 +1,4 @@
-"""Notifications in the shape of Alertmanager's webhook, version 4: one alert each; it sends nothing.
+"""Formats notifications as Alertmanager's webhook, version 4, with one alert each.
 
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
@@ -14,9 +14,9 @@ _NEVER: Final = "0001-01-01T00:00:00Z"
 
 
 def notice(episode: AlertInstance) -> str:
-    """The body that tells of a firing or resolved episode."""
+    """Return the body for a firing or resolved episode."""
     status = "firing" if episode.resolved_us is None else "resolved"
-    named, told = labels(episode.rule), _annotations(episode)
+    named, annotations = labels(episode.rule), _annotations(episode)
     group = {"alertname": episode.rule.name}
     return json.dumps(
         {
@@ -27,13 +27,13 @@ def notice(episode: AlertInstance) -> str:
             "receiver": "sluice",
             "groupLabels": group,
             "commonLabels": named,
-            "commonAnnotations": told,
+            "commonAnnotations": annotations,
             "externalURL": "",
             "alerts": [
                 {
                     "status": status,
                     "labels": named,
-                    "annotations": told,
+                    "annotations": annotations,
                     "startsAt": _moment(episode.firing_us),
                     "endsAt": _moment(episode.resolved_us),
                     "generatorURL": "",

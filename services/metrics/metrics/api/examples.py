@@ -1,4 +1,4 @@
-"""What requests and answers look like, for the specification: one consistent hour of a small service."""
+"""Examples of requests and responses for the OpenAPI document: one consistent hour of a small service."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final

@@ -1,4 +1,4 @@
-"""GET /metrics/predictions: pages as JSON, or everything as CSV or NDJSON, without holding more than a page."""
+"""GET /metrics/predictions: pages as JSON, or everything as a stream of CSV or NDJSON."""
 
 import asyncio
 import csv
@@ -25,16 +25,16 @@ from metrics.ranges import SECOND, Range, asked_range, span
 
 EXPORT_ROWS: Final = 5_000  # in memory at once
 LONGEST_SCAN_S: Final = 86_400
-STALL_S: Final = 60.0  # a reader that takes less than a slice in it is given up
+STALL_S: Final = 60.0  # a client that reads less than one slice in this time is disconnected
 SLICE_BYTES: Final = 1 << 16
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
 _COLUMNS: Final = tuple(StoredPrediction.model_fields)
 _FORMULA: Final = re.compile(r'^(?=[\t\r])|(?:^|(?<=[;|\t\r\n]))(?=[ "\f\v]*[=+@-])')
-"""Where a spreadsheet would begin to run a formula, also one that splits at other characters than commas: to that one
-quotes inside a line mean nothing."""
-_NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL takes none
+"""Positions where a spreadsheet could start a formula, including those that split at semicolons or tabs and
+ignore quotes inside a line."""
+_NO_NUL: Final = r"^[^\x00]*$"  # PostgreSQL rejects NUL
 
 
 class PredictionsQuery(Body):
@@ -82,10 +82,10 @@ class PredictionsQuery(Body):
 async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> web.StreamResponse:
     """Read single predictions, newest first.
 
-    JSON comes in pages of at most `limit`, less where texts are long. With `Accept: text/csv` or
-    `application/x-ndjson` all that match from `cursor` on are streamed, whatever `limit` says; an export that breaks
-    off half-way ends without its closing chunk. In CSV an apostrophe stands before whatever a spreadsheet would run as
-    a formula, at the beginning and after what it may take for a separator; the other two have texts as they are.
+    JSON has pages of at most `limit` rows, fewer if texts are long. With `Accept: text/csv` or
+    `application/x-ndjson` all matching rows from `cursor` on are streamed and `limit` is ignored; an export that
+    fails half-way ends without its closing chunk. In CSV an apostrophe precedes everything that a spreadsheet could
+    run as a formula, at the start of a field and after a possible separator. JSON and NDJSON have texts unchanged.
     """
     with query_errors():
         asked = query.range(int(time.time() * SECOND))
@@ -99,7 +99,7 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=said)
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: f"{wanted}; charset=utf-8"} | said)
     await response.prepare(request)
-    if request.method == hdrs.METH_HEAD:  # what is written now would pass for the next answer on the connection
+    if request.method == hdrs.METH_HEAD:  # a body would be read as the next response on the connection
         return response
     lines = _csv if wanted == CSV else _ndjson
     if wanted == CSV:

@@ -1,4 +1,4 @@
-"""What the handlers share: the parts they call, the time they have, and how a bad field becomes a problem."""
+"""What the handlers share: the components they call, deadlines, and problems for invalid fields."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from metrics.query.shared import SharedAggregates
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the handlers need; it exists from start-up to shutdown."""
+    """The components that handlers use, from start-up to shutdown."""
 
     rollups: Rollups
     aggregates: Aggregates
@@ -40,7 +40,7 @@ RESOURCES: Final = web.AppKey("resources", Resources)
 
 
 def deadline(request: web.Request) -> asyncio.Timeout:
-    """Until the client gives up."""
+    """Raise TimeoutError at the client's deadline."""
     return asyncio.timeout(max(0.0, context(request).remaining_s(time.monotonic())))
 
 
@@ -55,7 +55,7 @@ def invalid_field(error: InvalidField, location: Literal["body", "query"]) -> Pr
 
 @contextmanager
 def query_errors() -> Iterator[None]:
-    """Bad fields are those of the query."""
+    """Turn InvalidField into a problem that names the query parameter."""
     try:
         yield
     except InvalidField as error:

@@ -1,4 +1,4 @@
-"""The routes of the metrics service: HTTP in, HTTP out, and which named error becomes which problem."""
+"""The HTTP routes of the metrics service, and the problem for each of its errors."""
 
 import re
 import time
@@ -29,7 +29,7 @@ from metrics.ranges import SECOND, Range, asked_range, asked_reference, span
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S: Final = 2.0  # about what a restart of PostgreSQL takes
+RETRY_AFTER_S: Final = 2.0  # about the time of a PostgreSQL restart
 
 
 ETAG: Final = Header("ETag", "The version of the thresholds.", '"7"')
@@ -41,7 +41,7 @@ IF_MATCH: Final = Header("If-Match", "The ETag that was read, or `*` for any ver
 
 
 class Count(Body):
-    """How many predictions were answered since the beginning."""
+    """The number of predictions ever answered."""
 
     count: Annotated[int, Field(ge=0)]
 
@@ -66,7 +66,7 @@ def routes() -> Iterable[web.RouteDef]:
 async def count_predictions(request: web.Request) -> Count:
     """Count answered predictions.
 
-    Exact: each prediction that was answered counts once, whatever was restarted in between.
+    Exact: each answered prediction counts once, even if services or stores were restarted.
     """
     async with deadline(request):
         return Count(count=await request.app[RESOURCES].rollups.count())
@@ -82,10 +82,10 @@ async def count_predictions(request: web.Request) -> Count:
 async def aggregate(request: web.Request, *, body: AggregateRequest) -> Aggregate:
     """Aggregate predictions over a window.
 
-    Counts, sums and maxima are exact. Percentiles come from histograms and are within 1.09 %. `range` is the range
-    that was asked for, widened to whole rollups: ten seconds within the last two hours, minutes before. The first and
-    the last point of the series cover only that part of their bucket which lies in the range. Thresholds are evaluated
-    over their own windows up to now, without the filters. `lag_s` is null while the stream of events cannot be read.
+    Counts, sums and maxima are exact. Percentiles come from histograms and are within 1.09 %. `range` is the
+    requested range, widened to whole rollups: ten seconds within the last two hours, minutes before. The first and
+    the last point of the series cover only the part of their bucket inside the range. Thresholds are evaluated over
+    their own windows up to now, without the filters. `lag_s` is null while the event stream cannot be read.
     """
     async with deadline(request):
         return await request.app[RESOURCES].shared.answer(body)
@@ -120,7 +120,7 @@ class AggregateQuery(Body):
 async def read_aggregate(request: web.Request, *, query: AggregateQuery) -> Aggregate:
     """Aggregate predictions over a window, as POST does.
 
-    Equal questions within a second share one answer.
+    Equal queries within a second share one response.
     """
     with query_errors():
         async with deadline(request):
@@ -133,7 +133,7 @@ async def read_aggregate(request: web.Request, *, query: AggregateQuery) -> Aggr
 async def read_thresholds(request: web.Request) -> web.Response:
     """Read the thresholds.
 
-    The `ETag` of the answer is what `If-Match` of a PUT takes.
+    Send the `ETag` of the response as `If-Match` of a PUT.
     """
     async with deadline(request):
         return _document(await request.app[RESOURCES].thresholds.get())
@@ -151,8 +151,8 @@ async def read_thresholds(request: web.Request) -> web.Response:
 async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.Response:
     """Replace all thresholds.
 
-    `If-Match` must hold the `ETag` that was read, or `*` to replace any version; it may be absent only while the
-    defaults are in force. Versions that were replaced are kept.
+    `If-Match` must be the `ETag` that was read, or `*` to replace any version. It may be absent only while the
+    defaults apply. Replaced versions are kept.
     """
     check_limits(body)
     async with deadline(request):
@@ -178,9 +178,9 @@ class HistoryQuery(Body):
     query=HistoryQuery, response=ThresholdHistory, errors=(503, 504), tag="thresholds", examples=[examples.HISTORY]
 )
 async def read_history(request: web.Request, *, query: HistoryQuery) -> ThresholdHistory:
-    """List the versions of the thresholds that were written, newest first.
+    """List all written versions of the thresholds, newest first.
 
-    The first is in force. Before the oldest of all, the defaults were.
+    The first one applies now. Before the oldest, the defaults applied.
     """
     async with deadline(request):
         return await request.app[RESOURCES].thresholds.history(limit=query.limit, before=query.cursor)
@@ -188,10 +188,10 @@ async def read_history(request: web.Request, *, query: HistoryQuery) -> Threshol
 
 @operation(response=Alerts, errors=(503, 504), tag="thresholds", examples=[examples.ALERTS])
 async def read_alerts(request: web.Request) -> Alerts:
-    """List alerts: firing, pending, and the last that were resolved.
+    """List alerts: firing, pending, and the most recently resolved.
 
-    Without enough samples in its window an alert stays as it is; so does one of a count that could be past or within
-    its limit only because events are late.
+    An alert keeps its state while its window has too few samples, and while late events could move a count across
+    its limit.
     """
     async with deadline(request):
         return await request.app[RESOURCES].alerts.alerts()
@@ -211,14 +211,14 @@ class DriftQuery(Body):
     route: Annotated[str | None, Field(max_length=64)] = None
 
     def ranges(self, now_us: int) -> tuple[Range, Range]:
-        """What is asked for, and what it is compared with. Raises InvalidField."""
+        """Return the requested range and its reference. Raises InvalidField."""
         asked = asked_range(span(self.window, self.start, self.end, "1h"), now_us)
         return asked, asked_reference(asked, self.reference, self.reference_end)
 
 
 @operation(query=DriftQuery, response=DriftReport, errors=(503, 504), tag="metrics", examples=[examples.DRIFT])
 async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftReport:
-    """Compare labels, confidence and text lengths with those of another time.
+    """Compare labels, confidence and text lengths with a reference range.
 
     `drifted` is true when the population stability index is larger than chance explains by 0.1 or more.
     """
@@ -239,8 +239,8 @@ async def measure_drift(request: web.Request, *, query: DriftQuery) -> DriftRepo
 async def record_feedback(request: web.Request, *, body: FeedbackRequest) -> FeedbackResponse:
     """Record true labels.
 
-    Each prediction has one true label, the last that was sent. Sending one again changes nothing, however late, as long
-    as the prediction itself is stored. Aggregates compare them with what was predicted.
+    Each prediction has one true label: the last one sent. Sending the same one again changes nothing. Aggregates
+    compare true labels with predicted ones. Feedback is accepted as long as the prediction is stored.
     """
     async with deadline(request):
         return FeedbackResponse(results=await request.app[RESOURCES].feedback.record(body.feedback))
@@ -250,7 +250,7 @@ ERRORS: Final[ErrorTable] = {
     StoreUnavailable: lambda error: _store_unavailable(error),
     InvalidField: lambda error: invalid_field(error, "body"),
     VersionConflict: lambda _: _precondition(412, "The thresholds changed since they were read; read them again."),
-    TooManyFollowers: lambda _: unavailable("No more clients can follow the stream now.", RETRY_AFTER_S),
+    TooManyFollowers: lambda _: unavailable("The live stream has its maximum of clients.", RETRY_AFTER_S),
     TooManyOfOneClient: lambda _: too_many_at_once(
         "streams",
         "Your address has as many open streams as allowed; close one, or poll POST /metrics/aggregated.",
@@ -271,7 +271,7 @@ def _precondition(status: int, message: str) -> Problem:
 
 
 def _expected(request: web.Request) -> frozenset[int] | None:
-    """Versions that the caller is willing to replace; None means any."""
+    """Return the versions that the caller accepts to replace; None means any."""
     tags = [tag.strip() for tag in ",".join(request.headers.getall(hdrs.IF_MATCH, ('"0"',))).split(",")]
     if "*" in tags:
         return None

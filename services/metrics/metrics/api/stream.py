@@ -11,12 +11,12 @@ from common.http.openapi import operation
 from metrics.api.examples import EVENT
 from metrics.api.resources import RESOURCES
 
-STALL_S: Final = 30.0  # a reader that takes nothing for so long is given up
-IPV6_PREFIX: Final = 64  # one client has as many addresses as this leaves
+STALL_S: Final = 30.0  # a client that reads nothing for this long is disconnected
+IPV6_PREFIX: Final = 64  # all addresses of a network count as one client
 
 
 class StreamQuery(Body):
-    """How far each aggregate looks back."""
+    """The window of each aggregate."""
 
     window: Window = "15m"
 
@@ -25,9 +25,9 @@ class StreamQuery(Body):
 async def stream_aggregates(request: web.Request, *, query: StreamQuery) -> web.StreamResponse:
     """Follow the aggregates of a window.
 
-    Server-sent events named `aggregate`, each the body that POST /metrics/aggregated answers for the same window.
-    Comments keep the connection alive while there is nothing to tell. It ends when the service stops. One client may
-    open a tenth of the streams that there are at most; 429 above that, 503 when all are taken.
+    Server-sent events named `aggregate`, each with the body of POST /metrics/aggregated for the same window.
+    Comments keep an idle connection alive. The stream ends when the service stops. One client may open a tenth of
+    all streams: 429 above that, 503 when all are in use.
     """
     with request.app[RESOURCES].live.following(query.window, client_of(request)) as messages:
         response = web.StreamResponse(
@@ -45,7 +45,7 @@ async def stream_aggregates(request: web.Request, *, query: StreamQuery) -> web.
 
 
 def client_of(request: web.Request) -> str:
-    """Whose share a stream is of: the address that the edge names, or the peer's; an IPv6 network is one client."""
+    """Return the client of a stream: the address sent by the edge, or the peer's. An IPv6 network is one client."""
     for told in (request.headers.get("X-Forwarded-For", ""), request.remote or ""):
         try:
             address = ipaddress.ip_address(told.rpartition(",")[2].strip())

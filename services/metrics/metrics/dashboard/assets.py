@@ -1,6 +1,7 @@
-"""The dashboard's files, read and compressed once at start; their address holds a hash of all, so they keep for ever.
+"""The dashboard's files, read and compressed once at start; their path contains a hash of all of them, so browsers
+may cache them without limit.
 
-Plots are drawn by uPlot out of an installed package, whose files must be those that this service was tested with.
+Plots are drawn by uPlot from an installed package. Its files must be the ones this service was tested with.
 """
 
 import gzip
@@ -23,7 +24,7 @@ _PAGE: Final = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: as it is, gzipped, and the weak ETag that both forms share."""
+    """One file, plain and gzipped, and the weak ETag that both share."""
 
     content_type: str
     body: bytes
@@ -33,7 +34,7 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Assets:
-    """`version` names exactly these files; the page refers to them under it."""
+    """All files. `version` is a hash of their contents and part of their paths."""
 
     version: str
     page: Asset
@@ -41,7 +42,7 @@ class Assets:
 
 
 def read_assets(uplot: Mapping[str, str] = UPLOT) -> Assets:
-    """`uplot` names the files of the plotting library and their SHA-256. Raises AssetDamaged."""
+    """Read all files. `uplot` maps the plotting library's files to their SHA-256. Raises AssetDamaged."""
     contents = {**dict(_own()), **dict(_read(uplot))}
     page = contents.pop(_PAGE).decode()
     version = _digest(b"".join(name.encode() + _digest(body).encode() for name, body in sorted(contents.items())))[:16]

@@ -1,4 +1,4 @@
-"""GET /dashboard and its files: strict about what the page may load, generous with caching; reads no data itself."""
+"""GET /dashboard and its files, with a strict content security policy and long caching."""
 
 from typing import Final
 
@@ -19,15 +19,15 @@ _HEADERS: Final = {
     hdrs.VARY: hdrs.ACCEPT_ENCODING,
 }
 _REVALIDATED: Final = "no-cache"
-_NOT_KEPT: Final = "no-store"  # some caches keep even a 404 for minutes, where nothing says so
+_NOT_KEPT: Final = "no-store"  # otherwise some caches keep even a 404 for minutes
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
 def add_dashboard(app: web.Application, assets: Assets) -> None:
-    """Serve the page at `/dashboard` and its files below, under the version that names their contents.
+    """Serve the page at `/dashboard` and its files below it, under a path with their version.
 
-    While replicas of two versions run, the page of one asks the other for its files as well. It gets none but what has
-    it loaded again (early.js): parts of two versions make no page. What it got of its own it keeps, and soon has all.
+    While replicas of two versions run, a page may request its files from the other version. That one returns 404 for
+    all but early.js, which reloads the page until one replica has served a complete set.
     """
 
     async def page(request: web.Request) -> web.Response:
@@ -62,7 +62,7 @@ def _answer(request: web.Request, asset: Asset, caching: str) -> web.Response:
 
 
 def _takes_gzip(accepted: str) -> bool:
-    """Browsers name it plainly; whoever weighs encodings gets it unless its weight is zero."""
+    """Whether Accept-Encoding allows gzip: it is listed and its weight is not zero."""
     for part in accepted.lower().split(","):
         coding, _, weight = (piece.strip() for piece in part.partition(";"))
         if coding == "gzip":

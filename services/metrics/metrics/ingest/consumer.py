@@ -1,4 +1,4 @@
-"""Moves events from the stream to the ledger, each once, whatever dies; it neither speaks SQL nor Redis."""
+"""Moves events from the stream to PostgreSQL exactly once, whichever process is killed."""
 
 import asyncio
 import random
@@ -19,14 +19,14 @@ log = structlog.get_logger()
 DAY_US: Final = 86_400_000_000
 _BACKOFF_MIN_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
-_LINGER_S: Final = 0.5  # every transaction writes whole histograms anew: what comes within it shares one
+_LINGER_S: Final = 0.5  # every transaction rewrites whole histograms, so events of this time share one
 
 
 class Consumer:
-    """One batch in hand at most: while PostgreSQL is away nothing more is read, and the stream keeps the rest.
+    """Processes one batch at a time. While PostgreSQL is down it reads nothing more; the stream keeps the rest.
 
-    Order matters: entries are acknowledged only after the COMMIT that stored them. What dies in between leaves
-    entries that another consumer gets again, and the ledger knows their event ids.
+    Entries are acknowledged only after the COMMIT that stored them. After a crash in between, another consumer reads
+    them again, and their event ids are already stored.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Consumer:
         self._is_away = False
 
     def stop(self) -> None:
-        """Let `run` return once the batch in hand is settled, or at once when its store is away."""
+        """Let `run` return once the current batch is settled, or at once if a store is down."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Consume until `stop`. No error ends it: what it had in hand comes again."""
+        """Consume until `stop`. Errors do not end it: the entries of a failed batch are read again."""
         while not self._stopping.is_set():
             try:
                 handled = await self.step()
@@ -63,7 +63,7 @@ class Consumer:
                     await self._wait(_LINGER_S)
 
     async def step(self) -> int:
-        """Read one batch and settle it; returns how many entries it had."""
+        """Read one batch and settle it. Returns the number of entries."""
         entries = await self._stream.next()
         if entries:
             with self._metrics.batch_seconds.time():
@@ -83,7 +83,7 @@ class Consumer:
             log.warning("events set aside", count=len(filed), reasons=sorted({letter.reason for letter in filed}))
 
     async def _store(self, arrivals: Sequence[Arrival]) -> list[DeadLetter]:
-        """Store all that PostgreSQL takes; a batch that it refuses or can't finish in time is halved."""
+        """Store all rows that PostgreSQL accepts. A batch that is rejected or too slow is halved."""
         if not arrivals:
             return []
         try:
@@ -100,7 +100,7 @@ class Consumer:
         return await self._store(arrivals[:middle]) + await self._store(arrivals[middle:])
 
     async def _write(self, arrivals: Sequence[Arrival]) -> None:
-        """Try until it is done. Raises RowRefused; StoreTooSlow if there is less to try; StoreUnavailable on `stop`."""
+        """Write with retries. Raises RowRefused, StoreTooSlow for more than one row, StoreUnavailable on `stop`."""
         while True:
             try:
                 written = await self._writer.write(arrival.event for arrival in arrivals)
@@ -122,7 +122,7 @@ class Consumer:
             self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MAX_S)
 
     async def _wait(self, seconds: float) -> None:
-        """Or until `stop`."""
+        """Sleep, at most until `stop`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

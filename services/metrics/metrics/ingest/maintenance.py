@@ -1,4 +1,4 @@
-"""What runs beside ingestion, now and then: the stream's tidying, its lag, and the partitions."""
+"""Periodic work beside ingestion: trimming the stream, measuring its lag, and partitions."""
 
 import asyncio
 import math
@@ -14,13 +14,13 @@ from metrics.storage.partitions import Partitions
 
 log = structlog.get_logger()
 
-LAG_TIMEOUT_S: Final = 0.5  # an aggregate does not wait longer to learn how stale it is
+LAG_TIMEOUT_S: Final = 0.5  # the longest that an aggregate waits to learn its lag
 _STREAM_S: Final = 1.0
 _RETRY_S: Final = 10.0
 
 
 class Maintenance:
-    """Every replica runs one; what they do twice does no harm."""
+    """Runs in every replica. Its steps are idempotent."""
 
     def __init__(self, stream: StreamAdmin, partitions: Partitions, metrics: MaintenanceMetrics) -> None:
         self._stream = stream
@@ -32,10 +32,10 @@ class Maintenance:
         self._lag_s: float | None = None
 
     async def lag_s(self) -> float | None:
-        """Seconds by which ingestion is behind; None while the stream can't be asked, or takes no writes: what waits
-        in journals then is not known here.
+        """Return the seconds by which ingestion is behind.
 
-        Of those who want to know at once one asks for all: a crowd has not as many connections to Redis.
+        None while the stream is unavailable or read-only: events then wait in journals, which are not visible here.
+        Concurrent callers share one Redis query.
         """
         wanted_s = time.monotonic()
         async with self._asking:
@@ -46,7 +46,7 @@ class Maintenance:
             return self._lag_s
 
     async def maintain(self) -> bool:
-        """One round over the partitions; returns whether all of it could be done. No error ends it."""
+        """Maintain the partitions once. Returns whether every step succeeded. Raises no errors."""
         try:
             state = await self._partitions.maintain()
         except StoreUnavailable as error:
@@ -60,7 +60,7 @@ class Maintenance:
         return not state.failed
 
     async def watch_stream(self) -> NoReturn:
-        """Measure the lag and trim the stream, every second; no error ends it, and one that lasts is logged once."""
+        """Measure the lag and trim the stream every second. A lasting error is logged once and does not end it."""
         is_refused = False
         while True:
             try:
@@ -76,8 +76,10 @@ class Maintenance:
             await asyncio.sleep(_STREAM_S)
 
     async def watch_partitions(self, interval_s: float) -> NoReturn:
-        """Maintain the partitions every `interval_s`, or soon again where that failed; ever later while it does, for
-        with each try writers wait for a lock that a backup may hold for hours."""
+        """Maintain the partitions every `interval_s`. After a failure, retry with growing delays.
+
+        Each try makes writers wait for a lock that a backup may hold for hours.
+        """
         retry_s = _RETRY_S
         while True:
             if await self.maintain():
@@ -88,7 +90,7 @@ class Maintenance:
                 retry_s *= 2
 
     async def _age_s(self) -> float | None:
-        """Of the oldest event in the stream, exported with their number; None while it can't be asked."""
+        """Return the age of the oldest event in the stream, None while it is unavailable. Exports age and backlog."""
         try:
             async with asyncio.timeout(LAG_TIMEOUT_S):
                 backlog = await self._stream.backlog()

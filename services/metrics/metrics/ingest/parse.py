@@ -1,4 +1,4 @@
-"""Sorts stream entries into events to store and dead letters; it neither reads the stream nor stores anything."""
+"""Sorts stream entries into events to store and dead letters. Pure functions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from common.contracts.events import EVENT_ADAPTER, CounterEvent, PredictionEvent
 
 Reason = Literal["malformed", "too_old", "in_future", "refused"]
 
-FUTURE_US: Final = 86_400_000_000  # a producer's clock may be wrong by a day before its events are refused
+FUTURE_US: Final = 86_400_000_000  # events further in the future are rejected: their producer's clock is wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry as it lies in the stream; `payload` is None when it has no event field."""
+    """An entry of the stream. `payload` is None if it has no event field."""
 
     id: str
     payload: bytes | None
@@ -31,14 +31,14 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An entry that will never be counted, and why."""
+    """An entry that is never counted, and the reason."""
 
     entry: Entry
     reason: Reason
 
 
 def sort_entries(entries: Iterable[Entry], *, now_us: int, oldest_us: int) -> tuple[list[Arrival], list[DeadLetter]]:
-    """Split `entries` into those to store, and those that are malformed, older than `oldest_us` or of the future."""
+    """Split `entries` into valid events, and those that are malformed, older than `oldest_us` or in the future."""
     arrivals: list[Arrival] = []
     dead: list[DeadLetter] = []
     for entry in entries:
@@ -62,5 +62,5 @@ def _parse(payload: bytes | None) -> PredictionEvent | CounterEvent | None:
     except ValidationError:
         return None
     if isinstance(event, CounterEvent) and event.outcome == "ok":
-        return None  # a counter counts what was refused or failed; answers have an event each
+        return None  # each answered request has an event; only failures come as counts
     return event

@@ -1,6 +1,6 @@
-"""The prediction stream in Redis: reads it in a consumer group, settles what was read, trims behind it.
+"""The prediction stream in Redis: reads it in a consumer group, acknowledges entries and trims them.
 
-An entry leaves the group only by `settle`; one whose consumer died is handed to another after `claim_idle_s`.
+An entry leaves the group only by `settle`. If its consumer dies, another one claims it after `claim_idle_s`.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -20,26 +20,26 @@ from metrics.errors import StreamUnavailable
 from metrics.ingest.parse import DeadLetter, Entry
 
 GROUP: Final = "metrics"
-BLOCK_S: Final = 0.5  # how long a read waits for the first entry; also the longest a shutdown waits for it
-PORTION: Final = 500  # entries a command: how long they are is known only once they are here
-BATCH_BYTES: Final = 16 << 20  # of payloads; a batch that is stored takes several times as much memory
-STALE_CONSUMER_S: Final = 600.0  # a consumer that reads does so every BLOCK_S
+BLOCK_S: Final = 0.5  # how long a read waits for an entry, and so a shutdown for a read
+PORTION: Final = 500  # entries per command, because their size is known only after reading
+BATCH_BYTES: Final = 16 << 20  # of payloads; storing a batch takes several times as much memory
+STALE_CONSUMER_S: Final = 600.0  # a live consumer reads every BLOCK_S
 
 _FIELD: Final = EVENT_FIELD.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Entries not settled yet (None when Redis cannot tell), and the age of the oldest event of the first of them."""
+    """The number of entries not yet settled (None if Redis cannot count them) and the age of the oldest event."""
 
     entries: int | None
     age_s: float
 
 
 class StreamReader:
-    """One consumer of the group, which reads at most `batch` entries at once, and of long ones about BATCH_BYTES.
+    """One consumer of the group. A read returns at most `batch` entries and about BATCH_BYTES.
 
-    Every method raises StreamUnavailable when Redis cannot be asked.
+    Every method raises StreamUnavailable.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StreamReader:
         self._consumer = consumer
         self._batch = batch
         self.is_behind = False
-        """Whether the last batch was as large as one may be: there is more, presumably."""
+        """Whether the last batch had the maximum size, so that there is probably more."""
         self._claim_idle_s = claim_idle_s
         self._dead_letters_max = dead_letters_max
         self._now = now
@@ -66,7 +66,7 @@ class StreamReader:
         self._cursor = "0-0"
 
     async def next(self) -> list[Entry]:
-        """Entries that a consumer left behind, or new ones; empty when none came within BLOCK_S."""
+        """Return entries of a dead consumer, or new ones. Empty if none arrive within BLOCK_S."""
         try:
             async with _translated():
                 entries = await self._abandoned() or await self._new()
@@ -77,7 +77,7 @@ class StreamReader:
             return []
 
     async def create_group(self) -> None:
-        """Make the group, reading from the beginning: what was counted before is recognised by its event id."""
+        """Create the group at the start of the stream. Events already stored are recognised by their ids."""
         async with _translated():
             try:
                 await self._create_group(keys=[STREAM], args=[GROUP])
@@ -86,9 +86,9 @@ class StreamReader:
                     raise
 
     async def settle(self, entries: Sequence[Entry], dead: Sequence[DeadLetter] = ()) -> list[DeadLetter]:
-        """File the dead and acknowledge `entries`, all of which are stored or among the dead, in a full server too.
+        """Store the dead letters and acknowledge `entries`. Works on a full server, too.
 
-        Returns the letters that were filed; of the rest another had the entry in hand as well, and was first.
+        Returns the letters that were stored. Entries of the others were acknowledged by another consumer first.
         """
         filed: list[int] = []
         letters = [part for one in dead for part in (one.entry.payload or b"", one.reason, one.entry.id)]
@@ -130,19 +130,19 @@ class StreamReader:
         return entries
 
     def _room(self, entries: Sequence[Entry]) -> int:
-        """How many entries more may be read at once."""
+        """Return how many more entries fit into this batch."""
         if sum(len(entry.payload or b"") for entry in entries) >= BATCH_BYTES:
             return 0
         return min(PORTION, self._batch - len(entries))
 
     async def _raw(self, *words: str | int) -> Any:
-        """The answer as bytes: what a stranger wrote to the stream need not be UTF-8."""
+        """Run a command without decoding its reply: entries of other writers may be invalid UTF-8."""
         options: dict[str, Any] = {NEVER_DECODE: []}
         return await self._redis.execute_command(*words, **options)  # type: ignore[no-untyped-call]  # redis-py
 
 
 class StreamAdmin:
-    """What every replica does for the whole group now and then; doing it twice does no harm."""
+    """Periodic work for the whole group, done by every replica. All of it is idempotent."""
 
     def __init__(self, redis: Redis, *, stale_consumer_s: float = STALE_CONSUMER_S) -> None:
         self._redis = redis
@@ -151,24 +151,24 @@ class StreamAdmin:
         self._stale_ms = int(stale_consumer_s * 1000)
 
     async def backlog(self) -> Backlog:
-        """How far ingestion is behind the stream."""
+        """Return how far ingestion is behind the stream."""
         async with _translated():
             entries, age_ms = await self._backlog(keys=[STREAM], args=[GROUP, EVENT_FIELD])
         return Backlog(None if entries < 0 else entries, max(0, age_ms) / 1000)
 
     async def check_writable(self) -> None:
-        """Raises StreamUnavailable too while Redis takes no writes: new events wait in journals then, uncounted."""
+        """Raise StreamUnavailable also while Redis is read-only: new events then wait in journals."""
         async with _translated():
             await check_writable(self._redis, STREAM)
 
     async def tidy(self) -> None:
-        """Trim what is settled, and forget consumers that went away with nothing pending."""
+        """Trim settled entries, and delete idle consumers that have none pending."""
         async with _translated():
             await self._trim(keys=[STREAM], args=[GROUP, self._stale_ms])
 
 
 class _NoGroup(StreamUnavailable):
-    """The stream or the group is gone."""
+    """The stream or the group does not exist."""
 
 
 @asynccontextmanager

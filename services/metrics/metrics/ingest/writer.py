@@ -1,4 +1,4 @@
-"""Writes events and their rollups in one transaction, each event once; owns the only way into those tables."""
+"""Writes events and their rollups in one transaction, each event once. Nothing else writes these tables."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from metrics.storage.rollup_sql import WRITE
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """How many events were new. The others had been stored before."""
+    """The numbers of new events and of those already stored."""
 
     predictions: int
     counters: int
 
 
 class EventWriter:
-    """Safe with any number of writers: rows are locked in key order, so two of them never wait for each other."""
+    """Writes batches. Any number may run at once: rows are locked in key order, so they cannot deadlock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def write(self, events: Iterable[PredictionEvent | CounterEvent]) -> WriteResult:
-        """Store what is new among `events`. Raises RowRefused or StoreUnavailable, having written nothing."""
+        """Store those `events` that are new, or none of them. Raises RowRefused and StoreUnavailable."""
         predictions: list[tuple[Any, ...]] = []
         counters: list[tuple[Any, ...]] = []
         for event in events:
@@ -39,14 +39,14 @@ class EventWriter:
                 ("prediction", PREDICTION_COLUMNS, predictions),
                 ("counter_event", COUNTER_COLUMNS, counters),
             ):
-                # Kept by the session, since a table made per batch would bloat the catalogue; emptied at COMMIT.
+                # Created once per session, because one per batch would bloat the catalogue. COMMIT empties it.
                 await connection.execute(
                     f"CREATE TEMP TABLE IF NOT EXISTS arrived_{table} (LIKE {table}) ON COMMIT DELETE ROWS"
                 )
                 if rows:
                     await _copy(connection, f"arrived_{table}", columns, rows)
             row = await connection.fetchrow(WRITE)
-        assert row is not None  # it selects values only
+        assert row is not None  # the query always returns one row
         return WriteResult(*row)
 
 
@@ -65,7 +65,7 @@ async def _copy(connection: Connection, table: str, columns: Sequence[str], rows
 
 
 def prediction_row(e: PredictionEvent) -> tuple[Any, ...]:
-    text = e.text.replace("\x00", "\ufffd") if e.text else e.text  # PostgreSQL takes no NUL, and the event must count
+    text = e.text.replace("\x00", "\ufffd") if e.text else e.text  # PostgreSQL rejects NUL; the event still counts
     return (
         e.id, as_time(e.at_us), e.route, e.outcome, e.request_id, e.trace_id, e.model, e.revision, e.label, e.score,
         e.margin, e.cached, e.truncated, e.latency_us, e.queue_us, e.compute_us, e.tokens, e.characters, e.client, text,

@@ -1,4 +1,4 @@
-"""Adds rollup rows up and turns the sums into the bodies of the contract."""
+"""Adds up rollup rows and turns the sums into response bodies."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ _ONE: Final = 1_000_000  # ppm
 
 
 class GroupKey(NamedTuple):
-    """What rollup rows are told apart by. `label` and `model` are empty where there is none."""
+    """The key of a rollup row. `label` and `model` are empty if there is none."""
 
     model: str
     route: str
@@ -58,7 +58,7 @@ class GroupKey(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What happened in one slot. `origin` says where answers came from; it is empty where that was not recorded."""
+    """The counts of one slot. `origin` is where answers came from, empty if that was not recorded."""
 
     slot: int
     key: GroupKey
@@ -121,9 +121,9 @@ class Sum:
 
 
 class Accumulator:
-    """The sum of rows. Latency, labels and confidence are those of answered predictions only.
+    """The sum of rows. Latency, labels and confidence cover answered predictions only.
 
-    `computed` and what follows it leave answers from the cache out.
+    `computed` and the fields after it exclude answers from the cache.
     """
 
     def __init__(self) -> None:

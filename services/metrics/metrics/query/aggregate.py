@@ -1,4 +1,4 @@
-"""Answers aggregates and drift: decides what to read, and lays out what was read."""
+"""Computes aggregates and drift: plans which rollups to read and builds the response."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,11 +14,11 @@ from metrics.query.feedback import accuracy
 from metrics.query.rollups import Rollups, Snapshot
 from metrics.ranges import SECOND, Range, asked_bucket, asked_range, slots, split_into_rollups
 
-ROWS_AT_ONCE: Final = 500  # some milliseconds, after which other requests get their turn
+ROWS_AT_ONCE: Final = 500  # takes some milliseconds; then other requests run
 
 
 class Aggregates:
-    """The lag is read before the snapshot is taken, so that an answer never claims to be fresher than it is."""
+    """Computes aggregates. The lag is read before the snapshot, so no response claims to be fresher than it is."""
 
     def __init__(
         self, rollups: Rollups, lag_s: Callable[[], Awaitable[float | None]], *, now: Callable[[], float]
@@ -28,7 +28,7 @@ class Aggregates:
         self._now = now
 
     async def answer(self, request: AggregateRequest) -> Aggregate:
-        """Raises InvalidField and StoreUnavailable."""
+        """Return the aggregate. Raises InvalidField and StoreUnavailable."""
         now_us = int(self._now() * SECOND)
         asked = asked_range(request, now_us)
         builder = _AggregateBuilder(request, asked, asked_bucket(request, asked, now_us))
@@ -51,7 +51,7 @@ class Aggregates:
 
 
 async def _fill(builder: "_AggregateBuilder", rules: RuleWindows, snapshot: Snapshot) -> None:
-    """Read everything at once: the slots of the answer, and the ranges of the rules."""
+    """Read all rows in one snapshot: the slots of the response and the ranges of the rules."""
     cuts = builder.cuts
     spans = [span for slot, range in enumerate([*cuts, *rules.ranges]) for span in split_into_rollups(slot, range)]
     for number, row in enumerate(await snapshot.rows(spans, builder.details | rules.details), 1):
@@ -73,7 +73,7 @@ class Window(NamedTuple):
 
 
 class _AggregateBuilder:
-    """All sums of one answer: the range by bucket, and the range before it."""
+    """All sums of one response: the range by bucket, and the previous range."""
 
     def __init__(self, request: AggregateRequest, range: Range, bucket_s: int) -> None:
         self._filters = request.filters

@@ -1,4 +1,4 @@
-"""Aggregates as they change, for many followers out of one computation; it knows no HTTP."""
+"""Publishes aggregates as they change. All followers of a window share one computation."""
 
 import asyncio
 from collections import Counter
@@ -17,11 +17,11 @@ log = structlog.get_logger()
 
 HEARTBEAT_S: Final = 15.0
 ONE_IN: Final = 10
-"""So many clients, each with its full share, take all places."""
+"""The number of clients that use all streams if each uses its full share."""
 
 
 class AggregateBroadcaster:
-    """A slow follower misses messages, never the newest; without followers nothing is computed."""
+    """A slow follower skips messages but always gets the newest. Without followers nothing is computed."""
 
     def __init__(
         self, aggregates: Aggregates, *, interval_s: float, max_followers: int, heartbeat_s: float = HEARTBEAT_S
@@ -51,18 +51,18 @@ class AggregateBroadcaster:
             await asyncio.sleep(self._interval_s)
 
     async def publish(self) -> None:
-        """One round: compute what is followed, and wake who follows it."""
+        """Compute each followed window once and wake its followers."""
         for window in [*self._followers]:
             try:
                 answer = await self._aggregates.answer(AggregateRequest(window=window))
             except StoreUnavailable as error:
                 self._latest.pop(window, None)
-                log.debug("live aggregate not computed", reason=str(error))  # each answered request says so too
+                log.debug("live aggregate not computed", reason=str(error))  # also returned to each request
             except Exception:
                 self._latest.pop(window, None)
                 log.exception("live aggregate not computed")
             else:
-                if window in self._followers:  # who followed may have left while it was computed
+                if window in self._followers:  # the followers may have left during the computation
                     self._latest[window] = answer.model_dump_json().encode()
         self._turn.set()
         if not self._is_stopping:
@@ -70,7 +70,7 @@ class AggregateBroadcaster:
 
     @contextmanager
     def following(self, window: Window, client: str) -> Iterator[AsyncIterator[bytes | None]]:
-        """The messages of `window` until `stop`: an aggregate as JSON, or None when there was no message for a while.
+        """Yield the messages of `window` until `stop`: an aggregate as JSON, or None after a while without one.
 
         Raises TooManyOfOneClient and TooManyFollowers.
         """
@@ -84,7 +84,7 @@ class AggregateBroadcaster:
         try:
             yield self._messages(window)
         finally:
-            self._clients -= Counter((client,))  # who has no place left is forgotten
+            self._clients -= Counter((client,))  # removes clients with a count of zero
             self._followers[window] -= 1
             if not self._followers[window]:
                 del self._followers[window]
@@ -104,7 +104,7 @@ class AggregateBroadcaster:
                 quiet_until = self._quiet_until()
                 continue
             try:
-                async with asyncio.timeout_at(quiet_until):  # a round that computed nothing wakes us, too
+                async with asyncio.timeout_at(quiet_until):  # a round without a result also wakes this one
                     await turn.wait()
             except TimeoutError:
                 yield None

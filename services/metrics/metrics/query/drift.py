@@ -1,4 +1,4 @@
-"""How far one distribution moved from another, told apart from chance; it reads no storage.
+"""Measures how far a distribution moved, compared with what chance explains. Pure functions.
 
 The population stability index (PSI) sums (p - q) ln(p / q) over bins. Between two samples of n and m from the same
 distribution it is about χ² / n + χ² / m, with one degree of freedom less than there are bins (Yurdakul, 2018),
@@ -14,16 +14,16 @@ from typing import Final, NamedTuple, TypeVar
 from common.contracts.aggregates import Drift
 from metrics.query.accumulator import Accumulator
 
-DRIFTED: Final = 0.1  # the usual border between a stable distribution and one that moved
-ENOUGH: Final = 100  # samples on both sides; with fewer nothing is known
-_SMOOTHING: Final = 0.5  # added to each bin, so that an empty one does not make the index infinite
+DRIFTED: Final = 0.1  # the usual threshold between a stable and a drifted distribution
+ENOUGH: Final = 100  # samples required on both sides
+_SMOOTHING: Final = 0.5  # added to each bin: an empty one would make the index infinite
 _Z: Final = NormalDist().inv_cdf(0.999)
 
 Bin = TypeVar("Bin", int, str)
 
 
 class Drifts(NamedTuple):
-    """Of the answered predictions: their labels, their scores and the lengths of their texts."""
+    """Drift of the labels, scores and text lengths of answered predictions."""
 
     labels: Drift
     confidence: Drift
@@ -51,7 +51,7 @@ def _compare(now: Mapping[Bin, int], before: Mapping[Bin, int]) -> Drift:
 
 
 def _octaves(histogram: Mapping[int, int]) -> Counter[int]:
-    """Fewer bins, so that fewer texts tell drift from chance."""
+    """Merge quarter octaves into octaves: fewer bins need fewer samples."""
     octaves: Counter[int] = Counter()
     for bin, n in histogram.items():
         octaves[-(-bin // 4)] += n
@@ -69,7 +69,7 @@ def _stability(p: list[float], q: list[float]) -> float:
 
 
 def _chi_squared(freedom: int) -> float:
-    """Its 99.9th percentile, by Wilson and Hilferty (1931)."""
+    """Return the 99.9th percentile of the χ² distribution (Wilson and Hilferty, 1931)."""
     if not freedom:
         return 0.0
     spread = 2 / (9 * freedom)

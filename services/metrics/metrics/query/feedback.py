@@ -1,6 +1,6 @@
-"""True labels: stores each once, and counts how often predictions matched them.
+"""Stores true labels, each once, and counts how often predictions matched them.
 
-Predictions are found by the time in their ids, which are UUIDv7, so that a lookup reads minutes and not a month.
+A lookup uses the time in a prediction's id, a UUIDv7, so it reads some minutes of rows instead of a month.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from common.contracts.feedback import FeedbackItem, FeedbackResult
 from metrics.ranges import Range, as_time
 from metrics.storage.database import Connection, Database
 
-_EARLIER_US: Final = 60_000_000  # clocks of hosts differ by less
-_LATER_US: Final = 180_000_000  # between the arrival of a request and its answers, clocks included
-_LATEST_MS: Final = 250_000_000_000_000  # in the year 9892: a made-up id may exceed what a timestamp holds
+_EARLIER_US: Final = 60_000_000  # hosts' clocks differ by less
+_LATER_US: Final = 180_000_000  # from a request's arrival to its last answer, including clock differences
+_LATEST_MS: Final = 250_000_000_000_000  # the year 9892: an invented id may exceed the range of timestamps
 _BY_ID: Final = """
 SELECT event_id, at, outcome, model, route, label FROM prediction WHERE event_id = $1 AND at >= $2 AND at < $3
 """
@@ -54,15 +54,15 @@ class FeedbackStore:
                 FeedbackResult(status="expired" if kept_from and at < kept_from else "not_found") for at in made_at
             ]
             known = [(row["event_id"], place, row) for place, row in enumerate(found) if row is not None]
-            for _, place, row in sorted(known, key=lambda one: one[:2]):  # one order in all writers: no deadlocks
+            for _, place, row in sorted(known, key=lambda one: one[:2]):  # one order, so writers cannot deadlock
                 results[place] = await _store(connection, row, items[place].label)
         return results
 
 
 async def accuracy(connection: Connection, range: Range, filters: Filters, predictions: int) -> Accuracy:
-    """Compare predictions of `range` with their true labels. `predictions` is the number of all that match."""
+    """Compare predictions of `range` with their true labels. `predictions` is the number that match the filters."""
     named = (filters.model or "", filters.route or "", filters.label or "")
-    if filters.outcome not in (None, "ok") or any("\x00" in name for name in named):  # PostgreSQL takes no NUL
+    if filters.outcome not in (None, "ok") or any("\x00" in name for name in named):  # PostgreSQL rejects NUL
         return Accuracy.of([], predictions)
     records = await connection.fetch(
         _COUNTS, as_time(range.start), as_time(range.end), filters.model, filters.route, filters.label

@@ -1,7 +1,7 @@
-"""Single predictions, newest first, a page at a time; owns the cursor, and holds no transaction between pages.
+"""Reads single predictions, newest first, in pages. No transaction stays open between pages.
 
-Rows are stored unordered within a minute and have no index by time, but rollups know how many of them, of which
-model, route, outcome and label, each minute has: a page visits only the minutes that it needs, however rare the rows.
+Rows have no index by time. Rollups have the number of rows of each minute by model, route, outcome and label, so a
+page reads only the minutes that it needs, however rare the matching rows are.
 """
 
 import re
@@ -21,7 +21,7 @@ _MATCHES: Final = """
 """
 _MATCH: Final = f"{_MATCHES} AND ($8::text IS NULL OR coalesce(label, '') = $8) AND (at, event_id) < ($2, $3)"
 
-PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that passes it: several times as much is in memory
+PAGE_TEXT_BYTES: Final = 4 << 20  # a page ends with the text that exceeds it; memory use is several times this
 _NEWEST: Final = "at DESC, id DESC"
 _SIZED: Final = """, sized AS (
     SELECT sum(coalesce(octet_length(text), 0)) OVER (ORDER BY {order}) AS text_bytes, * FROM page
@@ -29,7 +29,7 @@ _SIZED: Final = """, sized AS (
 SELECT * FROM sized WHERE text_bytes - coalesce(octet_length(text), 0) < {limit} ORDER BY {order}
 """
 
-# `before`: rows in later minutes; those of the cursor's own minute may all be behind the cursor, so they don't count.
+# `before`: rows in later minutes. Rows in the cursor's minute may all precede the cursor, so they are not counted.
 _PAGE: Final = f"""
 WITH minute AS (
     SELECT at, sum(n) AS n FROM rollup
@@ -50,7 +50,7 @@ WITH minute AS (
 
 
 def _scan(order: str) -> str:
-    """Return the query for filters that rollups know nothing of: it reads every row of the range."""
+    """Return the query for filters on columns that rollups do not have. It reads every row of the range."""
     return f"""
 WITH page AS (
     SELECT {_SELECTED} FROM prediction
@@ -80,7 +80,7 @@ class RowFilters(Filters):
 
 
 class Cursor(NamedTuple):
-    """The row before which to go on."""
+    """The last row of the previous page."""
 
     at_us: int
     id: UUID
@@ -90,7 +90,7 @@ class Cursor(NamedTuple):
 
 
 def read_cursor(text: str | None, asked: Range) -> Cursor:
-    """Where to go on, or the end of what is asked for. Raises InvalidField."""
+    """Parse a cursor; without one return the end of the range. Raises InvalidField."""
     if text is None:
         return Cursor(asked.end - 1, _LAST)
     match = _CURSOR.fullmatch(text)
@@ -100,7 +100,7 @@ def read_cursor(text: str | None, asked: Range) -> Cursor:
 
 
 class Predictions:
-    """Reads pages, each in a moment of its own."""
+    """Reads pages, each in a separate snapshot."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -108,7 +108,7 @@ class Predictions:
     async def page(
         self, asked: Range, filters: RowFilters, *, limit: int, cursor: str | None = None, order: Order = "time"
     ) -> PredictionPage:
-        """Return the next `limit` predictions before `cursor`, or fewer where their texts are long.
+        """Return the next `limit` predictions before `cursor`, or fewer if texts are long.
 
         The order `score` has one page. Raises InvalidField and StoreUnavailable.
         """

@@ -1,4 +1,4 @@
-"""Reads rollups: the counts, sums and histograms of spans of time."""
+"""Reads rollups: counts, sums and histograms of time spans."""
 
 from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -31,15 +31,15 @@ GROUP BY 1, 2, 3, 4, 5, 6
 
 
 class Snapshot:
-    """Reads that all see the same moment, if `connection` does."""
+    """Reads from one connection. In a snapshot they all see the same moment."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     async def rows(self, spans: Sequence[RollupSpan], details: Container[str] = ()) -> Iterator[Row]:
-        """Return what happened in each slot, by model and by route only if `details` names them.
+        """Return the rows of each slot, split by model and route only if `details` names them.
 
-        Only answered predictions have histograms. Rows are decoded while they are taken, because thousands take long.
+        Only answered predictions have histograms. Rows are decoded while iterating, because thousands take long.
         """
         records = await self.connection.fetch(
             _ROWS,

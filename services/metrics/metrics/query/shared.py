@@ -1,4 +1,4 @@
-"""One computation for equal questions, and few at once, so that no reader slows the service down."""
+"""Shares one computation among equal queries and bounds how many run at once."""
 
 import asyncio
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from common.contracts.aggregates import Aggregate, AggregateRequest
 from metrics.query.aggregate import Aggregates
 
-FRESH_S: Final = 1.0  # an answer is given again for this long
+FRESH_S: Final = 1.0  # how long a result is reused
 _AT_ONCE: Final = 2
 _STORED: Final = 256
 
@@ -19,7 +19,7 @@ class _Stored(NamedTuple):
 
 
 class SharedAggregates:
-    """Answers as `aggregates` does. A computation goes on when one of its readers leaves."""
+    """Wraps `aggregates`. A computation continues if one of its callers leaves."""
 
     def __init__(self, aggregates: Aggregates, *, timeout_s: float, now: Callable[[], float]) -> None:
         self._aggregates = aggregates
@@ -29,7 +29,7 @@ class SharedAggregates:
         self._stored: OrderedDict[str, _Stored] = OrderedDict()
 
     async def answer(self, request: AggregateRequest) -> Aggregate:
-        """Raises InvalidField, StoreUnavailable, and TimeoutError when other questions take too long."""
+        """Return the aggregate. Raises InvalidField, StoreUnavailable, and TimeoutError while others take too long."""
         key = request.model_dump_json()
         stored = self._stored.get(key)
         if stored is None or (stored.answer.done() and (self._now() >= stored.until_s or _failed(stored.answer))):
@@ -41,11 +41,11 @@ class SharedAggregates:
         return await asyncio.shield(stored.answer)
 
     def forget(self) -> None:
-        """Drop finished answers, because the rules changed."""
+        """Drop finished results, because the rules changed."""
         self._stored = OrderedDict((key, stored) for key, stored in self._stored.items() if not stored.answer.done())
 
     async def close(self) -> None:
-        """Cancel what is being computed."""
+        """Cancel all computations."""
         for stored in self._stored.values():
             stored.answer.cancel()
         await asyncio.gather(*(stored.answer for stored in self._stored.values()), return_exceptions=True)
@@ -55,7 +55,7 @@ class SharedAggregates:
             return await self._aggregates.answer(request)
 
     def _forget_oldest(self) -> None:
-        """Computations under way are bounded by the requests in flight."""
+        """Drop the oldest finished results. Running computations are bounded by the requests in flight."""
         for key in list(self._stored)[: max(0, len(self._stored) - _STORED)]:
             if self._stored[key].answer.done():
                 del self._stored[key]
@@ -66,6 +66,6 @@ def _failed(task: "asyncio.Task[Aggregate]") -> bool:
 
 
 def _retrieve(task: "asyncio.Task[Aggregate]") -> None:
-    """Mark an exception as seen, because all readers may have left."""
+    """Mark an exception as retrieved, because all callers may have left."""
     if not task.cancelled():
         task.exception()

@@ -1,7 +1,7 @@
-"""The way to PostgreSQL: bounded waits for a connection, and driver errors as this service's own; it knows no table.
+"""Connections to PostgreSQL with bounded waits, and driver errors turned into this service's errors.
 
-Every statement runs in a transaction that names the schema itself: a pooler such as PgBouncer hands each transaction
-to another session, and forgets what the client asked of its own.
+Every statement runs in a transaction that sets its own parameters, because a pooler such as PgBouncer may run each
+transaction in another session.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -17,21 +17,20 @@ from metrics.errors import RowRefused, StoreTooSlow, StoreUnavailable
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 IDLE_S: Final = 5.0
-"""A process may stand still for so long between two statements of a transaction. Then PostgreSQL ends its session: it
-would keep its locks as long as it is paused, and for hours where its machine is gone, and all replicas wait for them.
+"""The longest pause between two statements of a transaction. After it PostgreSQL ends the session: a paused process,
+or one whose machine is lost, would otherwise keep locks for which all replicas wait.
 """
 READER_IDLE_S: Final = 120.0
-"""The same of a snapshot: between two reads a long answer is added up, beside others. No request is given longer, and
-only who drops a partition waits for a reader.
+"""The same for a snapshot. It is longer because a large response is added up between two reads. Only dropping a
+partition waits for readers.
 """
 _SCHEMA: Final = "SET LOCAL search_path TO metrics"
-# A plan for the values at hand looks at every partition first, and compiling one pays for hours of work only: either
-# takes longer than most of the reads.
+# Custom plans check every partition and JIT pays off only for very long queries: either takes longer than most reads.
 _QUICK_PLANS: Final = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off"
 
 
 class Database:
-    """A pool whose callers see StoreUnavailable (StoreTooSlow where a statement took too long) and RowRefused only."""
+    """A pool whose methods raise only StoreUnavailable, StoreTooSlow (a statement timed out) and RowRefused."""
 
     def __init__(
         self,
@@ -48,14 +47,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection inside a transaction that commits unless the block raises."""
+        """Yield a connection in a transaction that commits unless the block raises."""
         async with self._begun() as connection:
             await connection.execute(self._writing)
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """A read-only connection whose statements all see the same moment."""
+        """Yield a read-only connection whose statements all see the same moment."""
         async with self._begun(isolation="repeatable_read", readonly=True) as connection:
             await connection.execute(self._reading)
             yield connection
@@ -64,7 +63,7 @@ class Database:
     async def _begun(self, **mode: Any) -> AsyncIterator[Connection]:
         try:
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
-                with _told_when_slow(), _ended_when_broken(connection):
+                with _raise_too_slow(), _close_when_broken(connection):
                     async with connection.transaction(**mode):
                         yield connection
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -79,8 +78,8 @@ def _idle_for(limit_s: float) -> str:
 
 
 @contextmanager
-def _told_when_slow() -> Iterator[None]:
-    """Tell a statement that was cut off from a connection that was not to be had."""
+def _raise_too_slow() -> Iterator[None]:
+    """Raise StoreTooSlow for a statement that timed out, unlike a wait for a connection."""
     try:
         yield
     except (TimeoutError, asyncpg.QueryCanceledError) as error:
@@ -88,8 +87,8 @@ def _told_when_slow() -> Iterator[None]:
 
 
 @contextmanager
-def _ended_when_broken(connection: Connection) -> Iterator[None]:
-    """Close a connection that timed out or broke: returning it to the pool would first wait for the server."""
+def _close_when_broken(connection: Connection) -> Iterator[None]:
+    """Close a connection that timed out or broke, because returning it to the pool would wait for the server."""
     try:
         yield
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError):

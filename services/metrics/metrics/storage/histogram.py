@@ -1,8 +1,8 @@
-"""Histograms as whole numbers: what their bins stand for, and percentiles with a known error; it stores nothing.
+"""Histograms encoded as integers, and percentiles with a bounded error. Pure functions.
 
 Bin i is the i-th group of bits of the number (in PostgreSQL: of decimal digits), so merging histograms is adding
 numbers, and any order gives the same result. The latency grid is DDSketch's (Masson, Rim and Lee, 2019) with
-γ = 2^(1/32): bin i holds (γ^(i-1), γ^i] µs. Each bin has room for 10^12.
+γ = 2^(1/32): bin i holds (γ^(i-1), γ^i] µs. A bin counts up to 10^12.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Final
 
 LATENCY, SCORE, CHARACTERS, QUEUE, COMPUTE, TOKENS = range(6)
-"""Which of a row's histograms is which."""
+"""The columns of a row's histograms."""
 
 GAMMA: Final = 2 ** (1 / 32)
 
@@ -25,7 +25,7 @@ _LAST_DIGITS: Final[int] = sum(0xFFFF << BIN_BITS * bin for bin in range(_BINS_M
 
 
 def read(sent: bytes) -> int:
-    """The histogram that PostgreSQL keeps as a numeric, three digits of its base 10000 a bin, as it sends one."""
+    """Decode a histogram from PostgreSQL's binary numeric: each bin has three digits of base 10000."""
     digits, first_power = struct.unpack_from(">hh", sent)
     number: int = int.from_bytes(sent[8:], "big") << _DIGIT_BITS * (first_power + 1 - digits)
     high, middle = number >> 2 * _DIGIT_BITS, number >> _DIGIT_BITS
@@ -33,7 +33,7 @@ def read(sent: bytes) -> int:
 
 
 def spread(histogram: int) -> tuple[range, tuple[int, ...]]:
-    """The bins from the first to the last that is not empty, and their counts."""
+    """Return the index of the first non-empty bin, and the counts from it to the last."""
     first = ((histogram & -histogram).bit_length() - 1) // BIN_BITS if histogram else 0
     filled = histogram >> first * BIN_BITS
     n = -(-filled.bit_length() // BIN_BITS)
@@ -44,19 +44,19 @@ def spread(histogram: int) -> tuple[range, tuple[int, ...]]:
 
 
 def bins(histogram: int) -> dict[int, int]:
-    """The counts of the bins that are not empty, in order."""
+    """Return the counts of the non-empty bins, in order."""
     return {bin: n for bin, n in zip(*spread(histogram), strict=True) if n}
 
 
 def bin_value(bin: int) -> float:
-    """Return the value that stands for `bin` of the grid. Its relative distance to both ends is the same."""
+    """Return the value that represents `bin`: its relative distance to both ends is equal."""
     return 2 * GAMMA**bin / (GAMMA + 1)
 
 
 def percentiles(values: Sequence[int], counts: Iterable[int], *shares: float) -> list[int]:
-    """The value at each share of all that are counted, by the definition of percentile_disc; `values` ascend.
+    """Return the percentile at each share, as PostgreSQL's percentile_disc defines it. `values` ascend.
 
-    Raises on no values.
+    Raises ValueError without values.
     """
     cumulated = list(accumulate(counts))
     if not cumulated:

@@ -1,4 +1,4 @@
-"""What is kept how long: partitions of raw events, one a day, made ahead and dropped when too old, and fine rollups."""
+"""Retention: daily partitions of raw events, created ahead and dropped when old, and the narrowest rollups."""
 
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,31 +16,31 @@ log = structlog.get_logger()
 
 TABLES: Final = ("prediction", "counter_event")
 _ADVISORY_KEY: Final = zlib.crc32(b"sluice-metrics-partitions")
-_LOCK_TIMEOUT: Final = "2s"  # all others queue up behind a waiting exclusive lock: better to try again later
-_STATEMENT_S: Final = 600.0  # the default partition may hold what came in days
-# Rows are locked in the order in which writers lock them. Nor is all of the table read for a few minutes' rows: nearly
-# all that it holds is older, of other widths, by which the planner takes them for many.
+_LOCK_TIMEOUT: Final = "2s"  # everybody queues behind a waiting exclusive lock, so retry later
+_STATEMENT_S: Final = 600.0  # the default partition may have rows of several days
+# Rows are locked in the same order as writers lock them. The hint avoids a full scan: most rows have other widths, so
+# the planner overestimates how many match.
 _ALONG_THE_KEY: Final = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
 _DAY: Final = timedelta(days=1)
 
 
 class PartitionState(NamedTuple):
-    """As of the last upkeep."""
+    """The state after the last maintenance."""
 
     partitions: int
     default_rows: int
     failed: int = 0
-    """Steps that could not be done now: another replica is at it, a lock was not to be had, or PostgreSQL refused."""
+    """Steps that failed: another replica was working on them, a lock timed out, or PostgreSQL rejected them."""
 
 
 class _LockNotAcquired(Exception):
-    """Another replica changes partitions; what is left to do is known once it is done."""
+    """Another replica is changing partitions."""
 
 
 class Partitions:
-    """Each step is a transaction of its own, taken by one replica at a time; to the others it has failed for now.
+    """Creates and drops partitions. Each step is one transaction, and only one replica runs a step at a time.
 
-    No step keeps another from being done: days ahead come first, and need none of the rows that came before their day.
+    A failed step does not stop the others. Days ahead are created first.
     """
 
     def __init__(self, database: Database, *, retention_days: int, ahead_days: int, now: Callable[[], float]) -> None:
@@ -51,11 +51,11 @@ class Partitions:
         self._last_day = date.min
 
     def days_ahead(self) -> int:
-        """Days from today that have a partition, as far as is known: with each day in which upkeep fails one less."""
+        """Return how many days from today have a partition, as of the last successful maintenance."""
         return max(0, (self._last_day - self._today()).days)
 
     async def maintain(self) -> PartitionState:
-        """Make what is missing and drop what is too old. Raises StoreUnavailable when not even that can be told."""
+        """Create missing partitions and drop old ones. Raises StoreUnavailable if the partitions cannot be listed."""
         now = datetime.fromtimestamp(self._now(), UTC)
         slower = await self._slower(now)
         oldest = (slower - self._retention).date()
@@ -77,13 +77,13 @@ class Partitions:
         return datetime.fromtimestamp(self._now(), UTC).date()
 
     async def _slower(self, now: datetime) -> datetime:
-        """Of our clock and the database's: what a wrong one drops is gone."""
+        """Return the earlier of this clock and the database's, because a wrong clock would drop data."""
         async with self._database.transaction() as connection:
             told: datetime = await connection.fetchval("SELECT clock_timestamp()")
         return min(now, told)
 
     async def _days(self, table: str) -> tuple[set[date], set[date]]:
-        """Days that have a partition, and days of which the default partition has rows."""
+        """Return the days with a partition, and the days of which the default partition has rows."""
         stray = f"SELECT DISTINCT (at AT TIME ZONE 'UTC')::date FROM {table}_default"
         async with self._database.transaction() as connection:
             return await _partitioned(connection, table), {
@@ -91,7 +91,7 @@ class Partitions:
             }
 
     async def _create(self, table: str, days: Sequence[date]) -> None:
-        """Make partitions of days of which there are no rows, all of them under one lock."""
+        """Create the partitions of days without rows, under one lock."""
         async with self._database.transaction() as connection:
             await _take_turn(connection)
             await _hold_writers(connection, table)
@@ -103,7 +103,7 @@ class Partitions:
         log.info("partitions made", table=table, days=len(days))
 
     async def _move(self, table: str, day: date) -> None:
-        """Make the partition of a day whose rows came before it; writers wait meanwhile, readers don't."""
+        """Create the partition of a day and move its rows from the default one. Writers wait; readers do not."""
         name = _name(table, day)
         async with self._database.transaction() as connection:
             await _take_turn(connection)
@@ -166,19 +166,19 @@ async def _is_done(step: Callable[[], Awaitable[None]], table: str) -> bool:
         await step()
     except _LockNotAcquired:
         return False
-    except (StoreUnavailable, RowRefused) as error:  # refused: the day got its first rows since it was looked at
+    except (StoreUnavailable, RowRefused) as error:  # rejected: the day's first rows arrived since the check
         log.warning("partitions not maintained", table=table, reason=str(error))
         return False
     return True
 
 
 async def _hold_writers(connection: Connection, table: str) -> None:
-    """Until the transaction ends: one that chose the default partition before would be refused there afterwards."""
+    """Block writers until the transaction ends: those routed to the default partition would fail afterwards."""
     await connection.execute(f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE")
 
 
 async def _attach(connection: Connection, table: str, day: date) -> None:
-    """PostgreSQL looks through the default partition for rows of that day, which takes its time."""
+    """Attach a partition. Slow, because PostgreSQL searches the default partition for rows of that day."""
     first, after = (bound.isoformat() for bound in day_bounds(day))
     await connection.execute(
         f"ALTER TABLE {table} ATTACH PARTITION {_name(table, day)} FOR VALUES FROM ('{first}') TO ('{after}')",
@@ -187,7 +187,7 @@ async def _attach(connection: Connection, table: str, day: date) -> None:
 
 
 async def _take_turn(connection: Connection) -> None:
-    """Let this transaction alone change partitions until it ends. Raises _OthersTurn."""
+    """Take the lock for changing partitions until the transaction ends. Raises _LockNotAcquired."""
     await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _ADVISORY_KEY):
         raise _LockNotAcquired

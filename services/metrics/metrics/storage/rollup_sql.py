@@ -1,4 +1,4 @@
-"""SQL that stores events, each once, and adds them up in rollups, in one statement."""
+"""SQL that stores each event once and adds it to the rollups, in one statement."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -30,9 +30,9 @@ _IN_BINS: Final = ", ".join(
 
 
 def rolled_up(widths_s: Sequence[int]) -> str:
-    """Return relations that roll `event` up to the narrowest of `widths_s`, and that to the others.
+    """Return the CTEs that roll `event` up to the narrowest of `widths_s`, and from there to the wider ones.
 
-    Events are counted by bin first, and only the counts become numbers. A number for each event takes twice as long.
+    Events are counted by bin first and only the counts become numbers: one number per event takes twice as long.
     """
     narrowest = min(widths_s)
     return f"""
@@ -65,7 +65,7 @@ def rolled_up(widths_s: Sequence[int]) -> str:
 """
 
 
-# Rows are sorted by key in every writer, so that writers queue up instead of deadlocking.
+# Every writer sorts rows by key, so writers wait for each other instead of deadlocking.
 _MERGE: Final = f"""
     INSERT INTO rollup AS old ({COLUMNS})
     SELECT {COLUMNS} FROM rolled ORDER BY width_s, {KEY}

@@ -1,4 +1,4 @@
-"""Rules judged over real rows under a clock that is moved: alerts change at the right seconds, by one replica."""
+"""Rules are evaluated over real rows with a controlled clock: alerts change at the right second, in one replica."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +30,7 @@ async def no_lag() -> float | None:
 
 @pytest.fixture
 def evaluator(database: Database, clock: Any) -> Callable[..., Evaluator]:
-    """Call it for a replica's evaluator."""
+    """Returns a function that creates the evaluator of a replica."""
     return lambda interval_s=5, notifies=True, lag_s=no_lag: Evaluator(
         database, AlertMetrics(CollectorRegistry()), interval_s=interval_s, notifies=notifies, lag_s=lag_s, now=clock
     )
@@ -43,7 +43,7 @@ def store(database: Database, clock: Any) -> AlertStore:
 
 @pytest.fixture
 def ruled(database: Database) -> Callable[..., Any]:
-    """Call it with rules to put them in force."""
+    """Returns a function that saves rules."""
 
     async def put(*rules: dict[str, Any]) -> None:
         document = Thresholds(rules=[ThresholdRule.model_validate(rule) for rule in rules])
@@ -54,7 +54,7 @@ def ruled(database: Database) -> Callable[..., Any]:
 
 @pytest.fixture
 def happened(database: Database, clock: Any, prediction: Callable[..., Any]) -> Callable[..., Any]:
-    """Call it with outcomes that happen just now."""
+    """Returns a function that stores events with these outcomes at the current time."""
 
     async def write(*outcomes: str) -> None:
         now_us = int(clock() * 1_000_000)
@@ -67,7 +67,7 @@ def happened(database: Database, clock: Any, prediction: Callable[..., Any]) -> 
 
 @pytest.fixture
 def at(clock: Any, evaluator: Callable[..., Evaluator], store: AlertStore) -> Callable[..., Any]:
-    """Call it with seconds since the start: moves the clock there, evaluates, and returns the alerts' states."""
+    """Returns a function that moves the clock to a second, evaluates, and returns the alerts' states."""
     start_s = clock()
 
     async def states(seconds: float) -> list[str]:
@@ -79,7 +79,7 @@ def at(clock: Any, evaluator: Callable[..., Evaluator], store: AlertStore) -> Ca
 
 
 async def test_rules_that_nobody_judges__are_overdue(at: Callable[..., Any], store: AlertStore, clock: Any) -> None:
-    assert (await store.alerts()).overdue  # never judged yet
+    assert (await store.alerts()).overdue  # never evaluated yet
     await at(0)
     assert not (await store.alerts()).overdue
     clock.now_s += 3 * 5 + GRACE_S + 1
@@ -96,7 +96,7 @@ async def test_alert__goes_through_its_states_at_the_right_seconds(
     assert await at(60) == ["pending"]
     assert await at(65) == ["firing"]
     await happened(*["ok"] * 11)
-    assert await at(70) == ["firing"]  # 3 of 15: healthy from now on
+    assert await at(70) == ["firing"]  # 3 of 15: healthy
     assert await at(95) == ["firing"]
     assert await at(100) == ["resolved"]
     [alert] = (await store.alerts()).alerts
@@ -113,7 +113,7 @@ async def test_window_that_ran_empty__keeps_the_alert(
     assert await at(1) == ["firing"]
     assert await at(1_000) == ["firing"]
     await happened(*["ok"] * 3)
-    assert await at(1_005) == ["firing"]  # too few samples to call it well
+    assert await at(1_005) == ["firing"]  # too few samples to resolve
     await happened("ok")
     assert await at(1_010) == ["resolved"]
 
@@ -126,7 +126,7 @@ async def test_count_of_what_is_late__neither_fires_nor_resolves(
     store: AlertStore,
     clock: Any,
 ) -> None:
-    """Without Redis no events arrive, whatever is answered meanwhile."""
+    """While Redis is down no events arrive, although requests are answered."""
 
     async def unknown() -> None:
         return None
@@ -213,7 +213,7 @@ async def test_replica_that_stood_still__judges_nothing_by_the_time_before(
 
 
 class Late:
-    """A database whose transactions begin only after a while, as one does that a process was stopped in."""
+    """A database whose transactions begin late, as if the process had been paused."""
 
     def __init__(self, database: Database, meanwhile: Callable[[], Awaitable[None]]) -> None:
         self._database = database
@@ -245,7 +245,7 @@ async def test_clock_that_is_set_back__judges_on(
     assert await at(86_400) == []
     await happened(*["error"] * 4)
     assert await at(86_405) == ["pending"]
-    assert await at(0) == ["pending"]  # nothing in its window: not to know is not to be well
+    assert await at(0) == ["pending"]  # an empty window does not resolve an alert
     await happened(*["error"] * 4)
     assert await at(5) == ["pending"]
     assert await at(65) == ["firing"]
@@ -274,7 +274,7 @@ async def test_error_that_nobody_expected__does_not_end_the_watch(
             document = Thresholds(rules=[ThresholdRule.model_validate(RULE)]).model_dump_json(exclude_none=True)
             await rows("INSERT INTO threshold_document (version, document) VALUES (2, $1)", document)
             while not (await store.alerts()).alerts:
-                clock.now_s += 0.01  # slowly: what happened must still be in the rule's window when it is judged
+                clock.now_s += 0.01  # small steps keep the events inside the rule's window
     finally:
         await tasks.cancel_and_wait(watching)
 

@@ -1,4 +1,4 @@
-"""Where a rule stands, and which documents make sense."""
+"""The state of a rule, and which documents are valid."""
 
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ MINUTE = Range(0, 60_000_000)
 
 
 def summary(**counts: int) -> Summary:
-    """So many of each outcome; half of the answers have a score."""
+    """Return a summary with these outcome counts. Half of the answers have a score."""
     tally = Accumulator()
     for name, n in counts.items():
         outcome = cast(Outcome, name)

@@ -1,4 +1,4 @@
-"""Pending, firing, resolved: each at its second."""
+"""Alerts become pending, firing and resolved at the right second."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def reading(of: ThresholdRule, value: float | None) -> ThresholdState:
 
 
 def states(of: ThresholdRule, *values: float | None) -> list[str | None]:
-    """The state after each of the values, which come ten seconds apart, until it is resolved."""
+    """Return the states after values ten seconds apart, until resolved."""
     episode: AlertInstance | None = None
     seen: list[str | None] = []
     for tick, value in enumerate(values):

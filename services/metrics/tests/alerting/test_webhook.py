@@ -1,4 +1,4 @@
-"""Notifications over real HTTP: one for each change whatever the number of replicas, none lost while nobody listens."""
+"""Notifications over real HTTP: one per change with any number of replicas, none lost while the receiver is down."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ RULE = ThresholdRule(name="slow", metric="latency_ms.p95", above=100.0, severity
 
 
 class Receiver:
-    """A webhook that answers as told, after `takes_s` of the clock, and keeps what it took."""
+    """A webhook that responds with `status` after `takes_s` of the clock and keeps the notifications."""
 
     def __init__(self, clock: Any) -> None:
         self.clock = clock
@@ -60,7 +60,7 @@ async def url(receiver: Receiver) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def notifier(database: Database, clock: Any, url: str) -> AsyncIterator[Callable[..., Notifier]]:
-    """Call it, with another address or outbox perhaps, for a replica's notifier."""
+    """Returns a function that creates a replica's notifier, by default for `receiver`."""
     async with create_session() as session:
         yield lambda to=url, outbox=None: Notifier(
             outbox or Outbox(database, lease_s=10),
@@ -76,7 +76,7 @@ async def notifier(database: Database, clock: Any, url: str) -> AsyncIterator[Ca
 
 @pytest.fixture
 def queued(database: Database, clock: Any) -> Callable[..., Any]:
-    """Call it with states of the alert that are to be told."""
+    """Returns a function that queues notifications of these states."""
 
     async def put(*states: str, rule: ThresholdRule = RULE) -> None:
         now_us = int(clock() * SECOND)

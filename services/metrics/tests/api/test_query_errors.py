@@ -1,4 +1,4 @@
-"""What cannot be answered is refused with the field named, before PostgreSQL is asked anything."""
+"""Invalid queries are rejected with the field's name, before any query to PostgreSQL."""
 
 import time
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ RULE = {"name": "slow", "metric": "latency_ms.p95", "above": 100.0}
 
 
 class NoDatabase:
-    """PostgreSQL, where asking it is an error."""
+    """A database that fails the test if it is used."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"PostgreSQL was asked for a {name}")
@@ -36,7 +36,7 @@ class NoDatabase:
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    """The routes in front of a database that may not be asked."""
+    """A client of the routes, without a usable database."""
 
     async def lag_s() -> float:
         return 0.0
@@ -74,7 +74,7 @@ BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}, "start"),
     ({"window": "30d", "bucket": "1m"}, "bucket"),
     ({"start": "2025-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z", "bucket": "1m"}, "bucket"),
-    ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z", "bucket": "1m"}, "start"),  # 10^6 of them
+    ({"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z", "bucket": "1m"}, "start"),  # 10^6 buckets
     ({"window": "1h", "bucket": "1s"}, "bucket"),
     ({"window": "1h", "group_by": ["text"]}, "group_by.0"),
     ({"window": "1h", "filters": {"outcome": "bad"}}, "filters.outcome"),

@@ -1,4 +1,4 @@
-"""The routes over the real app and real stores."""
+"""The routes of the real app with real stores."""
 
 import asyncio
 import csv
@@ -53,15 +53,13 @@ async def now_us(redis: Redis) -> int:
 
 @pytest.fixture
 def ingested(client: Client, redis: Redis, send: Callable[..., Any]) -> Callable[..., Any]:
-    """Call it with events to send them, wait until nothing of the stream is left to ingest, and get the last hour."""
+    """Returns a function that sends events, waits until they are ingested, and returns the last hour's aggregate."""
 
     async def feed(*events: Any) -> dict[str, Any]:
         await send(*events)
         maintenance = StreamAdmin(redis)
         async with asyncio.timeout(60):
-            while (
-                await maintenance.backlog()
-            ).entries != 0:  # a lag of 0 may be that of an event not yet a millisecond old
+            while (await maintenance.backlog()).entries != 0:  # an event younger than a millisecond has a lag of 0
                 pass
         return await aggregated(client, window="1h")
 
@@ -192,7 +190,7 @@ async def test_second_write__needs_the_version_it_replaces(client: Client, if_ma
 async def test_if_match_that_names_no_version__is_not_told_that_the_thresholds_changed(
     client: Client, if_match: str
 ) -> None:
-    """Reading them again, as it was told, would give the same tag for ever."""
+    """Reading again would return the same tag, so that advice would never help."""
     await client.put("/metrics/thresholds", json={"rules": [RULE]})
     response = await client.put("/metrics/thresholds", json={"rules": []}, headers={"If-Match": if_match})
     assert response.status == 412
@@ -264,7 +262,7 @@ async def test_database_away__is_503_with_retry_after_until_it_is_back(
             assert int(response.headers["Retry-After"]) >= 1
         async with asyncio.timeout(30):
             while (state := (await service.readiness.report())[1]["database"]) == "degraded":
-                pass  # a busy machine did not tell it within a check's second
+                pass  # a busy machine exceeded the check's second
         assert state == "failed"
 
 
@@ -279,13 +277,13 @@ async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
     )
     async with TestClient(TestServer(service.app)) as client, asyncio.timeout(60):
         while (lag_s := (await aggregated(client, window="1h"))["lag_s"]) is None:
-            pass  # a busy machine did not tell it within its half-second
+            pass  # a busy machine exceeded the half-second
         assert lag_s == 0
         server.kill()
         while (await aggregated(client, window="1h"))["lag_s"] is not None:
-            pass  # an answer is given again for a second
+            pass  # results are reused for a second
         while (report := await service.readiness.report())[1]["database"] == "degraded":
-            pass  # nor this within a second
+            pass  # likewise
         assert report == ("degraded", {"database": "ok", "redis": "degraded"})
 
 
@@ -452,7 +450,7 @@ async def test_stream__is_refused_to_who_has_a_share_open_and_to_nobody_else(set
         )
         statuses = [await status(address) for address in asked]
         assert statuses == [200, 200, 429, 200, 200, 429, 200, 200, 200]
-        assert await status("") == 429  # the peer's own
+        assert await status("") == 429  # the peer's share
 
 
 async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
@@ -493,7 +491,7 @@ async def test_alert__fires_and_is_told_to_the_webhook_once_by_either_replica(
 
 
 def delivered(service: Service) -> float:
-    """Notifications that this replica's receiver took."""
+    """Notifications delivered to this replica's receiver."""
     return service.registry.get_sample_value("sluice_metrics_notifications_total", {"outcome": "delivered"}) or 0.0
 
 

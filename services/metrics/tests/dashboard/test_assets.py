@@ -65,7 +65,7 @@ def test_a_plotting_library_that_is_another__is_named() -> None:
 
 def test_metrics_and_windows_of_the_editor__are_those_of_the_contract() -> None:
     text = own("format.js")
-    metrics = text[text.index("const METRICS") : text.index("/** What a threshold rule may watch")]
+    metrics = text[text.index("const METRICS") : text.index("/** Metrics of threshold rules")]
     windows = text[text.index("export const WINDOWS") : text.index("const METRICS")]
     assert set(re.findall(r'^  "?([\w.]+)"?: \[', metrics, re.MULTILINE)) == set(get_args(RuleMetric))
     assert re.findall(r'^  "(\w+)":', windows, re.MULTILINE) == list(get_args(Window))

@@ -1,4 +1,4 @@
-"""The lines of a plot can be told apart from the ground and from each other, by those who see fewer colours too."""
+"""The lines of a plot differ from the background and each other, also with colour vision deficiencies."""
 
 import re
 from importlib.resources import files
@@ -11,7 +11,7 @@ Rgb = tuple[float, float, float]
 
 CONTRAST_MIN: Final = 3.0  # WCAG 2.2, 1.4.11: graphics
 DELTA_E_MIN: Final = 14.0  # CIE 1976; 2.3 is just noticeable
-# What is left of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+# Matrices that simulate colour vision deficiencies in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
 SIGHT: Final = {
     "all colours": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "protanopia": (
@@ -35,14 +35,14 @@ WHITE: Final = (0.9505, 1.0, 1.089)
 
 
 def colours(theme: int) -> dict[str, Rgb]:
-    """The custom properties that are a colour for each theme, as linear RGB."""
+    """Return the colours of each theme as linear RGB, by custom property."""
     css = (files("metrics.dashboard") / "static" / "base.css").read_text()
     pairs = re.findall(r"--([\w-]+): light-dark\(#(\w{6}), #(\w{6})\);", css)
     return {name: linear(values[theme]) for name, *values in pairs}
 
 
 def plots() -> list[list[str]]:
-    """The series colours that share a plot."""
+    """Return the groups of series colours that share a plot."""
     text = (files("metrics.dashboard") / "static" / "plots.js").read_text()
     return [re.findall(r'colour: "--(series-\d)"', plot) for plot in re.findall(r"series: \[(.*?)\n    \]", text, re.S)]
 

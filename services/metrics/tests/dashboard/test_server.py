@@ -1,4 +1,4 @@
-"""The dashboard's routes over an app of their own: what they promise needs no store."""
+"""The dashboard's routes in a small app without stores."""
 
 import gzip
 from collections.abc import AsyncIterator
@@ -99,10 +99,10 @@ async def test_a_file_that_is_not_of_this_version__is_404(client: Client, assets
 
 
 async def test_a_file_of_another_version__is_none_of_ours(client: Client) -> None:
-    """Modules that are not of one version do not even start: one asks for what the other does not have."""
+    """Modules of different versions don't load together, because they import names that the other lacks."""
     response = await client.get("/dashboard/0000/app.js")
     assert response.status == 404
-    assert response.headers["Cache-Control"] == "no-store"  # the other version's replica has it
+    assert response.headers["Cache-Control"] == "no-store"  # another replica may have it
 
 
 async def test_what_loads_the_page_again__is_there_for_other_versions_and_not_kept(

@@ -1,4 +1,4 @@
-"""A consumer in a process of its own that is killed between the COMMIT and the acknowledgement of its first batch."""
+"""Runs a consumer that is killed between the COMMIT and the acknowledgement of its first batch."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from metrics.storage.database import Database
 
 
 class FatalLedger(EventWriter):
-    """Commits, and dies."""
+    """Kills the process after its first COMMIT."""
 
     async def write(self, events: Any) -> WriteResult:
         written = await super().write(events)

@@ -1,4 +1,4 @@
-"""From the stream to the tables exactly once, whatever dies on the way."""
+"""Events reach the tables exactly once, whichever process is killed."""
 
 import asyncio
 import signal
@@ -26,7 +26,7 @@ AT_US = 1_790_000_000_000_000
 
 
 async def drain(consumer: Consumer) -> None:
-    """Step until nothing is left, counting on the group being there."""
+    """Step until the stream is empty. The group must exist."""
     while await consumer.step():
         pass
 
@@ -38,7 +38,7 @@ async def group(reader: Callable[..., Any]) -> None:
 
 @pytest.fixture
 def counted(rows: Callable[..., Any]) -> Callable[..., Any]:
-    """Call it for (raw predictions, predictions in each rollup)."""
+    """Returns a function that counts (raw predictions, predictions in each rollup)."""
 
     async def count() -> tuple[int, list[int]]:
         [(raw,)] = await rows("SELECT count(*) FROM prediction")
@@ -139,7 +139,7 @@ async def test_batch_of_refused_rows_only__does_not_block_what_follows(
 
 
 class AwayLedger(EventWriter):
-    """PostgreSQL is away for the first writes."""
+    """The first writes fail with StoreUnavailable."""
 
     def __init__(self, database: Database, failures: int) -> None:
         super().__init__(database)
@@ -153,7 +153,7 @@ class AwayLedger(EventWriter):
 
 
 class OddLedger(AwayLedger):
-    """The first writes fail as nobody expects."""
+    """The first writes fail with an unexpected error."""
 
     async def write(self, events: Any) -> WriteResult:
         try:
@@ -209,7 +209,7 @@ async def test_postgres_away_for_long__is_tried_again_after_seconds_at_most(
     prediction: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Seconds are a thousandth here: doubled thirty times they would still be a fortnight."""
+    """Seconds are milliseconds here. Doubled thirty times, a delay would be two weeks."""
     monkeypatch.setattr("metrics.ingest.consumer._BACKOFF_MIN_S", 0.0001)
     monkeypatch.setattr("metrics.ingest.consumer._BACKOFF_MAX_S", 0.005)
     await send(prediction())
@@ -219,7 +219,7 @@ async def test_postgres_away_for_long__is_tried_again_after_seconds_at_most(
 
 
 class SlowLedger(EventWriter):
-    """PostgreSQL takes some events in its time, and not one more."""
+    """Batches above a size time out."""
 
     def __init__(self, database: Database, most: int) -> None:
         super().__init__(database)
@@ -271,7 +271,7 @@ async def test_stop_while_postgres_is_slow__leaves_the_batch_to_others(
 
 
 class TimedLedger(EventWriter):
-    """Keeps when each of its transactions began."""
+    """Records the start of each transaction."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -358,7 +358,7 @@ async def test_postgres_killed_and_started_again__loses_and_doubles_nothing(
         running = consumer(reader(batch=10), EventWriter(database))
 
         async def count() -> int:
-            with suppress(StoreUnavailable):  # by a connection that the killed server has only just cut
+            with suppress(StoreUnavailable):  # the killed server may only just have closed the connection
                 return await Rollups(database).count()
             return 0
 

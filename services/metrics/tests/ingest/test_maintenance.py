@@ -1,4 +1,4 @@
-"""Lag and partitions as upkeep measures and exports them."""
+"""Lag and partitions, as maintenance measures and exports them."""
 
 import asyncio
 import math
@@ -35,8 +35,8 @@ def maintenance(
     return Maintenance(StreamAdmin(redis), partitions, MaintenanceMetrics(registry))
 
 
-async def told(maintenance: Maintenance) -> float:
-    """The lag, once it comes within its half-second, for which a busy machine may stand still."""
+async def current_lag(maintenance: Maintenance) -> float:
+    """Return the lag; retry while a busy machine exceeds the half-second."""
     async with asyncio.timeout(30):
         while (lag_s := await maintenance.lag_s()) is None:
             pass
@@ -48,7 +48,7 @@ async def test_lag__is_measured_and_exported(
 ) -> None:
     seconds, micros = await redis.time()
     await redis.xadd("{predictions}", {"event": "x"}, id=f"{(seconds - 60) * 1000 + micros // 1000}-0")
-    assert await told(maintenance) == pytest.approx(60, abs=5)
+    assert await current_lag(maintenance) == pytest.approx(60, abs=5)
     assert registry.get_sample_value("sluice_metrics_lag_seconds") == pytest.approx(60, abs=5)
     assert registry.get_sample_value("sluice_metrics_lag_entries") == 1
 
@@ -56,7 +56,7 @@ async def test_lag__is_measured_and_exported(
 async def test_lag__is_known_to_each_of_a_crowd(
     redis_settings: dict[str, Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
 ) -> None:
-    """More of them than there are connections to Redis."""
+    """More callers than connections to Redis."""
     settings = RedisSettings.model_validate(
         {f"redis_{name}": value for name, value in redis_settings.items()} | {"redis_timeout_s": 30}
     )
@@ -64,7 +64,7 @@ async def test_lag__is_known_to_each_of_a_crowd(
         partitions = Partitions(database, retention_days=3, ahead_days=2, now=clock)
         maintenance = Maintenance(StreamAdmin(redis), partitions, MaintenanceMetrics(registry))
         while None in await asyncio.gather(*(maintenance.lag_s() for _ in range(200))):
-            pass  # it has half a second, for which a busy machine may stand still
+            pass  # a busy machine may exceed the half-second
 
 
 async def test_lag_without_redis__is_unknown(
@@ -105,13 +105,13 @@ async def test_lag_of_a_stream_that_takes_no_writes__is_unknown_and_what_it_hold
         finally:
             await tasks.cancel_and_wait(watching)
         await redis.config_set("maxmemory", 0)
-        assert await told(maintenance) >= 0
+        assert await current_lag(maintenance) >= 0
 
 
 async def test_stream_that_takes_no_writes_for_long__is_logged_once(
     own_valkey: Callable[..., Any], database: Database, clock: Callable[[], float], registry: CollectorRegistry
 ) -> None:
-    """Such as one whose disk is full: it answers what it is asked, and refuses to be trimmed."""
+    """As on a full disk: Redis answers reads and rejects trimming."""
     rounds: asyncio.Queue[None] = asyncio.Queue()
 
     class Tidied(StreamAdmin):
@@ -150,7 +150,7 @@ async def test_partitions__are_maintained_and_exported(maintenance: Maintenance,
 async def test_partitions_that_are_not_maintained__run_out_day_by_day(
     redis: Redis, metrics_url: str, clock: Any, registry: CollectorRegistry
 ) -> None:
-    """Such as under a role whose `statement_timeout` ends each round: what was found last was told for ever."""
+    """As with a role whose `statement_timeout` ends each round. The exported days must not stay at the last value."""
 
     def ahead() -> float | None:
         return registry.get_sample_value("sluice_metrics_partitions_ahead")
@@ -179,7 +179,7 @@ async def test_partitions_without_tables__are_tried_again(
 async def test_partitions_that_stay_locked__are_tried_ever_later(
     redis: Redis, database: Database, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writers wait for two seconds with each try, and whoever makes a backup has its locks for hours."""
+    """Each try makes writers wait for two seconds, and a backup holds its locks for hours."""
     monkeypatch.setattr("metrics.ingest.maintenance._RETRY_S", 0.05)
     tries: asyncio.Queue[float] = asyncio.Queue()
 

@@ -1,4 +1,4 @@
-"""Which stream entries are events, and why the others are set aside."""
+"""Which stream entries are events, and the reasons of dead letters."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The consumer group on a real server: nothing is lost, handed on too early, or trimmed too soon."""
+"""The consumer group on a real server: no entry is lost, claimed too early or trimmed too soon."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ async def ids(redis: Redis) -> list[str]:
 
 
 async def read(reader: StreamReader) -> list[Entry]:
-    """The next batch of a stream that has one; the first read may only find that there is no group."""
+    """Return the next batch. The first read may only create the group."""
     async with asyncio.timeout(30):
         while not (entries := await reader.next()):
             pass
@@ -99,7 +99,7 @@ async def test_batch__is_read_in_portions_up_to_its_size(reader: Callable[..., A
     first, heir = reader("first", batch=2 * PORTION + 10), reader("heir", batch=PORTION + 10)
     batches = [await read(first)]
     assert first.is_behind
-    batches += [await read(heir) for _ in range(2)]  # what the first left, then what nobody had
+    batches += [await read(heir) for _ in range(2)]  # entries of the first consumer, then new ones
     assert [len(batch) for batch in batches] == [2 * PORTION + 10, PORTION + 10, PORTION]
     assert [entry.id for entry in batches[0]] == sent[: 2 * PORTION + 10]
     assert [entry.id for batch in batches[1:] for entry in batch] == sent[: 2 * PORTION + 10]
@@ -112,7 +112,7 @@ async def test_batch_of_long_entries__is_smaller(reader: Callable[..., Any], sen
     for _ in range(n // 100):
         await send(*[long] * 100)
     first, heir = reader("first", batch=n), reader("heir", batch=n)
-    for consumer in (first, heir):  # new entries, and those that another left
+    for consumer in (first, heir):  # new entries and abandoned ones
         assert len(await read(consumer)) == 2 * PORTION
         assert consumer.is_behind
 
@@ -133,7 +133,7 @@ async def test_dead_letter_that_two_consumers_have_in_hand__is_filed_once(
     await send("not an event", "nor this")
     slow, heir = reader("slow"), reader("heir")
     entries = await read(slow)
-    assert await read(heir) == entries  # idle for long enough, for PostgreSQL lets all of them wait
+    assert await read(heir) == entries  # claimed after the idle time
     letters = [DeadLetter(entry, "malformed") for entry in entries]
     assert await heir.settle(entries[:1], letters[:1]) == letters[:1]
     assert await slow.settle(entries, letters) == letters[1:]
@@ -263,7 +263,7 @@ async def test_unreachable_redis__is_named(own_valkey: Callable[..., Any]) -> No
 
 @pytest.fixture
 async def filled(own_valkey: Callable[..., Any]) -> AsyncIterator[Redis]:
-    """A server that takes nothing more."""
+    """A server whose memory is full."""
     server = own_valkey()
     settings = RedisSettings(redis_host=server.host, redis_port=server.port, redis_password=server.password)
     async with create_client(settings, timeout_s=30) as redis:
@@ -273,7 +273,7 @@ async def filled(own_valkey: Callable[..., Any]) -> AsyncIterator[Redis]:
                 pipeline.xadd(STREAM, {EVENT_FIELD: "x" * 500})
             await pipeline.execute()
         used = (await redis.info("memory"))["used_memory"]
-        await redis.config_set("maxmemory", used - (1 << 20))  # it frees some by itself, of its clients' buffers
+        await redis.config_set("maxmemory", used - (1 << 20))  # client buffers shrink and free some memory
         with pytest.raises(OutOfMemoryError):
             await redis.xadd(STREAM, {EVENT_FIELD: "x"})
         yield redis

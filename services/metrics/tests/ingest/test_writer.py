@@ -1,4 +1,4 @@
-"""Every event is stored once, and the rollups are what the stored events add up to."""
+"""Every event is stored once, and rollups equal the sums of the stored events."""
 
 import asyncio
 import math

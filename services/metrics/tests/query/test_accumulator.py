@@ -1,4 +1,4 @@
-"""Sums of rows: the same whatever the order in which they are added or merged."""
+"""Sums of rows do not depend on the order in which they are added or merged."""
 
 import random
 from collections.abc import Sequence

@@ -237,7 +237,7 @@ async def test_lag__is_passed_on(aggregates: Aggregates) -> None:
 
 
 class NoStore:
-    """A snapshot of ten thousand rows that are there at once."""
+    """A snapshot that yields ten thousand rows without waiting."""
 
     connection: Any
 

@@ -1,4 +1,4 @@
-"""One computation for all who follow, and an end for each of them."""
+"""All followers share one computation, and each of them can end."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from metrics.storage.database import Database
 
 
 class CountedAggregates(Aggregates):
-    """Counts its answers; `hold` keeps them back until it is set, `begun` says that one was asked for.
+    """Counts computations. `hold` delays them until it is set; `begun` is set when the first starts.
 
-    While it `is_away` there are none.
+    They fail while `is_away`.
     """
 
     answers = 0

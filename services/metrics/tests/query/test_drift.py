@@ -1,4 +1,4 @@
-"""What moved is told from what chance moves, and a small move from a large one."""
+"""Drift is distinguished from chance, and small drift from large."""
 
 import random
 from collections import Counter
@@ -14,7 +14,7 @@ from metrics.storage.histogram import BIN_BITS
 
 
 def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | None = None) -> Accumulator:
-    """One answered prediction for each letter; `scores` are tenths, `lengths` are bins of the grid."""
+    """Count one answered prediction per letter. `scores` are tenths, `lengths` are bins."""
     total = Accumulator()
     for place, label in enumerate(labels):
         score, length = (scores or [7] * len(labels))[place], (lengths or [20] * len(labels))[place]
@@ -26,7 +26,7 @@ def tally(labels: str, scores: list[int] | None = None, lengths: list[int] | Non
 
 
 def weighted(**labels: int) -> Accumulator:
-    """So many answered predictions of each label."""
+    """Return a sum with these numbers of answered predictions per label."""
     total = Accumulator()
     for label, n in labels.items():
         total.add(Row(0, GroupKey("m", "/predict", "ok", label), "", 1, n, n, n, n, 0, 0, 0, [n, 0, 0, 0, 0, 0]))
@@ -70,7 +70,7 @@ def test_label_that_is_new__is_drift() -> None:
     assert drifts(tally("PN" * 100 + "X" * 100), tally("PN" * 500)).labels.drifted
 
 
-@settings(derandomize=True)  # of a million samples some do look like drift
+@settings(derandomize=True)  # by chance, some of many samples look like drift
 @given(st.integers(0, 2**32), st.integers(100, 2_000), st.integers(100, 2_000), st.floats(0.05, 0.95))
 def test_chance_alone__is_not_called_drift(seed: int, n: int, m: int, share: float) -> None:
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""True labels count once, whenever they are sent, and accuracy equals brute force."""
+"""True labels count once, whenever they are sent, and accuracy equals a brute-force count."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Equal questions share one computation, and few run at once."""
+"""Equal queries share one computation, and few run at once."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FIVE, HOUR = AggregateRequest(window="5m"), AggregateRequest(window="1h")
 
 
 class Counted:
-    """Answers once it is released, and counts the computations."""
+    """Counts computations, which finish when released."""
 
     def __init__(self) -> None:
         self.asked: list[AggregateRequest] = []

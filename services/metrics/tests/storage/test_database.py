@@ -1,4 +1,4 @@
-"""What callers are told when PostgreSQL takes too long."""
+"""Errors when PostgreSQL takes too long."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -36,7 +36,7 @@ async def test_process_that_stands_still_in_a_transaction__keeps_its_locks_for_a
 ) -> None:
     is_locked = False
     async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=20) as pool:
-        for idle_s in (0.1, 1.0, 10.0):  # on a busy machine a session may end before the first word of its transaction
+        for idle_s in (0.1, 1.0, 10.0):  # on a busy machine a session may end before its transaction starts
             paused = Database(pool, 20, idle_s=idle_s, reader_idle_s=idle_s)
             with pytest.raises(StoreUnavailable):
                 async with begin(paused) as connection:
@@ -48,11 +48,11 @@ async def test_process_that_stands_still_in_a_transaction__keeps_its_locks_for_a
             if is_locked:
                 break
         assert is_locked
-        await touch(Database(pool, 20))  # which has another session by now
+        await touch(Database(pool, 20))  # now in another session
 
 
 async def test_answer_that_takes_long_to_add_up__keeps_its_snapshot(metrics_url: str, database: Database) -> None:
-    """It stands still for longer than one that writes may, which began to after it and is ended meanwhile."""
+    """It pauses for longer than a writing transaction may; such a one, started later, is ended meanwhile."""
     lock = "SELECT pg_advisory_xact_lock(1)"
     async with create_pool(metrics_url, schema="metrics", application="test", size=2, timeout_s=20) as pool:
         paused = Database(pool, 20, idle_s=0.1)
@@ -74,7 +74,7 @@ async def test_server_that_ceased_to_take_writes__is_left(
         pool = await create_pool(url, schema="metrics", application="test", timeout_s=20)
         database = Database(pool, 20)
         async with database.transaction(), database.transaction():
-            pass  # two connections
+            pass  # needs two connections
     with pytest.raises(StoreUnavailable, match="ReadOnlySQLTransactionError"):
         await touch(database)
     await touch(database)

@@ -1,4 +1,4 @@
-"""Percentiles out of a histogram: exact over values, within the stated error over bins."""
+"""Percentiles of a histogram: exact over values, within the stated error over bins."""
 
 import math
 import random
@@ -65,7 +65,7 @@ def test_percentile_of_nothing__raises() -> None:
 
 
 def as_sent(histogram: dict[int, int]) -> bytes:
-    """As PostgreSQL sends a numeric: its digits of base 10000 without outer zeros, and the power of the first."""
+    """Encode a numeric as PostgreSQL does: digits of base 10000 without outer zeros, and the first one's exponent."""
     counts = (histogram.get(bin, 0) for bin in range(max(histogram, default=0), -1, -1))
     digits = [digit for n in counts for digit in (n // 10_000**2, n // 10_000 % 10_000, n % 10_000)]
     first = next((place for place, digit in enumerate(digits) if digit), len(digits))

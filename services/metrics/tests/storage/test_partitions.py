@@ -1,4 +1,4 @@
-"""Partitions by day: made ahead, filled from the default one, dropped when too old."""
+"""Daily partitions: created ahead, filled from the default one, dropped when old."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def partitions(database: Database, clock: Any) -> Partitions:
 
 @pytest.fixture
 def days(rows: Callable[..., Any]) -> Callable[..., Any]:
-    """Call it for the days, relative to today, that have a partition, and how many rows each has."""
+    """Returns a function that counts the rows of each partition, by day relative to today."""
 
     async def counted(table: str = "prediction") -> dict[int, int]:
         return {
@@ -99,7 +99,7 @@ async def test_late_events_of_minutes_whose_fine_rollups_go__and_upkeep__never_w
     partitions: Partitions, database: Database, rows: Callable[..., Any], prediction: Callable[..., Any]
 ) -> None:
     late_us = AT_US - 4 * 3_600_000_000
-    for label in "BA":  # where they lie is not where their keys are
+    for label in "BA":  # stored in another order than their keys
         await EventWriter(database).write([prediction(at_us=late_us, label=label)])
     touched = "UPDATE rollup SET n = n WHERE width_s = 10 AND label = $1"
     await rows("ANALYZE rollup")
@@ -229,7 +229,7 @@ async def test_default_with_many_rows__is_emptied_however_long_that_takes(
     async with create_pool(metrics_url, schema="metrics", application="test", size=1, timeout_s=1) as pool:
         partitions = Partitions(Database(pool, 1), retention_days=3, ahead_days=2, now=clock)
         async with asyncio.timeout(300):
-            while not await is_done(partitions):  # a busy machine takes more than its second for the short steps, too
+            while not await is_done(partitions):  # a busy machine may exceed the second also for short steps
                 pass
     assert await days() == {0: rows, 1: 0, 2: 0}
 
@@ -247,7 +247,7 @@ async def test_day_that_is_moved__can_be_read_meanwhile(
     await partitions.maintain()
     await EventWriter(database).write([prediction(at_us=AT_US - DAY_US)])
     async with database.transaction() as connection:
-        await connection.execute(WAITS)  # the move is in its midst until it is freed
+        await connection.execute(WAITS)  # holds the move half-way
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         moving = tasks.create_task(partitions.maintain())
         while not await rows(MOVING):
@@ -267,7 +267,7 @@ async def test_replica_that_finds_another_at_work__says_that_it_has_not_done_all
         moving = tasks.create_task(partitions.maintain())
         while not await rows(MOVING):
             pass
-        assert (await partitions.maintain()).failed == 2  # moving this day's rows, and the days of the other table
+        assert (await partitions.maintain()).failed == 2  # moving this day's rows, and the other table's days
         await rows("INSERT INTO freed DEFAULT VALUES")
     assert moving.result().failed == 0
     assert (await partitions.maintain()).failed == 0
@@ -279,7 +279,7 @@ async def test_day_that_gets_its_first_rows_while_its_partition_is_made__is_made
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         async with database.transaction() as writer:
             await writer.execute(MANY, datetime.fromtimestamp(AT_US / 1_000_000, UTC), 1)
-            making = tasks.create_task(partitions.maintain())  # no row is to be seen yet, so it waits for the writer
+            making = tasks.create_task(partitions.maintain())  # no row is visible yet, so it waits for the writer
             while not (making.done() or await rows(WAITING)):
                 pass
     assert making.result().failed == 1

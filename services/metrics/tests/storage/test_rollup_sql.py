@@ -1,4 +1,4 @@
-"""Rollups equal the events that they were made of."""
+"""Rollups equal the sums of their events."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ DAY_US = 86_400_000_000
 
 @pytest.fixture
 async def filled(database: Database, prediction: Callable[..., Any], counter: Callable[..., Any]) -> None:
-    """Three days of events, written in batches that merge, and one day of refusals only."""
+    """Three days of events in batches that merge, and one day of rejections only."""
     for batch in range(4):
         await EventWriter(database).write(
             [

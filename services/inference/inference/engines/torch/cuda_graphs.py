@@ -125,7 +125,7 @@ class _Slot:
     def __init__(self, words: int, labels: int) -> None:
         self.input = torch.zeros(words, dtype=torch.int32, pin_memory=True)
         self.output = torch.zeros((MAX_ROWS, labels), dtype=torch.float32, pin_memory=True)
-        self.done = torch.cuda.Event(blocking=True)  # who waits for it sleeps
+        self.done = torch.cuda.Event(blocking=True)  # waiters sleep instead of spinning
         self._words = self.input.numpy()
 
     def fill(self, shape: Shape, texts: Sequence[Sequence[int]], pad_id: int) -> int:

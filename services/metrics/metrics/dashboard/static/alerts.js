@@ -1,24 +1,24 @@
-// Alerts: what fires now and what is about to, then the history; and the one-line verdict that follows from them.
+// Alerts: firing and pending ones, the history, and the headline that follows from them.
 
 import { h, notice, panelHead, renderOnce } from "./dom.js";
 import { dateTime, duration, metricValue } from "./format.js";
 import { sentence } from "./rules.js";
 
 const HISTORY = 20;
-const UNKNOWN = { state: "unknown", text: "Not known" };
+const UNKNOWN = { state: "unknown", text: "Status unknown" };
 
 export class Alerts {
   /** `follow(metric)` shows the plot of a metric. */
   constructor(place, follow) {
     this.follow = follow;
     this.list = h("div", {}, h("p", { class: "muted" }, "Loading…"));
-    place.append(panelHead("alerts-title", "Alerts", "Judged every few seconds, whether this page is open or not."), this.list);
+    place.append(panelHead("alerts-title", "Alerts", "Checked every few seconds on the server."), this.list);
   }
 
   show({ alerts, evaluated_at: evaluatedAt, overdue }) {
     const open = alerts.filter((alert) => alert.state !== "resolved");
     const past = alerts.filter((alert) => alert.state === "resolved");
-    const late = overdue && evaluatedAt !== null ? `No rule was judged since ${dateTime(evaluatedAt)}: what stands here may be over.` : null;
+    const late = overdue && evaluatedAt !== null ? `Rules were last checked at ${dateTime(evaluatedAt)}. This list may be out of date.` : null;
     renderOnce(this.list, [open, past.slice(0, HISTORY), past.length, evaluatedAt === null, late], () => [
       late ? notice("warning", "Alerts are late", late) : null,
       open.length ? h("ul", { class: "rows" }, open.map((alert) => this.row(alert))) : late ? null : quiet(evaluatedAt),
@@ -27,7 +27,7 @@ export class Alerts {
   }
 
   showTrouble(trouble) {
-    renderOnce(this.list, ["trouble", trouble.detail], () => notice("bad", "Alerts are not known now.", trouble.detail));
+    renderOnce(this.list, ["trouble", trouble.detail], () => notice("bad", "Alerts are unavailable.", trouble.detail));
   }
 
   row(alert) {
@@ -48,24 +48,24 @@ export class Alerts {
   }
 }
 
-/** `{state, text}` for the top of the page. `judged` is null when alerts are not known; `isStale` is of the figures. */
-export function verdictOf(aggregate, judged, isStale) {
-  if (judged === null) return UNKNOWN;
-  const firing = judged.alerts.filter((alert) => alert.state === "firing");
-  const pending = judged.alerts.filter((alert) => alert.state === "pending");
+/** The headline as `{state, text}`. `known` is null while alerts are unknown; `isStale` is whether the figures are old. */
+export function verdictOf(aggregate, known, isStale) {
+  if (known === null) return UNKNOWN;
+  const firing = known.alerts.filter((alert) => alert.state === "firing");
+  const pending = known.alerts.filter((alert) => alert.state === "pending");
   if (firing.length) {
     const names = firing.map((alert) => alert.rule.name).join(", ");
     return { state: firing.some((alert) => alert.rule.severity === "critical") ? "critical" : "warning", text: `Firing: ${names}` };
   }
   if (pending.length) return { state: "pending", text: `Watching: ${pending.map((alert) => alert.rule.name).join(", ")}` };
-  if (judged.isPending) return { state: "unknown", text: "Looking…" };
+  if (known.isPending) return { state: "unknown", text: "Looking…" };
   if (isStale) return UNKNOWN;
   if (!aggregate.requests) return { state: "empty", text: "No traffic in this window" };
-  return { state: "ok", text: "All within limits" };
+  return { state: "ok", text: "All thresholds OK" };
 }
 
 function quiet(evaluatedAt) {
-  return h("p", { class: "empty" }, evaluatedAt === null ? "No rule has been judged yet." : "Nothing fires. A rule that stays broken appears here.");
+  return h("p", { class: "empty" }, evaluatedAt === null ? "No rule has been checked yet." : "No active alerts.");
 }
 
 function history(past) {

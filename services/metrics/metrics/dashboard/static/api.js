@@ -1,10 +1,10 @@
-// Requests to this origin; every failure becomes a Trouble that can be shown, with the fields that are wrong.
+// Requests to this origin. Every failure becomes a Trouble with a message to show and the invalid fields.
 
 import { askToken, forgetToken, keptToken } from "./token.js";
 
 const TIMEOUT_MS = 30_000;
 
-/** `status` is 0 when no answer came. `errors` are `{field, message}`. */
+/** `status` is 0 without a response. `errors` are `{field, message}`. */
 export class Trouble extends Error {
   constructor(status, title, detail, errors = [], waitS = null) {
     super(detail ?? title);
@@ -12,7 +12,7 @@ export class Trouble extends Error {
   }
 }
 
-/** Ask, and answer `{body, headers, status}`; `accept` lists statuses besides 2xx whose JSON body is an answer. */
+/** Send a request and return `{body, headers, status}`. `accept` lists statuses besides 2xx that are not failures. */
 export async function ask(method, path, { body, headers = {}, accept = [], timeoutMs = TIMEOUT_MS } = {}) {
   let response;
   try {
@@ -25,15 +25,15 @@ export async function ask(method, path, { body, headers = {}, accept = [], timeo
       cache: "no-store",
     });
   } catch {
-    throw new Trouble(0, "No answer", "The server cannot be reached, or took too long.");
+    throw new Trouble(0, "No answer", "Can't reach Sluice, or it took too long.");
   }
   const document = await response.json().catch(() => null);
   if (!response.ok && !(accept.includes(response.status) && document?.status !== response.status)) throw problem(response, document);
-  if (document === null) throw new Trouble(response.status, "Not understood", "The answer was not JSON.");
+  if (document === null) throw new Trouble(response.status, "Not understood", "The response was not JSON.");
   return { body: document, headers: response.headers, status: response.status };
 }
 
-/** Like `ask`, with the admin token; asks the reader for it when the server does. Null when the reader declines. */
+/** Like `ask`, with the admin token, which the user is asked for if needed. Null if the user cancels. */
 export async function askAsAdmin(method, path, options = {}) {
   for (let wasRefused = false; ; wasRefused = true) {
     const token = keptToken();

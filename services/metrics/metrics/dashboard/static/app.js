@@ -1,4 +1,4 @@
-// Puts the page together: one window, one stream, and what else is asked now and then.
+// Builds the page: one time window, one event stream, and periodic requests for the rest.
 
 import { Alerts, verdictOf } from "./alerts.js";
 import { Trouble, ask } from "./api.js";
@@ -15,16 +15,16 @@ import { Tiles } from "./tiles.js";
 import { update } from "./update.js";
 
 const ALERTS_MS = 5_000;
-const KNOWN_MS = 4 * ALERTS_MS; // older, what was judged says nothing about now
-const ASK_MS = 5_000; // for figures, while the stream brings none
-const TITLE_MS = 60_000; // for alerts while only the title is seen, which names what fires
+const KNOWN_MS = 4 * ALERTS_MS; // older alerts count as unknown
+const ASK_MS = 5_000; // between requests for figures while the stream is silent
+const TITLE_MS = 60_000; // for alerts while the page is hidden: its title names firing ones
 const HEALTH_MS = 10_000;
 const DRIFT_MS = 15_000;
 const MODEL_MS = 60_000;
 const LAGGING_S = 5;
 
-// `shown` is {window, aggregate}, `judged` {alerts, isKnown, at}: what came last, whatever was chosen since.
-const state = { window: "1h", shown: null, judged: null };
+// `shown` is {window, aggregate} and `alerts` is {alerts, isKnown, at}: the latest received.
+const state = { window: "1h", shown: null, alerts: null };
 
 startTheme(byId("theme"));
 const tiles = new Tiles(byId("tiles"));
@@ -46,7 +46,7 @@ const refreshDrift = every(DRIFT_MS, loadDrift);
 const refreshAggregate = every(ASK_MS, () => (live.isLive ? null : loadAggregate()));
 startWindows(byId("windows"));
 choose(fromAddress());
-addEventListener("popstate", () => fromAddress() !== state.window && choose(fromAddress())); // an entry keeps its window
+addEventListener("popstate", () => fromAddress() !== state.window && choose(fromAddress())); // each history entry has its window
 for (const start of [every(ALERTS_MS, loadAlerts, TITLE_MS), every(HEALTH_MS, loadHealth), every(MODEL_MS, loadModel)]) start();
 
 function startWindows(place) {
@@ -65,7 +65,7 @@ function fromAddress() {
   return Object.hasOwn(WINDOWS, name ?? "") ? name : state.window;
 }
 
-/** Look at another window: what is shown stays, and says of when and what it is, until the first answer. */
+/** Switch to another window. The old figures stay, labelled, until the first response. */
 function choose(name) {
   state.window = name;
   byId("windows").querySelector(`[value="${name}"]`).checked = true;
@@ -97,18 +97,18 @@ function showAggregate(window, aggregate) {
   delete document.body.dataset.loading;
   byId("trouble").hidden = true;
   tiles.show(aggregate);
-  plots.show(aggregate, state.judged?.alerts ?? []);
+  plots.show(aggregate, state.alerts?.alerts ?? []);
   thresholds.show(aggregate.thresholds);
   showVerdict();
   const lag = aggregate.lag_s;
   setText(byId("zone"), `Times are in ${zone()}`);
-  setText(byId("lag"), lag === null ? "How far ingestion is behind is not known" : lag > LAGGING_S ? `Ingestion is ${duration(lag)} behind` : "Ingestion is up to date");
+  setText(byId("lag"), lag === null ? "Ingestion lag is unknown" : lag > LAGGING_S ? `Ingestion is ${duration(lag)} behind` : "Ingestion is up to date");
 }
 
 function showVerdict() {
   if (!state.shown) return;
   const { window, aggregate } = state.shown;
-  const { state: kind, text } = verdictOf(aggregate, judgedNow(), "stale" in document.body.dataset);
+  const { state: kind, text } = verdictOf(aggregate, knownAlerts(), "stale" in document.body.dataset);
   setText(byId("verdict"), text);
   byId("verdict").dataset.state = kind;
   setText(byId("scope"), `${counted(aggregate.requests, "request")} and ${counted(aggregate.predictions, "answered prediction")} in the last ${WINDOWS[window]}`);
@@ -117,19 +117,19 @@ function showVerdict() {
 
 const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
-/** Alerts as they stand: empty while they are being asked for the first time, null when they are not known. */
-function judgedNow() {
-  if (state.judged === null) return { alerts: [], isPending: true };
-  return state.judged.isKnown && Date.now() - state.judged.at < KNOWN_MS ? { alerts: state.judged.alerts } : null;
+/** The current alerts: empty during the first request, null while they are unknown. */
+function knownAlerts() {
+  if (state.alerts === null) return { alerts: [], isPending: true };
+  return state.alerts.isKnown && Date.now() - state.alerts.at < KNOWN_MS ? { alerts: state.alerts.alerts } : null;
 }
 
 function showTrouble(trouble) {
-  const shown = state.shown ? ` Below is still the last ${WINDOWS[state.shown.window]}.` : "";
-  const title = state.shown ? `No figures of the last ${WINDOWS[state.window]} yet` : "No figures yet";
+  const shown = state.shown ? ` The figures below are of the last ${WINDOWS[state.shown.window]}.` : "";
+  const title = state.shown ? `No figures for the last ${WINDOWS[state.window]} yet` : "No figures yet";
   update(byId("trouble"), notice("bad", title, `${trouble.detail ?? trouble.title} The page keeps trying.${shown}`));
   byId("trouble").hidden = false;
   if (state.shown) return;
-  setText(byId("verdict"), "Not known");
+  setText(byId("verdict"), "Can't reach Sluice");
   setText(byId("scope"), "The metrics cannot be read.");
 }
 
@@ -137,8 +137,8 @@ function showLive({ name, since }) {
   const place = byId("live");
   place.dataset.state = name;
   document.body.toggleAttribute("data-stale", name === "stale");
-  const [told, time] = place.children; // what changes with each answer is shown, and not read out
-  setText(told, { live: "Live", connecting: "Connecting…", asked: "As of", stale: "Stale since" }[name]);
+  const [label, time] = place.children; // the time changes often, so screen readers don't announce it
+  setText(label, { live: "Live", connecting: "Connecting…", asked: "As of", stale: "Stale since" }[name]);
   setText(time, name === "asked" || name === "stale" ? ` ${clock(since)}` : "");
   showVerdict();
 }
@@ -147,12 +147,12 @@ function loadAlerts() {
   return attempt(
     async () => {
       const { body } = await ask("GET", "/metrics/alerts");
-      state.judged = { alerts: body.alerts, isKnown: !body.overdue, at: Date.now() };
+      state.alerts = { alerts: body.alerts, isKnown: !body.overdue, at: Date.now() };
       alerts.show(body);
       showVerdict();
     },
     (trouble) => {
-      state.judged = { alerts: [], ...state.judged, isKnown: false, at: Date.now() };
+      state.alerts = { alerts: [], ...state.alerts, isKnown: false, at: Date.now() };
       alerts.showTrouble(trouble);
       showVerdict();
     },
@@ -184,7 +184,7 @@ function loadModel() {
   );
 }
 
-/** What goes wrong on the way is shown; what is wrong with this page is not hidden. */
+/** Show a failed request; errors of this page itself propagate. */
 async function attempt(work, onTrouble) {
   try {
     await work();
@@ -194,7 +194,7 @@ async function attempt(work, onTrouble) {
   }
 }
 
-/** Call the returned function to run it now, and again after each interval: one for while the page is looked at, one for else. */
+/** Return a function that runs `run` now and then repeats it, with another interval while the page is hidden. */
 function every(intervalMs, run, hiddenMs = null) {
   let timer = null;
   let turn = 0;

@@ -1,11 +1,11 @@
-// Two people changed the thresholds: shows both versions and lets the reader choose.
+// Two people changed the thresholds: shows both versions and lets the user choose.
 
 import { h } from "./dom.js";
 import { changedRules, differences } from "./rules.js";
 
 /**
- * `name` is the rule under edit: `base` the rules it was read from, `theirs` those in force now, `mine` the rule as
- * entered (null: deleted). Resolves to "mine" (write it over the newest version), "theirs", or "" (Escape: neither yet).
+ * `name` is the edited rule, `base` the rules as they were read, `theirs` the current ones, `mine` the rule as entered
+ * (null: deleted). Resolves to "mine" (overwrite the newest version), "theirs", or "" (Escape: not decided).
  */
 export function resolveConflict({ name, base, theirs, mine, version }) {
   return new Promise((resolve) => {
@@ -18,9 +18,9 @@ export function resolveConflict({ name, base, theirs, mine, version }) {
       h(
         "form",
         { method: "dialog" },
-        h("h2", { id: "conflict-title" }, "Somebody else changed the thresholds"),
-        h("p", {}, `Version ${version} was saved while you were editing. Nothing of yours was written yet.`),
-        fields.length ? table(name, fields) : h("p", {}, `Your ${name} is what is in force already.`),
+        h("h2", { id: "conflict-title" }, "Someone else changed the thresholds"),
+        h("p", {}, `Version ${version} was saved while you were editing. Your change is not saved yet.`),
+        fields.length ? table(name, fields) : h("p", {}, `Your ${name} equals the current version.`),
         others.length ? h("p", { class: "muted" }, `Also changed in version ${version}, and kept either way: ${others.join(", ")}.`) : null,
         h(
           "div",
@@ -36,7 +36,7 @@ export function resolveConflict({ name, base, theirs, mine, version }) {
 }
 
 function table(name, fields) {
-  const heads = ["Field", "Theirs, in force", "Yours"].map((head) => h("th", { scope: "col" }, head));
+  const heads = ["Field", "Theirs (current)", "Yours"].map((head) => h("th", { scope: "col" }, head));
   const row = ([field, theirs, mine]) => h("tr", {}, h("th", { scope: "row" }, field), h("td", {}, theirs), h("td", {}, mine));
   return h(
     "div",

@@ -1,10 +1,10 @@
-// Elements out of code, never out of text: what the server sends cannot become markup.
+// Creates elements from code, never from text, so that data from the server cannot become markup.
 
 import { update } from "./update.js";
 
 /**
  * `h("p", {class: "muted", onclick: f, vars: {"--share": "40%"}}, "text", child)`; null and false children are left out.
- * `key` says which element of a list it is, whatever its place (see `update`).
+ * `key` identifies an element of a list, whatever its position (see `update`).
  */
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
@@ -18,7 +18,7 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
-/** Custom properties through the object model, which a strict policy allows. */
+/** Set custom properties through the object model, which the content security policy allows. */
 function setVars(element, vars) {
   for (const [name, value] of Object.entries(vars)) element.style.setProperty(name, value);
 }
@@ -30,7 +30,7 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Make the children what `make` answers, unless `key` is what it was the last time. */
+/** Replace the children with the result of `make`, unless `key` is unchanged since the last call. */
 export function renderOnce(element, key, make) {
   const text = JSON.stringify(key);
   if (element.renderedKey === text) return;
@@ -38,7 +38,7 @@ export function renderOnce(element, key, make) {
   update(element, ...[make()].flat().filter(Boolean));
 }
 
-/** Whether it takes presses; unlike a disabled one it keeps the focus, so whoever acts must ask `isOff`. */
+/** Set whether a button ignores presses. Unlike a disabled one it keeps the focus, so handlers must check `isOff`. */
 export function setOff(button, isOff) {
   button.setAttribute("aria-disabled", isOff);
 }
@@ -52,10 +52,10 @@ export function goTo(element) {
   element.focus({ preventScroll: true });
 }
 
-/** The head of a label's row; a model names its labels as it likes, so a long name is broken. */
+/** The header of a label's row. Long names are wrapped. */
 export const labelHead = (label) => h("th", { scope: "row", class: label.length > 16 ? "long" : null }, label);
 
-/** A heading row: the title, an optional note, and what belongs at its end. */
+/** A heading row: the title, an optional note, and elements at its end. */
 export function panelHead(id, title, note, ...end) {
   return h(
     "div",

@@ -1,15 +1,15 @@
-// What cannot wait for the modules: the chosen theme, before anything is painted, and what to do where a file is missing.
+// Runs before the modules: sets the theme before the first paint, and reloads the page if a file is missing.
 (() => {
   try {
     const theme = localStorage.getItem("sluice-theme");
     if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
   } catch {
-    // storage is forbidden: the system's preference stands
+    // storage is blocked: the system's preference applies
   }
 })();
 
-// While replicas of two versions run, each has only its own files. Those that came are kept: of 100 pages that load
-// themselves again, 99 have all of one version within 13 times. What is missing after 20, something else keeps away.
+// While replicas of two versions run, each serves only its own files. Loaded files are cached: of 100 pages that reload,
+// 99 have one complete version within 13 reloads. After 20 the cause is something else.
 (() => {
   const TRIES = 20;
   const KEY = "sluice-tries";
@@ -19,18 +19,18 @@
 
   function failed({ target }) {
     const url = target instanceof HTMLElement ? (target.src ?? target.href ?? "") : "";
-    if (!url.startsWith(own)) return; // what others put into the page
+    if (!url.startsWith(own)) return; // inserted by others
     missing.add(url.slice(own.length));
-    if (target.matches("script, [rel=stylesheet]")) planned ??= setTimeout(again, 2_000); // others are asked for once more
+    if (target.matches("script, [rel=stylesheet]")) planned ??= setTimeout(again, 2_000); // other elements retry by themselves
   }
 
   function again() {
     const tries = counted((before) => (before + 1) % TRIES);
     if (tries) location.reload();
-    else tell();
+    else showMissing();
   }
 
-  /** Where storage is forbidden nobody could count. */
+  /** Return the number of reloads, or 0 where storage is blocked. */
   function counted(next) {
     try {
       const tries = next(Number(sessionStorage.getItem(KEY)));
@@ -42,12 +42,12 @@
     }
   }
 
-  function tell() {
+  function showMissing() {
     const notice = document.createElement("p");
     notice.className = "notice";
     notice.dataset.kind = "bad";
     notice.setAttribute("role", "alert");
-    notice.textContent = `Parts of this page cannot be loaded: ${[...missing].join(", ")}. An extension of the browser may keep them away, or an upgrade is not over yet.`;
+    notice.textContent = `Parts of this page cannot be loaded: ${[...missing].join(", ")}. A browser extension may block them, or an upgrade is still running.`;
     document.body.prepend(notice);
   }
 

@@ -1,4 +1,4 @@
-// Numbers, times and names as people read them; a missing number is a dash.
+// Formats numbers, times and names. A missing number is a dash.
 
 export const NONE = "–";
 
@@ -7,10 +7,10 @@ const digits = (value, places) =>
   value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 const fine = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
 const usual = (value) => digits(value, Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0);
-const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // what its places would show as nothing
+const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // would be shown as zero
 
 export const count = known((value) => value.toLocaleString("en"));
-/** For where there is room for six digits: 12,345,678 is 12.35M. */
+/** At most six digits: 12,345,678 is 12.35M. */
 export const shortCount = known((value) => (value < 1_000_000 ? count(value) : value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 4 })));
 export const rate = known((value) => (value === 0 ? "0" : isBelow(value, 0.01) ? fine(value) : usual(value)));
 export const ms = known((value) => (Math.abs(value) >= 10_000 ? `${digits(value / 1000, 1)} s` : `${usual(value)} ms`));
@@ -20,13 +20,13 @@ export const percent = known((value) => {
 });
 export const score = known((value) => digits(value, 3));
 
-/** Without the zeros that only keep columns straight: for axes. */
+/** Without trailing zeros, for axes. */
 export const trimmed = (text) => text.replace(/\.(\d*?)0+(?!\d)/, (_, kept) => (kept ? `.${kept}` : ""));
 
-/** hh:mm:ss where the reader is; of another day than today, with its date. */
+/** hh:mm:ss in the user's time zone; with the date unless it is today. */
 export const clock = (time) => (new Date(time).toDateString() === new Date().toDateString() ? new Date(time).toLocaleTimeString("en-GB") : dateTime(time));
 
-/** A time from the other side of a change of the clocks names its zone: there an hour comes twice. */
+/** A time before the last clock change names its zone, because one hour occurs twice. */
 export function dateTime(time) {
   const at = new Date(time);
   const timeZoneName = at.getTimezoneOffset() === new Date().getTimezoneOffset() ? undefined : "short";
@@ -80,10 +80,10 @@ const METRICS = {
   "drift.length": ["Length drift", score],
 };
 
-/** What a threshold rule may watch. */
+/** Metrics of threshold rules. */
 export const RULE_METRICS = Object.keys(METRICS);
 
-/** Figures of reports that no rule watches. */
+/** Further figures of reports. */
 const REPORTED = {
   "latency_ms.tail_ratio": "p99 over p50 latency",
   cached_share: "Answers from the cache",
@@ -93,7 +93,7 @@ const REPORTED = {
   "tokens.p95": "p95 text length in tokens",
 };
 
-/** The name of what a rule watches or a report shows. */
+/** The name of a rule's metric or a report's figure. */
 export function metricName(metric) {
   if (metric in REPORTED) return REPORTED[metric];
   if (metric.startsWith("errors.")) return `Errors: ${metric.slice("errors.".length).replaceAll("_", " ")}`;
@@ -102,14 +102,14 @@ export function metricName(metric) {
 
 export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(value);
 
-const exact = (value) => value.toLocaleString("en", { maximumSignificantDigits: 15 }); // more are no decimal's own
+const exact = (value) => value.toLocaleString("en", { maximumSignificantDigits: 15 }); // further digits are rounding errors
 const EXACT = new Map([
   [ms, (value) => (value >= 10_000 ? `${exact(value / 1000)} s` : `${exact(value)} ms`)],
   [percent, (value) => `${exact(value * 100)} %`],
   [perSecond, (value) => `${exact(value)} /s`],
 ]);
 
-/** A limit as it was set: rounded, it would be another. */
+/** A limit exactly as it was set. */
 export const limitValue = (metric, value) => (EXACT.get(METRICS[metric]?.[1]) ?? exact)(value);
 
 /** A length of time as it was set: "90 s", "5 min". */

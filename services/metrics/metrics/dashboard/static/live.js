@@ -1,13 +1,13 @@
-// The live stream of aggregates: reconnects with back-off, rests while nobody looks, and says how old the figures are.
+// The live stream of aggregates: reconnects with back-off, pauses while the page is hidden, and reports the age of the figures.
 
-const QUIET_MS = 10_000; // five intervals of the server's
-const DEAD_MS = 30_000; // a silent connection is given up
+const QUIET_MS = 10_000; // five intervals of the server
+const DEAD_MS = 30_000; // then a silent connection is closed
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 15_000;
 
 /**
- * One stream at a time. `onMessage(window, aggregate)` gets what comes; `onState` gets
- * `{name: "connecting" | "live" | "asked" | "stale", since}`, `since` being when the figures that are shown came, or null.
+ * One stream at a time. Calls `onMessage(window, aggregate)`, and `onState` with
+ * `{name: "connecting" | "live" | "asked" | "stale", since}`; `since` is when the current figures arrived, or null.
  */
 export class Live {
   constructor(onMessage, onState) {
@@ -18,18 +18,18 @@ export class Live {
     addEventListener("online", () => this.wake());
   }
 
-  /** Whether figures come by themselves. */
+  /** Whether the stream delivers figures. */
   get isLive() {
     return this.isConnected && !this.isQuiet();
   }
 
-  /** Follow another window; figures of the one before keep their age until the first of this one. */
+  /** Follow another window. Its figures replace the old ones with the first message. */
   follow(window) {
     Object.assign(this, { window, retryMs: FIRST_RETRY_MS, messageAt: null, gapMs: 0 });
     this.wake();
   }
 
-  /** Figures came another way. */
+  /** Record figures that arrived by a request. */
   shown() {
     const { isLive } = this;
     this.shownAt = Date.now();
@@ -37,7 +37,7 @@ export class Live {
     if (!isLive && (this.wasLost || Date.now() - this.openedAt > QUIET_MS)) this.tell("asked");
   }
 
-  /** A hidden page holds no connection: a browser grants one origin only six for all of its tabs. */
+  /** A hidden page has no connection: browsers allow an origin only six over all tabs. */
   wake() {
     this.close();
     if (document.visibilityState === "visible" && this.window !== null) this.open();
@@ -77,7 +77,7 @@ export class Live {
     this.retryMs = Math.min(this.retryMs * 2, LONGEST_RETRY_MS);
   }
 
-  /** Say what only time tells: that nothing came for long, and that a connection is dead. */
+  /** Called every second: detects stale figures and dead connections. */
   look() {
     if (this.window === null || document.visibilityState !== "visible") return;
     if (this.shownAt === null) this.tell("connecting");

@@ -1,4 +1,4 @@
-// One plot over time: canvas by uPlot, a legend that reads out values, and a table that says the same.
+// One plot over time: canvas by uPlot, a legend that reads out values, and a table of the same values.
 
 import { h, setText } from "./dom.js";
 import { NONE, clock, dateTime, trimmed } from "./format.js";
@@ -6,7 +6,7 @@ import { colour, onTheme } from "./theme.js";
 import { update } from "./update.js";
 
 const HEIGHT = 220;
-const ROWS = 60; // of the table: a chart's worth
+const ROWS = 60; // of the table
 const FAMILY = "Inter, system-ui, sans-serif";
 const DAY_S = 86_400;
 
@@ -35,7 +35,7 @@ export class Plot {
     onTheme(() => this.chart?.redraw(false));
   }
 
-  /** `limits` are [value, name] of rules that fire there; `spans` are [from, to] in which an alert was firing. */
+  /** `limits` are [value, name] of firing rules; `spans` are [from, to] of firing alerts. */
   show(times, columns, { limits = [], spans = [] } = {}) {
     this.data = [times, ...columns];
     this.limits = limits;
@@ -50,7 +50,7 @@ export class Plot {
     this.fillTable();
   }
 
-  /** Draw the eye to the plot, and to one of its lines (by label) if it is named. */
+  /** Highlight the plot, and one of its lines if its label is given. */
   highlight(label) {
     const place = this.spec.series.findIndex((one) => one.label === label);
     if (place >= 0) this.chart?.setSeries(place + 1, { focus: true });
@@ -70,7 +70,7 @@ export class Plot {
 
   create() {
     const width = this.canvas.clientWidth;
-    if (!width) return; // the observer calls when there is one
+    if (!width) return; // the observer calls again once it has a width
     const axis = { stroke: () => colour("--muted"), font: `12px ${FAMILY}`, ticks: { show: false } };
     const grid = { stroke: () => colour("--line"), width: 1 };
     this.chart = new uPlot(
@@ -163,12 +163,12 @@ export class Plot {
     ctx.fillStyle = colour("--bad");
     ctx.font = `${11 * devicePixelRatio}px ${FAMILY}`;
     ctx.textAlign = "right";
-    ctx.textBaseline = "bottom"; // what it was after the axes is not said
+    ctx.textBaseline = "bottom"; // undefined after drawing the axes
     const end = bbox.left + bbox.width;
     let last = { y: Infinity, left: end };
     for (const [limit, name] of this.limits.filter(([value]) => value <= scales.y.max).sort(([a], [b]) => a - b)) {
       const y = Math.round(valToPos(limit, "y", true)) + 0.5;
-      const right = last.y - y < 14 * devicePixelRatio ? last.left - 8 * devicePixelRatio : end; // beside a name that is close below
+      const right = last.y - y < 14 * devicePixelRatio ? last.left - 8 * devicePixelRatio : end; // avoids a label just below
       last = { y, left: right - ctx.measureText(name).width };
       const label = [name, right, y - 2 * devicePixelRatio];
       ctx.save();

@@ -76,7 +76,7 @@ export class Plots {
     this.shares[2].show(report, trouble);
   }
 
-  /** Go to what shows `metric` and light it up; to the thresholds when nothing does. */
+  /** Scroll to the plot of `metric` and highlight it, or to the thresholds if there is none. */
   follow(metric) {
     const id = plotOf(metric);
     const plot = [...this.timed, ...this.shares].find((one) => one.figure.id === `plot-${id}`);
@@ -101,7 +101,7 @@ function limitsOf(aggregate, id) {
   return rules.filter((rule) => plotOf(rule.metric) === id && shown.includes(rule.metric)).map((rule) => [rule.above ?? rule.below, rule.name]);
 }
 
-/** What still fires does so up to `end`, by the server's clock: the browser's may be minutes off. */
+/** Firing spans end at `end` by the server's clock, because the browser's may be minutes off. */
 function spansOf(alerts, id, end) {
   return alerts
     .filter((alert) => alert.firing_at && plotOf(alert.rule.metric) === id)

@@ -1,4 +1,4 @@
-// A text to try: the answer with its scores, or how long to wait when the limit is reached.
+// The form for a prediction: its scores, or how long to wait after reaching the limit.
 
 import { Trouble, ask } from "./api.js";
 import { h, isOff, labelHead, notice, panelHead, setOff } from "./dom.js";
@@ -11,14 +11,14 @@ export class Predict {
     this.text = h("textarea", { id: "text", rows: "3", placeholder: EXAMPLE, "aria-describedby": "left" });
     this.button = h("button", { class: "primary" }, "Predict");
     this.left = h("span", { class: "muted", id: "left" });
-    this.result = h("div", { id: "prediction", "aria-live": "polite" }, h("p", { class: "empty" }, "The answer appears here, and in the plots a moment later."));
+    this.result = h("div", { id: "prediction", "aria-live": "polite" }, h("p", { class: "empty" }, "The result appears here, and in the plots a moment later."));
     const form = h(
       "form",
       { onsubmit: (event) => (event.preventDefault(), this.send()) },
       h("div", { class: "field" }, h("label", { for: "text" }, "Text"), this.text),
       h("div", { class: "actions" }, this.left, h("span", { class: "grow" }), this.button),
     );
-    place.append(panelHead("try-title", "Try a prediction", "Goes through the edge, and counts like any other."), form, this.result);
+    place.append(panelHead("try-title", "Try a prediction", "Sent through the edge and counted like any other."), form, this.result);
   }
 
   async send() {
@@ -41,10 +41,10 @@ export class Predict {
 
   tellLeft(headers) {
     const [limit, remaining] = [headers.get("X-RateLimit-Limit"), headers.get("X-RateLimit-Remaining")];
-    this.left.textContent = limit ? `${remaining} of ${limit} left` : "";
+    this.left.textContent = limit ? `${remaining} of ${limit} predictions left this minute` : "";
   }
 
-  /** Count down on the button, which takes presses again at the end. */
+  /** Count down on the button until it is enabled again. */
   wait(seconds) {
     const until = Date.now() + seconds * 1000;
     this.left.textContent = "0 left";
@@ -69,10 +69,10 @@ function answer({ label, score, scores, cached, truncated, model, request_id: id
       h("td", {}, percent(value)),
     );
   const rows = Object.entries(scores).sort(([, a], [, b]) => b - a);
-  const facts = [cached ? "cached" : `computed in ${ms(timing.inference)}`, `${ms(timing.total)} in all`, `${model.name} ${model.revision}`];
-  if (truncated) facts.push("only its beginning was read");
+  const facts = [cached ? "cached" : `computed in ${ms(timing.inference)}`, `${ms(timing.total)} in total`, `${model.name} ${model.revision}`];
+  if (truncated) facts.push("truncated");
   return [
-    h("p", { class: "answer" }, h("strong", {}, label), ` with ${percent(score)}`),
+    h("p", { class: "answer" }, h("strong", {}, label), ` ${percent(score)}`),
     h("table", {}, h("caption", { class: "hidden" }, "Scores"), h("tbody", {}, rows.map(row))),
     h("p", { class: "muted" }, `${facts.join(" · ")} · `, h("code", {}, id)),
   ];
@@ -80,6 +80,6 @@ function answer({ label, score, scores, cached, truncated, model, request_id: id
 
 function refusal(trouble) {
   if (trouble.status !== 429) return notice("bad", trouble.title, trouble.errors.map((error) => `${error.field}: ${error.message}`).join(" ") || trouble.detail);
-  const until = trouble.waitS ? ` The next one is taken at ${clock(Date.now() + trouble.waitS * 1000)}, in ${trouble.waitS} s.` : "";
+  const until = trouble.waitS ? ` Try again at ${clock(Date.now() + trouble.waitS * 1000)}, in ${trouble.waitS} s.` : "";
   return notice("warning", "Limit reached", `${trouble.detail ?? "Too many requests."}${until}`);
 }

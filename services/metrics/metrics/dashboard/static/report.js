@@ -1,16 +1,16 @@
-// The performance report: what it says, who wrote it, and each figure it rests on, linked to the plot that shows it.
+// The performance report: findings, their author, and evidence that links to the plots.
 
 import { Trouble, ask } from "./api.js";
 import { h, isOff, notice, panelHead, setOff } from "./dom.js";
 import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
 
-const LONGEST = "7d"; // what the analyst takes
-const TIMEOUT_MS = 75_000; // the edge gives it up after 60 s, and says so
+const LONGEST = "7d"; // the longest range of a report
+const TIMEOUT_MS = 75_000; // the edge answers with an error after 60 s
 const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "relative change", threshold: "limit" };
 const REASONS = {
   no_key: "no GEMINI_API_KEY is set",
   no_traffic: "there is no traffic to write about",
-  cache_unavailable: "the cache is away",
+  cache_unavailable: "the cache is unavailable",
   invalid_answer: "the model's answer was not valid",
   quota: "the quota of calls is used up",
   blocked: "the model refused",
@@ -21,10 +21,10 @@ const REASONS = {
 };
 
 export class ReportPanel {
-  /** `follow(metric)` shows the plot of a metric; `metricOf(rule)` is the metric of the rule of that name. */
+  /** `follow(metric)` shows the plot of a metric. `metricOf(rule)` returns the metric of a rule, by name. */
   constructor(place, { window, follow, metricOf }) {
     Object.assign(this, { window, follow, metricOf });
-    this.button = h("button", { type: "button", class: "primary", onclick: () => this.load() }, "Write report");
+    this.button = h("button", { type: "button", class: "primary", onclick: () => this.load() }, "Generate report");
     this.body = h(
       "div",
       { id: "report-body", "aria-live": "polite" },
@@ -50,7 +50,7 @@ export class ReportPanel {
     }
     this.body.removeAttribute("aria-busy");
     setOff(this.button, false);
-    this.button.textContent = "Write again";
+    this.button.textContent = "Regenerate";
   }
 
   lay(report, remark) {
@@ -100,7 +100,7 @@ export class ReportPanel {
     return shown.length ? h("ul", { class: "chips", "aria-label": "Evidence" }, shown.map(chip)) : null;
   }
 
-  /** A rule's figure is that of the metric it watches. */
+  /** A rule's evidence is the plot of its metric. */
   shown(metric) {
     return metric.startsWith("rule.") ? (this.metricOf(metric.slice("rule.".length)) ?? metric) : metric;
   }
@@ -124,5 +124,6 @@ function kindOf(status) {
 function byline({ source, model, fallback_reason: reason, generated_at: at, windows, cache }) {
   const author = source === "ai" ? `Selected by ${model}` : `Selected by rules${reason ? `, because ${REASONS[reason] ?? reason}` : ""}`;
   const window = windows.name ? `, on the last ${WINDOWS[windows.name]}` : "";
-  return `${author}, at ${clock(at)}${window}${cache === "miss" ? "" : `, ${cache === "hit" ? "kept from before" : "stale"}`}.`;
+  const age = cache === "miss" ? "" : `, ${cache === "hit" ? "cached" : "stale"}, ${Math.max(0, Math.round((Date.now() - Date.parse(at)) / 1000))} s old`;
+  return `${author}, at ${clock(at)}${window}${age}.`;
 }

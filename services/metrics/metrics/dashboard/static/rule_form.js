@@ -1,4 +1,4 @@
-// The form of one threshold rule, in a dialog; what the server finds wrong is said beside the field it names.
+// The dialog for one threshold rule. Errors from the server appear at the field they name.
 
 import { h, isOff, setOff } from "./dom.js";
 import { RULE_METRICS, WINDOWS, metricName } from "./format.js";
@@ -6,8 +6,8 @@ import { side } from "./rules.js";
 
 const FILTERS = ["label", "route", "model"];
 const WINDOW_NAMES = Object.keys(WINDOWS);
-const NUMBER = /^[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?$/i; // a comma is a point where no more follows
-const GROUPED = /^[+-]?[1-9]\d{0,2}([,.' ]\d{3})*,\d{3}([.,]\d*)?$/; // 1,000: a thousand to some, one to others
+const NUMBER = /^[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?$/i; // a single comma is a decimal point
+const GROUPED = /^[+-]?[1-9]\d{0,2}([,.' ]\d{3})*,\d{3}([.,]\d*)?$/; // 1,000 is ambiguous: a thousand or one
 const NEW = { name: "", metric: "latency_ms.p95", above: 500, for_s: 60, keep_firing_for_s: 0, min_samples: 20, window: "5m", severity: "warning" };
 
 const FIELDS = [
@@ -17,9 +17,9 @@ const FIELDS = [
   { name: "limit", label: "Limit", number: true, help: "ms for latency, 0 to 1 for rates" },
   { name: "resolve_at", label: "Resolves at", number: true, help: "empty: at the limit" },
   { name: "window", label: "Measured over", options: WINDOW_NAMES.map((name) => [name, name]) },
-  { name: "for_s", label: "Must last, s", number: true },
-  { name: "keep_firing_for_s", label: "Must be well for, s", number: true },
-  { name: "min_samples", label: "At least samples", number: true, help: "not for counts and throughput" },
+  { name: "for_s", label: "For at least (seconds)", number: true },
+  { name: "keep_firing_for_s", label: "Keep firing for (seconds)", number: true },
+  { name: "min_samples", label: "Minimum samples", number: true, help: "not for counts and throughput" },
   { name: "severity", label: "Severity", options: ["info", "warning", "critical"].map((name) => [name, name]) },
   { name: "where.label", label: "Only label", help: "empty: all; needed for label share" },
   { name: "where.route", label: "Only route", help: "empty: all" },
@@ -28,9 +28,9 @@ const FIELDS = [
 ];
 
 /**
- * Edit `rule` (null: a new one). `save(rule)` is called with what was entered, or with null to delete; it answers
- * `{done, errors, detail}`, the errors' fields being relative to the rule. Resolves when the dialog is closed; `late(answer)`
- * is called with a refusal that comes only then.
+ * Edit `rule` (null: a new one). `save(rule)` is called with the entered rule, or with null to delete. It returns
+ * `{done, errors, detail}` with fields relative to the rule. Resolves when the dialog closes; `late(answer)` is called
+ * with an error that arrives later.
  */
 export function editRule(rule, save, late) {
   return new Promise((resolve) => {
@@ -102,7 +102,7 @@ function read(inputs) {
   const text = (name) => inputs.get(name).value.trim();
   const number = (name) => {
     if (text(name) === "") return undefined;
-    if (GROUPED.test(text(name))) errors.push({ field: name, message: "Write it without separators, decimals after a point." });
+    if (GROUPED.test(text(name))) errors.push({ field: name, message: "Use a number without separators, with a decimal point." });
     else if (!NUMBER.test(text(name))) errors.push({ field: name, message: "Must be a number." });
     return Number(text(name).replace(",", "."));
   };
@@ -124,7 +124,7 @@ function read(inputs) {
   return { rule, errors };
 }
 
-/** Say what is wrong where it is wrong; what belongs to no field stands on top. The first wrong field gets the focus. */
+/** Show errors at their fields and the others on top. The first invalid field gets the focus. */
 function mark(inputs, summary, errors, detail = "") {
   const named = errors.map(({ field, message }) => ({ field: field === "above" || field === "below" ? "limit" : field, message }));
   for (const [name, input] of inputs) {

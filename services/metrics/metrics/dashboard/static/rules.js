@@ -1,4 +1,4 @@
-// Threshold rules in words, and where two documents of rules differ.
+// Threshold rules in words, and the differences of two documents of rules.
 
 import { NONE, WINDOWS, exactDuration, limitValue, metricName } from "./format.js";
 
@@ -21,7 +21,7 @@ export function differences(one, other) {
     .filter(([, left, right]) => left !== right);
 }
 
-/** Names of rules that are not the same in both documents. */
+/** Names of rules that differ between the documents. */
 export function changedRules(one, other) {
   const byName = (rules) => new Map(rules.map((rule) => [rule.name, rule]));
   const [left, right] = [byName(one), byName(other)];

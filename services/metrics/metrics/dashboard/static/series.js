@@ -1,6 +1,6 @@
 // An aggregate's series as columns to plot: times in seconds, and one array per line.
 
-const SHORTEST_S = 5; // of a bucket that has only begun, less than this says nothing about a rate
+const SHORTEST_S = 5; // a rate is not computed from a shorter part of a bucket
 
 /** `{times, columns}` for each plot by its id. */
 export function columnsOf(aggregate) {
@@ -22,7 +22,7 @@ export function columnsOf(aggregate) {
   };
 }
 
-/** The first and the last bucket are cut by the range: how much of each lies in it. */
+/** The seconds of each bucket inside the range, which cuts the first and the last one. */
 function coveredSeconds(times, range) {
   const start = Date.parse(range.start) / 1000;
   const end = Date.parse(range.end) / 1000;

@@ -1,4 +1,4 @@
-// What is no line over time: the label mix, confidence and drift, each beside the window before. The tables are the plots.
+// Label mix, confidence and drift, compared with the previous window. The tables are the plots.
 
 import { h, labelHead, renderOnce } from "./dom.js";
 import { NONE, count, percent, score } from "./format.js";
@@ -95,17 +95,17 @@ export class Confidence extends Shares {
 
 export class Drift extends Shares {
   constructor() {
-    super("drift", "Drift", "against the day before, less what chance explains");
+    super("drift", "Drift", "vs the previous day, adjusted for sampling noise");
   }
 
   show(report, trouble) {
     if (trouble) {
-      this.render(["trouble", trouble.detail], true, null, `Not known now: ${trouble.detail ?? trouble.title}`);
+      this.render(["trouble", trouble.detail], true, null, `Unavailable: ${trouble.detail ?? trouble.title}`);
       return;
     }
     const rows = Object.keys(KINDS).map((kind) => [kind, report[kind]]);
     const isEmpty = rows.every(([, drift]) => drift.value === null);
-    this.render(rows, isEmpty, () => this.table(rows), "Nothing to compare with yet: it takes predictions in this window and in the day before it.");
+    this.render(rows, isEmpty, () => this.table(rows), "Needs predictions in this window and in the previous day.");
   }
 
   table(rows) {
@@ -116,7 +116,7 @@ export class Drift extends Shares {
         h("th", { scope: "row" }, KINDS[kind]),
         h("td", { class: "wide", "aria-hidden": "true" }, h("div", { class: "meter drift", vars: { "--share": fraction(value), "--border": BORDER / DRIFT_FULL } }, h("span", { class: "bar-now", "data-bad": drifted === true }), h("span", { class: "bar-border" }))),
         h("td", {}, score(value)),
-        h("td", {}, h("span", { class: "badge", "data-kind": drifted === null ? "unknown" : drifted ? "warning" : "ok" }, drifted === null ? "too few" : drifted ? "drifted" : "stable")),
+        h("td", {}, h("span", { class: "badge", "data-kind": drifted === null ? "unknown" : drifted ? "warning" : "ok" }, drifted === null ? "not enough data" : drifted ? "drifted" : "stable")),
         h("td", {}, `${count(n)} / ${count(before)}`),
       );
     return table("Drift", ["Of", null, "PSI", "Verdict", "n / before"], rows.map(row));

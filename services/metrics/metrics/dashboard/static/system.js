@@ -25,7 +25,7 @@ export class ModelPanel {
   }
 
   showTrouble(trouble) {
-    renderOnce(this.body, ["trouble", trouble.detail], () => notice("bad", "The model cannot be asked now.", trouble.detail));
+    renderOnce(this.body, ["trouble", trouble.detail], () => notice("bad", "The model is unavailable.", trouble.detail));
   }
 }
 
@@ -51,7 +51,7 @@ export class SystemPanel {
   constructor(place) {
     this.body = h("div", {}, h("p", { class: "muted" }, "Loading…"));
     this.status = h("span", { class: "badge" }, "…");
-    place.append(panelHead("system-title", "System", "As the edge sees it.", this.status), this.body);
+    place.append(panelHead("system-title", "System", "As seen by the edge.", this.status), this.body);
   }
 
   show(health) {
@@ -63,14 +63,14 @@ export class SystemPanel {
       const rows = parts.map(([name, part]) => row(name, part.status === "ok" ? "ok" : "critical", part.status, coarse(part.latency_ms)));
       rows.push(row("limits", health.limits === "exact" ? "ok" : "warning", LIMITS[health.limits], ""));
       if (health.model) rows.push(row("report writer", health.model.state === "ok" ? "ok" : "unknown", WRITER[health.model.state], health.model.name ?? ""));
-      return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parts as a table" }, h("table", {}, h("caption", { class: "hidden" }, "Parts"), h("tbody", {}, rows)));
+      return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Services as a table" }, h("table", {}, h("caption", { class: "hidden" }, "Parts"), h("tbody", {}, rows)));
     });
   }
 
   showTrouble(trouble) {
     setText(this.status, "no answer");
     this.status.dataset.kind = "critical";
-    renderOnce(this.body, ["trouble", trouble.detail], () => notice("bad", "The edge does not answer.", trouble.detail));
+    renderOnce(this.body, ["trouble", trouble.detail], () => notice("bad", "The edge does not respond.", trouble.detail));
   }
 }
 

@@ -1,11 +1,11 @@
-// Light, dark or the system's choice, and the colours of the moment for what is drawn on a canvas.
+// Light, dark or the system's choice, and the current colours for canvases.
 
 const NAMES = ["system", "light", "dark"];
 const KEY = "sluice-theme";
 const listeners = new Set();
 const colours = new Map();
 
-/** Let the button go round the three. */
+/** Let the button cycle through the three. */
 export function startTheme(button) {
   let name = document.documentElement.dataset.theme ?? "system";
   const show = () => {
@@ -32,7 +32,7 @@ export function onTheme(listener) {
   listeners.add(listener);
 }
 
-/** The colour that a custom property stands for now. */
+/** The current value of a custom property. */
 export function colour(name) {
   if (!colours.has(name)) {
     const probe = document.createElement("i");

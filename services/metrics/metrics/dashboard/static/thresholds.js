@@ -1,4 +1,4 @@
-// The thresholds panel: where each rule stands, and its editor, which never overwrites a version it has not seen.
+// The thresholds panel: the state of each rule, and its editor, which never overwrites an unseen version.
 
 import { Trouble, ask, askAsAdmin } from "./api.js";
 import { resolveConflict } from "./conflict.js";
@@ -18,20 +18,20 @@ export class Thresholds {
     const forget = h("button", { type: "button", class: "quiet", onclick: forgetToken, hidden: !keptToken() }, "Forget token");
     onToken((isKept) => (forget.hidden = !isKept));
     const add = h("button", { type: "button", class: "quiet", onclick: () => this.edit(null) }, "Add");
-    place.append(panelHead("thresholds-title", "Thresholds", "An alert fires when a rule stays broken.", forget, add), this.list, this.said);
+    place.append(panelHead("thresholds-title", "Thresholds", "An alert fires when a threshold stays breached.", forget, add), this.list, this.said);
   }
 
-  /** `states` are those of the live aggregate. */
+  /** `states` are the rules' states in the latest aggregate. */
   show(states) {
     const key = states.map(({ rule, current, breached }) => [rule, metricValue(rule.metric, current), breached]);
     renderOnce(this.list, key, () => {
-      if (!states.length) return h("p", { class: "empty" }, "No rules. Add one to be told when a figure leaves its range.");
+      if (!states.length) return h("p", { class: "empty" }, "No rules. Add one to get an alert when a figure leaves its range.");
       return h("ul", { class: "rows" }, states.map((state) => this.row(state)));
     });
   }
 
   row({ rule, current, breached }) {
-    const [kind, word] = breached === null ? ["unknown", "too few"] : breached ? [rule.severity, "broken"] : ["ok", "within"];
+    const [kind, word] = breached === null ? ["unknown", "Not enough data"] : breached ? [rule.severity, "Breached"] : ["ok", "OK"];
     return h(
       "li",
       { key: rule.name, "data-rule": rule.name },
@@ -47,7 +47,7 @@ export class Thresholds {
     if (read === null) return;
     const rule = name === null ? null : (read.rules.find((one) => one.name === name) ?? null);
     const save = async (entered) => {
-      if (isTaken(read.rules, entered, name)) return { done: false, errors: [{ field: "name", message: "There is a rule of this name already." }] };
+      if (isTaken(read.rules, entered, name)) return { done: false, errors: [{ field: "name", message: "A rule with this name exists already." }] };
       const answer = await this.save(read, name ?? entered.name, entered);
       read = answer.read ?? read;
       return answer;
@@ -55,7 +55,7 @@ export class Thresholds {
     await editRule(rule, save, ({ errors, detail }) => this.say(notice("bad", "The last change was not saved.", errors.map(({ message }) => message).join(" ") || detail)));
   }
 
-  /** The version to edit; null while one is being read already, and when it cannot be read, which is said. */
+  /** Read the version to edit. Null if one is being read already, or after an error, which is shown. */
   async readToEdit() {
     if (this.isReading) return null;
     this.isReading = true;
@@ -66,7 +66,7 @@ export class Thresholds {
       return read;
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;
-      this.say(notice("bad", "The thresholds cannot be read now.", trouble.detail));
+      this.say(notice("bad", "The thresholds are unavailable.", trouble.detail));
       return null;
     } finally {
       this.isReading = false;
@@ -79,8 +79,8 @@ export class Thresholds {
   }
 
   /**
-   * Write `rule` (null: nothing) in place of the one named `name`; a conflict is put to the reader. What was not
-   * written comes back with `read`, the version that another try is to replace.
+   * Replace the rule named `name` with `rule` (null: delete it). On a conflict the user decides. If it was not saved,
+   * the result has `read`, the version to replace on the next try.
    */
   async save(read, name, rule) {
     const rules = withRule(read.rules, name, rule);
@@ -101,16 +101,16 @@ export class Thresholds {
       newest = await this.read();
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;
-      return { done: false, errors: [], detail: `Not saved: somebody else changed the thresholds, and they cannot be read now. ${trouble.detail ?? trouble.title}` };
+      return { done: false, errors: [], detail: `Not saved: someone else changed the thresholds, and they are unavailable now. ${trouble.detail ?? trouble.title}` };
     }
     const version = versionOf(newest.etag);
     const choice = await resolveConflict({ name, base: read.rules, theirs: newest.rules, mine: rule, version });
     if (choice === "mine") return this.save(newest, name, rule);
     if (choice === "theirs") return this.end(`Kept version ${version}.`);
-    return { done: false, errors: [], detail: `Not saved: somebody else saved version ${version} meanwhile.` };
+    return { done: false, errors: [], detail: `Not saved: someone else saved version ${version} meanwhile.` };
   }
 
-  /** What became of the last press stands here until the next. */
+  /** Show the result of the last action. */
   say(said) {
     this.said.replaceChildren(said);
   }
@@ -122,7 +122,7 @@ export class Thresholds {
   }
 }
 
-/** Whether another rule than the one edited has the name that was entered. */
+/** Whether another rule already has the entered name. */
 const isTaken = (rules, entered, edited) => entered !== null && entered.name !== edited && rules.some((rule) => rule.name === entered.name);
 
 const versionOf = (etag) => etag.replaceAll('"', "");

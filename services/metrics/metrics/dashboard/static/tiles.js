@@ -1,10 +1,10 @@
-// The key figures: now, against the window of equal length before, and whether a rule of theirs is broken.
+// The key figures, compared with the previous window, and whether a rule of theirs is breached.
 
 import { h, setText } from "./dom.js";
 import { NONE, limitValue, metricValue, ms, percent, rate, score, shortCount } from "./format.js";
 
-const STEADY = 0.005; // a smaller relative change is called none
-const NOTABLE = 0.1; // a smaller one is neither better nor worse
+const STEADY = 0.005; // smaller relative changes are shown as none
+const NOTABLE = 0.1; // smaller changes are not coloured
 
 const TILES = [
   { id: "throughput_per_s", label: "Throughput", unit: "/s", format: rate, read: (s) => s.throughput_per_s, better: 0 },

@@ -1,9 +1,9 @@
-// The admin token: asked for in a dialog, kept for this tab only, sent nowhere but in Authorization.
+// The admin token: entered in a dialog, kept for this tab only, sent only as Authorization.
 
 import { h } from "./dom.js";
 
 const KEY = "sluice-admin-token";
-const SENDABLE = /^[!-~]+$/; // a header takes nothing else
+const SENDABLE = /^[!-~]+$/; // the characters that a header allows
 const listeners = new Set();
 let memory = "";
 
@@ -11,7 +11,7 @@ export function keptToken() {
   try {
     return sessionStorage.getItem(KEY) ?? memory;
   } catch {
-    return memory; // storage is forbidden
+    return memory; // storage is blocked
   }
 }
 
@@ -19,20 +19,20 @@ export function forgetToken() {
   keep("");
 }
 
-/** Call `listener` whenever a token is kept or forgotten. */
+/** Call `listener` when the token changes. */
 export function onToken(listener) {
   listeners.add(listener);
 }
 
-/** Show the dialog; resolves to whether a token was given. */
+/** Show the dialog. Resolves to whether a token was entered. */
 export function askToken(wasRefused) {
   return new Promise((resolve) => {
     const input = h("input", { id: "token", type: "password", autocomplete: "off", required: true, "aria-describedby": "token-help" });
-    const wrong = h("p", { class: "error", role: "alert", hidden: !wasRefused }, "That token was refused.");
+    const wrong = h("p", { class: "error", role: "alert", hidden: !wasRefused }, "That token was rejected.");
     const check = (event) => {
       if (SENDABLE.test(input.value.trim())) return;
       event.preventDefault();
-      wrong.textContent = "A token holds only letters, digits and signs of ASCII, and no spaces.";
+      wrong.textContent = "A token has only ASCII letters, digits and symbols, without spaces.";
       wrong.hidden = false;
       input.focus();
     };
@@ -48,7 +48,7 @@ export function askToken(wasRefused) {
         h(
           "p",
           { class: "muted", id: "token-help" },
-          "Changing thresholds needs EDGE_ADMIN_TOKEN, which `make run` prints at its first start. It is kept in this tab until you close it.",
+          "Changing thresholds needs the admin token. `make token` prints it. This tab keeps it until you close it.",
         ),
         h(
           "div",
@@ -75,7 +75,7 @@ function keep(token) {
     if (token) sessionStorage.setItem(KEY, token);
     else sessionStorage.removeItem(KEY);
   } catch {
-    // memory alone holds it
+    // kept in memory only
   }
   for (const listener of listeners) listener(Boolean(token));
 }

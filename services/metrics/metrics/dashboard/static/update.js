@@ -1,6 +1,6 @@
-// Changes elements into others in place, so that the focus, an open table and a reader's place survive what is live.
+// Updates elements in place, so that the focus, open tables and the scroll position survive live updates.
 
-/** Make the children those given. One with the focus keeps it while it is there; then its panel gets it. */
+/** Replace the children. A focused child keeps the focus; if it is removed, its panel gets it. */
 export function update(place, ...wanted) {
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
   morphChildren(place, wanted);
@@ -42,7 +42,7 @@ function morph(kept, node) {
   for (const { name, value } of node.attributes) {
     if (!belongsToReader(name) && kept.getAttribute(name) !== value) kept.setAttribute(name, value);
   }
-  if (kept.style.cssText !== node.style.cssText) kept.style.cssText = node.style.cssText; // a strict policy forbids the attribute
+  if (kept.style.cssText !== node.style.cssText) kept.style.cssText = node.style.cssText; // the content security policy forbids the attribute
   morphChildren(kept, [...node.childNodes]);
 }
 

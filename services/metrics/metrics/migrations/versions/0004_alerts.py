@@ -1,4 +1,4 @@
-"""Alerts, the last time that rules were judged, and notifications waiting to be sent."""
+"""Alerts, the time of the last evaluation, and notifications waiting to be sent."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""When the value of an alert was last known: a wait that nobody saw go by does not count."""
+"""The time at which the value of an alert was last known. Time without a known value does not count as pending."""
 
 from alembic import op
 

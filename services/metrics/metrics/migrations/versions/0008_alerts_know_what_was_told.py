@@ -1,4 +1,4 @@
-"""What the webhook was last told of an alert, whichever replica comes to tell it; what fires now counts as told."""
+"""The last state sent to the webhook, for each alert. Alerts that fire now count as sent."""
 
 from alembic import op
 
