@@ -113,7 +113,7 @@ class Predictions:
         The order `score` has one page. Raises InvalidField and StoreUnavailable.
         """
         before = read_cursor(cursor, asked)
-        named = [filters.model, filters.route, filters.outcome, filters.label]
+        named: list[str | float | None] = [filters.model, filters.route, filters.outcome, filters.label]
         query = _PAGE
         if order == "score" or filters.is_unindexed:
             query = _SCANS[order]
