@@ -1,10 +1,10 @@
 // The plots of the page, in order, and which of them shows a metric.
 
-import { byId, goTo } from "./dom.js";
-import { ms, percent, rate } from "./format.js";
+import { byId, goTo, setText } from "./dom.js";
+import { count, ms, percent, rate } from "./format.js";
 import { Plot } from "./plot.js";
 import { columnsOf } from "./series.js";
-import { Confidence, Drift, Labels } from "./shares.js";
+import { Confidence, Drift, Errors, Labels } from "./shares.js";
 
 const TIMED = [
   {
@@ -42,6 +42,25 @@ const TIMED = [
       { label: "limited", colour: "--series-2", dash: [8, 4] },
     ],
   },
+  {
+    id: "work",
+    title: "Queue and compute",
+    hint: "p95, without cached answers",
+    format: ms,
+    empty: "Nothing was computed in this window.",
+    series: [
+      { label: "queue", colour: "--series-3" },
+      { label: "compute", colour: "--series-1", dash: [8, 4] },
+    ],
+  },
+  {
+    id: "cache",
+    title: "Cached answers",
+    hint: "share of answers",
+    format: percent,
+    empty: "No answers from the cache.",
+    series: [{ label: "cached", colour: "--series-1" }],
+  },
 ];
 
 const LINES = {
@@ -55,9 +74,10 @@ const LINES = {
 };
 
 export class Plots {
-  constructor(place) {
-    this.timed = TIMED.map((spec) => new Plot(spec));
-    this.shares = [new Labels(), new Confidence(), new Drift()];
+  /** `zoom(start, end)` chooses a range, `filter({label})` or `filter({outcome})` lists such predictions. */
+  constructor(place, zoom, filter) {
+    this.timed = TIMED.map((spec) => new Plot(spec, zoom));
+    this.shares = [new Errors(filter), new Labels(filter), new Confidence(), new Drift()];
     place.append(...[...this.timed, ...this.shares].map((plot) => plot.figure));
   }
 
@@ -67,20 +87,22 @@ export class Plots {
       const { times, columns: lines } = columns[plot.spec.id];
       plot.show(times, lines, { limits: limitsOf(aggregate, plot.spec.id), spans: spansOf(alerts, plot.spec.id, aggregate.range.end) });
     }
-    const [labels, confidence] = this.shares;
-    labels.show(aggregate);
-    confidence.show(aggregate);
+    const [, , , work, cache] = this.timed;
+    const { tokens, computed_latency_ms: computed, latency_ms: all } = aggregate;
+    setText(work.hint, tokens?.n ? `p95, without cached answers; texts have ${count(Math.round(tokens.mean))} tokens on average` : work.spec.hint);
+    setText(cache.hint, computed?.n ? `latency p50 ${ms(all.p50)} with, ${ms(computed.p50)} without the cache` : cache.spec.hint);
+    for (const plot of this.shares.slice(0, 3)) plot.show(aggregate);
   }
 
   showDrift(report, trouble) {
-    this.shares[2].show(report, trouble);
+    this.shares[3].show(report, trouble);
   }
 
-  /** Scroll to the plot of `metric` and highlight it, or to the thresholds if there is none. */
+  /** Scroll to the plot of `metric` and highlight it, or to the alerts if there is none. */
   follow(metric) {
     const id = plotOf(metric);
     const plot = [...this.timed, ...this.shares].find((one) => one.figure.id === `plot-${id}`);
-    goTo(plot?.figure ?? byId("thresholds"));
+    goTo(plot?.figure ?? byId("alerts"));
     plot?.highlight(LINES[metric]);
   }
 }
@@ -89,7 +111,10 @@ export class Plots {
 function plotOf(metric) {
   if (/^(requests|predictions|throughput_per_s)$/.test(metric)) return "throughput";
   if (metric.startsWith("latency_ms.")) return "latency";
-  if (/^(error_rate|limited_rate)$|^errors\./.test(metric)) return "rates";
+  if (metric.startsWith("errors.")) return "errors";
+  if (/^(queue_ms|compute_ms|tokens)\./.test(metric)) return "work";
+  if (/^(cached_share$|computed_latency_ms\.)/.test(metric)) return "cache";
+  if (/^(error_rate|limited_rate)$/.test(metric)) return "rates";
   if (metric.startsWith("label_share")) return "labels";
   if (metric.startsWith("confidence.")) return "confidence";
   return metric.startsWith("drift.") ? "drift" : null;

@@ -1,4 +1,4 @@
-// Label mix, confidence and drift, compared with the previous window. The tables are the plots.
+// Errors, label mix, confidence and drift, compared with the previous window. The tables are the plots.
 
 import { h, labelHead, renderOnce } from "./dom.js";
 import { NONE, count, percent, score } from "./format.js";
@@ -30,9 +30,13 @@ class Shares {
   }
 }
 
+/** A button in a table's first column that lists such predictions. */
+const listed = (name, text, list) => h("button", { type: "button", class: "link", "aria-label": `List the predictions of ${name}`, onclick: list }, text);
+
 export class Labels extends Shares {
-  constructor() {
+  constructor(filter) {
     super("labels", "Label mix", "now, and in the window before");
+    this.filter = filter;
   }
 
   show({ labels, previous }) {
@@ -48,10 +52,38 @@ export class Labels extends Shares {
         labelHead(label),
         h("td", { class: "wide", "aria-hidden": "true" }, bar(share, before.get(label) ?? null)),
         h("td", {}, percent(share)),
-        h("td", {}, count(n)),
+        h("td", {}, listed(label, count(n), () => this.filter({ label }))),
         h("td", {}, before.has(label) ? percent(before.get(label)) : NONE),
       );
     return table("Label mix", ["Label", null, "Share", "Count", "Before"], labels.map(row));
+  }
+}
+
+export class Errors extends Shares {
+  constructor(filter) {
+    super("errors", "Errors by kind", "share of requests that were not limited");
+    this.filter = filter;
+  }
+
+  show({ errors, requests, rate_limited: limited, previous }) {
+    const kinds = Object.entries(errors).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a);
+    this.render([kinds, requests, limited, previous.errors], kinds.length === 0, () => this.table(kinds, requests - limited, previous.errors), "No errors in this window.");
+  }
+
+  table(kinds, whole, before) {
+    const row = ([outcome, n]) => {
+      const name = outcome.replaceAll("_", " ");
+      return h(
+        "tr",
+        { key: outcome },
+        h("th", { scope: "row" }, name),
+        h("td", { class: "wide", "aria-hidden": "true" }, bar(n / whole, null)),
+        h("td", {}, percent(n / whole)),
+        h("td", {}, listed(name, count(n), () => this.filter({ outcome }))),
+        h("td", {}, count(before[outcome] ?? 0)),
+      );
+    };
+    return table("Errors by kind", ["Kind", null, "Share", "Count", "Before"], kinds.map(row));
   }
 }
 
