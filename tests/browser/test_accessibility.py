@@ -40,7 +40,12 @@ def test_axe__finds_nothing_serious(system: System, api: Api, visit: Open, axe: 
     expect(page.locator("#prediction .answer")).to_be_visible()
     assert violations(page) == []
     page.get_by_role("button", name="Edit always").click()
-    page.get_by_role("textbox", name="Name").fill("?")
+    name = page.get_by_role("textbox", name="Name")
+    name.fill("?")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#rule-name-help.error")).to_be_visible()
+    assert violations(page) == []
+    name.fill("other")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("dialog").get_by_label("Token", exact=True)).to_be_visible()
     assert violations(page) == []

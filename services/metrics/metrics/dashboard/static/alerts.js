@@ -43,7 +43,7 @@ export class Alerts {
     const at = this.answer?.evaluated_at;
     const late = this.answer?.overdue && at ? `Rules were last checked at ${dateTime(at)}. This list may be out of date.` : null;
     const isLoading = this.states === null && !rows.length;
-    renderOnce(this.list, [rows, late, this.trouble?.detail, isLoading], () => [
+    renderOnce(this.list, [rows, late, this.trouble && [this.trouble.detail], isLoading], () => [
       this.trouble ? notice("bad", "Alerts are unavailable.", this.trouble.detail) : late ? notice("warning", "Alerts are late", late) : null,
       rows.length ? h("ul", { class: "rows" }, rows.map((row) => this.row(row))) : null,
       isLoading ? h("p", { class: "muted" }, "Loading…") : null,

@@ -1,7 +1,7 @@
 // Builds the page: one time window, one event stream, and periodic requests for the rest.
 
 import { Alerts, verdictOf } from "./alerts.js";
-import { Trouble, ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { byId, h, notice, renderOnce, setText } from "./dom.js";
 import { WINDOWS, clock, count, duration, zone } from "./format.js";
 import { Live } from "./live.js";
@@ -209,16 +209,6 @@ function loadModel() {
     async () => model.show((await ask("GET", "/models")).body),
     (trouble) => model.showTrouble(trouble),
   );
-}
-
-/** Show a failed request; errors of this page itself propagate. */
-async function attempt(work, onTrouble) {
-  try {
-    await work();
-  } catch (trouble) {
-    if (!(trouble instanceof Trouble)) throw trouble;
-    onTrouble(trouble);
-  }
 }
 
 /** Return a function that runs `run` now and then repeats it, with another interval while the page is hidden. */

@@ -1,6 +1,6 @@
 // Single predictions of the page's range: the least confident or the newest, filtered, with true labels and accuracy.
 
-import { Trouble, askAsAdmin } from "./api.js";
+import { askAsAdmin, attempt } from "./api.js";
 import { goTo, h, notice, panelHead, renderOnce, setText } from "./dom.js";
 import { count, dateTime, ms, percent, score } from "./format.js";
 
@@ -79,12 +79,7 @@ export class Explore {
     });
   }
 
-  async attempt(title, work) {
-    try {
-      await work();
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      this.said.replaceChildren(notice("bad", title, trouble.errors.map((error) => `${error.field}: ${error.message}`).join(" ") || trouble.detail));
-    }
+  attempt(title, work) {
+    return attempt(work, ({ errors, detail }) => this.said.replaceChildren(notice("bad", title, errors.map((error) => `${error.field}: ${error.message}`).join(" ") || detail)));
   }
 }

@@ -7,7 +7,7 @@ const digits = (value, places) =>
   value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 const fine = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
 /** Three significant digits, without decimals from 100 on. */
-const usual = (value) => digits(value, Math.abs(value) < 9.995 ? 2 : Math.abs(value) < 99.95 ? 1 : 0);
+const usual = (value) => value === 0 ? "0" : digits(value, Math.abs(value) < 9.995 ? 2 : Math.abs(value) < 99.95 ? 1 : 0);
 const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // would be shown as zero
 
 export const count = known((value) => value.toLocaleString("en"));

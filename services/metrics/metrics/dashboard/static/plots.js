@@ -6,6 +6,9 @@ import { Plot } from "./plot.js";
 import { columnsOf } from "./series.js";
 import { Confidence, Drift, Errors, Labels } from "./shares.js";
 
+const DASHES = [undefined, [8, 4], [2, 3]];
+const line = (label, number, dash = 0) => ({ label, colour: `--series-${number}`, dash: DASHES[dash] });
+
 const TIMED = [
   {
     id: "throughput",
@@ -13,11 +16,7 @@ const TIMED = [
     hint: "requests per second",
     format: rate,
     empty: "No requests in this window.",
-    series: [
-      { label: "answered", colour: "--series-1" },
-      { label: "limited", colour: "--series-2", dash: [8, 4] },
-      { label: "errors", colour: "--series-3", dash: [2, 3] },
-    ],
+    series: [line("answered", 1), line("limited", 2, 1), line("errors", 3, 2)],
   },
   {
     id: "latency",
@@ -25,11 +24,7 @@ const TIMED = [
     hint: "of answered predictions",
     format: ms,
     empty: "No answered predictions in this window.",
-    series: [
-      { label: "p50", colour: "--series-4" },
-      { label: "p95", colour: "--series-1", dash: [8, 4] },
-      { label: "p99", colour: "--series-2", dash: [2, 3] },
-    ],
+    series: [line("p50", 4), line("p95", 1, 1), line("p99", 2, 2)],
   },
   {
     id: "rates",
@@ -37,10 +32,7 @@ const TIMED = [
     hint: "share of requests",
     format: percent,
     empty: "No errors, nothing limited.",
-    series: [
-      { label: "errors", colour: "--series-3" },
-      { label: "limited", colour: "--series-2", dash: [8, 4] },
-    ],
+    series: [line("errors", 3), line("limited", 2, 1)],
   },
   {
     id: "work",
@@ -48,10 +40,7 @@ const TIMED = [
     hint: "p95, without cached answers",
     format: ms,
     empty: "Nothing was computed in this window.",
-    series: [
-      { label: "queue", colour: "--series-3" },
-      { label: "compute", colour: "--series-1", dash: [8, 4] },
-    ],
+    series: [line("queue", 3), line("compute", 1, 1)],
   },
   {
     id: "cache",
@@ -59,7 +48,7 @@ const TIMED = [
     hint: "share of answers",
     format: percent,
     empty: "No answers from the cache.",
-    series: [{ label: "cached", colour: "--series-1" }],
+    series: [line("cached", 1)],
   },
 ];
 

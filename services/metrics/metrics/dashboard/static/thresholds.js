@@ -1,6 +1,6 @@
 // Edits the rules, and never overwrites an unseen version.
 
-import { Trouble, ask, askAsAdmin } from "./api.js";
+import { ask, askAsAdmin, attempt } from "./api.js";
 import { h, notice } from "./dom.js";
 import { editRule } from "./rule_form.js";
 import { sentence, withRule } from "./rules.js";
@@ -36,17 +36,16 @@ export class RuleEditor {
     if (this.isReading) return null;
     this.isReading = true;
     this.say("Reading the thresholds…");
-    try {
-      const read = await this.read();
-      this.say("");
-      return read;
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      this.say(notice("bad", "The thresholds are unavailable.", trouble.detail));
-      return null;
-    } finally {
-      this.isReading = false;
-    }
+    const read = await attempt(
+      async () => {
+        const found = await this.read();
+        this.say("");
+        return found;
+      },
+      (trouble) => (this.say(notice("bad", "The thresholds are unavailable.", trouble.detail)), null),
+    );
+    this.isReading = false;
+    return read;
   }
 
   async read() {
@@ -58,32 +57,31 @@ export class RuleEditor {
    * Replace the rule named `name` with `rule` (null: delete it). If it was not saved, the result has `read`, the version
    * to replace on the next try.
    */
-  async save(read, name, rule) {
+  save(read, name, rule) {
     const rules = withRule(read.rules, name, rule);
-    try {
-      const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
-      if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token.", read };
-      if (rule !== null) return this.end(`Saved ${rule.name}.`);
-      const deleted = read.rules.find((one) => one.name === name);
-      return this.end(`Deleted ${name}. `, h("button", { type: "button", class: "quiet", onclick: () => this.undo(deleted) }, "Undo"));
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      if (trouble.status === 412) return this.conflict(name);
-      return { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule), read };
-    }
+    return attempt(
+      async () => {
+        const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
+        if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token.", read };
+        if (rule !== null) return this.end(`Saved ${rule.name}.`);
+        const deleted = read.rules.find((one) => one.name === name);
+        return this.end(`Deleted ${name}. `, h("button", { type: "button", class: "quiet", onclick: () => this.undo(deleted) }, "Undo"));
+      },
+      (trouble) => (trouble.status === 412 ? this.conflict(name) : { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule), read }),
+    );
   }
 
-  async conflict(name) {
-    const problem = "Not saved: someone else changed the thresholds";
-    try {
-      const read = await this.read();
-      const theirs = read.rules.find((rule) => rule.name === name);
-      const now = theirs ? `${name} is now: ${sentence(theirs)}.` : `${name} does not exist now.`;
-      return { done: false, errors: [], detail: `${problem} meanwhile. ${now} Save again to replace it.`, read };
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      return { done: false, errors: [], detail: `${problem}, and they are unavailable now. ${trouble.detail ?? trouble.title}` };
-    }
+  conflict(name) {
+    const refused = (rest, read) => ({ done: false, errors: [], detail: `Not saved: someone else changed the thresholds${rest}`, read });
+    return attempt(
+      async () => {
+        const read = await this.read();
+        const theirs = read.rules.find((rule) => rule.name === name);
+        const now = theirs ? `${name} is now: ${sentence(theirs)}.` : `${name} does not exist now.`;
+        return refused(` meanwhile. ${now} Save again to replace it.`, read);
+      },
+      (trouble) => refused(`, and they are unavailable now. ${trouble.detail ?? trouble.title}`),
+    );
   }
 
   /** Put a deleted rule back. */
