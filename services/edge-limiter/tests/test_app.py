@@ -21,11 +21,6 @@ async def fine(_request: web.Request) -> web.Response:
     return web.json_response({"label": "POSITIVE"})
 
 
-async def silent(_request: web.Request) -> web.Response:
-    await asyncio.Event().wait()
-    return web.Response()
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_hundred_requests_at_once__exactly_sixty_are_answered(
     start_edge: StartEdge, start_upstream: StartUpstream, replicas: int
