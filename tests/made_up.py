@@ -18,10 +18,17 @@ Event = PredictionEvent | CounterEvent
 
 
 def prediction(
-    at_s: float, latency_ms: float = 8.0, *, label: str = "POSITIVE", score: float = 0.9, outcome: Outcome = "ok"
+    at_s: float,
+    latency_ms: float = 8.0,
+    *,
+    label: str = "POSITIVE",
+    score: float = 0.9,
+    outcome: Outcome = "ok",
+    cached: bool = False,
 ) -> PredictionEvent:
     """One text, scored at Unix time `at_s`."""
     scored = outcome == "ok"
+    computed_us = int(latency_ms * 1000) if scored and not cached else 0
     return PredictionEvent(
         id=str(uuid.uuid4()),
         at_us=int(at_s * 1_000_000),
@@ -33,7 +40,11 @@ def prediction(
         label=label if scored else None,
         score=score if scored else None,
         margin=abs(2 * score - 1) if scored else None,
+        cached=cached,
         latency_us=int(latency_ms * 1000),
+        queue_us=computed_us // 5,
+        compute_us=computed_us // 2,
+        tokens=12 if computed_us else 0,
         characters=40,
     )
 
@@ -61,12 +72,14 @@ def an_ordinary_day(now_s: float) -> Iterator[Event]:
                 yield prediction(at_s, 1000, outcome=chance.choice(("timeout", "unavailable")))
                 continue
             positive = chance.random() < 0.64
+            cached = chance.random() < 0.2
             score = min(0.999, max(0.5, chance.betavariate(7, 1.3)))
             yield prediction(
                 at_s,
-                chance.lognormvariate(2.0 + 0.25 * load, 0.45),
+                0.3 if cached else chance.lognormvariate(2.0 + 0.25 * load, 0.45),
                 label="POSITIVE" if positive else "NEGATIVE",
                 score=score,
+                cached=cached,
             )
         if chance.random() < 0.12 * load:
             yield limited(start_s + chance.random() * MINUTE_S, crowd * chance.randint(1, 9))

@@ -48,7 +48,7 @@ def test_a_report_by_gemini__names_its_writer_its_age_and_its_evidence(start_sys
         expect(page.locator("#report .interpretation")).to_have_text(
             "Interpretation by gemini-that-answered, not verified: The number of requests was 61."
         )
-        assert evidence(page, "errors.timeout") == "plot-rates"
+        assert evidence(page, "errors.timeout") == "plot-errors"
         expect(page.locator('.chip[data-metric="errors.timeout"]')).to_have_text("Errors: timeout 1")
         for state in ("cached", "stale"):
             regenerate_until(page, rf"at [\d:]+, on the last hour, {state}, \d+ s old\.$")

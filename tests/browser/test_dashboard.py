@@ -1,6 +1,7 @@
 """Looking: figures that move by themselves, windows, themes, phones, tables, and what the page weighs."""
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -39,7 +40,7 @@ def test_over_the_limit__it_says_how_long_to_wait(system: System, visit: Open) -
 
 def test_a_text_that_cannot_be_scored__names_the_field(system: System, visit: Open) -> None:
     page = visit(system).page
-    page.get_by_label("Text").fill("   ")
+    page.get_by_label("Text", exact=True).fill("   ")
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#prediction .notice")).to_contain_text("text:")
     expect(page.get_by_role("button", name="Predict")).to_be_enabled()
@@ -72,6 +73,87 @@ def test_going_back__shows_the_window_that_the_address_names(system: System, vis
     expect(page.locator("#scope")).to_contain_text("in the last hour")
 
 
+def test_a_fixed_range__is_zoomed_into_kept_in_the_address_and_left_by_going_back(system: System, visit: Open) -> None:
+    visited = visit(system)
+    page = visited.page
+    visited.live()
+    plot = page.locator("#plot-latency .u-over")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.25, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.5, y, steps=5)
+    page.mouse.up()
+    expect(page.locator("#scope")).to_have_text(re.compile(r"in \d+ \w+, [\d:]+ to \d+ \w+, [\d:]+$"))
+    expect(page.locator("#windows input:checked")).to_have_count(0)
+    address, scope = page.url, page.locator("#scope").inner_text()
+    assert "start=" in address
+    page.get_by_role("button", name="Generate report").click()
+    expect(page.locator("#report")).to_contain_text("Reports are of whole 5 minutes")
+    page.reload()
+    expect(page.locator("#scope")).to_have_text(scope)
+    page.go_back()
+    expect(page.locator("#scope")).to_contain_text("in the last hour")
+    visited.live()
+    page.get_by_role("button", name="Fix range").click()
+    expect(page.locator("#scope")).to_have_text(re.compile(r" to \d+ \w+, "))
+    page.get_by_text("15m", exact=True).click()
+    visited.live()
+
+
+def test_the_least_confident_predictions__are_listed_filtered_and_marked_wrong(
+    system: System, visit: Open, api: Api
+) -> None:
+    answer, _ = api.ask("POST", "/predict", {"text": "A dull, endless film, number 7."})
+    visited = visit(system, window="5m")
+    page = visited.page
+    visited.live()
+    panel = page.locator("#predictions")
+    panel.get_by_role("button", name="List").click()
+    page.get_by_role("dialog").get_by_label("Token", exact=True).fill(api.token)
+    page.get_by_role("button", name="Use token").click()
+    expect(panel.locator("tbody tr").first).to_be_visible()
+    scores = [float(one) for one in panel.locator("tbody td:nth-child(3)").all_inner_texts() if one != "–"]
+    assert scores == sorted(scores)
+    panel.get_by_label("Request ID").fill(answer["request_id"])
+    panel.get_by_role("button", name="List").click()
+    expect(panel.locator("tbody tr")).to_have_count(1)
+    before, _ = api.ask("POST", "/metrics/aggregated", {"window": "5m", "filters": {"label": "NEGATIVE"}})
+    panel.get_by_role("button", name="This was wrong").click()
+    expect(panel.get_by_role("status")).to_contain_text("recorded, POSITIVE")
+    time.sleep(1.1)  # an answer is given again for a second
+    after, _ = api.ask("POST", "/metrics/aggregated", {"window": "5m", "filters": {"label": "NEGATIVE"}})
+    assert after["feedback"]["n"] == before["feedback"]["n"] + 1
+    expect(panel).to_contain_text("with a true label")
+    page.get_by_role("button", name=re.compile("list NEGATIVE")).click()
+    expect(panel.get_by_label("Label", exact=True)).to_have_value("NEGATIVE")
+    expect(panel.get_by_label("Order")).to_have_value("time")
+    expect(panel.locator("tbody tr")).not_to_have_count(0)
+    panel.get_by_label("Score up to").fill("2")
+    panel.get_by_role("button", name="List").click()
+    expect(panel.get_by_role("status")).to_contain_text("max_score:")
+
+
+def test_one_value_alone__is_drawn(system: System, visit: Open) -> None:
+    inked = """async () => {
+      const { Plot } = await import(own("plot.js"));
+      const plot = new Plot({ id: "one", title: "One", hint: "", empty: "", format: String,
+        series: [{ label: "a", colour: "--series-1" }] });
+      document.getElementById("plots").append(plot.figure);
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const times = Array.from({ length: 400 }, (_, i) => 1_790_000_000 + i * 10);
+      plot.show(times, [times.map((_, i) => (i === 200 ? 5 : null))]);
+      await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const canvas = plot.figure.querySelector("canvas");
+      const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      const isBlue = (i) => pixels[i] === 0 && pixels[i + 1] === 0x72 && pixels[i + 2] === 0xb2;
+      return pixels.filter((_, i) => i % 4 === 0 && isBlue(i)).length;
+    }"""
+    assert visit(system).page.evaluate(inked) > 5
+
+
 def test_a_window_that_there_is_not__is_the_usual_one(system: System, visit: Open) -> None:
     visited = visit(system, window="<script>")
     visited.live()
@@ -86,7 +168,7 @@ def test_tables__say_what_the_plots_show(system: System, visit: Open, api: Api) 
     aggregate, _ = api.ask("POST", "/metrics/aggregated", {"window": "6h"})
     shown = page.locator("#plot-latency tbody tr:nth-child(30) td:nth-child(2)").inner_text()
     medians = {
-        f"{point['p50']:.1f} ms" if point["p50"] >= 10 else f"{point['p50']:.2f} ms"
+        f"{point['p50']:.1f} ms" if point["p50"] >= 9.995 else f"{point['p50']:.2f} ms"
         for point in aggregate["series"]
         if point["p50"] is not None  # nothing was predicted then
     }
@@ -100,14 +182,14 @@ def test_an_ordinary_day__in_light_and_dark(system: System, visit: Open, picture
     page = visited.page
     visited.live()
     expect(page.locator("h1")).to_have_text("All thresholds OK")
-    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(9)
     picture(page, "dashboard-light")
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)
     page.emulate_media(color_scheme="dark")
     dark = page.evaluate(background)
     assert light != dark
-    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(9)
     picture(page, "dashboard-dark")
     page.get_by_role("button", name="Theme: auto").click()
     assert page.evaluate(background) == light
@@ -120,7 +202,7 @@ def test_a_phone__has_no_sideways_scroll_anywhere(system: System, visit: Open, p
     visited = visit(system, **PHONE)
     page = visited.page
     visited.live()
-    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(9)
     assert page.evaluate(OVERFLOW) == 0
     picture(page, "dashboard-phone")
     for summary in page.locator("summary").all():
@@ -160,8 +242,8 @@ def test_a_change__has_its_sign_and_what_it_is_measured_in(system: System, visit
         (0.05, "share", "current"): "5.00 %",
         (0.05, "share", "delta_abs"): "+5.00 percentage points",
         (-0.3, "share", "delta_abs"): "-30.0 percentage points",
-        (500, "percent", "delta_pct"): "+500.0 %",
-        (-5, "percent", "delta_pct"): "-5.0 %",
+        (500, "percent", "delta_pct"): "+500 %",
+        (-5, "percent", "delta_pct"): "-5.00 %",
         (3000, "count", "delta_abs"): "+3,000",
         (132, "ms", "delta_abs"): "+132 ms",
         (-50_000, "ms", "delta_abs"): "-50.0 s",
@@ -238,7 +320,7 @@ def test_the_address__works_with_and_without_a_slash(system: System, visit: Open
 
 def test_a_text_that_is_too_long__is_refused_and_not_cut(system: System, visit: Open) -> None:
     page = visit(system).page
-    page.get_by_label("Text").focus()
+    page.get_by_label("Text", exact=True).focus()
     page.keyboard.insert_text("x" * 10_001)
     page.get_by_role("button", name="Predict").click()
     expect(page.locator("#prediction .notice")).to_contain_text("text:")

@@ -91,7 +91,7 @@ def test_no_figure_is_cut_or_broken_by_a_narrow_panel(system: System, visit: Ope
     visited = visit(system, width=width)
     page = visited.page
     visited.live()
-    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(9)
     expect(page.locator("#system tr")).to_have_count(7)
     cut = """() => [...document.querySelectorAll(".shares .scroll, #system .scroll, .panel-head > div")]
       .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"""

@@ -110,7 +110,7 @@ def test_the_focus__stays_where_it_is_under_traffic(system: System, api: Api, vi
 
 def moved(page: Page, act: Callable[[], None]) -> None:
     """Act, and wait until what depends on the figures shows it: the rules, the alerts, labels and confidence."""
-    shown = """() => ['[data-rule=always] .figure', '[data-alert=always] .figure', '#plot-labels td:nth-child(4)',
+    shown = """() => ['[data-rule=always] .figure', '[data-rule=always] .figure', '#plot-labels td:nth-child(4)',
       '#plot-confidence .legend-value'].map((one) => document.querySelector(one)?.textContent)"""
     before = page.evaluate(shown)
     act()
@@ -150,7 +150,7 @@ def test_a_dialog__gives_the_focus_back_to_a_row_that_changed_meanwhile(system: 
     edit.press("Enter")
     page.get_by_role("button", name="Delete").click()
     expect(edit).to_have_count(0)
-    expect(page.locator("#thresholds")).to_be_focused()
+    expect(page.locator("#alerts")).to_be_focused()
 
 
 def test_a_button_that_is_at_work__keeps_the_focus(system: System, api: Api, visit: Open) -> None:

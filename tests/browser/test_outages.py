@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 
-import pytest
 from browser.conftest import QUICK, Api, Visit
 from browser.test_accessibility import violations
 from made_up import redis_of
@@ -15,15 +14,6 @@ BLUE = """selector => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
   return pixels.filter((red, i) => i % 4 === 0 && red === 0 && pixels[i + 1] === 0x72 && pixels[i + 2] === 0xb2).length;
 }"""  # how many pixels have the colour of what was answered
-SOON = """
-  window.planned = 0;
-  const { setTimeout: later } = window;
-  window.setTimeout = (act, ms) => {
-    if (ms !== 2_000) return later(act, ms);
-    window.planned += 1;
-    return later(act, 20);
-  };
-"""  # a page that loads itself again does so at once, and counts it
 
 Open = Callable[..., Visit]
 Take = Callable[[Page, str], None]
@@ -39,71 +29,27 @@ def test_an_empty_system__says_so_and_a_prediction_moves_its_plots(
     visited.live()
     expect(page.locator("h1")).to_have_text("No traffic in this window")
     expect(page.get_by_text("No requests in this window.")).to_be_visible()
-    expect(page.locator("#plots figure[data-state=empty]")).to_have_count(6)
-    expect(page.get_by_text("No active alerts.")).to_be_visible()
+    expect(page.locator("#plots figure[data-state=empty]")).to_have_count(9)
+    expect(page.locator("#first")).to_contain_text("curl")
     assert violations(page) == []
     picture(page, "dashboard-empty")
     predictions = page.locator('[data-tile="predictions"] .tile-value')
     expect(predictions).to_have_text("0")
-    page.get_by_label("Text").fill("A dull, endless film.")
+    page.get_by_label("Text", exact=True).fill("A dull, endless film.")
     for n in (1, 2):
         page.get_by_role("button", name="Predict").click()
         expect(page.locator("#prediction .answer")).to_have_text(re.compile("^NEGATIVE [0-9.]+ %$"))
         expect(page.locator("#left")).to_have_text(f"{60 - n} of 60 predictions left this minute")
         expect(predictions).to_have_text(str(n))
+        expect(page.locator("#first")).to_be_hidden()
         counted = "1 request and 1 answered prediction" if n == 1 else "2 requests and 2 answered predictions"
         expect(page.locator("#scope")).to_have_text(f"{counted} in the last 5 minutes")
-        expect(page.locator("#plot-labels").get_by_role("row", name=f"NEGATIVE 100.0 % {n}")).to_be_visible()
+        expect(page.locator("#plot-labels").get_by_role("row", name=f"NEGATIVE 100 % {n}")).to_be_visible()
     expect(page.locator("#plot-throughput")).to_have_attribute("data-state", "ready")
     page.locator("#plot-throughput summary").click()
     answered = page.locator("#plot-throughput tbody td:nth-child(2)").filter(has_text=re.compile("[1-9]"))
     expect(answered.first).to_be_visible()
     assert page.evaluate(BLUE, "#plot-throughput canvas") > 0
-
-
-@pytest.mark.parametrize("name", ["format.js", "charts.css"])
-def test_a_file_that_a_replica_of_another_version_does_not_have__is_asked_for_again(
-    system: System, visit: Open, name: str
-) -> None:
-    visited = visit(system)
-    visited.live()
-    # the second time for a module, which is loaded ahead and then imported
-    visited.page.route(f"**/{name}", lambda route: route.fulfill(status=404), times=2)
-    with visited.page.expect_response(lambda answer: answer.url.endswith(name) and answer.ok):
-        visited.page.reload(wait_until="commit")
-    visited.live()
-
-
-@pytest.mark.parametrize("name", ["format.js", "charts.css"])
-def test_a_file_that_never_comes__is_named_after_some_tries(system: System, visit: Open, name: str) -> None:
-    """A browser extension can block a file. The page must not reload without end."""
-    visited = visit(system, script=SOON)
-    page = visited.page
-    visited.live()
-    loads: list[str] = []
-    page.on("request", lambda asked: loads.append(asked.url) if asked.is_navigation_request() else None)
-    page.route(f"**/{name}", lambda route: route.abort())
-    page.reload(wait_until="commit")
-    said = page.get_by_role("alert").filter(has_text="cannot be loaded")
-    expect(said).to_contain_text(name)
-    assert len(loads) == 20
-    page.unroute(f"**/{name}")
-    page.reload()
-    visited.live()
-    expect(said).to_have_count(0)
-
-
-def test_a_picture_that_others_put_into_the_page__does_not_load_it_again(system: System, visit: Open) -> None:
-    """Such as that of an extension: the page's policy refuses it, or its server has none."""
-    visited = visit(system, script=SOON)
-    visited.live()
-    other = """() => new Promise((failed) => {
-      const picture = new Image();
-      picture.onerror = () => failed(window.planned);
-      picture.src = "/none";
-      document.body.append(picture);
-    })"""
-    assert visited.page.evaluate(other) == 0
 
 
 def test_a_service_that_ends_under_the_page__leaves_it_stale_until_it_is_back(
@@ -171,3 +117,18 @@ def test_a_first_visit_while_metrics_cannot_answer__says_so_and_recovers(system:
     visited.live()
     expect(page.locator("#trouble")).to_be_hidden()
     expect(page.locator("h1")).not_to_have_text("Status unknown")
+
+
+def test_inference_that_is_down__is_the_headline(system: System, visit: Open, picture: Take) -> None:
+    visited = visit(system, height=1130)
+    page = visited.page
+    visited.live()
+    expect(page.locator("#system")).to_contain_text("ok")
+    with system.unattended():
+        system.service("inference").kill()
+        headline = re.compile(r"^Predictions are failing: inference is down since \d\d:\d\d:\d\d$")
+        expect(page.locator("h1")).to_have_text(headline)
+        expect(page.locator("h1")).to_have_attribute("data-state", "critical")
+        expect(page.locator("h1 a")).to_have_attribute("href", "#system")
+        picture(page, "dashboard-inference-down")
+    expect(page.locator("h1")).to_have_text("All thresholds OK")

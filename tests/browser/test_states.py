@@ -35,18 +35,18 @@ def test_before_the_first_answers__every_part_says_that_it_loads(system: System,
     for path in ("metrics/**", "health", "models"):
         page.route(f"{system.url}/{path}", hold)
     page.reload()
-    expect(page.locator("#plots figure[data-state=loading]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=loading]")).to_have_count(9)
     expect(page.locator("#tiles [data-state=loading]")).to_have_count(8)
     expect(page.locator("h1")).to_have_text("Looking…")
     expect(page.locator("#scope")).to_have_text("Loading the last 6 hours.")
     expect(page.locator("#live")).to_have_text("Connecting…")
-    for panel in ("alerts", "thresholds", "model", "system"):
+    for panel in ("alerts", "model", "system"):
         expect(page.locator(f"#{panel}")).to_contain_text("Loading…")
     is_held = False
     for route in held:
         route.continue_()
     visited.live()
-    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(6)
+    expect(page.locator("#plots figure[data-state=ready]")).to_have_count(9)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_thresholds_that_cannot_be_read__are_said_to_be_so(system: System, visit
     page.route("**/metrics/thresholds", refuse)
     add = page.get_by_role("button", name="Add")
     add.click()
-    expect(page.locator("#thresholds .notice")).to_contain_text("The thresholds are unavailable.")
+    expect(page.locator("#alerts .notice")).to_contain_text("The thresholds are unavailable.")
     with page.expect_response("**/metrics/alerts"):
         pass  # figures came meanwhile
-    expect(page.locator("#thresholds .notice")).to_be_visible()
+    expect(page.locator("#alerts .notice")).to_be_visible()
     expect(page.locator("[data-rule]").first).to_be_visible()
     expect(add).to_be_focused()
 

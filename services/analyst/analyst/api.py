@@ -77,7 +77,7 @@ class AnalysisRequest(BaseModel):
 
 
 class PageRequest(BaseModel):
-    """`cursor` is the last page's `next_cursor`."""
+    """`cursor` is that of the page before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -86,10 +86,10 @@ class PageRequest(BaseModel):
 
 
 class Page(BaseModel):
-    """Reports, newest first; `next_cursor` is null on the last page."""
+    """Reports, newest first; `cursor` is null on the last page."""
 
     reports: list[ReportSummary]
-    next_cursor: str | None
+    cursor: str | None
 
 
 class ReportPath(BaseModel):
@@ -170,14 +170,14 @@ def add_routes(app: web.Application, deps: ApiDeps) -> None:
         response=Page,
         errors=(503, 504),
         tag="analyst",
-        examples=[Page(reports=[examples.PAST], next_cursor=None)],
+        examples=[Page(reports=[examples.PAST], cursor=None)],
     )
     async def list_reports(request: web.Request, query: PageRequest) -> web.Response:
         """List past reports, the newest first."""
         page = _archive(deps).page(query.cursor, query.limit + 1)
         found = await _within(context(request), page)
         reports = found[: query.limit]
-        listed = Page(reports=reports, next_cursor=reports[-1].report_id if len(found) > query.limit else None)
+        listed = Page(reports=reports, cursor=reports[-1].report_id if len(found) > query.limit else None)
         headers = {hdrs.CACHE_CONTROL: NO_STORE}
         return web.Response(body=listed.model_dump_json().encode(), content_type=JSON, headers=headers)
 

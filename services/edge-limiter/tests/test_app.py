@@ -21,11 +21,6 @@ async def fine(_request: web.Request) -> web.Response:
     return web.json_response({"label": "POSITIVE"})
 
 
-async def silent(_request: web.Request) -> web.Response:
-    await asyncio.Event().wait()
-    return web.Response()
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 async def test_hundred_requests_at_once__exactly_sixty_are_answered(
     start_edge: StartEdge, start_upstream: StartUpstream, replicas: int
@@ -148,29 +143,33 @@ async def test_database_away_and_policy_closed__is_503_not_429(
         assert response.status == 503
 
 
-async def test_rejections_and_failures__are_on_the_stream_as_counters(
+async def test_rejections_and_failed_predictions__are_on_the_stream_as_counters(
     start_edge: StartEdge,
     start_upstream: StartUpstream,
     redis_settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def break_all_but_predict(request: web.Request) -> web.StreamResponse:
+        if request.path != "/predict":
+            assert request.transport is not None
+            request.transport.abort()
+        return await fine(request)
+
     monkeypatch.setattr("edge_limiter.proxy.rejections.WRITE_TIMEOUT_S", 60.0)
     edge = await start_edge(
         REDIS_HOST=redis_settings["host"],
         REDIS_PORT=str(redis_settings["port"]),
         REDIS_PASSWORD=redis_settings["password"],
-        EDGE_UPSTREAM_INFERENCE=await start_upstream(fine),
-        EDGE_UPSTREAM_ANALYST=await start_upstream(silent),
-        EDGE_ANALYZE_TIMEOUT_S="1",
-        EDGE_RATE_LIMIT="2",
+        EDGE_UPSTREAM_INFERENCE=await start_upstream(break_all_but_predict),
+        EDGE_RATE_LIMIT="3",
     )
+    async with edge.http.post("/classify", json={"input": "fine"}) as response:
+        assert response.status == 502
+    for path in ("/metrics/count", "/models"):  # neither is a prediction
+        async with edge.http.get(path) as response:
+            assert response.status == 502
     for _ in range(7):
         await edge.post()
-    async with edge.http.get("/metrics/count") as response:
-        assert response.status == 502
-    for asked_ms in ("50", "1000"):  # shorter than usual, and as long
-        async with edge.http.post("/analyze/performance", headers={"X-Request-Timeout-Ms": asked_ms}) as response:
-            assert response.status == 504
     await edge.runner.cleanup()
     async with Redis(**redis_settings, decode_responses=True) as redis:
         entries: Any = await redis.xrange(STREAM)
@@ -183,8 +182,7 @@ async def test_rejections_and_failures__are_on_the_stream_as_counters(
         assert is_named == (event.outcome == "limited")
     assert counted == {
         ("/predict", "predict", "limited"): 5,
-        ("/metrics", "metrics", "bad_gateway"): 1,
-        ("/analyze/performance", "analyze", "timeout"): 2,
+        ("/classify", "predict", "bad_gateway"): 1,
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from benchmarks.limiter.exactness import WINDOW_US, Try, judge
+from benchmarks.limiter.exactness import WINDOW_US, Try, replay
 
 from edge_limiter.ratelimit.batcher import Query
 from edge_limiter.ratelimit.limiter import Limiter
@@ -48,7 +48,7 @@ def test_four_replicas_under_faults__neither_exceed_nor_undershoot_the_limit() -
     ],
 )
 def test_oracle__finds_each_kind_of_error(tries: list[Try], wrong: str | None) -> None:
-    assert [name for name, count in judge(tries).items() if count] == ([wrong] if wrong else [])
+    assert [name for name, count in replay(tries).items() if count] == ([wrong] if wrong else [])
 
 
 async def test_two_fresh_edges_and_a_store_that_stalls__admit_exactly_the_limit(

@@ -216,7 +216,7 @@ class StoredPrediction(Body):
 
 
 class PredictionPage(Body):
-    """Predictions, newest first. `next` is the cursor of the next page, null on the last."""
+    """Predictions, newest first. Pass `cursor` to read the next page; it is null on the last."""
 
     predictions: list[StoredPrediction]
-    next: str | None
+    cursor: str | None

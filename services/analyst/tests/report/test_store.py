@@ -196,14 +196,14 @@ async def test_reports__are_listed_and_read_as_they_were_made(open_client: OpenC
     made = {(await answer.json())["report_id"]: await answer.json() for answer in answers}
     page = await _stored(client, 3)
     assert [line["window"] for line in page["reports"]] == ["6h", "1h", "5m"]
-    assert page["next_cursor"] is None
+    assert page["cursor"] is None
     for line in page["reports"]:
         read = await (await client.get(f"/analyze/reports/{line['report_id']}")).json()
         assert read | {"cache": ""} == made[line["report_id"]] | {"cache": ""}
     first = await _listed(client, limit=2)
-    rest = await _listed(client, limit=2, cursor=first["next_cursor"])
+    rest = await _listed(client, limit=2, cursor=first["cursor"])
     assert [line["window"] for line in first["reports"] + rest["reports"]] == ["6h", "1h", "5m"]
-    assert rest["next_cursor"] is None
+    assert rest["cursor"] is None
     markdown = await client.get(f"/analyze/reports/{line['report_id']}", headers={"Accept": "text/markdown"})
     assert (await markdown.text()).startswith("# Performance")
 
@@ -230,9 +230,9 @@ async def test_reports_of_another_version__are_listed_among_ours_and_answered_40
     while len(seen) < 3:
         page = await _listed(client, limit=1, **cursor)
         seen += page["reports"]
-        cursor = {"cursor": page["next_cursor"]}
+        cursor = {"cursor": page["cursor"]}
     assert [line["report_id"] for line in seen] == [empty, worded, ours]
-    assert page["next_cursor"] is None
+    assert page["cursor"] is None
     assert [line["status"] for line in seen] == ["unknown", "grand", "critical"]
     assert (seen[1]["source"], seen[1]["fallback_reason"]) == ("oracle", "eclipse")
     for report_id in (worded, empty):

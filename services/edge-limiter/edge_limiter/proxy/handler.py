@@ -120,7 +120,7 @@ class ProxyHandler:
         problem = problem_of(ERRORS, error)
         state.cause, state.status = error, problem.status
         route = getattr(state, "route", None)
-        if route is not None:
+        if route is not None and route.policy == "predict":  # the error rate is that of predictions
             self.enforcer.rejections.count(problem.status, route.pattern, route.policy)
         if state.response.has_started:
             state.response.abort()

@@ -52,7 +52,7 @@ class ThresholdStore:
             for version, at, document in records
         ]
         is_more = len(records) == limit and records[-1][0] > 1
-        return ThresholdHistory(versions=versions, next=records[-1][0] if is_more else None)
+        return ThresholdHistory(versions=versions, cursor=records[-1][0] if is_more else None)
 
     async def replace(self, document: Thresholds, *, expected: frozenset[int] | None) -> Versioned:
         """Make `document` the newest version. Raises VersionConflict unless the newest is in `expected` (None: any)."""

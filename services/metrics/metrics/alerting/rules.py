@@ -38,10 +38,10 @@ class ThresholdVersion(Body):
 
 
 class ThresholdHistory(Body):
-    """Versions, newest first. `next` is the `before` of the next page, null on the last."""
+    """Versions, newest first. Pass `cursor` to read the next page; it is null on the last."""
 
     versions: list[ThresholdVersion]
-    next: int | None
+    cursor: int | None
 
 
 DEFAULT: Final = Thresholds(

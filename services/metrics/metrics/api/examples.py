@@ -75,7 +75,9 @@ AGGREGATE: Final = Aggregate(
     lag_s=0.2,
 )
 THRESHOLDS: Final = Thresholds(rules=[_RULE])
-HISTORY: Final = ThresholdHistory(versions=[ThresholdVersion(etag='"7"', at=_RANGE.start, document=THRESHOLDS)], next=7)
+HISTORY: Final = ThresholdHistory(
+    versions=[ThresholdVersion(etag='"7"', at=_RANGE.start, document=THRESHOLDS)], cursor=7
+)
 ALERTS: Final = Alerts(
     alerts=[
         Alert(
@@ -123,7 +125,7 @@ PREDICTIONS: Final = PredictionPage(
             text=None,
         )
     ],
-    next=None,
+    cursor=None,
 )
 PREDICTIONS_NDJSON: Final = "".join(f"{row.model_dump_json()}\n" for row in PREDICTIONS.predictions)
 PREDICTIONS_CSV: Final = (

@@ -11,15 +11,20 @@ from typing import Annotated, Final
 from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
-from common.contracts.aggregates import Filters, PredictionPage, StoredPrediction
+from common.contracts.aggregates import PredictionPage, StoredPrediction
 from common.contracts.events import Outcome
+from common.contracts.feedback import Id
 from common.contracts.windows import Body, Window
 from common.http.openapi import operation, preferred
 from metrics.api import examples
 from metrics.api.resources import RESOURCES, deadline, query_errors
+from metrics.errors import InvalidField
+from metrics.query.feedback import around
+from metrics.query.predictions import Order, RowFilters
 from metrics.ranges import SECOND, Range, asked_range, span
 
 EXPORT_ROWS: Final = 5_000  # in memory at once
+LONGEST_SCAN_S: Final = 86_400
 STALL_S: Final = 60.0  # a client that reads less than one slice in this time is disconnected
 SLICE_BYTES: Final = 1 << 16
 CSV: Final = "text/csv"
@@ -42,15 +47,25 @@ class PredictionsQuery(Body):
     route: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
     label: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
     outcome: Outcome | None = None
+    request_id: Annotated[Id | None, Field(description="Found at any time; the range is not used.")] = None
+    client: Annotated[str, Field(max_length=64, pattern=_NO_NUL)] | None = None
+    min_score: Annotated[float | None, Field(ge=0, le=1)] = None
+    max_score: Annotated[float | None, Field(ge=0, le=1)] = None
+    order: Annotated[Order, Field(description="`score`: one page of the least confident.")] = "time"
     limit: Annotated[int, Field(ge=1, le=1_000)] = 100
-    cursor: Annotated[str | None, Field(max_length=64, description="`next` of the page before.")] = None
+    cursor: Annotated[str | None, Field(max_length=64, description="`cursor` of the page before.")] = None
 
-    def filters(self) -> Filters:
-        return Filters(model=self.model, route=self.route, label=self.label, outcome=self.outcome)
+    def filters(self) -> RowFilters:
+        return RowFilters.model_validate(self.model_dump(include=set(RowFilters.model_fields)))
 
     def range(self, now_us: int) -> Range:
         """Raises InvalidField."""
-        return asked_range(span(self.window, self.start, self.end, "24h"), now_us)
+        if self.request_id is not None:
+            return around(self.request_id)
+        asked = asked_range(span(self.window, self.start, self.end, "24h"), now_us)
+        if (self.order == "score" or self.filters().is_unindexed) and asked.seconds > LONGEST_SCAN_S:
+            raise InvalidField("window", "With client, score or order=score the range is at most 24 hours.")
+        return asked
 
 
 @operation(
@@ -78,7 +93,7 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         wanted = preferred(request.headers.getall(hdrs.ACCEPT, ()), (_JSON, CSV, NDJSON))
         limit = query.limit if wanted == _JSON else EXPORT_ROWS
         async with deadline(request):
-            page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor)
+            page = await predictions.page(asked, filters, limit=limit, cursor=query.cursor, order=query.order)
     said = {hdrs.VARY: hdrs.ACCEPT, hdrs.CACHE_CONTROL: "no-store"}
     if wanted == _JSON:
         return web.Response(body=page.model_dump_json().encode(), content_type=_JSON, headers=said)
@@ -91,9 +106,9 @@ async def read_predictions(request: web.Request, *, query: PredictionsQuery) -> 
         await _send(response, ",".join(_COLUMNS).encode() + b"\r\n")
     while True:
         await _send(response, await asyncio.to_thread(lines, page.predictions))
-        if page.next is None:
+        if page.cursor is None:
             return response
-        page = await predictions.page(asked, filters, limit=limit, cursor=page.next)
+        page = await predictions.page(asked, filters, limit=limit, cursor=page.cursor)
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:

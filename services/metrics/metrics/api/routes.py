@@ -171,7 +171,7 @@ async def replace_thresholds(request: web.Request, *, body: Thresholds) -> web.R
 
 class HistoryQuery(Body):
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    before: Annotated[int | None, Field(ge=1, le=10**18, description="`next` of the page before.")] = None
+    cursor: Annotated[int | None, Field(ge=1, le=10**18, description="`cursor` of the page before.")] = None
 
 
 @operation(
@@ -183,7 +183,7 @@ async def read_history(request: web.Request, *, query: HistoryQuery) -> Threshol
     The first one applies now. Before the oldest, the defaults applied.
     """
     async with deadline(request):
-        return await request.app[RESOURCES].thresholds.history(limit=query.limit, before=query.before)
+        return await request.app[RESOURCES].thresholds.history(limit=query.limit, before=query.cursor)
 
 
 @operation(response=Alerts, errors=(503, 504), tag="thresholds", examples=[examples.ALERTS])

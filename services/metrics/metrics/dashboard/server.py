@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from common.http.problems import Problem
-from metrics.dashboard.assets import EARLY, Asset, Assets
+from metrics.dashboard.assets import Asset, Assets
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -26,8 +26,8 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 def add_dashboard(app: web.Application, assets: Assets) -> None:
     """Serve the page at `/dashboard` and its files below it, under a path with their version.
 
-    While replicas of two versions run, a page may request its files from the other version. That one returns 404 for
-    all but early.js, which reloads the page until one replica has served a complete set.
+    While replicas of two versions run, a page may request its files from the other version. It gets that version's
+    file, without caching, so that the next load has a complete set.
     """
 
     async def page(request: web.Request) -> web.Response:
@@ -35,12 +35,11 @@ def add_dashboard(app: web.Application, assets: Assets) -> None:
 
     async def file(request: web.Request) -> web.Response:
         version, name = request.match_info["version"], request.match_info["name"]
-        is_own = version == assets.version
         asset = assets.files.get(name)
-        if asset is None or not (is_own or name == EARLY):
+        if asset is None:
             detail = "No such file in this version of the dashboard; load the page again."
             raise Problem(404, detail, headers={hdrs.CACHE_CONTROL: _NOT_KEPT})
-        return _answer(request, asset, _FOR_EVER if is_own else _REVALIDATED)
+        return _answer(request, asset, _FOR_EVER if version == assets.version else _REVALIDATED)
 
     async def without_slash(_request: web.Request) -> web.Response:
         raise web.HTTPPermanentRedirect("/dashboard")

@@ -4,8 +4,8 @@ A lookup uses the time in a prediction's id, a UUIDv7, so it reads some minutes 
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
@@ -14,8 +14,8 @@ from common.contracts.feedback import FeedbackItem, FeedbackResult
 from metrics.ranges import Range, as_time
 from metrics.storage.database import Connection, Database
 
-_EARLIER: Final = timedelta(minutes=1)  # hosts' clocks differ by less
-_LATER: Final = timedelta(minutes=3)  # from a request's arrival to its last answer, including clock differences
+_EARLIER_US: Final = 60_000_000  # hosts' clocks differ by less
+_LATER_US: Final = 180_000_000  # from a request's arrival to its last answer, including clock differences
 _LATEST_MS: Final = 250_000_000_000_000  # the year 9892: an invented id may exceed the range of timestamps
 _BY_ID: Final = """
 SELECT event_id, at, outcome, model, route, label FROM prediction WHERE event_id = $1 AND at >= $2 AND at < $3
@@ -49,9 +49,9 @@ class FeedbackStore:
         async with self._database.transaction() as connection:
             kept_from = await connection.fetchval("SELECT kept_from FROM retention WHERE relation = 'prediction'")
             found = [await _find(connection, item) for item in items]
+            made_at = [as_time(_at_us(_id_of(item))) for item in items]
             results = [
-                FeedbackResult(status="expired" if kept_from and _time_of(item) < kept_from else "not_found")
-                for item in items
+                FeedbackResult(status="expired" if kept_from and at < kept_from else "not_found") for at in made_at
             ]
             known = [(row["event_id"], place, row) for place, row in enumerate(found) if row is not None]
             for _, place, row in sorted(known, key=lambda one: one[:2]):  # one order, so writers cannot deadlock
@@ -71,19 +71,28 @@ async def accuracy(connection: Connection, range: Range, filters: Filters, predi
     return Accuracy.of(confusion, predictions)
 
 
+def around(id: UUID) -> Range:
+    """Return when the predictions of a request, or one with this id, may have been answered."""
+    at_us = _at_us(id)
+    return Range(at_us - _EARLIER_US, at_us + _LATER_US)
+
+
+def _at_us(id: UUID) -> int:
+    return min(id.int >> 80, _LATEST_MS) * 1_000  # the first 48 bits are milliseconds
+
+
 async def _find(connection: Connection, item: FeedbackItem) -> asyncpg.Record | None:
-    at = _time_of(item)
-    bounds = at - _EARLIER, at + _LATER
+    range = around(_id_of(item))
+    bounds = as_time(range.start), as_time(range.end)
     if item.prediction_id is not None:
         return await connection.fetchrow(_BY_ID, item.prediction_id, *bounds)
     return await connection.fetchrow(_BY_REQUEST, str(item.request_id), *bounds, item.index)
 
 
-def _time_of(item: FeedbackItem) -> datetime:
+def _id_of(item: FeedbackItem) -> UUID:
     id = item.prediction_id or item.request_id
     assert id is not None  # the contract requires one of them
-    milliseconds = min(id.int >> 80, _LATEST_MS)  # the first 48 bits
-    return as_time(milliseconds * 1_000)
+    return id
 
 
 async def _store(connection: Connection, row: asyncpg.Record, label: str) -> FeedbackResult:

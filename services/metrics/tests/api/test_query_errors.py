@@ -117,6 +117,10 @@ BAD_QUERIES = [
     ("/metrics/predictions?limit=1001", "limit"),
     ("/metrics/predictions?cursor=x", "cursor"),
     ("/metrics/predictions?model=%00", "model"),
+    ("/metrics/predictions?request_id=x", "request_id"),
+    ("/metrics/predictions?min_score=2", "min_score"),
+    ("/metrics/predictions?window=7d&order=score", "window"),
+    ("/metrics/predictions?window=7d&client=c", "window"),
     ("/metrics/predictions?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "end"),
     ("/metrics/predictions?start=1926-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "start"),
     ("/metrics/predictions?window=1h&end=2026-01-01T00:00:00Z", "window"),
@@ -126,8 +130,8 @@ BAD_QUERIES = [
     ("/metrics/stream?window=1s", "window"),
     ("/metrics/thresholds/history?limit=0", "limit"),
     ("/metrics/thresholds/history?limit=101", "limit"),
-    ("/metrics/thresholds/history?before=0", "before"),
-    ("/metrics/thresholds/history?before=x", "before"),
+    ("/metrics/thresholds/history?cursor=0", "cursor"),
+    ("/metrics/thresholds/history?cursor=x", "cursor"),
 ]
 
 

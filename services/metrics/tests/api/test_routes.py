@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -143,15 +144,15 @@ async def test_thresholds__are_replaced_by_who_read_the_newest(client: Client) -
 
 
 async def test_history__has_every_version_with_what_its_etag_was(client: Client, now_us: int) -> None:
-    assert await (await client.get("/metrics/thresholds/history")).json() == {"versions": [], "next": None}
+    assert await (await client.get("/metrics/thresholds/history")).json() == {"versions": [], "cursor": None}
     written = []
     for above in (1.0, 2.0, 3.0):
         rules = [RULE | {"above": above}]
         response = await client.put("/metrics/thresholds", json={"rules": rules}, headers={"If-Match": "*"})
         written.append((response.headers["ETag"], Thresholds.model_validate(await response.json())))
     first = await (await client.get("/metrics/thresholds/history", params={"limit": 2})).json()
-    rest = await (await client.get("/metrics/thresholds/history", params={"before": first["next"]})).json()
-    assert rest["next"] is None
+    rest = await (await client.get("/metrics/thresholds/history", params={"cursor": first["cursor"]})).json()
+    assert rest["cursor"] is None
     found = [*first["versions"], *rest["versions"]]
     assert [(one["etag"], Thresholds.model_validate(one["document"])) for one in found] == written[::-1]
     moments = [datetime.fromisoformat(one["at"]) for one in found]
@@ -289,13 +290,17 @@ async def test_redis_away__leaves_aggregates_that_say_the_lag_is_unknown(
 async def test_predictions__are_paged_from_the_newest(
     client: Client, ingested: Callable[..., Any], prediction: Callable[..., Any], now_us: int
 ) -> None:
-    events = [prediction(at_us=now_us - n * 1_000_000) for n in range(5)]
+    events = [prediction(at_us=now_us - n * 1_000_000) for n in range(4)]
+    id = UUID(int=now_us // 1_000 << 80 | 7 << 76 | 2 << 62)
+    events.append(one := prediction(at_us=now_us - 5_000_000, request_id=str(id)))
     await ingested(*events)
     first = await (await client.get("/metrics/predictions", params={"limit": 3})).json()
-    rest = await (await client.get("/metrics/predictions", params={"limit": 3, "cursor": first["next"]})).json()
+    rest = await (await client.get("/metrics/predictions", params={"limit": 3, "cursor": first["cursor"]})).json()
     assert [one["id"] for one in first["predictions"] + rest["predictions"]] == [event.id for event in events]
-    assert rest["next"] is None
+    assert rest["cursor"] is None
     PredictionPage.model_validate(first)
+    found = await (await client.get("/metrics/predictions", params={"request_id": one.request_id})).json()
+    assert [row["id"] for row in found["predictions"]] == [one.id]
 
 
 @pytest.mark.parametrize("media", ["text/csv", "application/x-ndjson"])

@@ -44,7 +44,8 @@ def colours(theme: int) -> dict[str, Rgb]:
 def plots() -> list[list[str]]:
     """Return the groups of series colours that share a plot."""
     text = (files("metrics.dashboard") / "static" / "plots.js").read_text()
-    return [re.findall(r'colour: "--(series-\d)"', plot) for plot in re.findall(r"series: \[(.*?)\n    \]", text, re.S)]
+    plots = re.findall(r"series: \[(line.*)\]", text)
+    return [[f"series-{number}" for number in re.findall(r'line\("\w+", (\d)', plot)] for plot in plots]
 
 
 def linear(value: str) -> Rgb:

@@ -98,19 +98,10 @@ async def test_a_file_that_is_not_of_this_version__is_404(client: Client, assets
     assert response.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_file_of_another_version__is_none_of_ours(client: Client) -> None:
-    """Modules of different versions don't load together, because they import names that the other lacks."""
-    response = await client.get("/dashboard/0000/app.js")
-    assert response.status == 404
-    assert response.headers["Cache-Control"] == "no-store"  # another replica may have it
-
-
-async def test_what_loads_the_page_again__is_there_for_other_versions_and_not_kept(
-    client: Client, assets: Assets
-) -> None:
-    response = await client.get("/dashboard/0000/early.js", headers={"Accept-Encoding": "identity"})
+async def test_a_file_requested_under_another_version__is_sent_and_not_kept(client: Client, assets: Assets) -> None:
+    response = await client.get("/dashboard/0000/app.js", headers={"Accept-Encoding": "identity"})
     assert response.status == 200
-    assert await response.read() == assets.files["early.js"].body
+    assert await response.read() == assets.files["app.js"].body
     assert response.headers["Cache-Control"] == "no-cache"
 
 

@@ -12,6 +12,16 @@ export class Trouble extends Error {
   }
 }
 
+/** Run `work`. A failed request goes to `onTrouble`; errors of this page itself propagate. */
+export async function attempt(work, onTrouble) {
+  try {
+    return await work();
+  } catch (trouble) {
+    if (!(trouble instanceof Trouble)) throw trouble;
+    return onTrouble(trouble);
+  }
+}
+
 /** Send a request and return `{body, headers, status}`. `accept` lists statuses besides 2xx that are not failures. */
 export async function ask(method, path, { body, headers = {}, accept = [], timeoutMs = TIMEOUT_MS } = {}) {
   let response;

@@ -6,18 +6,16 @@ const known = (format) => (value) => (value === null || value === undefined || N
 const digits = (value, places) =>
   value.toLocaleString("en", { minimumFractionDigits: places, maximumFractionDigits: places });
 const fine = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
-const usual = (value) => digits(value, Math.abs(value) < 10 ? 2 : Math.abs(value) < 100 ? 1 : 0);
+/** Three significant digits, without decimals from 100 on. */
+const usual = (value) => value === 0 ? "0" : digits(value, Math.abs(value) < 9.995 ? 2 : Math.abs(value) < 99.95 ? 1 : 0);
 const isBelow = (value, least) => value !== 0 && Math.abs(value) < least; // would be shown as zero
 
 export const count = known((value) => value.toLocaleString("en"));
 /** At most six digits: 12,345,678 is 12.35M. */
 export const shortCount = known((value) => (value < 1_000_000 ? count(value) : value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 4 })));
 export const rate = known((value) => (value === 0 ? "0" : isBelow(value, 0.01) ? fine(value) : usual(value)));
-export const ms = known((value) => (Math.abs(value) >= 10_000 ? `${digits(value / 1000, 1)} s` : `${usual(value)} ms`));
-export const percent = known((value) => {
-  if (isBelow(value, 0.0001)) return `${fine(value * 100)} %`;
-  return `${digits(value * 100, isBelow(value, 0.1) ? 2 : 1)} %`;
-});
+export const ms = known((value) => (Math.abs(value) >= 999.5 ? `${usual(value / 1000)} s` : `${usual(value)} ms`));
+export const percent = known((value) => `${value === 0 ? "0" : isBelow(value, 0.0001) ? fine(value * 100) : usual(value * 100)} %`);
 export const score = known((value) => digits(value, 3));
 
 /** Without trailing zeros, for axes. */
@@ -104,10 +102,13 @@ export const metricValue = (metric, value) => (METRICS[metric]?.[1] ?? rate)(val
 
 const exact = (value) => value.toLocaleString("en", { maximumSignificantDigits: 15 }); // further digits are rounding errors
 const EXACT = new Map([
-  [ms, (value) => (value >= 10_000 ? `${exact(value / 1000)} s` : `${exact(value)} ms`)],
+  [ms, (value) => (value >= 1000 ? `${exact(value / 1000)} s` : `${exact(value)} ms`)],
   [percent, (value) => `${exact(value * 100)} %`],
   [perSecond, (value) => `${exact(value)} /s`],
 ]);
+
+/** The unit in which a limit is entered, and how many of it are one of the metric's own. */
+export const unitOf = (metric) => new Map([[ms, ["ms", 1]], [percent, ["%", 100]], [perSecond, ["/s", 1]]]).get(METRICS[metric]?.[1]) ?? ["", 1];
 
 /** A limit exactly as it was set. */
 export const limitValue = (metric, value) => (EXACT.get(METRICS[metric]?.[1]) ?? exact)(value);
@@ -126,9 +127,9 @@ export function figureValue({ value, unit, window }) {
     per_s: (v) => `${rate(v)} /s`,
     share: (v) => (isChange ? percent(v).replace("%", "percentage points") : percent(v)),
     ms,
-    ratio: (v) => `${digits(v, 2)}×`,
+    ratio: (v) => `${usual(v)}×`,
     score,
-    percent: (v) => `${digits(v, 1)} %`,
+    percent: (v) => `${usual(v)} %`,
   };
   return `${isChange && value > 0 ? "+" : ""}${(formats[unit] ?? rate)(value)}`;
 }

@@ -10,14 +10,15 @@ const ROWS = 60; // of the table
 const FAMILY = "Inter, system-ui, sans-serif";
 const DAY_S = 86_400;
 
-/** `spec`: id, title, hint, format, series of {label, colour, dash, width}. The element is `figure`. */
+/** `zoom(start, end)` is called with a range that was dragged over. `spec`: id, title, hint, format, series of {label, colour, dash, width}. The element is `figure`. */
 export class Plot {
-  constructor(spec) {
-    this.spec = spec;
+  constructor(spec, zoom) {
+    Object.assign(this, { spec, zoom });
     this.data = [[], ...spec.series.map(() => [])];
     this.limits = [];
     this.spans = [];
     this.values = spec.series.map(() => h("span", { class: "legend-value" }, NONE));
+    this.hint = h("span", { class: "muted" }, spec.hint);
     this.at = h("span", { class: "muted legend-at" });
     this.canvas = h("div", { class: "canvas", role: "img", "aria-label": `${spec.title}: loading` });
     this.empty = h("p", { class: "empty", hidden: true }, spec.empty);
@@ -26,9 +27,9 @@ export class Plot {
     this.figure = h(
       "figure",
       { class: "panel plot", id: `plot-${spec.id}`, tabindex: "-1", "data-state": "loading", "aria-labelledby": `title-${spec.id}` },
-      h("figcaption", {}, h("h3", { id: `title-${spec.id}` }, spec.title), h("span", { class: "muted" }, spec.hint), this.at),
+      h("figcaption", {}, h("h3", { id: `title-${spec.id}` }, spec.title), this.hint),
       this.legend(),
-      h("div", { class: "stage" }, this.canvas, this.empty),
+      h("div", { class: "stage" }, this.canvas, this.at, this.empty),
       this.details,
     );
     new ResizeObserver(() => this.resize()).observe(this.canvas);
@@ -80,7 +81,7 @@ export class Plot {
         padding: [12, 20, 0, 0],
         legend: { show: false },
         focus: { alpha: 0.2 },
-        cursor: { y: false, drag: { x: false, y: false }, sync: { key: "time" }, points: { size: 7 } },
+        cursor: { y: false, drag: { x: true, y: false, setScale: false }, sync: { key: "time", filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }, points: { size: 7 } },
         scales: { y: { range: (_, __, max) => [0, max > 0 ? max * 1.1 : 1] } },
         axes: [
           { ...axis, grid: { show: false }, space: 64, size: 28, values: (_, ticks) => ticks.map((tick) => this.tick(tick)) },
@@ -93,14 +94,23 @@ export class Plot {
             stroke: () => colour(one.colour),
             width: one.width ?? 2,
             dash: one.dash,
-            points: { size: 6, fill: () => colour(one.colour) },
+            points: { size: 6, fill: () => colour(one.colour), filter: (chart, place, isShown) => (isShown ? null : isolated(chart.data[place])) },
           })),
         ],
-        hooks: { drawClear: [(chart) => this.drawSpans(chart)], draw: [(chart) => this.drawLimits(chart)], setCursor: [() => this.readOut()] },
+        hooks: { drawClear: [(chart) => this.drawSpans(chart)], draw: [(chart) => this.drawLimits(chart)], setCursor: [() => this.readOut()], setSelect: [(chart) => this.selected(chart)] },
       },
       this.data,
       this.canvas,
     );
+  }
+
+  /** Zoom into what was dragged over. */
+  selected(chart) {
+    const { left, width } = chart.select;
+    if (width < 8) return;
+    chart.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    const time = (x) => new Date(chart.posToVal(x, "x") * 1000).toISOString();
+    this.zoom?.(time(left), time(left + width));
   }
 
   resize() {
@@ -185,6 +195,12 @@ export class Plot {
     }
     ctx.restore();
   }
+}
+
+/** Places of values without a neighbour: no line reaches them, so each gets a marker. */
+function isolated(column) {
+  const isNone = (i) => (column[i] ?? null) === null;
+  return [...column.keys()].filter((i) => !isNone(i) && isNone(i - 1) && isNone(i + 1));
 }
 
 function latest(column) {

@@ -2,9 +2,10 @@
 
 import { Trouble, ask } from "./api.js";
 import { h, isOff, notice, panelHead, setOff } from "./dom.js";
-import { WINDOWS, clock, count, figureValue, metricName } from "./format.js";
+import { WINDOWS, clock, count, dateTime, figureValue, metricName } from "./format.js";
 
 const LONGEST = "7d"; // the longest range of a report
+const ALIGNED_MS = 300_000;
 const TIMEOUT_MS = 75_000; // the edge answers with an error after 60 s
 const READINGS = { current: "", previous: "before", delta_abs: "change", delta_pct: "relative change", threshold: "limit" };
 const REASONS = {
@@ -22,8 +23,8 @@ const REASONS = {
 
 export class ReportPanel {
   /** `follow(metric)` shows the plot of a metric. `metricOf(rule)` returns the metric of a rule, by name. */
-  constructor(place, { window, follow, metricOf }) {
-    Object.assign(this, { window, follow, metricOf });
+  constructor(place, { range, follow, metricOf }) {
+    Object.assign(this, { range, follow, metricOf });
     this.button = h("button", { type: "button", class: "primary", onclick: () => this.load() }, "Generate report");
     this.body = h(
       "div",
@@ -35,14 +36,13 @@ export class ReportPanel {
 
   async load() {
     if (isOff(this.button)) return;
-    const asked = this.window();
-    const window = asked === "30d" ? LONGEST : asked;
+    const { asked, remark } = reported(this.range());
     setOff(this.button, true);
     this.body.setAttribute("aria-busy", "true");
     this.body.replaceChildren(h("p", { class: "muted" }, "Writing…"), h("div", { class: "skeleton" }), h("div", { class: "skeleton" }));
     try {
-      const { body } = await ask("POST", "/analyze/performance", { body: { window }, timeoutMs: TIMEOUT_MS });
-      this.body.replaceChildren(...this.lay(body, asked === window ? null : `Reports reach back ${WINDOWS[LONGEST]} at most.`));
+      const { body } = await ask("POST", "/analyze/performance", { body: asked, timeoutMs: TIMEOUT_MS });
+      this.body.replaceChildren(...this.lay(body, remark));
     } catch (trouble) {
       if (!(trouble instanceof Trouble)) throw trouble;
       const wait = trouble.waitS ? ` Try again in ${trouble.waitS} s.` : "";
@@ -109,6 +109,14 @@ export class ReportPanel {
     const label = metric.startsWith("label_share.") ? `share of ${metric.slice("label_share.".length)}` : null;
     return label ?? metricName(this.shown(metric));
   }
+}
+
+/** The range of a report: the page's, within what the analyst accepts. */
+function reported({ window, start, end }) {
+  if (window) return window === "30d" ? { asked: { window: LONGEST }, remark: `Reports reach back ${WINDOWS[LONGEST]} at most.` } : { asked: { window }, remark: null };
+  const aligned = (time, round) => new Date(round(Date.parse(time) / ALIGNED_MS) * ALIGNED_MS).toISOString();
+  const asked = { start: aligned(start, Math.floor), end: aligned(end, Math.ceil) };
+  return { asked, remark: `Reports are of whole 5 minutes: ${dateTime(asked.start)} to ${dateTime(asked.end)}.` };
 }
 
 /** Ids of figures that no finding names. */

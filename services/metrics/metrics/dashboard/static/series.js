@@ -12,6 +12,8 @@ export function columnsOf(aggregate) {
   return {
     throughput: { times, columns: ["predictions", "rate_limited", "errors"].map(perSecond) },
     latency: { times, columns: ["p50", "p95", "p99"].map((field) => series.map((point) => point[field] ?? null)) },
+    work: { times, columns: ["queue_p95_ms", "compute_p95_ms"].map((field) => series.map((point) => point[field] ?? null)) },
+    cache: { times, columns: [series.map((point) => point.cached_share ?? null)] },
     rates: {
       times,
       columns: [

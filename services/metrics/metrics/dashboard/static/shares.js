@@ -1,7 +1,7 @@
-// Label mix, confidence and drift, compared with the previous window. The tables are the plots.
+// Errors, label mix, confidence and drift, compared with the previous window. The tables are the plots.
 
 import { h, labelHead, renderOnce } from "./dom.js";
-import { NONE, count, percent, score } from "./format.js";
+import { count, percent, score } from "./format.js";
 
 const BORDER = 0.1; // from here on a distribution has drifted
 const DRIFT_FULL = 0.3; // the length of a full bar
@@ -30,28 +30,46 @@ class Shares {
   }
 }
 
-export class Labels extends Shares {
-  constructor() {
-    super("labels", "Label mix", "now, and in the window before");
+/** Shares of the whole as a table whose counts list such predictions. */
+class Mix extends Shares {
+  constructor(id, title, hint, filter) {
+    super(id, title, hint);
+    Object.assign(this, { title, filter });
+  }
+
+  /** `rows` are {name, share, n, before, filter}; `before` is text. */
+  showRows(rows, empty) {
+    this.render(rows, rows.length === 0, () => table(this.title, ["Kind", null, "Share", "Count", "Before"], rows.map((row) => this.row(row))), empty);
+  }
+
+  row({ name, share, n, before, barBefore = null, filter }) {
+    const list = h("button", { type: "button", class: "link", "aria-label": `${count(n)}, list ${name}`, onclick: () => this.filter(filter) }, count(n));
+    const cells = [percent(share), list, before].map((cell) => h("td", {}, cell));
+    return h("tr", { key: name }, labelHead(name), h("td", { class: "wide", "aria-hidden": "true" }, bar(share, barBefore)), cells);
+  }
+}
+
+export class Labels extends Mix {
+  constructor(filter) {
+    super("labels", "Label mix", "now, and in the window before", filter);
   }
 
   show({ labels, previous }) {
     const before = new Map(previous.labels.map((one) => [one.label, one.share]));
-    this.render([labels, previous.labels], labels.length === 0, () => this.table(labels, before), "No answered predictions in this window.");
+    const row = ({ label, share, count: n }) => ({ name: label, share, n, before: percent(before.get(label)), barBefore: before.get(label), filter: { label } });
+    this.showRows(labels.map(row), "No answered predictions in this window.");
+  }
+}
+
+export class Errors extends Mix {
+  constructor(filter) {
+    super("errors", "Errors by kind", "share of requests that were not limited", filter);
   }
 
-  table(labels, before) {
-    const row = ({ label, share, count: n }) =>
-      h(
-        "tr",
-        { key: label },
-        labelHead(label),
-        h("td", { class: "wide", "aria-hidden": "true" }, bar(share, before.get(label) ?? null)),
-        h("td", {}, percent(share)),
-        h("td", {}, count(n)),
-        h("td", {}, before.has(label) ? percent(before.get(label)) : NONE),
-      );
-    return table("Label mix", ["Label", null, "Share", "Count", "Before"], labels.map(row));
+  show({ errors, requests, rate_limited: limited, previous }) {
+    const kinds = Object.entries(errors).filter(([, n]) => n > 0).sort(([, a], [, b]) => b - a);
+    const row = ([outcome, n]) => ({ name: outcome.replaceAll("_", " "), share: n / (requests - limited), n, before: count(previous.errors[outcome] ?? 0), filter: { outcome } });
+    this.showRows(kinds.map(row), "No errors in this window.");
   }
 }
 

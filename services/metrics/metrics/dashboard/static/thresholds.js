@@ -1,45 +1,21 @@
-// The thresholds panel: the state of each rule, and its editor, which never overwrites an unseen version.
+// Edits the rules, and never overwrites an unseen version.
 
-import { Trouble, ask, askAsAdmin } from "./api.js";
-import { resolveConflict } from "./conflict.js";
-import { h, notice, panelHead, renderOnce } from "./dom.js";
-import { metricValue } from "./format.js";
+import { ask, askAsAdmin, attempt } from "./api.js";
+import { h, notice } from "./dom.js";
 import { editRule } from "./rule_form.js";
 import { sentence, withRule } from "./rules.js";
 import { forgetToken, keptToken, onToken } from "./token.js";
 
 const PATH = "/metrics/thresholds";
 
-export class Thresholds {
-  constructor(place, onSaved) {
+/** `buttons` belong in the head of a panel, `said` below its list. */
+export class RuleEditor {
+  constructor(onSaved) {
     this.onSaved = onSaved;
-    this.list = h("div", { "data-list": true }, h("p", { class: "muted" }, "Loading…"));
-    this.said = h("div", { class: "muted", role: "status" });
+    this.said = h("div", { class: "muted said", role: "status" });
     const forget = h("button", { type: "button", class: "quiet", onclick: forgetToken, hidden: !keptToken() }, "Forget token");
     onToken((isKept) => (forget.hidden = !isKept));
-    const add = h("button", { type: "button", class: "quiet", onclick: () => this.edit(null) }, "Add");
-    place.append(panelHead("thresholds-title", "Thresholds", "An alert fires when a threshold stays breached.", forget, add), this.list, this.said);
-  }
-
-  /** `states` are the rules' states in the latest aggregate. */
-  show(states) {
-    const key = states.map(({ rule, current, breached }) => [rule, metricValue(rule.metric, current), breached]);
-    renderOnce(this.list, key, () => {
-      if (!states.length) return h("p", { class: "empty" }, "No rules. Add one to get an alert when a figure leaves its range.");
-      return h("ul", { class: "rows" }, states.map((state) => this.row(state)));
-    });
-  }
-
-  row({ rule, current, breached }) {
-    const [kind, word] = breached === null ? ["unknown", "Not enough data"] : breached ? [rule.severity, "Breached"] : ["ok", "OK"];
-    return h(
-      "li",
-      { key: rule.name, "data-rule": rule.name },
-      h("span", { class: "badge", "data-kind": kind }, word),
-      h("div", { class: "grow" }, h("strong", {}, rule.name), h("p", { class: "muted" }, sentence(rule))),
-      h("span", { class: "figure" }, metricValue(rule.metric, current)),
-      h("button", { type: "button", class: "quiet", "aria-label": `Edit ${rule.name}`, onclick: () => this.edit(rule.name) }, "Edit"),
-    );
+    this.buttons = [forget, h("button", { type: "button", class: "quiet", onclick: () => this.edit(null) }, "Add")];
   }
 
   async edit(name) {
@@ -60,17 +36,16 @@ export class Thresholds {
     if (this.isReading) return null;
     this.isReading = true;
     this.say("Reading the thresholds…");
-    try {
-      const read = await this.read();
-      this.say("");
-      return read;
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      this.say(notice("bad", "The thresholds are unavailable.", trouble.detail));
-      return null;
-    } finally {
-      this.isReading = false;
-    }
+    const read = await attempt(
+      async () => {
+        const found = await this.read();
+        this.say("");
+        return found;
+      },
+      (trouble) => (this.say(notice("bad", "The thresholds are unavailable.", trouble.detail)), null),
+    );
+    this.isReading = false;
+    return read;
   }
 
   async read() {
@@ -79,44 +54,50 @@ export class Thresholds {
   }
 
   /**
-   * Replace the rule named `name` with `rule` (null: delete it). On a conflict the user decides. If it was not saved,
-   * the result has `read`, the version to replace on the next try.
+   * Replace the rule named `name` with `rule` (null: delete it). If it was not saved, the result has `read`, the version
+   * to replace on the next try.
    */
-  async save(read, name, rule) {
+  save(read, name, rule) {
     const rules = withRule(read.rules, name, rule);
-    try {
-      const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
-      if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token.", read };
-      return this.end(`Saved version ${versionOf(answer.headers.get("ETag"))}.`);
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      if (trouble.status === 412) return this.conflict(read, name, rule);
-      return { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule), read };
-    }
+    return attempt(
+      async () => {
+        const answer = await askAsAdmin("PUT", PATH, { body: { rules }, headers: { "If-Match": read.etag } });
+        if (answer === null) return { done: false, errors: [], detail: "Not saved: it needs the admin token.", read };
+        if (rule !== null) return this.end(`Saved ${rule.name}.`);
+        const deleted = read.rules.find((one) => one.name === name);
+        return this.end(`Deleted ${name}. `, h("button", { type: "button", class: "quiet", onclick: () => this.undo(deleted) }, "Undo"));
+      },
+      (trouble) => (trouble.status === 412 ? this.conflict(name) : { done: false, detail: trouble.detail ?? trouble.title, errors: errorsOf(trouble, rules, rule), read }),
+    );
   }
 
-  async conflict(read, name, rule) {
-    let newest;
-    try {
-      newest = await this.read();
-    } catch (trouble) {
-      if (!(trouble instanceof Trouble)) throw trouble;
-      return { done: false, errors: [], detail: `Not saved: someone else changed the thresholds, and they are unavailable now. ${trouble.detail ?? trouble.title}` };
-    }
-    const version = versionOf(newest.etag);
-    const choice = await resolveConflict({ name, base: read.rules, theirs: newest.rules, mine: rule, version });
-    if (choice === "mine") return this.save(newest, name, rule);
-    if (choice === "theirs") return this.end(`Kept version ${version}.`);
-    return { done: false, errors: [], detail: `Not saved: someone else saved version ${version} meanwhile.` };
+  conflict(name) {
+    const refused = (rest, read) => ({ done: false, errors: [], detail: `Not saved: someone else changed the thresholds${rest}`, read });
+    return attempt(
+      async () => {
+        const read = await this.read();
+        const theirs = read.rules.find((rule) => rule.name === name);
+        const now = theirs ? `${name} is now: ${sentence(theirs)}.` : `${name} does not exist now.`;
+        return refused(` meanwhile. ${now} Save again to replace it.`, read);
+      },
+      (trouble) => refused(`, and they are unavailable now. ${trouble.detail ?? trouble.title}`),
+    );
+  }
+
+  /** Put a deleted rule back. */
+  async undo(rule) {
+    const read = await this.readToEdit();
+    const answer = read && (await this.save(read, rule.name, rule));
+    if (answer && !answer.done) this.say(notice("bad", `${rule.name} was not restored.`, answer.detail));
   }
 
   /** Show the result of the last action. */
-  say(said) {
-    this.said.replaceChildren(said);
+  say(...said) {
+    this.said.replaceChildren(...said);
   }
 
-  end(said) {
-    this.say(said);
+  end(...said) {
+    this.say(...said);
     this.onSaved();
     return { done: true };
   }
@@ -124,8 +105,6 @@ export class Thresholds {
 
 /** Whether another rule already has the entered name. */
 const isTaken = (rules, entered, edited) => entered !== null && entered.name !== edited && rules.some((rule) => rule.name === entered.name);
-
-const versionOf = (etag) => etag.replaceAll('"', "");
 
 /** The server names `rules.2.resolve_at`; the form knows `resolve_at`. */
 function errorsOf(trouble, rules, rule) {

@@ -3,6 +3,7 @@
 import { h, setText } from "./dom.js";
 import { NONE, limitValue, metricValue, ms, percent, rate, score, shortCount } from "./format.js";
 
+const ENOUGH = 30; // fewer requests on either side are not compared
 const STEADY = 0.005; // smaller relative changes are shown as none
 const NOTABLE = 0.1; // smaller changes are not coloured
 
@@ -35,7 +36,8 @@ export class Tiles {
     TILES.forEach((tile, i) => {
       const breach = aggregate.thresholds.find((state) => state.rule.metric === tile.id && state.breached);
       const now = tile.read(aggregate);
-      const change = changeOf(now, tile.read(aggregate.previous), tile.better);
+      const isFew = Math.min(aggregate.requests, aggregate.previous.requests) < ENOUGH;
+      const change = isFew ? { text: " ", kind: "none" } : changeOf(now, tile.read(aggregate.previous), tile.better);
       const { value, note } = this.parts[i];
       setText(value, tile.format(now));
       setText(note, breach ? breachText(breach) : change.text);
@@ -51,7 +53,7 @@ function breachText({ rule, current }) {
 }
 
 function changeOf(now, before, better) {
-  if (now === null || before === null) return { text: before === null && now !== null ? "nothing before" : " ", kind: "none" };
+  if (now === null || before === null) return { text: " ", kind: "none" };
   if (now === before) return { text: "unchanged", kind: "none" };
   if (before === 0) return { text: "up from 0", kind: better < 0 ? "worse" : "none" };
   const change = now / before - 1;
