@@ -93,7 +93,7 @@ def _resources(
             journal = await stack.enter_async_context(_recorder(settings, registry))
             batcher = await stack.enter_async_context(_batcher(settings, metrics, fatal, given))
             predictor = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
-            metrics.watch(batcher, predictor)
+            metrics.watch(batcher)
             recorder = PredictionRecorder(
                 journal.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )

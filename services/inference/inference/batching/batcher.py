@@ -9,10 +9,8 @@ from typing import Final, Literal
 from inference.batching.admission import Admission, Limits, estimate
 from inference.batching.jobs import Job
 from inference.batching.queue import RequestQueue
-from inference.batching.worker import BatchReport, OnBatch, OnEvent, Supervision, Worker
+from inference.batching.worker import OnBatch, OnEvent, Supervision, Worker
 from inference.engines.base import EngineClient, ModelCard
-
-__all__ = ["BatchReport", "Batcher", "BatchingConfig"]
 
 _MANY_JOBS: Final = 4  # waiting per worker: then a worker takes its next batch before it has finished one
 
@@ -37,10 +35,11 @@ class Batcher:
         config: BatchingConfig,
         now: Callable[[], float],
         *,
-        on_batch: OnBatch = lambda _report: None,
+        on_batch: OnBatch = lambda _size: None,
         on_event: OnEvent = lambda _event: None,
     ) -> None:
-        self.queue = RequestQueue(config.max_batch_tokens, Admission(config.limits), now)
+        self.admission = Admission(config.limits)
+        self.queue = RequestQueue(config.max_batch_tokens, now)
         self._now = now
         self._numbers = itertools.count()
         self._jobs: set[Job] = set()
@@ -49,6 +48,7 @@ class Batcher:
                 f"scorer-{number}",
                 create,
                 self.queue,
+                self.admission.learn,
                 now,
                 supervision=config.supervision,
                 backlogs=[0, *[_MANY_JOBS * config.workers] * (config.pipeline_depth - 1)],
@@ -103,7 +103,8 @@ class Batcher:
         """
         now = self._now()
         sizes = [self._estimate(text) for text in texts]
-        self.queue.admit(sizes, deadline_s - now, self.ready_workers)
+        self.admission.workers = self.queue.workers = self.ready_workers
+        self.admission.admit(sizes, deadline_s - now)
         loop = asyncio.get_running_loop()
         jobs = [
             Job(next(self._numbers), text, size, now, deadline_s, loop.create_future())
@@ -117,11 +118,12 @@ class Batcher:
 
     def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Return `retry_after_s` of the Overloaded that `submit` would raise: None if it would not, inf for never."""
-        return self.queue.retry_after_s([self._estimate(text) for text in texts], deadline_s - self._now())
+        return self.admission.retry_after_s([self._estimate(text) for text in texts], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:
         return estimate(text, self.card.max_tokens)
 
     def _leave(self, job: Job) -> None:
         self._jobs.discard(job)
-        self.queue.leave(job)
+        self.queue.remove(job)
+        self.admission.release(job.tokens)

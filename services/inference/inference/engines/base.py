@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
@@ -54,13 +53,6 @@ class Row(NamedTuple):
     truncated: bool = False
 
 
-class Answer(NamedTuple):
-    """One row per text, in order, and the seconds spent tokenising."""
-
-    rows: list[Row]
-    tokenize_s: float
-
-
 class Engine(Protocol):
     """Scores texts in two steps, so that one batch is tokenised while another is scored."""
 
@@ -92,8 +84,8 @@ class EngineClient(Protocol):
     @property
     def card(self) -> ModelCard: ...
 
-    async def score(self, texts: Sequence[str]) -> Answer:
-        """Tokenise and score. Raises what the engine raises. Concurrent calls are scored in order."""
+    async def score(self, texts: Sequence[str]) -> list[Row]:
+        """Return one row per text, in order. Raises what the engine raises. Concurrent calls are scored in order."""
         ...
 
     async def close(self) -> None:
@@ -101,16 +93,8 @@ class EngineClient(Protocol):
         ...
 
 
-def answer(engine: Engine, texts: Sequence[str]) -> Answer:
-    """Tokenise, then score."""
-    started_s = time.perf_counter()
-    read = engine.encode(texts)
-    tokenize_s = time.perf_counter() - started_s
-    return Answer(rows_of(engine.score(read), read), tokenize_s)
-
-
-def rows_of(scores: Sequence[tuple[float, ...]], read: Sequence[Encoded]) -> list[Row]:
-    return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, read, strict=True)]
+def rows_of(scores: Sequence[tuple[float, ...]], encoded: Sequence[Encoded]) -> list[Row]:
+    return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, encoded, strict=True)]
 
 
 def sigmoid(logits: Sequence[float]) -> tuple[float, ...]:

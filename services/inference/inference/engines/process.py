@@ -15,13 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from inference.engines.base import Answer, Engine, ModelError, Row, answer
+from inference.engines.base import Engine, ModelError, Row, rows_of
 from inference.models import bundle, hub
 
 READY: Final = b"\x00"
 FAILED: Final = b"\x01"  # followed by the error
 LENGTH: Final = struct.Struct("<I")
-_HEADER: Final = struct.Struct("<dI")
 _NICENESS: Final = 5
 
 
@@ -49,7 +48,8 @@ def serve(engine: Engine, stream: BinaryIO, connection: socket.socket) -> None:
     while len(length := stream.read(LENGTH.size)) == LENGTH.size:
         texts = unpack_texts(stream.read(*LENGTH.unpack(length)))
         try:
-            response = READY + pack_answer(answer(engine, texts))
+            encoded = engine.encode(texts)
+            response = READY + pack_rows(rows_of(engine.score(encoded), encoded))
         except BaseException as error:  # the tokenizer panics with a BaseException
             response = FAILED + type(error).__name__.encode()
         connection.sendall(message(response))
@@ -75,23 +75,23 @@ def unpack_texts(data: bytes) -> list[str]:
     return texts
 
 
-def pack_answer(answered: Answer) -> bytes:
+def pack_rows(rows: Sequence[Row]) -> bytes:
     """All rows have the same number of scores."""
-    tokens = array("I", [row.tokens for row in answered.rows])
-    flags = bytes(row.truncated for row in answered.rows)
-    scores = array("d", [value for row in answered.rows for value in row.scores])
-    return _HEADER.pack(answered.tokenize_s, len(answered.rows)) + tokens.tobytes() + flags + scores.tobytes()
+    tokens = array("I", [len(rows), *(row.tokens for row in rows)])
+    flags = bytes(row.truncated for row in rows)
+    scores = array("d", [value for row in rows for value in row.scores])
+    return tokens.tobytes() + flags + scores.tobytes()
 
 
-def unpack_answer(data: bytes) -> Answer:
-    tokenize_s, count = _HEADER.unpack_from(data)
-    flags_at = _HEADER.size + LENGTH.size * count
-    tokens = array("I", data[_HEADER.size : flags_at])
+def unpack_rows(data: bytes) -> list[Row]:
+    [count] = LENGTH.unpack_from(data)
+    flags_at = LENGTH.size * (1 + count)
+    tokens = array("I", data[LENGTH.size : flags_at])
     values = array("d", data[flags_at + count :])
     width = len(values) // count if count else 0
     scores = (tuple(values[start : start + width]) for start in range(0, len(values), width or 1))
     flags = map(bool, data[flags_at : flags_at + count])
-    return Answer([Row(*row) for row in zip(scores, tokens, flags, strict=True)], tokenize_s)
+    return [Row(*row) for row in zip(scores, tokens, flags, strict=True)]
 
 
 def _engine(folder: Path, revision: str, onnx_file: str = "") -> tuple[Engine, str]:
