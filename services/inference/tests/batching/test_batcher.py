@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from inference.batching.batcher import Batcher
-from inference.batching.jobs import Job, Overloaded, Scored, ScoringFailed
+from inference.batching.jobs import Job, Scored, ScoringFailed
 from inference.engines.base import ModelError
 
 
@@ -57,46 +57,6 @@ async def test_batch_that_failed__does_not_change_the_predicted_cost(start_batch
     assert batcher.admission.seconds_per_token == before_s
     await outcomes(submit(batcher, "good"))
     assert batcher.admission.seconds_per_token != before_s
-
-
-async def test_withdrawn_text__is_not_scored_and_frees_its_capacity(start_batcher: Any, stage: Any) -> None:
-    batcher = await start_batcher()
-    stage.hold()
-    [in_flight] = submit(batcher, "first one")
-    await stage.entered()
-    waiting, stays = submit(batcher, "left it", "stays here now")
-    in_flight.future.cancel()
-    waiting.future.cancel()
-    stage.release()
-    await outcomes([stays])
-    assert [len(text) for batch in stage.batches for text in batch] == [3, 4]
-    assert (batcher.admission.tokens, batcher.is_lost) == (0, False)
-
-
-async def test_text_past_its_deadline__is_not_scored(start_batcher: Any, stage: Any) -> None:
-    clock = [100.0]
-    batcher = await start_batcher(now=lambda: clock[0])
-    stage.hold()
-    first = batcher.submit(["first one"], 200.0)
-    await stage.entered()
-    late, fine = batcher.submit(["too late"], 110.0) + batcher.submit(["just in time"], 111.0)
-    clock[0] = 110.0
-    stage.release()
-    await outcomes([*first, fine])
-    assert not late.future.done()
-    assert [len(text) for batch in stage.batches for text in batch] == [3, 4]
-
-
-async def test_full_batcher__refuses_until_there_is_capacity(start_batcher: Any, stage: Any) -> None:
-    batcher = await start_batcher(max_wait_s=1e-9)
-    stage.hold()
-    first = submit(batcher, "good")
-    await stage.entered()
-    with pytest.raises(Overloaded):
-        submit(batcher, "good")
-    stage.release()
-    await outcomes(first)
-    await outcomes(submit(batcher, "good"))
 
 
 async def test_close__cancels_waiting_texts(start_batcher: Any, stage: Any) -> None:

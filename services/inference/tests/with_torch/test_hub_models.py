@@ -121,6 +121,16 @@ async def test_scores__are_those_of_transformers(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_tokens__are_those_of_transformers(export: Export, architecture: str) -> None:
+    from transformers import AutoTokenizer
+
+    folder = export(architecture, 2)
+    expected = AutoTokenizer.from_pretrained(folder)(list(TEXTS), truncation=True)["input_ids"]
+    encoded = OnnxEngine(hub.load(folder)).encode(TEXTS)
+    assert [list(text.ids) for text in encoded] == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_dynamically_quantised_graph__is_independent_of_the_batch(export: Export, architecture: str) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
