@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -27,11 +28,10 @@ from inference.api import huggingface, kserve_v1, moderations, native, open_infe
 from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
 from inference.api.protocol_errors import add_protocol_errors
-from inference.batching.admission import Limits
-from inference.batching.batcher import Batcher, BatchingConfig
+from inference.batching.batcher import Batcher
 from inference.batching.worker import WorkerEvent
-from inference.engines.base import ModelError
-from inference.engines.factory import EngineSpec, select_engine
+from inference.engines.base import EngineSpec, ModelError
+from inference.engines.factory import select_engine
 from inference.engines.usage import ScoringUsage
 from inference.metrics import InferenceMetrics
 from inference.prediction.predictor import Predictor
@@ -144,16 +144,14 @@ async def _batcher(
     started_s = time.monotonic()
     with _start_errors():
         spec = given or await _select_engine(settings)
-        config = BatchingConfig(
+        spec = replace(
+            spec,
             workers=settings.inference_workers or spec.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or spec.max_batch_tokens,
-            limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
-            pipeline_depth=spec.pipeline_depth,
-            supervision=spec.supervision,
         )
         batcher = Batcher(
-            spec.create,
-            config,
+            spec,
+            settings.inference_max_wait_s,
             time.monotonic,
             on_batch=metrics.batch,
             on_event=partial(_log_worker_event, fatal),
@@ -169,7 +167,7 @@ async def _batcher(
             revision=card.revision,
             engine=card.engine,
             device=card.device,
-            workers=config.workers,
+            workers=spec.workers,
             ms=round((time.monotonic() - started_s) * 1000),
         )
         yield batcher

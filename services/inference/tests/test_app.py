@@ -11,7 +11,7 @@ import pytest
 from common.runtime.settings import SettingsError, StartError, load
 from common.service import BackgroundTaskFailed, serve
 from inference.app import create_service
-from inference.batching.worker import Supervision
+from inference.engines.base import Supervision
 from inference.settings import InferenceSettings
 from launcher.testing import until_ready
 

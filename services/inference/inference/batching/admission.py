@@ -5,12 +5,12 @@ The prediction is the mean time of a token over recent batches. It includes the 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from inference.batching.jobs import DeadlineExceeded, Overloaded
 
 _BYTES_PER_TOKEN: Final = 4
+_MAX_TOKENS: Final = 1 << 20
 _NEAR_CAPACITY: Final = 0.25  # of the longest wait
 _USABLE: Final = 0.6  # of the time until a deadline: the rest is a margin for errors of the prediction
 _FORGET: Final = 0.995  # the weight of a batch halves every 138 batches
@@ -26,19 +26,15 @@ def estimate(text: str, max_tokens: int) -> int:
     return min(max_tokens, 2 + len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most tokens that may wait, and the longest predicted wait."""
-
-    max_queue_tokens: int
-    max_wait_s: float
-
-
 class Admission:
-    """The tokens waiting or being scored, and the decision about the next request."""
+    """The tokens waiting or being scored, and the decision about the next request.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    `max_wait_s` is the longest predicted wait, and `max_tokens` bounds the memory of waiting texts.
+    """
+
+    def __init__(self, max_wait_s: float, max_tokens: int = _MAX_TOKENS) -> None:
+        self._max_wait_s = max_wait_s
+        self._max_tokens = max_tokens
         self.workers = 1
         self.tokens = 0
         self.seconds_per_token = 0.0
@@ -55,7 +51,7 @@ class Admission:
     @property
     def near_capacity(self) -> bool:
         """The predicted wait is long enough that refusals are near."""
-        return self.wait_s > self._limits.max_wait_s * _NEAR_CAPACITY
+        return self.wait_s > self._max_wait_s * _NEAR_CAPACITY
 
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
         """Admit texts of `sizes` tokens that must be finished in `remaining_s`, all or none.
@@ -86,11 +82,11 @@ class Admission:
             return math.inf
         wait_s = self.wait_s
         late_s = wait_s + own_s - usable_s
-        excess = self.tokens + sum(sizes) - self._limits.max_queue_tokens
-        if late_s <= 0 and excess <= 0 and wait_s <= self._limits.max_wait_s:
+        excess = self.tokens + sum(sizes) - self._max_tokens
+        if late_s <= 0 and excess <= 0 and wait_s <= self._max_wait_s:
             return None
         excess_s = excess * self.seconds_per_token / max(1, self.workers)
-        return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
+        return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._max_wait_s))
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Record that a batch of about `tokens` took `seconds`."""

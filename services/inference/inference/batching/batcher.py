@@ -2,28 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from inference.batching.admission import Admission, Limits, estimate
+from inference.batching.admission import Admission, estimate
 from inference.batching.jobs import Job
 from inference.batching.queue import RequestQueue
-from inference.batching.worker import OnBatch, OnEvent, Supervision, Worker
-from inference.engines.base import EngineClient, ModelCard
+from inference.batching.worker import OnBatch, OnEvent, Worker
+from inference.engines.base import EngineSpec, ModelCard
 
 _MANY_JOBS: Final = 4  # waiting per worker: then a worker takes its next batch before it has finished one
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingConfig:
-    """Workers, batches that each has in flight, and about how many tokens in a batch."""
-
-    workers: int
-    max_batch_tokens: int
-    limits: Limits
-    pipeline_depth: int = 1
-    supervision: Supervision = field(default_factory=Supervision)
 
 
 class Batcher:
@@ -31,31 +19,30 @@ class Batcher:
 
     def __init__(
         self,
-        create: Callable[[], Awaitable[EngineClient]],
-        config: BatchingConfig,
+        spec: EngineSpec,
+        max_wait_s: float,
         now: Callable[[], float],
         *,
         on_batch: OnBatch = lambda _size: None,
         on_event: OnEvent = lambda _event: None,
     ) -> None:
-        self.admission = Admission(config.limits)
-        self.queue = RequestQueue(config.max_batch_tokens, now)
+        self.admission = Admission(max_wait_s)
+        self.queue = RequestQueue(spec.max_batch_tokens, now)
         self._now = now
         self._numbers = itertools.count()
         self._jobs: set[Job] = set()
         self._workers = [
             Worker(
                 f"scorer-{number}",
-                create,
+                spec,
                 self.queue,
                 self.admission.learn,
                 now,
-                supervision=config.supervision,
-                backlogs=[0, *[_MANY_JOBS * config.workers] * (config.pipeline_depth - 1)],
+                backlogs=[0, *[_MANY_JOBS * spec.workers] * (spec.pipeline_depth - 1)],
                 on_batch=on_batch,
                 on_event=on_event,
             )
-            for number in range(config.workers)
+            for number in range(spec.workers)
         ]
         self.card: ModelCard  # set by `start`
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -12,7 +12,7 @@ from common.runtime import tasks
 from inference.batching.admission import estimate
 from inference.batching.jobs import Job, Scored, ScoringFailed
 from inference.batching.queue import RequestQueue
-from inference.engines.base import EngineClient, ModelCard, ModelError, Row
+from inference.engines.base import EngineClient, EngineSpec, ModelCard, ModelError, Row
 
 PROBE: Final = "good good"
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is truncated at the model's limit
@@ -36,21 +36,6 @@ OnEvent: TypeAlias = Callable[[WorkerEvent], None]
 OnBatch: TypeAlias = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Supervision:
-    """When an engine is replaced and when its worker has failed.
-
-    A worker fails after `attempts` new engines in a row that could not start or died before they scored a batch. The
-    pause before each doubles from `backoff_s`. A worker busy with one batch for `stuck_after_s` is not ready; after
-    `lost_after_s` only a new process helps.
-    """
-
-    backoff_s: float = 0.1
-    attempts: int = 8
-    stuck_after_s: float = 10.0
-    lost_after_s: float = 180.0
-
-
 class EngineBroken(Exception):
     """The engine fails on a text that it has scored before."""
 
@@ -61,22 +46,21 @@ class Worker:
     def __init__(
         self,
         name: str,
-        create: Callable[[], Awaitable[EngineClient]],
+        spec: EngineSpec,
         queue: RequestQueue,
         learn: Callable[[int, float], None],
         now: Callable[[], float],
         *,
-        supervision: Supervision,
         backlogs: Sequence[int],
         on_batch: OnBatch,
         on_event: OnEvent,
     ) -> None:
         self._name = name
-        self._create = create
+        self._create = spec.create
         self._queue = queue
         self._learn_cost = learn
         self._now = now
-        self._supervision = supervision
+        self._supervision = spec.supervision
         self._backlogs = backlogs
         self._on_batch = on_batch
         self._on_event = on_event

@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
 RUN_TOKENS: Final = 128
@@ -91,6 +91,35 @@ class EngineClient(Protocol):
     async def close(self) -> None:
         """Free the engine's resources."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """When an engine is replaced and when its worker has failed.
+
+    A worker fails after `attempts` new engines in a row that could not start or died before they scored a batch. The
+    pause before each doubles from `backoff_s`. A worker busy with one batch for `stuck_after_s` is not ready; after
+    `lost_after_s` only a new process helps.
+    """
+
+    backoff_s: float = 0.1
+    attempts: int = 8
+    stuck_after_s: float = 10.0
+    lost_after_s: float = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How to create an engine, how many suit this machine, and how many tokens suit one batch.
+
+    With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
+    """
+
+    create: Callable[[], Awaitable[EngineClient]]
+    workers: int
+    max_batch_tokens: int
+    pipeline_depth: int = 1
+    supervision: Supervision = field(default_factory=Supervision)
 
 
 def rows_of(scores: Sequence[tuple[float, ...]], encoded: Sequence[Encoded]) -> list[Row]:

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from inference.batching.admission import Admission, Limits, estimate
+from inference.batching.admission import Admission, estimate
 from inference.batching.jobs import DeadlineExceeded, Overloaded
 
 
-def trained(workers: int = 1, max_queue_tokens: int = 10_000, max_wait_s: float = 2.0) -> Admission:
+def trained(workers: int = 1, max_tokens: int = 10_000, max_wait_s: float = 2.0) -> Admission:
     """An admission that has learnt 1.2 ms a token."""
-    admission = Admission(Limits(max_queue_tokens, max_wait_s))
+    admission = Admission(max_wait_s, max_tokens)
     admission.workers = workers
     admission.learn(50, 0.060)
     return admission
@@ -45,9 +45,9 @@ def test_idle_service__admits_any_single_text() -> None:
         (trained(), 1000, [25], 2.0, 1.2 + 0.03 - 0.6 * 2.0),  # two fifths of the time are a margin
         (trained(), 1000, [25, 25], 2.0, 1.2 + 0.06 - 0.6 * 2.0),
         (trained(max_wait_s=1.0), 1000, [25], 10.0, 0.2),
-        (trained(0, max_queue_tokens=1000), 600, [600], 10.0, 0.24),  # no worker: an engine is being replaced
-        (trained(1, max_queue_tokens=1000), 600, [600], 10.0, 0.24),
-        (trained(2, max_queue_tokens=1000), 600, [600], 10.0, 0.12),
+        (trained(0, max_tokens=1000), 600, [600], 10.0, 0.24),  # no worker: an engine is being replaced
+        (trained(1, max_tokens=1000), 600, [600], 10.0, 0.24),
+        (trained(2, max_tokens=1000), 600, [600], 10.0, 0.12),
     ],
 )
 def test_refusal__has_a_computed_retry_after(
@@ -96,7 +96,7 @@ def test_hopeless_lists_in_a_row__end_with_one_admitted() -> None:
 
 
 def test_retry_after__is_bounded_by_the_last_deadline() -> None:
-    admission = trained(max_queue_tokens=11_000)
+    admission = trained(max_tokens=11_000)
     admission.admit([10], 60.0)
     admission.release(10)
     admission.admit([10_000], 1.5)  # 12 s of work that leaves after 1.5 s

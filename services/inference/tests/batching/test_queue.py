@@ -196,20 +196,3 @@ def test_every_job__is_taken_exactly_once_within_the_budget(budget: int, lengths
         taken += batch
     assert sorted(one.number for one in taken) == [one.number for one in jobs]
     assert queue.depth == 0
-
-
-@given(st.integers(1, 300), st.lists(st.lists(st.integers(1, 120), max_size=8), min_size=1, max_size=30))
-def test_job__waits_for_at_most_as_many_batches_as_were_older(budget: int, bursts: list[list[int]]) -> None:
-    """New jobs keep coming before every batch; whatever their lengths, the oldest goes next."""
-    queue = RequestQueue(budget, lambda: 0.0)
-    older: dict[int, int] = {}
-    number = 0
-    for burst in bursts:
-        for tokens in burst:
-            older[number] = queue.depth
-            queue.enqueue([job(number, tokens)])
-            number += 1
-        batch = {one.number for one in queue.take_now()}
-        assert not older or min(older) in batch
-        older = {name: left - 1 for name, left in older.items() if name not in batch}
-        assert all(left >= 0 for left in older.values())

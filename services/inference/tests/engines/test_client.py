@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -118,13 +117,6 @@ async def test_signals_for_the_service__do_not_end_the_process(client: ProcessCl
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(client.pid, number)
     assert len(await client.score(["good"])) == 1
-
-
-async def test_model_that_cannot_be_loaded__fails_the_start(bundled: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not a folder"):
-        await ProcessClient.start(
-            replace(bundled, folder=tmp_path / "nowhere", model=tmp_path / "nowhere" / "model.onnx")
-        )
 
 
 async def test_model_replaced_since_it_was_read__fails_the_start(bundled: Bundle, tmp_path: Path) -> None:
