@@ -91,7 +91,7 @@ def _resources(
             stack.enter_context(_short_switch_interval())
             metrics = InferenceMetrics(registry)
             journal = await stack.enter_async_context(_recorder(settings, registry))
-            batcher = await stack.enter_async_context(_batcher(settings, metrics, fatal, given))
+            batcher = await stack.enter_async_context(_batcher(settings, metrics, given))
             predictor = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
             metrics.watch(batcher)
             recorder = PredictionRecorder(
@@ -139,7 +139,7 @@ async def _recorder(settings: InferenceSettings, registry: CollectorRegistry) ->
 
 @asynccontextmanager
 async def _batcher(
-    settings: InferenceSettings, metrics: InferenceMetrics, fatal: asyncio.Event, given: EngineSpec | None
+    settings: InferenceSettings, metrics: InferenceMetrics, given: EngineSpec | None
 ) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
     with _start_errors():
@@ -154,7 +154,7 @@ async def _batcher(
             settings.inference_max_wait_s,
             time.monotonic,
             on_batch=metrics.batch,
-            on_event=partial(_log_worker_event, fatal),
+            on_event=_log_worker_event,
         )
         card = await batcher.start()
     try:
@@ -201,16 +201,16 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _log_worker_event(fatal: asyncio.Event, event: WorkerEvent) -> None:
-    """When a worker has failed, a new process may help, for example after a failed GPU."""
+def _log_worker_event(event: WorkerEvent) -> None:
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
-    if event.what == "failed":
-        fatal.set()
 
 
 async def _watch(batcher: Batcher) -> None:
-    """Return when a worker hangs for good, as with a GPU. A hung scoring process is killed sooner."""
+    """Return when a worker cannot replace its engine, or hangs for good: a new process may help, as with a GPU.
+
+    A hung scoring process is killed sooner.
+    """
     times = 0
     while times < 2:  # once may mean that this process was suspended
         await asyncio.sleep(WATCH_S)

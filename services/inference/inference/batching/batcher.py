@@ -74,7 +74,7 @@ class Batcher:
 
     @property
     def is_lost(self) -> bool:
-        """A worker hangs, and only a new process helps."""
+        """A worker hangs or has failed, and only a new process helps."""
         return any(worker.is_lost for worker in self._workers)
 
     @property

@@ -96,7 +96,7 @@ class Worker:
 
     @property
     def is_lost(self) -> bool:
-        """It has hung for good. A thread that hangs ends only with its process."""
+        """It has hung for good or failed. A thread that hangs ends only with its process."""
         return self._busy_s() > self._supervision.lost_after_s or any(task.done() for task in self._tasks)
 
     def _busy_s(self) -> float:

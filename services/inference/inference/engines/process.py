@@ -1,15 +1,16 @@
 """The scoring process, `python -m inference.engines.process FD FOLDER REVISION GRAPH`, and its messages.
 
 It serves one connection and exits when that ends, so it cannot outlive the service. A message is its length in four
-bytes and its content: texts in one direction; in the other, the answer or the class of an error.
+bytes and its content: texts in one direction; in the other, the rows or the class of an error. Both ends run the same
+Python, so they exchange lists with `marshal`.
 """
 
+import marshal
 import os
 import signal
 import socket
 import struct
 import sys
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
 def serve(engine: Engine, stream: BinaryIO, connection: socket.socket) -> None:
     """Answer requests until the connection ends."""
     while len(length := stream.read(LENGTH.size)) == LENGTH.size:
-        texts = unpack_texts(stream.read(*LENGTH.unpack(length)))
+        texts = marshal.loads(stream.read(*LENGTH.unpack(length)))
         try:
             encoded = engine.encode(texts)
             response = READY + pack_rows(rows_of(engine.score(encoded), encoded))
@@ -59,39 +60,12 @@ def message(data: bytes) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-def pack_texts(texts: Sequence[str]) -> bytes:
-    """Raises UnicodeEncodeError for a text with a lone surrogate."""
-    data = [text.encode() for text in texts]
-    return array("I", [len(data), *map(len, data)]).tobytes() + b"".join(data)
-
-
-def unpack_texts(data: bytes) -> list[str]:
-    [count] = LENGTH.unpack_from(data)
-    at = LENGTH.size * (1 + count)
-    texts = []
-    for size in array("I", data[LENGTH.size : at]):
-        texts.append(data[at : at + size].decode())
-        at += size
-    return texts
-
-
 def pack_rows(rows: Sequence[Row]) -> bytes:
-    """All rows have the same number of scores."""
-    tokens = array("I", [len(rows), *(row.tokens for row in rows)])
-    flags = bytes(row.truncated for row in rows)
-    scores = array("d", [value for row in rows for value in row.scores])
-    return tokens.tobytes() + flags + scores.tobytes()
+    return marshal.dumps([tuple(row) for row in rows])
 
 
 def unpack_rows(data: bytes) -> list[Row]:
-    [count] = LENGTH.unpack_from(data)
-    flags_at = LENGTH.size * (1 + count)
-    tokens = array("I", data[LENGTH.size : flags_at])
-    values = array("d", data[flags_at + count :])
-    width = len(values) // count if count else 0
-    scores = (tuple(values[start : start + width]) for start in range(0, len(values), width or 1))
-    flags = map(bool, data[flags_at : flags_at + count])
-    return [Row(*row) for row in zip(scores, tokens, flags, strict=True)]
+    return [Row(*row) for row in marshal.loads(data)]
 
 
 def _engine(folder: Path, revision: str, onnx_file: str = "") -> tuple[Engine, str]:
