@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -27,11 +28,10 @@ from inference.api import huggingface, kserve_v1, moderations, native, open_infe
 from inference.api.common import CLIENT_HASHER, ERRORS, PREDICTIONS, READINESS
 from inference.api.load_shedding import gate
 from inference.api.protocol_errors import add_protocol_errors
-from inference.batching.admission import Limits
-from inference.batching.batcher import Batcher, BatchingConfig
+from inference.batching.batcher import Batcher
 from inference.batching.worker import WorkerEvent
-from inference.engines.base import ModelError
-from inference.engines.factory import EngineSpec, select_engine
+from inference.engines.base import EngineSpec, ModelError
+from inference.engines.factory import select_engine
 from inference.engines.usage import ScoringUsage
 from inference.metrics import InferenceMetrics
 from inference.prediction.predictor import Predictor
@@ -91,9 +91,9 @@ def _resources(
             stack.enter_context(_short_switch_interval())
             metrics = InferenceMetrics(registry)
             journal = await stack.enter_async_context(_recorder(settings, registry))
-            batcher = await stack.enter_async_context(_batcher(settings, metrics, fatal, given))
+            batcher = await stack.enter_async_context(_batcher(settings, metrics, given))
             predictor = Predictor(batcher, batcher.card, settings.inference_cache_bytes, time.monotonic)
-            metrics.watch(batcher, predictor)
+            metrics.watch(batcher)
             recorder = PredictionRecorder(
                 journal.record, batcher.card, store_text=settings.events_store_text, wall_us=_wall_us
             )
@@ -139,24 +139,22 @@ async def _recorder(settings: InferenceSettings, registry: CollectorRegistry) ->
 
 @asynccontextmanager
 async def _batcher(
-    settings: InferenceSettings, metrics: InferenceMetrics, fatal: asyncio.Event, given: EngineSpec | None
+    settings: InferenceSettings, metrics: InferenceMetrics, given: EngineSpec | None
 ) -> AsyncIterator[Batcher]:
     started_s = time.monotonic()
     with _start_errors():
         spec = given or await _select_engine(settings)
-        config = BatchingConfig(
+        spec = replace(
+            spec,
             workers=settings.inference_workers or spec.workers,
             max_batch_tokens=settings.inference_max_batch_tokens or spec.max_batch_tokens,
-            limits=Limits(settings.inference_max_queue_tokens, settings.inference_max_wait_s),
-            pipeline_depth=spec.pipeline_depth,
-            supervision=spec.supervision,
         )
         batcher = Batcher(
-            spec.create,
-            config,
+            spec,
+            settings.inference_max_wait_s,
             time.monotonic,
             on_batch=metrics.batch,
-            on_event=partial(_log_worker_event, fatal),
+            on_event=_log_worker_event,
         )
         card = await batcher.start()
     try:
@@ -169,7 +167,7 @@ async def _batcher(
             revision=card.revision,
             engine=card.engine,
             device=card.device,
-            workers=config.workers,
+            workers=spec.workers,
             ms=round((time.monotonic() - started_s) * 1000),
         )
         yield batcher
@@ -203,16 +201,16 @@ def _model_check(batcher: Batcher) -> Check:
     return model
 
 
-def _log_worker_event(fatal: asyncio.Event, event: WorkerEvent) -> None:
-    """When a worker has failed, a new process may help, for example after a failed GPU."""
+def _log_worker_event(event: WorkerEvent) -> None:
     write = log.info if event.what == "restarted" else log.error
     write("scoring worker", worker=event.worker, what=event.what, cause=event.cause)
-    if event.what == "failed":
-        fatal.set()
 
 
 async def _watch(batcher: Batcher) -> None:
-    """Return when a worker hangs for good, as with a GPU. A hung scoring process is killed sooner."""
+    """Return when a worker cannot replace its engine, or hangs for good: a new process may help, as with a GPU.
+
+    A hung scoring process is killed sooner.
+    """
     times = 0
     while times < 2:  # once may mean that this process was suspended
         await asyncio.sleep(WATCH_S)

@@ -22,7 +22,6 @@ class InferenceSettings(Settings, RedisSettings, EventsSettings):
     inference_device: Literal["auto", "cpu", "cuda"] = "auto"
     inference_workers: Annotated[int, Field(ge=0, le=256)] = 0
     inference_max_batch_tokens: Annotated[int, Field(ge=0, le=1 << 20)] = 0
-    inference_max_queue_tokens: Annotated[int, Field(ge=512, le=1 << 26)] = 1 << 20
     inference_max_wait_s: Seconds = 2.0
     inference_timeout_s: Seconds = 10.0
     inference_moderation_labels: str = ""

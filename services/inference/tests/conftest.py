@@ -18,11 +18,8 @@ from common.contracts.events import EVENT_FIELD, STREAM
 from common.http.server import Runner
 from common.service import Service, create_runner
 from inference.app import create_service
-from inference.batching.admission import Limits
-from inference.batching.batcher import Batcher, BatchingConfig
-from inference.batching.worker import Supervision
-from inference.engines.base import Encoded, EngineClient, ModelCard
-from inference.engines.factory import EngineSpec
+from inference.batching.batcher import Batcher
+from inference.engines.base import Encoded, EngineClient, EngineSpec, ModelCard, Supervision
 from inference.engines.thread import ThreadClient
 from inference.settings import InferenceSettings
 
@@ -153,15 +150,10 @@ async def start_batcher(stage: Stage) -> AsyncIterator[Callable[..., Awaitable[B
             attempts: int = 8,
             **callbacks: Any,
         ) -> Batcher:
-            config = BatchingConfig(
-                workers,
-                max_batch_tokens,
-                Limits(1 << 20, max_wait_s),
-                pipeline_depth,
-                Supervision(backoff_s=0.0001, attempts=attempts),
-            )
+            supervision = Supervision(backoff_s=0.0001, attempts=attempts)
+            spec = EngineSpec(create, workers, max_batch_tokens, pipeline_depth, supervision)
             stage.open, stage.engines = 0, workers
-            batcher = Batcher(create, config, now, **callbacks)
+            batcher = Batcher(spec, max_wait_s, now, **callbacks)
             closing.push_async_callback(batcher.close)
             closing.callback(stage.release)
             await batcher.start()

@@ -1,16 +1,16 @@
 """Admission: predicts when a request would be finished, and refuses at once what would be late.
 
-The prediction is `seconds ≈ a + b · tokens`, fitted to recent batches by least squares with exponential forgetting.
+The prediction is the mean time of a token over recent batches. It includes the fixed cost of a batch.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from inference.batching.jobs import DeadlineExceeded, Overloaded
 
 _BYTES_PER_TOKEN: Final = 4
+_MAX_TOKENS: Final = 1 << 20
 _NEAR_CAPACITY: Final = 0.25  # of the longest wait
 _USABLE: Final = 0.6  # of the time until a deadline: the rest is a margin for errors of the prediction
 _FORGET: Final = 0.995  # the weight of a batch halves every 138 batches
@@ -20,79 +20,38 @@ _DOUBT: Final = 8  # hopeless lists in a row, with nothing learnt in between, be
 def estimate(text: str, max_tokens: int) -> int:
     """Return about how many tokens of a text the model scores. The engine counts them exactly.
 
-    A token is about four bytes of English, or one Chinese character of three. The latency model learns the cost of an
-    estimated token, so it corrects for languages that are underestimated.
+    A token is about four bytes of English, or one Chinese character of three. Admission learns the cost of an estimated
+    token, so it corrects for languages that are underestimated.
     """
     return min(max_tokens, 2 + len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The most tokens that may wait, and the longest predicted wait."""
-
-    max_queue_tokens: int
-    max_wait_s: float
-
-
-class LatencyModel:
-    """Seconds of a batch as a linear function of its tokens."""
-
-    def __init__(self) -> None:
-        self._weight = 0.0
-        self._tokens = 0.0  # weighted means and (co)variances
-        self._seconds = 0.0
-        self._variance = 0.0
-        self._covariance = 0.0
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Record that a batch of `tokens` took `seconds`."""
-        self._weight = self._weight * _FORGET + 1.0
-        share = 1.0 / self._weight
-        delta_tokens = tokens - self._tokens
-        delta_seconds = seconds - self._seconds
-        self._tokens += share * delta_tokens
-        self._seconds += share * delta_seconds
-        self._variance = (1 - share) * (self._variance + share * delta_tokens * delta_tokens)
-        self._covariance = (1 - share) * (self._covariance + share * delta_tokens * delta_seconds)
-
-    @property
-    def line(self) -> tuple[float, float]:
-        """`(a, b)`, neither below 0. While all batches have one length, `a` is 0."""
-        slope = self._covariance / self._variance if self._variance > 1e-9 else self.seconds_per_token
-        slope = min(max(slope, 0.0), self.seconds_per_token)
-        return self._seconds - slope * self._tokens, slope
-
-    @property
-    def seconds_per_token(self) -> float:
-        """Mean over recent batches, fixed cost included."""
-        return self._seconds / self._tokens if self._tokens > 0 else 0.0
-
-    def seconds(self, tokens: int) -> float:
-        """Predict a batch of `tokens`."""
-        a, b = self.line
-        return a + b * tokens
-
-
 class Admission:
-    """The tokens waiting or being scored, and the decision about the next request."""
+    """The tokens waiting or being scored, and the decision about the next request.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.model = LatencyModel()
+    `max_wait_s` is the longest predicted wait, and `max_tokens` bounds the memory of waiting texts.
+    """
+
+    def __init__(self, max_wait_s: float, max_tokens: int = _MAX_TOKENS) -> None:
+        self._max_wait_s = max_wait_s
+        self._max_tokens = max_tokens
         self.workers = 1
         self.tokens = 0
+        self.seconds_per_token = 0.0
+        self._recent_tokens = 0.0
+        self._recent_s = 0.0
         self._longest_s = 0.0  # the longest time allowed to a request since the service was idle
         self._hopeless = 0
 
     @property
     def wait_s(self) -> float:
         """Predicted seconds until all admitted texts are finished."""
-        return self.tokens * self.model.seconds_per_token / max(1, self.workers)
+        return self.tokens * self.seconds_per_token / max(1, self.workers)
 
     @property
     def near_capacity(self) -> bool:
         """The predicted wait is long enough that refusals are near."""
-        return self.wait_s > self._limits.max_wait_s * _NEAR_CAPACITY
+        return self.wait_s > self._max_wait_s * _NEAR_CAPACITY
 
     def admit(self, sizes: Sequence[int], remaining_s: float) -> None:
         """Admit texts of `sizes` tokens that must be finished in `remaining_s`, all or none.
@@ -123,15 +82,17 @@ class Admission:
             return math.inf
         wait_s = self.wait_s
         late_s = wait_s + own_s - usable_s
-        excess = self.tokens + sum(sizes) - self._limits.max_queue_tokens
-        if late_s <= 0 and excess <= 0 and wait_s <= self._limits.max_wait_s:
+        excess = self.tokens + sum(sizes) - self._max_tokens
+        if late_s <= 0 and excess <= 0 and wait_s <= self._max_wait_s:
             return None
-        excess_s = excess * self.model.seconds_per_token / max(1, self.workers)
-        return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._limits.max_wait_s))
+        excess_s = excess * self.seconds_per_token / max(1, self.workers)
+        return min(wait_s, self._longest_s, max(late_s, excess_s, wait_s - self._max_wait_s))
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Record that a batch of about `tokens` took `seconds`."""
-        self.model.learn(tokens, seconds)
+        self._recent_tokens = self._recent_tokens * _FORGET + tokens
+        self._recent_s = self._recent_s * _FORGET + seconds
+        self.seconds_per_token = self._recent_s / self._recent_tokens
         self._hopeless = 0
 
     def release(self, tokens: int) -> None:
@@ -140,5 +101,5 @@ class Admission:
 
     def _own_s(self, sizes: Sequence[int]) -> float:
         """Seconds for one request: its texts in parallel, at least its longest alone."""
-        parallel_s = sum(sizes) * self.model.seconds_per_token / max(1, min(self.workers, len(sizes)))
-        return max(self.model.seconds(max(sizes)), parallel_s if len(sizes) > 1 else 0.0)
+        in_parallel = sum(sizes) / max(1, min(self.workers, len(sizes)))
+        return max(in_parallel, *sizes) * self.seconds_per_token

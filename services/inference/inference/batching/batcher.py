@@ -2,30 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from inference.batching.admission import Admission, Limits, estimate
+from inference.batching.admission import Admission, estimate
 from inference.batching.jobs import Job
 from inference.batching.queue import RequestQueue
-from inference.batching.worker import BatchReport, OnBatch, OnEvent, Supervision, Worker
-from inference.engines.base import EngineClient, ModelCard
-
-__all__ = ["BatchReport", "Batcher", "BatchingConfig"]
+from inference.batching.worker import OnBatch, OnEvent, Worker
+from inference.engines.base import EngineSpec, ModelCard
 
 _MANY_JOBS: Final = 4  # waiting per worker: then a worker takes its next batch before it has finished one
-
-
-@dataclass(frozen=True, slots=True)
-class BatchingConfig:
-    """Workers, batches that each has in flight, and about how many tokens in a batch."""
-
-    workers: int
-    max_batch_tokens: int
-    limits: Limits
-    pipeline_depth: int = 1
-    supervision: Supervision = field(default_factory=Supervision)
 
 
 class Batcher:
@@ -33,29 +19,30 @@ class Batcher:
 
     def __init__(
         self,
-        create: Callable[[], Awaitable[EngineClient]],
-        config: BatchingConfig,
+        spec: EngineSpec,
+        max_wait_s: float,
         now: Callable[[], float],
         *,
-        on_batch: OnBatch = lambda _report: None,
+        on_batch: OnBatch = lambda _size: None,
         on_event: OnEvent = lambda _event: None,
     ) -> None:
-        self.queue = RequestQueue(config.max_batch_tokens, Admission(config.limits), now)
+        self.admission = Admission(max_wait_s)
+        self.queue = RequestQueue(spec.max_batch_tokens, now)
         self._now = now
         self._numbers = itertools.count()
         self._jobs: set[Job] = set()
         self._workers = [
             Worker(
                 f"scorer-{number}",
-                create,
+                spec,
                 self.queue,
+                self.admission.learn,
                 now,
-                supervision=config.supervision,
-                backlogs=[0, *[_MANY_JOBS * config.workers] * (config.pipeline_depth - 1)],
+                backlogs=[0, *[_MANY_JOBS * spec.workers] * (spec.pipeline_depth - 1)],
                 on_batch=on_batch,
                 on_event=on_event,
             )
-            for number in range(config.workers)
+            for number in range(spec.workers)
         ]
         self.card: ModelCard  # set by `start`
 
@@ -87,7 +74,7 @@ class Batcher:
 
     @property
     def is_lost(self) -> bool:
-        """A worker hangs, and only a new process helps."""
+        """A worker hangs or has failed, and only a new process helps."""
         return any(worker.is_lost for worker in self._workers)
 
     @property
@@ -103,7 +90,8 @@ class Batcher:
         """
         now = self._now()
         sizes = [self._estimate(text) for text in texts]
-        self.queue.admit(sizes, deadline_s - now, self.ready_workers)
+        self.admission.workers = self.queue.workers = self.ready_workers
+        self.admission.admit(sizes, deadline_s - now)
         loop = asyncio.get_running_loop()
         jobs = [
             Job(next(self._numbers), text, size, now, deadline_s, loop.create_future())
@@ -117,11 +105,12 @@ class Batcher:
 
     def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Return `retry_after_s` of the Overloaded that `submit` would raise: None if it would not, inf for never."""
-        return self.queue.retry_after_s([self._estimate(text) for text in texts], deadline_s - self._now())
+        return self.admission.retry_after_s([self._estimate(text) for text in texts], deadline_s - self._now())
 
     def _estimate(self, text: str) -> int:
         return estimate(text, self.card.max_tokens)
 
     def _leave(self, job: Job) -> None:
         self._jobs.discard(job)
-        self.queue.leave(job)
+        self.queue.remove(job)
+        self.admission.release(job.tokens)

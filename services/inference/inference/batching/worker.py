@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -12,7 +12,7 @@ from common.runtime import tasks
 from inference.batching.admission import estimate
 from inference.batching.jobs import Job, Scored, ScoringFailed
 from inference.batching.queue import RequestQueue
-from inference.engines.base import Answer, EngineClient, ModelCard, ModelError, Row
+from inference.engines.base import EngineClient, EngineSpec, ModelCard, ModelError, Row
 
 PROBE: Final = "good good"
 _WARM_UP_WORDS: Final = (2, 16, 64, 256, 1024)  # the last is truncated at the model's limit
@@ -32,34 +32,8 @@ class WorkerEvent:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One scored batch. `tokenize_s` is None when its texts had to be scored one by one."""
-
-    size: int
-    tokens: int
-    padded_tokens: int
-    seconds: float
-    tokenize_s: float | None
-
-
 OnEvent: TypeAlias = Callable[[WorkerEvent], None]
-OnBatch: TypeAlias = Callable[[BatchReport], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Supervision:
-    """When an engine is replaced and when its worker has failed.
-
-    A worker fails after `attempts` new engines in a row that could not start or died before they scored a batch. The
-    pause before each doubles from `backoff_s`. A worker busy with one batch for `stuck_after_s` is not ready; after
-    `lost_after_s` only a new process helps.
-    """
-
-    backoff_s: float = 0.1
-    attempts: int = 8
-    stuck_after_s: float = 10.0
-    lost_after_s: float = 180.0
+OnBatch: TypeAlias = Callable[[int], None]
 
 
 class EngineBroken(Exception):
@@ -72,20 +46,21 @@ class Worker:
     def __init__(
         self,
         name: str,
-        create: Callable[[], Awaitable[EngineClient]],
+        spec: EngineSpec,
         queue: RequestQueue,
+        learn: Callable[[int, float], None],
         now: Callable[[], float],
         *,
-        supervision: Supervision,
         backlogs: Sequence[int],
         on_batch: OnBatch,
         on_event: OnEvent,
     ) -> None:
         self._name = name
-        self._create = create
+        self._create = spec.create
         self._queue = queue
+        self._learn_cost = learn
         self._now = now
-        self._supervision = supervision
+        self._supervision = spec.supervision
         self._backlogs = backlogs
         self._on_batch = on_batch
         self._on_event = on_event
@@ -121,7 +96,7 @@ class Worker:
 
     @property
     def is_lost(self) -> bool:
-        """It has hung for good. A thread that hangs ends only with its process."""
+        """It has hung for good or failed. A thread that hangs ends only with its process."""
         return self._busy_s() > self._supervision.lost_after_s or any(task.done() for task in self._tasks)
 
     def _busy_s(self) -> float:
@@ -146,17 +121,15 @@ class Worker:
 
     async def _score(self, engine: EngineClient, batch: Sequence[Job]) -> None:
         outcomes: Outcomes = {}
-        started_s, tokenize_s, broken = self._now(), None, None
+        started_s, broken = self._now(), None
         try:
-            tokenize_s = await score_batch(engine, batch, outcomes)
+            if await score_batch(engine, batch, outcomes):
+                self._learn(batch)
+            self._failures = 0  # only a scored batch shows that a new engine works
         except EngineBroken as error:
             broken = error
-        else:
-            self._failures = 0  # only a scored batch shows that a new engine works
-            if tokenize_s is not None:
-                self._learn(batch)
         if outcomes:
-            self._deliver(outcomes, started_s, tokenize_s)
+            self._deliver(outcomes, started_s)
         if broken is not None:
             self._give_up(engine, str(broken), [job for job in batch if job not in outcomes])
 
@@ -164,19 +137,15 @@ class Worker:
         """A batch costs all of the time since the previous one, unless it arrived later."""
         now_s = self._now()
         tokens = sum(job.tokens for job in batch)
-        self._queue.learn(tokens, now_s - max(self._free_since_s, batch[0].submitted_s))
+        self._learn_cost(tokens, now_s - max(self._free_since_s, batch[0].submitted_s))
         self._free_since_s = now_s
 
-    def _deliver(self, outcomes: Outcomes, started_s: float, tokenize_s: float | None) -> None:
+    def _deliver(self, outcomes: Outcomes, started_s: float) -> None:
         seconds = self._now() - started_s
-        lengths = []
         for job, row in outcomes.items():
-            if isinstance(row, Row):
-                lengths.append(row.tokens)
             if not job.future.done():
                 job.future.set_result(_outcome(job, row, started_s, seconds))
-        padded = len(lengths) * max(lengths, default=0)
-        self._on_batch(BatchReport(len(outcomes), sum(lengths), padded, seconds, tokenize_s))
+        self._on_batch(len(outcomes))
 
     def _give_up(self, engine: EngineClient, cause: str, unscored: Sequence[Job]) -> None:
         """Have a broken engine replaced. Its unscored jobs go back, each alone next time.
@@ -229,7 +198,7 @@ class Worker:
         try:
             if self._card not in (None, engine.card):
                 raise ModelError("the model was replaced: only a new process may serve another")
-            await warm_up(engine, self._queue.learn)
+            await warm_up(engine, self._learn_cost)
         except BaseException:
             await _close(engine)
             raise
@@ -241,14 +210,13 @@ class Worker:
         self._on_event(WorkerEvent(self._name, what, cause))
 
 
-async def score_batch(engine: EngineClient, batch: Sequence[Job], outcomes: Outcomes) -> float | None:
-    """Add one outcome per job to `outcomes`. After an error each text is scored alone, once.
+async def score_batch(engine: EngineClient, batch: Sequence[Job], outcomes: Outcomes) -> bool:
+    """Add one outcome per job to `outcomes`. After an error each text is scored alone, once, and this returns False.
 
-    Returns the seconds spent tokenising, None after an error. Raises EngineBroken if the engine fails on the probe
-    too: then the jobs without an outcome are not to blame.
+    Raises EngineBroken if the engine fails on the probe too: then the jobs without an outcome are not to blame.
     """
     try:
-        answer = _checked(await engine.score([job.text for job in batch]), len(batch))
+        rows = _checked(await engine.score([job.text for job in batch]), len(batch))
     except Exception as error:
         await _probe(engine)
         if len(batch) == 1:
@@ -256,9 +224,9 @@ async def score_batch(engine: EngineClient, batch: Sequence[Job], outcomes: Outc
         else:
             for job in batch:
                 await score_batch(engine, [job], outcomes)
-        return None
-    outcomes.update(zip(batch, answer.rows, strict=True))
-    return answer.tokenize_s
+        return False
+    outcomes.update(zip(batch, rows, strict=True))
+    return True
 
 
 async def warm_up(engine: EngineClient, learn: Callable[[int, float], None]) -> None:
@@ -278,12 +246,12 @@ async def _probe(engine: EngineClient) -> None:
         raise EngineBroken(type(error).__name__) from error
 
 
-def _checked(answer: Answer, expected: int) -> Answer:
-    if len(answer.rows) != expected:
+def _checked(rows: list[Row], expected: int) -> list[Row]:
+    if len(rows) != expected:
         raise ValueError("the engine answered a different number of texts than it was given")
-    if not all(math.isfinite(value) for row in answer.rows for value in row.scores):
+    if not all(math.isfinite(value) for row in rows for value in row.scores):
         raise ValueError("the engine answered a score that is not a number")
-    return answer
+    return rows
 
 
 def _outcome(job: Job, row: Row | ScoringFailed, started_s: float, seconds: float) -> Scored | ScoringFailed:

@@ -2,9 +2,8 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
 RUN_TOKENS: Final = 128
@@ -54,13 +53,6 @@ class Row(NamedTuple):
     truncated: bool = False
 
 
-class Answer(NamedTuple):
-    """One row per text, in order, and the seconds spent tokenising."""
-
-    rows: list[Row]
-    tokenize_s: float
-
-
 class Engine(Protocol):
     """Scores texts in two steps, so that one batch is tokenised while another is scored."""
 
@@ -92,8 +84,8 @@ class EngineClient(Protocol):
     @property
     def card(self) -> ModelCard: ...
 
-    async def score(self, texts: Sequence[str]) -> Answer:
-        """Tokenise and score. Raises what the engine raises. Concurrent calls are scored in order."""
+    async def score(self, texts: Sequence[str]) -> list[Row]:
+        """Return one row per text, in order. Raises what the engine raises. Concurrent calls are scored in order."""
         ...
 
     async def close(self) -> None:
@@ -101,16 +93,37 @@ class EngineClient(Protocol):
         ...
 
 
-def answer(engine: Engine, texts: Sequence[str]) -> Answer:
-    """Tokenise, then score."""
-    started_s = time.perf_counter()
-    read = engine.encode(texts)
-    tokenize_s = time.perf_counter() - started_s
-    return Answer(rows_of(engine.score(read), read), tokenize_s)
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """When an engine is replaced and when its worker has failed.
+
+    A worker fails after `attempts` new engines in a row that could not start or died before they scored a batch. The
+    pause before each doubles from `backoff_s`. A worker busy with one batch for `stuck_after_s` is not ready; after
+    `lost_after_s` only a new process helps.
+    """
+
+    backoff_s: float = 0.1
+    attempts: int = 8
+    stuck_after_s: float = 10.0
+    lost_after_s: float = 180.0
 
 
-def rows_of(scores: Sequence[tuple[float, ...]], read: Sequence[Encoded]) -> list[Row]:
-    return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, read, strict=True)]
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How to create an engine, how many suit this machine, and how many tokens suit one batch.
+
+    With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
+    """
+
+    create: Callable[[], Awaitable[EngineClient]]
+    workers: int
+    max_batch_tokens: int
+    pipeline_depth: int = 1
+    supervision: Supervision = field(default_factory=Supervision)
+
+
+def rows_of(scores: Sequence[tuple[float, ...]], encoded: Sequence[Encoded]) -> list[Row]:
+    return [Row(row, text.tokens, text.truncated) for row, text in zip(scores, encoded, strict=True)]
 
 
 def sigmoid(logits: Sequence[float]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ When the process dies, its batches fail as with a broken engine. One that hangs 
 """
 
 import asyncio
+import marshal
 import socket
 import sys
 from collections import deque
@@ -13,8 +14,8 @@ from typing import Final, Self, cast
 
 import structlog
 
-from inference.engines.base import Answer, ModelError
-from inference.engines.process import FAILED, LENGTH, message, pack_texts, unpack_answer
+from inference.engines.base import ModelError, Row
+from inference.engines.process import FAILED, LENGTH, message, unpack_rows
 from inference.models.bundle import Bundle
 
 log = structlog.get_logger()
@@ -71,16 +72,15 @@ class ProcessClient(asyncio.Protocol):
     def pid(self) -> int:
         return self._process.pid
 
-    async def score(self, texts: Sequence[str]) -> Answer:
+    async def score(self, texts: Sequence[str]) -> list[Row]:
         """Raises ScoringProcessFailed."""
-        request = message(pack_texts(texts))
         if self._transport.is_closing():
             raise ScoringProcessFailed("the scoring process is gone")
         response = self._expect()
-        self._transport.write(request)
+        self._transport.write(message(marshal.dumps(list(texts))))
         try:
             async with asyncio.timeout(self._patience_s):
-                return unpack_answer(_checked(await response))
+                return unpack_rows(_checked(await response))
         except TimeoutError:
             self._kill()
             raise ScoringProcessFailed("the scoring process hangs") from None

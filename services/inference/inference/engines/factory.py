@@ -2,14 +2,13 @@
 
 import importlib.util
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from inference.batching.worker import Supervision
-from inference.engines.base import RUN_TOKENS, Engine, EngineClient, ModelError
+from inference.engines.base import RUN_TOKENS, Engine, EngineSpec, ModelError
 from inference.engines.client import ProcessClient
 from inference.engines.thread import ThreadClient
 from inference.models import bundle, hub
@@ -22,20 +21,6 @@ _TORCH_WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 _GPU_BATCH_TOKENS: Final = 16_384  # fills a GPU; more only adds latency
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _QUOTAS: Final = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """How to create an engine, how many suit this machine, and how many tokens suit one batch.
-
-    With a `pipeline_depth` of two, an engine has its next batch before it has finished one.
-    """
-
-    create: Callable[[], Awaitable[EngineClient]]
-    workers: int
-    max_batch_tokens: int
-    pipeline_depth: int = 1
-    supervision: Supervision = field(default_factory=Supervision)
 
 
 @dataclass(frozen=True, slots=True)

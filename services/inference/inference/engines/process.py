@@ -1,27 +1,27 @@
 """The scoring process, `python -m inference.engines.process FD FOLDER REVISION GRAPH`, and its messages.
 
 It serves one connection and exits when that ends, so it cannot outlive the service. A message is its length in four
-bytes and its content: texts in one direction; in the other, the answer or the class of an error.
+bytes and its content: texts in one direction; in the other, the rows or the class of an error. Both ends run the same
+Python, so they exchange lists with `marshal`.
 """
 
+import marshal
 import os
 import signal
 import socket
 import struct
 import sys
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from inference.engines.base import Answer, Engine, ModelError, Row, answer
+from inference.engines.base import Engine, ModelError, Row, rows_of
 from inference.models import bundle, hub
 
 READY: Final = b"\x00"
 FAILED: Final = b"\x01"  # followed by the error
 LENGTH: Final = struct.Struct("<I")
-_HEADER: Final = struct.Struct("<dI")
 _NICENESS: Final = 5
 
 
@@ -47,9 +47,10 @@ def main(argv: Sequence[str]) -> None:
 def serve(engine: Engine, stream: BinaryIO, connection: socket.socket) -> None:
     """Answer requests until the connection ends."""
     while len(length := stream.read(LENGTH.size)) == LENGTH.size:
-        texts = unpack_texts(stream.read(*LENGTH.unpack(length)))
+        texts = marshal.loads(stream.read(*LENGTH.unpack(length)))
         try:
-            response = READY + pack_answer(answer(engine, texts))
+            encoded = engine.encode(texts)
+            response = READY + pack_rows(rows_of(engine.score(encoded), encoded))
         except BaseException as error:  # the tokenizer panics with a BaseException
             response = FAILED + type(error).__name__.encode()
         connection.sendall(message(response))
@@ -59,39 +60,12 @@ def message(data: bytes) -> bytes:
     return LENGTH.pack(len(data)) + data
 
 
-def pack_texts(texts: Sequence[str]) -> bytes:
-    """Raises UnicodeEncodeError for a text with a lone surrogate."""
-    data = [text.encode() for text in texts]
-    return array("I", [len(data), *map(len, data)]).tobytes() + b"".join(data)
+def pack_rows(rows: Sequence[Row]) -> bytes:
+    return marshal.dumps([tuple(row) for row in rows])
 
 
-def unpack_texts(data: bytes) -> list[str]:
-    [count] = LENGTH.unpack_from(data)
-    at = LENGTH.size * (1 + count)
-    texts = []
-    for size in array("I", data[LENGTH.size : at]):
-        texts.append(data[at : at + size].decode())
-        at += size
-    return texts
-
-
-def pack_answer(answered: Answer) -> bytes:
-    """All rows have the same number of scores."""
-    tokens = array("I", [row.tokens for row in answered.rows])
-    flags = bytes(row.truncated for row in answered.rows)
-    scores = array("d", [value for row in answered.rows for value in row.scores])
-    return _HEADER.pack(answered.tokenize_s, len(answered.rows)) + tokens.tobytes() + flags + scores.tobytes()
-
-
-def unpack_answer(data: bytes) -> Answer:
-    tokenize_s, count = _HEADER.unpack_from(data)
-    flags_at = _HEADER.size + LENGTH.size * count
-    tokens = array("I", data[_HEADER.size : flags_at])
-    values = array("d", data[flags_at + count :])
-    width = len(values) // count if count else 0
-    scores = (tuple(values[start : start + width]) for start in range(0, len(values), width or 1))
-    flags = map(bool, data[flags_at : flags_at + count])
-    return Answer([Row(*row) for row in zip(scores, tokens, flags, strict=True)], tokenize_s)
+def unpack_rows(data: bytes) -> list[Row]:
+    return [Row(*row) for row in marshal.loads(data)]
 
 
 def _engine(folder: Path, revision: str, onnx_file: str = "") -> tuple[Engine, str]:

@@ -8,12 +8,11 @@ import os
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
-from inference.engines.base import Answer, Encoded, Engine, ModelCard, rows_of
+from inference.engines.base import Engine, ModelCard, Row, rows_of
 
 _END_S: Final = 10.0
 _NICENESS: Final = 5
@@ -47,9 +46,9 @@ class ThreadClient:
     def card(self) -> ModelCard:
         return self._engine.card
 
-    async def score(self, texts: Sequence[str]) -> Answer:
-        encoded, tokenize_s = await self._tokenizer.call(self._tokenize, texts)
-        return Answer(rows_of(await self._scorer.call(self._engine.score, encoded), encoded), tokenize_s)
+    async def score(self, texts: Sequence[str]) -> list[Row]:
+        encoded = await self._tokenizer.call(self._engine.encode, texts)
+        return rows_of(await self._scorer.call(self._engine.score, encoded), encoded)
 
     async def close(self) -> None:
         """Wait for the batch in flight unless it hangs."""
@@ -60,10 +59,6 @@ class ThreadClient:
             pass
         finally:
             self._shutdown()
-
-    def _tokenize(self, texts: Sequence[str]) -> tuple[list[Encoded], float]:
-        started_s = time.perf_counter()
-        return self._engine.encode(texts), time.perf_counter() - started_s
 
     def _shutdown(self) -> None:
         self._tokenizer.end()

@@ -75,7 +75,7 @@ class Predictor:
     @property
     def near_capacity(self) -> bool:
         """Refusals are near."""
-        return self._batcher.queue.near_capacity
+        return self._batcher.admission.near_capacity
 
     def retry_after_s(self, texts: Sequence[str], deadline_s: float) -> float | None:
         """Return `retry_after_s` of the Overloaded that `score` would raise: None if it would not, inf for never."""

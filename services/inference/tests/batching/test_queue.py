@@ -3,19 +3,32 @@
 import asyncio
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inference.batching.admission import Admission, Limits
-from inference.batching.jobs import Job, Overloaded
-from inference.batching.queue import LengthBucketedQueue, RequestQueue
+from inference.batching.jobs import Job
+from inference.batching.queue import RequestQueue
 
-BUDGET, ROOM = 40, 200
+BUDGET = 40
 SIZES = st.integers(1, 50)
 WHICH = st.integers(0, 1 << 30)
+
+
+def job(number: int, tokens: int, deadline_s: float = float("inf")) -> Job:
+    future: Any = Future()
+    return Job(number, "", tokens, 0.0, deadline_s, future)
+
+
+def filled(budget: int, lengths: list[int], workers: int = 1) -> tuple[RequestQueue, list[Job]]:
+    queue = RequestQueue(budget, lambda: 0.0)
+    queue.workers = workers
+    jobs = [job(number, tokens) for number, tokens in enumerate(lengths)]
+    queue.enqueue(jobs)
+    return queue, jobs
 
 
 @dataclass
@@ -35,7 +48,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.count = 0
         self.places: dict[int, Place] = {}
         self.is_out_of_order = False
-        self.queue = RequestQueue(BUDGET, Admission(Limits(ROOM, 60.0)), lambda: self.now_s)
+        self.queue = RequestQueue(BUDGET, lambda: self.now_s)
 
     def at(self, where: str) -> list[Job]:
         return [place.job for place in self.places.values() if place.at == where]
@@ -45,19 +58,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(SIZES, min_size=1, max_size=5), seconds=st.integers(1, 20))
     def submit(self, sizes: list[int], seconds: int) -> None:
-        before = self.queue.tokens
-        try:
-            self.queue.admit(sizes, seconds, 1)
-        except Overloaded:
-            assert before > 0
-            assert self.queue.tokens == before
-            return
-        assert before == 0 or before + sum(sizes) <= ROOM
-        jobs = []
-        for size in sizes:
-            future: Any = Future()
-            jobs.append(Job(self.count, "", size, self.now_s, self.now_s + seconds, future))
-            self.count += 1
+        jobs = [job(self.count + place, size, self.now_s + seconds) for place, size in enumerate(sizes)]
+        self.count += len(jobs)
         self.queue.enqueue(jobs)
         self.places |= {job.number: Place(job, "waiting") for job in jobs}
 
@@ -91,7 +93,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Answered or withdrawn, wherever it is."""
         job = self.any([place.job for place in self.places.values()], which)
         job.future.cancel()
-        self.queue.leave(job)
+        self.queue.remove(job)
         del self.places[job.number]
 
     @precondition(lambda self: self.places)
@@ -107,10 +109,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.now_s += seconds
 
     @invariant()
-    def tokens_count_every_job_that_has_not_left(self) -> None:
-        assert self.queue.tokens == sum(place.job.tokens for place in self.places.values())
-
-    @invariant()
     def depth_counts_jobs_without_a_worker(self) -> None:
         """A job past its deadline may have been dropped already."""
         assert len(self.live()) <= self.queue.depth <= len(self.at("waiting"))
@@ -124,19 +122,13 @@ QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=4
 TestQueue = QueueMachine.TestCase
 
 
-def queue_and_jobs(count: int) -> tuple[RequestQueue, list[Job]]:
-    queue = RequestQueue(BUDGET, Admission(Limits(ROOM, 60.0)), lambda: 0.0)
-    futures = [asyncio.get_running_loop().create_future() for _ in range(count)]
-    return queue, [Job(number, "", BUDGET, 0.0, 1.0, future) for number, future in enumerate(futures)]
-
-
 async def turns(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def test_waiting_workers__each_get_a_batch_last_idle_first() -> None:
-    queue, jobs = queue_and_jobs(3)
+    queue, jobs = RequestQueue(BUDGET, lambda: 0.0), [job(number, BUDGET) for number in range(3)]
     workers = [asyncio.create_task(queue.take()) for _ in range(4)]
     await turns()
     queue.enqueue(jobs)
@@ -147,17 +139,17 @@ async def test_waiting_workers__each_get_a_batch_last_idle_first() -> None:
 
 
 async def test_worker_that_stopped_waiting__loses_no_batch() -> None:
-    queue, [job] = queue_and_jobs(1)
+    queue, only = RequestQueue(BUDGET, lambda: 0.0), job(0, BUDGET)
     stays, gone = (asyncio.create_task(queue.take()) for _ in range(2))
     await turns()
     gone.cancel()
     await turns()
-    queue.enqueue([job])
-    assert await stays == [job]
+    queue.enqueue([only])
+    assert await stays == [only]
 
 
 async def test_prefetching_worker__waits_for_the_backlog() -> None:
-    queue, jobs = queue_and_jobs(4)
+    queue, jobs = RequestQueue(BUDGET, lambda: 0.0), [job(number, BUDGET) for number in range(4)]
     many, any_ = asyncio.create_task(queue.take(2)), asyncio.create_task(queue.take())
     await turns()
     queue.enqueue(jobs[:3])
@@ -168,74 +160,39 @@ async def test_prefetching_worker__waits_for_the_backlog() -> None:
     assert await many == [jobs[1]]
 
 
-NEVER = float("inf")
-
-
-def job(number: int, tokens: int, deadline_s: float = NEVER) -> Job:
-    return Job(number, "", tokens, 0.0, deadline_s, cast(Any, None))
-
-
-def bucketed(budget: int, lengths: list[int]) -> tuple[LengthBucketedQueue, list[Job]]:
-    queue = LengthBucketedQueue(budget)
-    jobs = [job(number, tokens) for number, tokens in enumerate(lengths)]
-    for one in jobs:
-        queue.add(one)
-    return queue, jobs
-
-
-def test_batch__holds_similar_lengths() -> None:
-    queue, jobs = bucketed(1000, [20, 200, 21, 19, 210])
-    assert queue.take(0.0) == [jobs[0], jobs[3], jobs[2]]
-    assert queue.take(0.0) == [jobs[1], jobs[4]]
-
-
-def test_few_jobs__are_shared_among_the_workers() -> None:
-    queue, jobs = bucketed(1000, [20, 20, 20, 20, 20])
-    assert queue.take(0.0, workers=2) == jobs[:3]
-    assert [queue.take(0.0, workers=2) for _ in range(2)] == [[jobs[3]], [jobs[4]]]
-
-
-def test_text_longer_than_the_budget__goes_alone() -> None:
-    queue, jobs = bucketed(64, [500, 500])
-    assert queue.take(0.0) == [jobs[0]]
-    assert queue.take(0.0) == [jobs[1]]
+@pytest.mark.parametrize(
+    ("budget", "lengths", "workers", "batches"),
+    [
+        (1000, [20, 200, 21, 19, 210], 1, [[0, 3, 2], [1, 4]]),  # similar lengths together
+        (1000, [20] * 5, 2, [[0, 1, 2], [3], [4]]),  # shared among the workers
+        (64, [500, 500], 1, [[0], [1]]),  # longer than the budget
+    ],
+)
+def test_batches__hold_similar_lengths_within_the_budget(
+    budget: int, lengths: list[int], workers: int, batches: list[list[int]]
+) -> None:
+    queue, _ = filled(budget, lengths, workers)
+    assert [[one.number for one in queue.take_now()] for _ in batches] == batches
 
 
 def test_job_put_back_after_a_death__is_next_and_alone() -> None:
-    queue, jobs = bucketed(20, [10, 10, 10, 10])
-    taken = queue.take(0.0)
-    for one in reversed(taken):
+    queue, jobs = filled(20, [10, 10, 10, 10])
+    taken = queue.take_now()
+    for one in taken:
         one.attempts = 1
-        queue.put_back(one)
-    assert [queue.take(0.0) for _ in range(3)] == [[jobs[0]], [jobs[1]], [jobs[2], jobs[3]]]
+    queue.put_back(taken)
+    assert [queue.take_now() for _ in range(3)] == [[jobs[0]], [jobs[1]], [jobs[2], jobs[3]]]
 
 
 @given(st.integers(1, 300), st.lists(st.integers(1, 120), max_size=60), st.integers(1, 4))
 def test_every_job__is_taken_exactly_once_within_the_budget(budget: int, lengths: list[int], workers: int) -> None:
-    queue, jobs = bucketed(budget, lengths)
+    queue, jobs = filled(budget, lengths, workers)
     taken: list[Job] = []
-    while batch := queue.take(0.0, workers):
+    while batch := queue.take_now():
         longest = max(one.tokens for one in batch)
         assert len(batch) * workers < len(jobs) - len(taken) + workers
         assert len(batch) == 1 or len(batch) * longest <= budget
         assert all(longest - one.tokens <= max(longest * 2 // 5, 16) for one in batch)
         taken += batch
     assert sorted(one.number for one in taken) == [one.number for one in jobs]
-    assert len(queue) == 0
-
-
-@given(st.integers(1, 300), st.lists(st.lists(st.integers(1, 120), max_size=8), min_size=1, max_size=30))
-def test_job__waits_for_at_most_as_many_batches_as_were_older(budget: int, bursts: list[list[int]]) -> None:
-    """New jobs keep coming before every batch; whatever their lengths, the oldest goes next."""
-    queue = LengthBucketedQueue(budget)
-    older: dict[int, int] = {}
-    number = 0
-    for burst in bursts:
-        for tokens in burst:
-            older[number] = len(queue)
-            queue.add(job(number, tokens))
-            number += 1
-        batch = {one.number for one in queue.take(0.0)}
-        assert not older or min(older) in batch
-        older = {name: left - 1 for name, left in older.items() if name not in batch}
-        assert all(left >= 0 for left in older.values())
+    assert queue.depth == 0

@@ -7,21 +7,21 @@ import pytest
 from inference.engines.factory import usable_cores
 
 
-@pytest.mark.parametrize("quota", ["50000 100000", "100000 100000"])
-def test_container_quota__bounds_the_cores(tmp_path: Path, quota: str) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    assert usable_cores(tmp_path) == 1
-
-
-@pytest.mark.parametrize("quota", ["max 100000", "", "9900000 100000"])
-def test_no_quota_or_a_large_one__leaves_all_cores(tmp_path: Path, quota: str) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    assert usable_cores(tmp_path) == usable_cores(tmp_path / "absent") >= 1
-
-
-@pytest.mark.parametrize(("quota", "is_bound"), [("50000\n", True), ("100000\n", True), ("-1\n", False)])
-def test_cgroup_v1_quota__bounds_the_cores(tmp_path: Path, quota: str, is_bound: bool) -> None:
+@pytest.mark.parametrize(
+    ("files", "is_bound"),
+    [
+        ({"cpu.max": "50000 100000"}, True),
+        ({"cpu.max": "100000 100000"}, True),
+        ({"cpu.max": "max 100000"}, False),
+        ({"cpu.max": ""}, False),
+        ({"cpu.max": "9900000 100000"}, False),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, True),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, False),
+    ],
+)
+def test_container_quota__bounds_the_cores(tmp_path: Path, files: dict[str, str], is_bound: bool) -> None:
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert usable_cores(tmp_path) == (1 if is_bound else usable_cores(tmp_path / "absent"))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    all_cores = usable_cores(tmp_path / "absent")
+    assert usable_cores(tmp_path) == (1 if is_bound else all_cores)

@@ -1,11 +1,9 @@
-"""The engine in threads: it tokenises while it scores, and a library's panic ends neither a thread nor the loop."""
+"""The engine in threads: it tokenises while it scores. `batching` tests texts and engines that fail in them."""
 
 import asyncio
 from typing import Any
 
 import pytest
-
-from inference.engines.thread import EngineThreadError, ThreadClient
 
 
 async def until_tokenised(stage: Any, texts: int) -> None:
@@ -25,25 +23,6 @@ async def test_batch__is_tokenised_while_another_is_scored(stage: Any) -> None:
     stage.release()
     await asyncio.gather(*answers)
     await client.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "error"), [("poison", ValueError), ("unreadable", ValueError), ("panics", EngineThreadError)]
-)
-async def test_text_that_raises__leaves_the_threads_alive(stage: Any, text: str, error: type[Exception]) -> None:
-    client = await stage.client()
-    with pytest.raises(error):
-        await client.score([text])
-    assert len((await client.score(["good"])).rows) == 1
-    await client.close()
-
-
-async def test_engine_that_panics_on_start__fails_the_start() -> None:
-    def make() -> Any:
-        raise SystemExit
-
-    with pytest.raises(EngineThreadError, match="SystemExit"):
-        await ThreadClient.start(make)
 
 
 async def test_cancelled_call__is_not_made(stage: Any) -> None:

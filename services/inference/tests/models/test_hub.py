@@ -37,12 +37,12 @@ def configure(folder: Path, **changed: Any) -> None:
 async def test_hub_folder__is_served_with_its_labels_and_limit(folder: Path) -> None:
     spec = select_engine("auto", str(folder), "auto", detect=lambda: Torch(is_installed=False, has_gpu=False))
     client = await spec.create()
-    card, answer = client.card, await client.score(TEXTS)
+    card, rows = client.card, await client.score(TEXTS)
     await client.close()
     assert (card.name, card.labels, card.max_tokens, card.engine) == (folder.name, ("BAD", "GOOD"), 256, "onnx")
     bundled = OnnxEngine(bundle.load())
     expected = bundled.score(bundled.encode(TEXTS))
-    assert [row.scores for row in answer.rows] == [pytest.approx(scores, abs=1e-6) for scores in expected]
+    assert [row.scores for row in rows] == [pytest.approx(scores, abs=1e-6) for scores in expected]
 
 
 def test_sigmoid_model__scores_each_label_by_itself(folder: Path) -> None:

@@ -64,16 +64,17 @@ def test_answers_of_one_request__are_one_write() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("changed", "message"),
     [
-        (("GOOD", "GOOD", "BAD"), "two labels of fake have the same name: 'GOOD'"),
-        (("a" * 65, "b"), "events cannot name"),
+        ({"labels": ("GOOD", "GOOD", "BAD")}, "two labels of fake have the same name: 'GOOD'"),
+        ({"labels": ("a" * 65, "b")}, "events cannot name this model: label: "),
+        ({"revision": "r" * 65}, "events cannot name this model: revision: "),
     ],
 )
-def test_labels_that_events_cannot_name__are_refused(labels: tuple[str, ...], message: str) -> None:
+def test_model_that_events_cannot_name__is_refused(changed: dict[str, Any], message: str) -> None:
     require_recordable(CARD)
     with pytest.raises(ModelError, match=message):
-        require_recordable(replace(CARD, labels=labels))
+        require_recordable(replace(CARD, **changed))
 
 
 def test_text__is_stored_only_when_enabled_and_without_nul() -> None:
@@ -98,16 +99,19 @@ def test_refusals__are_one_event_per_route_and_outcome() -> None:
     ]
 
 
-def test_refusals_while_the_journal_is_full__are_written_later() -> None:
+def test_full_journal__refuses_answers_and_keeps_counted_refusals() -> None:
     journal = Journal()
     recorder = records(journal)
     journal.is_full = True
+    with pytest.raises(JournalFull):
+        recorder.answered(CALLER, ["good"], [PREDICTION], 0.0)
     recorder.refused("/predict", "unavailable", 1)
     recorder.flush()
     recorder.refused("/predict", "unavailable", 2)
     journal.is_full = False
     recorder.flush()
-    assert [event.n for event in journal.writes[0]] == [3]
+    [[event]] = journal.writes
+    assert (event.kind, event.n) == ("counter", 3)
 
 
 async def test_counted_refusals__are_written_on_shutdown() -> None:

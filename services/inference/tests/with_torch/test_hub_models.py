@@ -113,11 +113,21 @@ async def test_scores__are_those_of_transformers(
 ) -> None:
     folder = export(architecture, labels, problem_type)
     client = await ProcessClient.start(hub.load(folder))
-    answer = await client.score(TEXTS)
+    rows = await client.score(TEXTS)
     await client.close()
     expected = _scores_of_transformers(folder, client.card.labels)
-    assert [list(row.scores) for row in answer.rows] == [pytest.approx(row, abs=1e-3) for row in expected]
-    assert [row.truncated for row in answer.rows] == [False, False, False, False, True]
+    assert [list(row.scores) for row in rows] == [pytest.approx(row, abs=1e-3) for row in expected]
+    assert [row.truncated for row in rows] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_tokens__are_those_of_transformers(export: Export, architecture: str) -> None:
+    from transformers import AutoTokenizer
+
+    folder = export(architecture, 2)
+    expected = AutoTokenizer.from_pretrained(folder)(list(TEXTS), truncation=True)["input_ids"]
+    encoded = OnnxEngine(hub.load(folder)).encode(TEXTS)
+    assert [list(text.ids) for text in encoded] == expected
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -70,27 +70,17 @@ def test_scores__do_not_depend_on_the_neighbours(bundled: Any) -> None:
     assert _close(together, [alone[index] for index in order], 1e-4)
 
 
-def test_scores__are_those_of_the_transformers_pipeline(classifier: Path, engine: Any) -> None:
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+def test_scores__are_those_of_the_transformers_pipeline(
+    create_classifier: Callable[..., Path], problem_type: str | None
+) -> None:
     from transformers import pipeline
 
-    classify = pipeline("text-classification", model=str(classifier), device="cpu", top_k=None)
-    want = [{entry["label"]: entry["score"] for entry in entries} for entries in classify(list(TEXTS))]
-
-    have = engine.score(engine.encode(TEXTS))
-
-    assert _close(have, [[scores[label] for label in engine.card.labels] for scores in want], 1e-5)
-
-
-def test_multi_label_scores__are_those_of_the_transformers_pipeline(create_classifier: Callable[..., Path]) -> None:
-    from transformers import pipeline
-
-    folder = create_classifier(problem_type="multi_label_classification")
+    folder = create_classifier(problem_type=problem_type)
     classify = pipeline("text-classification", model=str(folder), device="cpu", top_k=None)
     want = [{entry["label"]: entry["score"] for entry in entries} for entries in classify(list(TEXTS))]
     engine = _open(str(folder))
-
     have = engine.score(engine.encode(TEXTS))
-
     assert _close(have, [[scores[label] for label in engine.card.labels] for scores in want], 1e-5)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,36 +65,35 @@ def test_encoder_without_a_trained_head__is_refused() -> None:
         _load(str(get_model_path()))
 
 
-def test_labels_that_are_not_numbered_from_0__are_refused(classifier: Path) -> None:
-    config = json.loads((classifier / "config.json").read_text())
-    config["id2label"] = {"1": "sad", "2": "glad", "3": "mad"}
-    (classifier / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="not numbered from 0"):
-        _load(str(classifier))
-
-
-def test_model_of_one_label__is_refused(create_classifier: Any) -> None:
-    with pytest.raises(ModelError, match="two labels"):
-        _load(str(create_classifier(labels=("only",))))
-
-
-def test_tokenizer_larger_than_the_model__is_refused(create_classifier: Any) -> None:
-    with pytest.raises(ModelError, match="more tokens"):
-        _load(str(create_classifier(vocabulary=5)))
-
-
-def test_folder_without_a_tokenizer__is_refused(classifier: Path) -> None:
-    for file in (classifier / "tokenizer.json", classifier / "tokenizer_config.json"):
+def without_a_tokenizer(folder: Path) -> None:
+    for file in (folder / "tokenizer.json", folder / "tokenizer_config.json"):
         file.unlink()
-    with pytest.raises(ModelError, match="no tokenizer"):
-        _load(str(classifier))
 
 
-@pytest.mark.parametrize("bytes_left", [0, 4, 4000])
-def test_weights_that_end_early__are_refused(classifier: Path, bytes_left: int) -> None:
-    os.truncate(classifier / "model.safetensors", bytes_left)
-    with pytest.raises(ModelError, match="cannot be read"):
-        _load(str(classifier))
+def with_labels_from_1(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"1": "sad", "2": "glad", "3": "mad"}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("options", "spoil", "message"),
+    [
+        ({}, with_labels_from_1, "not numbered from 0"),
+        ({"labels": ("only",)}, lambda _: None, "two labels"),
+        ({"vocabulary": 5}, lambda _: None, "more tokens"),
+        ({}, without_a_tokenizer, "no tokenizer"),
+        ({}, lambda folder: os.truncate(folder / "model.safetensors", 0), "cannot be read"),
+        ({}, lambda folder: os.truncate(folder / "model.safetensors", 4000), "cannot be read"),
+    ],
+)
+def test_folder_that_cannot_be_served__is_refused(
+    create_classifier: Any, options: dict[str, Any], spoil: Callable[[Path], None], message: str
+) -> None:
+    folder = create_classifier(**options)
+    spoil(folder)
+    with pytest.raises(ModelError, match=message):
+        _load(str(folder))
 
 
 def test_pickle_with_code__is_refused_and_not_run(classifier: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ async def test_trained_adapter__is_built_and_served(built: Bundle) -> None:
     assert scores["int8_macro_f1"] == scores["int8_accuracy"] == 1.0
     assert 0 <= scores["int8_calibration_error"] < 0.5
     client = await ProcessClient.start(built)
-    answer = await client.score(["A superb, moving film.", "A dull, lifeless film."])
+    rows = await client.score(["A superb, moving film.", "A dull, lifeless film."])
     await client.close()
-    glad = [row.scores[1] for row in answer.rows]
+    glad = [row.scores[1] for row in rows]
     assert glad[0] > 0.5 > glad[1]
