@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
-from reference import api, metrics, settings
+from reference import api, events, metrics, policies, settings
 
 from analyst.settings import AnalystSettings
+from common.contracts.events import CounterEvent, PredictionEvent
 from common.runtime.settings import variables
+from edge_limiter.ratelimit.policy_file import PolicyModel
 from edge_limiter.settings import EdgeSettings
 from inference.settings import InferenceSettings
 from metrics.settings import MetricsSettings
@@ -42,3 +44,10 @@ def test_api__lists_every_route() -> None:
     paths = json.loads(document.read_text(encoding="utf-8"))["paths"]
     listed = {row[0].strip("`").split()[1] for row in rows(api())}
     assert listed == set(paths)
+
+
+def test_policies_and_events__list_every_field() -> None:
+    fields = [row[0].strip("`") for row in rows(policies())]
+    assert fields == [*PolicyModel.model_fields]
+    fields = [row[0].strip("`") for row in rows(events())]
+    assert fields == [*PredictionEvent.model_fields, *CounterEvent.model_fields]

@@ -1,4 +1,4 @@
-"""Tutorials work as written: their commands run in order against a real system and print what the page shows.
+"""The README and the tutorials work as written: their commands run against a real system and print what they show.
 
 A `sh` block is run. A `text` block after it is its whole output. Other blocks need a second terminal or a network.
 """
@@ -21,7 +21,7 @@ StartSystem = Callable[..., System]
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    """Return language and content of each code block."""
+    """Return language and content of each code block of a tutorial, or of another page by its absolute path."""
     text = (TUTORIALS / page).read_text(encoding="utf-8")
     return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
@@ -54,6 +54,13 @@ def start_line(page: str) -> dict[str, str]:
     """Return the variables in the page's `make run` command."""
     [line] = [content for _, content in blocks(page) if content.rstrip().endswith("make run")]
     return dict(word.split("=", 1) for word in line.split()[:-2])
+
+
+def test_readme__its_requests_are_answered(system: System) -> None:
+    commands = [content for language, content in blocks(str(ROOT / "README.md")) if content.startswith("curl")]
+    predicted, used = [run(command, system.url, ROOT) for command in commands]
+    assert json.loads(predicted)["label"] == "POSITIVE"
+    assert [part for part in ('{"count":', '"throughput_per_s":', "# Performance: ") if part not in used] == []
 
 
 async def test_limit_a_client__prints_what_the_page_shows(start_system: StartSystem, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def test_openapi_document__has_the_version() -> None:
     assert json.loads(file.read_text(encoding="utf-8"))["info"]["version"] == VERSION
 
 
+def test_verification_in_the_security_page__names_the_version() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert {*re.findall(r"(?:edge-limiter:|tags/v)(\d\S+)", text)} == {VERSION}
+
+
 def test_changelog__has_notes_for_the_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     [notes] = re.findall(rf"^## {re.escape(VERSION)}\b.*?\n(.*?)^## ", changelog, re.DOTALL | re.MULTILINE)

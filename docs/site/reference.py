@@ -1,4 +1,4 @@
-"""The generated pages of the reference: settings, metrics and the HTTP API, read from what the code itself uses."""
+"""The generated pages of the reference: settings, metrics, HTTP API, policies and events, read from the code."""
 
 import ast
 import json
@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import BaseModel
+
+from common.contracts.events import STREAM, CounterEvent, PredictionEvent
+from edge_limiter.ratelimit.policy_file import PolicyModel
 
 ROOT: Final = Path(__file__).parents[2]
 TYPES: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Info": "info"}
@@ -105,8 +110,58 @@ def api() -> str:
     return "\n".join(lines)
 
 
+def policies() -> str:
+    """Return the page of the policy file, from the model that reads it."""
+    lines = ["# Policy file", "", "`EDGE_POLICY_FILE` is TOML: a list of `[[policies]]` with these fields.", ""]
+    lines += ["[Limits by a policy file](../operations.md#limits-by-a-policy-file) explains them with an example.", ""]
+    return "\n".join([*lines, *_fields(PolicyModel)]) + "\n"
+
+
+def events() -> str:
+    """Return the page of events, from the models that services exchange."""
+    lines = ["# Events", "", f"Each entry of the Redis stream `{STREAM}` has one field, `event`, which is JSON.", ""]
+    for model in (PredictionEvent, CounterEvent):
+        lines += [f"## {model.__name__}", "", model.__doc__ or "", "", *_fields(model), ""]
+    return "\n".join(lines)
+
+
+def _fields(model: type[BaseModel]) -> Iterator[str]:
+    """Yield a table of a model's fields."""
+    schema = model.model_json_schema()
+    yield from ("| field | type | default |", "|---|---|---|")
+    for name, field in schema["properties"].items():
+        default = "required" if name in schema["required"] else f"`{json.dumps(field.get('default'))}`"
+        yield f"| `{name}` | {_cell(_type(field, schema))} | {default} |"
+
+
+def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
+    """Describe a JSON schema in words, with its bounds."""
+    if "$ref" in field:
+        return _type(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
+    if "anyOf" in field:
+        return " or ".join(_type(each, schema) for each in field["anyOf"])
+    if "const" in field or "enum" in field:
+        return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if "items" in field:
+        most = f" of at most {field['maxItems']}" if "maxItems" in field else ""
+        return f"list{most}: {_type(field['items'], schema)}"
+    if "prefixItems" in field:
+        return f"pair of {' and '.join(_type(each, schema) for each in field['prefixItems'])}"
+    low, high = field.get("minimum"), field.get("maximum")
+    bounds = f", {low} to {high}" if high is not None else f", at least {low}" if low is not None else ""
+    length = f", at most {field['maxLength']} characters" if "maxLength" in field else ""
+    pattern = f", `{field['pattern']}`" if "pattern" in field else ""
+    return f"{field['type']}{bounds}{length}{pattern}"
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: Final = {"reference/settings.md": settings, "reference/metrics.md": metrics, "reference/api.md": api}
+PAGES: Final = {
+    "reference/settings.md": settings,
+    "reference/metrics.md": metrics,
+    "reference/api.md": api,
+    "reference/policies.md": policies,
+    "reference/events.md": events,
+}
