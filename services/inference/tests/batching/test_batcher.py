@@ -42,6 +42,20 @@ async def test_waiting_texts__are_batched_within_the_budget_oldest_first(start_b
     assert [len(batch) for batch in stage.batches] == sizes == [1, 4, 1]
 
 
+async def test_text_past_its_deadline__is_not_scored(start_batcher: Any, stage: Any) -> None:
+    clock = [100.0]
+    batcher = await start_batcher(now=lambda: clock[0])
+    stage.hold()
+    first = batcher.submit(["first one"], 200.0)
+    await stage.entered()
+    late, fine = batcher.submit(["too late"], 110.0) + batcher.submit(["just in time"], 111.0)
+    clock[0] = 110.0
+    stage.release()
+    await outcomes([*first, fine])
+    assert not late.future.done()
+    assert [len(text) for batch in stage.batches for text in batch] == [3, 4]
+
+
 @pytest.mark.parametrize("text", ["poison", "unreadable", "panics", "killer"])
 async def test_text_that_cannot_be_scored__fails_alone(start_batcher: Any, text: str) -> None:
     batcher = await start_batcher(max_batch_tokens=640)
